@@ -1,0 +1,7 @@
+"""Relational recurrent networks: a memory of slots that attend to one another at every step."""
+
+from relational_rnn._check import InputError, MissingExtraError
+
+__version__ = "0.1.0"
+
+__all__ = ["InputError", "MissingExtraError", "__version__"]

@@ -1,0 +1,88 @@
+"""The one error pattern: where, what is wrong, got, expected, hint.
+
+Every mistake of a caller raises `InputError` (a `ValueError`) with a complete message; the command line prints it and
+exits with code 2. Mistakes of our own are assertions.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Collection, Mapping
+from types import ModuleType
+
+from torch import Tensor
+
+
+class InputError(ValueError):
+    """Something the caller gave cannot be used. The message says where, what, and what would work."""
+
+
+class MissingExtraError(ImportError):
+    """An optional dependency is not installed. The message names the extra that brings it."""
+
+
+def describe(where: str, problem: str, *, got: object = None, expected: object = None, hint: str | None = None) -> str:
+    """The pinned layout of a message: one sentence, then aligned lines for whatever of the three is given."""
+    lines = [f"{where}: {problem}"]
+    for label, value in (("got", got), ("expected", expected), ("hint", hint)):
+        if value is not None:
+            lines.append(f"  {label:<9} {value}")
+    return "\n".join(lines)
+
+
+def check_shape(
+    where: str, name: str, tensor: Tensor, axes: Mapping[str, int | None], *, hint: str | None = None
+) -> None:
+    """Refuse `tensor` unless it has exactly the named axes, in order; a size of None accepts any size.
+
+    >>> import torch
+    >>> check_shape("demo", "x", torch.zeros(7, 4), {"B": None, "I": 3})
+    Traceback (most recent call last):
+    ...
+    relational_rnn._check.InputError: demo: x has the wrong size on axis I
+      got       (B=7, I=4)
+      expected  (B=any, I=3)
+    """
+    if not isinstance(tensor, Tensor):
+        raise InputError(describe(where, f"{name} must be a tensor", got=type(tensor).__name__, hint=hint))
+    expected = "(" + ", ".join(f"{axis}={'any' if size is None else size}" for axis, size in axes.items()) + ")"
+    if tensor.dim() != len(axes):
+        problem = f"{name} must have {len(axes)} axes, not {tensor.dim()}"
+        raise InputError(describe(where, problem, got=tuple(tensor.shape), expected=expected, hint=hint))
+    wrong = [axis for (axis, size), n in zip(axes.items(), tensor.shape, strict=True) if size is not None and n != size]
+    if wrong:
+        noun = "axis" if len(wrong) == 1 else "axes"
+        got = "(" + ", ".join(f"{axis}={n}" for axis, n in zip(axes, tensor.shape, strict=True)) + ")"
+        problem = f"{name} has the wrong size on {noun} {', '.join(wrong)}"
+        raise InputError(describe(where, problem, got=got, expected=expected, hint=hint))
+
+
+def check_choice(where: str, name: str, value: object, choices: Collection[object], *, hint: str | None = None) -> None:
+    """Refuse `value` unless it is one of `choices`."""
+    if value not in choices:
+        expected = "one of " + ", ".join(repr(choice) for choice in choices)
+        raise InputError(
+            describe(where, f"{name} is not a known choice", got=repr(value), expected=expected, hint=hint)
+        )
+
+
+def check_positive(where: str, **values: int) -> None:
+    """Refuse any of `values` that is not a whole number of at least 1."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(
+                describe(where, f"{name} must be a whole number of at least 1", got=repr(value), expected=">= 1")
+            )
+
+
+def need_extra(module: str, extra: str, purpose: str) -> ModuleType:
+    """Import an optional dependency, or say which extra brings it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise
+        raise MissingExtraError(
+            f"{purpose} needs the package {module.split('.')[0]!r}, which is not installed: "
+            f'pip install "relational-rnn[{extra}]"'
+        ) from error

@@ -1,0 +1,1 @@
+"""Parameters around the operations: the relational memory, its rivals, and the contract they share."""

@@ -1,0 +1,105 @@
+"""The contract that every recurrent core keeps: the relational memory and each of its rivals.
+
+A core is a state, a step and a sequence call:
+
+    state = core.initial_state(batch_size)
+    y_t, state = core.step(x_t, state)          one step
+    y, state = core(x, state)                   the same step, once per time step of x
+
+Axes used in this package: B batch, T time, I input features, O output features, M questions (rows picked from a batch).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+State = Tensor | dict[str, Tensor]
+"""What a core carries from step to step: one tensor, or a dict of tensors; the batch is the first axis of each."""
+
+
+def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
+    """Apply `function` to every tensor of a state."""
+    if isinstance(state, Tensor):
+        return function(state)
+    return {name: function(tensor) for name, tensor in state.items()}
+
+
+def select_state(keep: Tensor, old: State, new: State) -> State:
+    """Row by row, `old` where `keep` [B] is true and `new` elsewhere; both states have the same shapes."""
+
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(keep.view(-1, *[1] * (a.dim() - 1)), a, b)
+
+    if isinstance(old, Tensor):
+        assert isinstance(new, Tensor)
+        return pick(old, new)
+    assert isinstance(new, dict)
+    return {name: pick(old[name], new[name]) for name in old}
+
+
+def state_bytes(state: State) -> int:
+    """Bytes of a state, all its tensors together."""
+    tensors = [state] if isinstance(state, Tensor) else list(state.values())
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+class Core(nn.Module, ABC):
+    """What a recurrent core is, for the models and tasks of this package.
+
+    Subclasses set `input_size` and `output_size` and define `initial_state`, `step`, `forward`, `snapshots` and `rows`.
+    Nothing is detached: gradients flow into the state that is passed in, and back through every step.
+    """
+
+    input_size: int
+    """Features of one input step, I."""
+    output_size: int
+    """Features of one output step, O."""
+
+    @abstractmethod
+    def initial_state(
+        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> State:
+        """The state before the first step, for `batch_size` sequences; device and dtype default to the parameters'."""
+
+    @abstractmethod
+    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step: `x_t` [B, I] and the state before it to the output [B, O] and the state after it."""
+
+    @abstractmethod
+    def forward(
+        self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """The whole sequence.
+
+        Args:
+            x: [B, T, I].
+            state: the state before the first step, or None for `initial_state(B)`.
+            lengths: [B] whole numbers in 0..T; outputs past a length are 0, the state is that of the last valid step.
+            reset: [B, T] booleans; true at [b, t] means that row b returns to its initial state *before* step t.
+
+        Returns:
+            (y [B, T, O], the state after each row's last valid step).
+        """
+
+    @abstractmethod
+    def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
+        """States in the middle of sequences: for every m the state of row `rows[m]` after its first `at[m]` steps.
+
+        Args:
+            x: [B, T, I].
+            rows: [M] indices into the batch.
+            at: [M] whole numbers in 0..T; 0 means the state before the first step.
+            state: the state before the first step, or None for `initial_state(B)`.
+
+        Returns:
+            a state whose batch axis has size M, ready for `step`: what a question asked at that point would see.
+            Stepping on it changes nothing for the sequence or for other snapshots.
+        """
+
+    @abstractmethod
+    def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
+        """What an attention read-out can look at: (rows [B, R, D], mask [B, R] true where a row exists, or None)."""

@@ -1,0 +1,1 @@
+"""The recurrence of the relational memory over time."""

@@ -1,0 +1,1 @@
+"""Recipes: functions that return the whole configuration of a run."""

@@ -1,0 +1,11 @@
+"""Shared fixtures: one seeded generator per test, and one thread so that small tests do not fight over cores."""
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(20180605)

@@ -1,0 +1,53 @@
+"""Imports point one way: ops <- nn <- tasks, training <- recipes <- cli; inspection and reports read, never train."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import relational_rnn
+
+PACKAGE = Path(relational_rnn.__file__).parent
+# A subpackage may import itself, the private helpers at the top, and these.
+MAY_IMPORT = {
+    "ops": set(),
+    "nn": {"ops"},
+    "tasks": {"ops", "nn"},
+    "training": {"ops", "nn"},
+    "recipes": {"ops", "nn", "tasks", "training"},
+    "inspection": {"ops", "nn", "tasks"},
+    "reports": {"ops", "nn", "tasks", "inspection"},
+    "cli": {"ops", "nn", "tasks", "training", "recipes", "inspection", "reports"},
+}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Absolute names of everything `path` imports from this package, wherever in the file the import stands."""
+    package = ["relational_rnn", *path.relative_to(PACKAGE).parts[:-1]]
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names.update(f"{module}.{alias.name}" for alias in node.names)
+    return {name for name in names if name.split(".")[0] == "relational_rnn"}
+
+
+def test_every_subpackage_has_a_rule():
+    assert {p.parent.name for p in PACKAGE.glob("*/__init__.py")} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("subpackage", sorted(MAY_IMPORT))
+def test_imports_point_one_way(subpackage):
+    allowed = MAY_IMPORT[subpackage] | {subpackage}
+    wrong = []
+    for path in sorted((PACKAGE / subpackage).rglob("*.py")):
+        for name in imported_modules(path):
+            target = name.split(".")[1] if "." in name else ""
+            if target in MAY_IMPORT and target not in allowed:
+                wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
+    assert wrong == []
