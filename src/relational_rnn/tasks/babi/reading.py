@@ -239,6 +239,9 @@ def _members(path: Path, language: str) -> Iterator[tuple[str, bytes]]:
                 stream = archive.extractfile(member)
                 assert stream is not None
                 yield member.name, content(member.name, member.size, stream.read)
+        assert archive.fileobj is not None
+        while archive.fileobj.read(2**20):  # to the end, where a compressed file has its checksum
+            pass
 
 
 def _pick_language(path: Path, files: dict[str, Callable[[], bytes]], language: str) -> dict[str, Callable[[], bytes]]:
