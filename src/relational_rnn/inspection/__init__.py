@@ -1,1 +1,5 @@
 """Looking inside trained models; reads, never trains."""
+
+from relational_rnn.inspection.influence import Effect, Influence, influence
+
+__all__ = ["Effect", "Influence", "influence"]
