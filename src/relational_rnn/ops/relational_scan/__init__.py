@@ -1,1 +1,30 @@
-"""The recurrence of the relational memory over time."""
+"""The relational memory over a whole sequence, as functions of tensors.
+
+`reference` defines the arithmetic; `relational_scan` is what layers call: the same results up to rounding, faster.
+"""
+
+from relational_rnn.ops.relational_scan.reference import (
+    Block,
+    Formulation,
+    Linear,
+    Norm,
+    ScanParameters,
+    Settings,
+    Step,
+    relational_scan_reference,
+    relational_step,
+)
+from relational_rnn.ops.relational_scan.scan import relational_scan
+
+__all__ = [
+    "Block",
+    "Formulation",
+    "Linear",
+    "Norm",
+    "ScanParameters",
+    "Settings",
+    "Step",
+    "relational_scan",
+    "relational_scan_reference",
+    "relational_step",
+]

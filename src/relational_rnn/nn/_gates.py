@@ -1,0 +1,78 @@
+"""Weights of the gated recurrent networks, laid out and named as `torch.nn.RNN`, `GRU` and `LSTM` do (one layer).
+
+Axes: G gates, H hidden size, I input features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from relational_rnn._check import check_positive
+from relational_rnn.nn._inputs import check_state_tensor
+from relational_rnn.nn._recurrent import RecurrentCore
+from relational_rnn.nn.core import State
+
+
+class GatedCore(RecurrentCore):
+    """A recurrent network of G gates: weights [G * H, I] and [G * H, H], two biases [G * H].
+
+    The weights start as usual for these networks: the input's Glorot-uniform, the recurrent ones orthogonal (Saxe et
+    al., 2014), each gate on its own; biases are zero. The names are those of the PyTorch modules with one layer, so
+    that their state dicts load here and ours there.
+    """
+
+    gates: int
+    """Number of gates, G."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        check_positive(type(self).__name__, input_size=input_size, hidden_size=hidden_size)
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.output_size = hidden_size
+        rows = self.gates * hidden_size
+        self.weight_ih_l0 = nn.Parameter(torch.empty(rows, input_size))
+        self.weight_hh_l0 = nn.Parameter(torch.empty(rows, hidden_size))
+        self.bias_ih_l0 = nn.Parameter(torch.zeros(rows))
+        self.bias_hh_l0 = nn.Parameter(torch.zeros(rows))
+        for weight in self.weight_ih_l0.detach().chunk(self.gates):
+            nn.init.xavier_uniform_(weight)
+        for weight in self.weight_hh_l0.detach().chunk(self.gates):
+            nn.init.orthogonal_(weight)
+
+    def project_input(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight_ih_l0, self.bias_ih_l0)
+
+    def project_hidden(self, h: Tensor) -> Tensor:
+        """What the gates see of the hidden state: [B, H] to [B, G * H]."""
+        return nn.functional.linear(h, self.weight_hh_l0, self.bias_hh_l0)
+
+    def zeros(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> Tensor:
+        """[B, H] zeros; device and dtype default to the parameters'."""
+        like = self.weight_hh_l0
+        device, dtype = device or like.device, dtype or like.dtype
+        return torch.zeros(batch_size, self.hidden_size, device=device, dtype=dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}"
+
+
+class HiddenStateCore(GatedCore):
+    """A gated core whose state is its hidden state: one tensor [B, H], zeros at the start."""
+
+    def initial_state(
+        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        return self.zeros(batch_size, device, dtype)
+
+    def output(self, state: State) -> Tensor:
+        assert isinstance(state, Tensor)
+        return state
+
+    def check_state(self, state: State, batch_size: int) -> None:
+        check_state_tensor(self, state, {"B": batch_size, "H": self.hidden_size})
+
+    def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
+        assert isinstance(state, Tensor)
+        return state.unsqueeze(1), None

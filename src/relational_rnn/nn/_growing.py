@@ -1,0 +1,71 @@
+"""What the cores that keep every step share: which stored step is seen from where.
+
+Such a state stores S steps per row, and a mask `valid` [B, S] says which of them belong to the row's present: padding
+and what came before a reset stay in the store as holes, so that shapes never depend on values. The position of a step
+is the number of valid steps before it, hence 0 after a reset.
+
+Axes: B batch, S stored steps, T new steps, M questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from relational_rnn.nn._recurrent import valid_steps
+
+
+def segments(reset: Tensor | None, valid: Tensor, steps: int) -> Tensor:
+    """[B, T]: how many resets happened up to each new step; 0 is the segment that continues the stored one."""
+    if reset is None:
+        return torch.zeros(valid.shape[0], steps, dtype=torch.int64, device=valid.device)
+    return reset.cumsum(1)
+
+
+def visible(valid: Tensor, segment: Tensor) -> Tensor:
+    """[B, T, S + T]: true where new step t sees a stored step, itself or an earlier new one of its segment.
+
+    Lengths play no part: a step before the length sees only steps before itself.
+    """
+    stored = valid.unsqueeze(1) & (segment == 0).unsqueeze(2)
+    causal = torch.ones(segment.shape[1], segment.shape[1], dtype=torch.bool, device=segment.device).tril()
+    return torch.cat([stored, causal & (segment.unsqueeze(2) == segment.unsqueeze(1))], 2)
+
+
+def positions(valid: Tensor, segment: Tensor) -> Tensor:
+    """[B, T]: position of every new step within its segment, counting the stored steps that segment 0 continues."""
+    if segment.shape[1] == 0:
+        return segment
+    time = torch.arange(segment.shape[1], device=segment.device)
+    resets = segment.diff(dim=1, prepend=torch.zeros_like(segment[:, :1])) > 0
+    start = torch.where(resets, time, 0).cummax(1).values
+    return time - start + torch.where(segment == 0, valid.sum(1, keepdim=True), 0)
+
+
+def valid_after(valid: Tensor, segment: Tensor, lengths: Tensor | None) -> Tensor:
+    """[B, S + T]: the mask of the stored steps after `lengths` [B] of the new ones (None: all of them)."""
+    steps = segment.shape[1]
+    if lengths is None:
+        lengths = torch.full(segment.shape[:1], steps, device=segment.device)
+    before_each = torch.nn.functional.pad(segment, (1, 0))
+    last = before_each.gather(1, lengths.long().unsqueeze(1))
+    return torch.cat([valid & (last == 0), valid_steps(lengths, steps) & (segment == last)], 1)
+
+
+def valid_at(valid: Tensor, steps: int, rows: Tensor, at: Tensor) -> Tensor:
+    """[M, S + T]: the mask of the stored steps of row `rows[m]` after its first `at[m]` of T new ones."""
+    return torch.cat([valid[rows], valid_steps(at, steps)], 1)
+
+
+def compact_steps(state: dict[str, Tensor], stored: Collection[str]) -> dict[str, Tensor]:
+    """The same state with every row's valid steps moved to the front and the columns that no row uses cut off.
+
+    `stored` names the tensors that hold one entry per step, [B, S, ...].
+    """
+    valid = state["valid"]
+    columns = int(valid.sum(1).max()) if valid.numel() else 0
+    order = valid.int().argsort(dim=1, descending=True, stable=True)[:, :columns]
+    row = torch.arange(valid.shape[0], device=valid.device).unsqueeze(1)
+    return {name: tensor[row, order] if name in stored else tensor for name, tensor in state.items()}

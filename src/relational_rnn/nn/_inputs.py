@@ -1,0 +1,111 @@
+"""What every core checks at its door: shapes, dtypes and ranges, each refusal in the one error pattern.
+
+Ranges are values, so they are read back from the device once per call; inside `torch.compile` and `torch.export`
+values do not exist yet, and only shapes and dtypes are checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from relational_rnn._check import InputError, check_shape, describe
+from relational_rnn.nn.core import Core, State
+
+START_HINT = "start a sequence with core.initial_state(batch_size), or pass state=None."
+
+
+def check_sequence(core: Core, x: Tensor, lengths: Tensor | None, reset: Tensor | None) -> None:
+    """Refuse an `x` that is not [B, T, I] in the parameters' dtype, or `lengths` or `reset` that do not fit it."""
+    where = type(core).__name__
+    check_shape(where, "x", x, {"B": None, "T": None, "I": core.input_size})
+    check_kind(core, "x", x)
+    batch_size, steps = x.shape[:2]
+    if lengths is not None:
+        check_whole_numbers(where, "lengths", lengths, {"B": batch_size}, x.device, highest=steps)
+    if reset is not None:
+        check_shape(where, "reset", reset, {"B": batch_size, "T": steps})
+        if reset.dtype != torch.bool:
+            hint = "compare first, for example reset=(episode_start != 0)."
+            raise InputError(describe(where, "reset must be booleans", got=reset.dtype, expected=torch.bool, hint=hint))
+        check_device(where, "reset", reset, x.device)
+
+
+def check_step(core: Core, x_t: Tensor) -> None:
+    """Refuse an `x_t` that is not [B, I] in the parameters' dtype."""
+    check_shape(type(core).__name__, "x_t", x_t, {"B": None, "I": core.input_size})
+    check_kind(core, "x_t", x_t)
+
+
+def check_questions(core: Core, x: Tensor, rows: Tensor, at: Tensor) -> None:
+    """Refuse `rows` and `at` unless they are [M] whole numbers that name rows and steps of `x`."""
+    where = type(core).__name__
+    check_sequence(core, x, None, None)
+    check_whole_numbers(where, "rows", rows, {"M": None}, x.device, highest=x.shape[0] - 1)
+    check_whole_numbers(where, "at", at, {"M": rows.shape[0]}, x.device, highest=x.shape[1])
+
+
+def check_whole_numbers(
+    where: str, name: str, tensor: Tensor, axes: Mapping[str, int | None], device: torch.device, *, highest: int
+) -> None:
+    """Refuse `tensor` unless it holds whole numbers in 0..highest."""
+    check_shape(where, name, tensor, axes)
+    if tensor.dtype not in (torch.int64, torch.int32):
+        raise InputError(
+            describe(where, f"{name} must be whole numbers", got=tensor.dtype, expected="torch.int64 or torch.int32")
+        )
+    check_device(where, name, tensor, device)
+    if torch.compiler.is_compiling() or tensor.numel() == 0:
+        return
+    low, high = (int(bound) for bound in tensor.aminmax())
+    if low < 0 or high > highest:
+        got = f"values from {low} to {high}"
+        raise InputError(describe(where, f"{name} is out of range", got=got, expected=f"0 to {highest}"))
+
+
+def check_state_tensor(core: Core, state: State, axes: Mapping[str, int | None]) -> None:
+    """Refuse `state` unless it is one tensor with the named axes."""
+    where = type(core).__name__
+    if not isinstance(state, Tensor):
+        problem = "state must be a tensor"
+        raise InputError(describe(where, problem, got=type(state).__name__, hint=START_HINT))
+    check_shape(where, "state", state, axes, hint=START_HINT)
+    check_kind(core, "state", state)
+
+
+def check_state_tensors(core: Core, state: State, axes: Mapping[str, Mapping[str, int | None]]) -> dict[str, Tensor]:
+    """Refuse `state` unless it is a dict of exactly the named tensors and axes; S is the same in all of them."""
+    where = type(core).__name__
+    if not isinstance(state, dict) or set(state) != set(axes):
+        got = sorted(state) if isinstance(state, dict) else type(state).__name__
+        problem = "state must be a dict of the tensors of this core"
+        raise InputError(describe(where, problem, got=got, expected=sorted(axes), hint=START_HINT))
+    stored = None
+    for name, expected in axes.items():
+        if "S" in expected:
+            expected = {**expected, "S": stored}
+        check_shape(where, f'state["{name}"]', state[name], expected, hint=START_HINT)
+        if "S" in expected:
+            stored = state[name].shape[1]
+        if state[name].dtype != torch.bool:
+            check_kind(core, f'state["{name}"]', state[name])
+    return state
+
+
+def check_kind(core: Core, name: str, tensor: Tensor) -> None:
+    """Refuse a tensor whose device or dtype is not that of the core's parameters (autocast may mix dtypes)."""
+    where, parameter = type(core).__name__, next(core.parameters())
+    check_device(where, name, tensor, parameter.device)
+    mixed = tensor.dtype != parameter.dtype
+    if mixed and not (tensor.dtype.is_floating_point and torch.is_autocast_enabled(tensor.device.type)):
+        hint = f"convert one of them, for example {name}.to({parameter.dtype})."
+        problem = f"{name} has another dtype than the parameters"
+        raise InputError(describe(where, problem, got=tensor.dtype, expected=parameter.dtype, hint=hint))
+
+
+def check_device(where: str, name: str, tensor: Tensor, device: torch.device) -> None:
+    """Refuse a tensor that is on another device."""
+    if tensor.device != device:
+        raise InputError(describe(where, f"{name} is on another device", got=tensor.device, expected=device))

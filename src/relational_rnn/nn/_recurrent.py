@@ -1,0 +1,112 @@
+"""The loop over time that every core with a state of fixed size shares: lengths, resets, snapshots.
+
+A subclass says what one step is, in three parts (`project_input`, `advance`, `output`); everything that depends on the
+input alone is computed for all steps at once, before the loop.
+
+Axes: B batch, T time, I input features, O output features, M questions.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from relational_rnn.nn._inputs import check_questions, check_sequence, check_step
+from relational_rnn.nn.core import Core, State, select_state
+
+
+class RecurrentCore(Core):
+    """A core whose state keeps its size; subclasses define one step and inherit the sequence."""
+
+    @abstractmethod
+    def project_input(self, x: Tensor) -> Tensor:
+        """What a step needs of its input: `x` [B, I] or [B, T, I], to [B, ...] or [B, T, ...]."""
+
+    @abstractmethod
+    def advance(self, projected_t: Tensor, state: State) -> State:
+        """The state after one step, from the projected input of that step and the state before it."""
+
+    @abstractmethod
+    def output(self, state: State) -> Tensor:
+        """The output [B, O] of the step that ended in `state`."""
+
+    @abstractmethod
+    def check_state(self, state: State, batch_size: int) -> None:
+        """Refuse a state that is not one of this core's for `batch_size` sequences."""
+
+    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        check_step(self, x_t)
+        self.check_state(state, x_t.shape[0])
+        state = self.advance(self.project_input(x_t), state)
+        return self.output(state), state
+
+    def forward(
+        self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        check_sequence(self, x, lengths, reset)
+        batch_size, steps = x.shape[:2]
+        if lengths is None:
+            states = self.states(x, state, reset)
+            return self.outputs(states, x), states[-1]
+        valid = valid_steps(lengths, steps)
+        states = self.states(blank(x, valid), state, reset)
+        row = torch.arange(batch_size, device=x.device)
+        return blank(self.outputs(states, x), valid), pick_states(states, row, lengths)
+
+    def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
+        check_questions(self, x, rows, at)
+        x = blank(x, asked_steps(x, rows, at))
+        return pick_states(self.states(x, state, None), rows, at)
+
+    def states(self, x: Tensor, state: State | None, reset: Tensor | None) -> list[State]:
+        """The T + 1 states before, between and after the steps of `x`."""
+        start = self.initial_state(x.shape[0])
+        if state is None:
+            state = start
+        else:
+            self.check_state(state, x.shape[0])
+        states = [state]
+        # unbind, not indexing: its backward is one stack, where T indexings would each fill a tensor as large as x.
+        for t, projected_t in enumerate(self.project_input(x).unbind(1)):
+            if reset is not None:
+                state = select_state(reset[:, t], start, state)
+            state = self.advance(projected_t, state)
+            states.append(state)
+        return states
+
+    def outputs(self, states: list[State], x: Tensor) -> Tensor:
+        """The outputs [B, T, O] of the steps that ended in `states[1:]`."""
+        if len(states) == 1:
+            return x.new_zeros(x.shape[0], 0, self.output_size)
+        return torch.stack([self.output(state) for state in states[1:]], 1)
+
+
+def valid_steps(lengths: Tensor, steps: int) -> Tensor:
+    """[B, T] booleans: true at the first `lengths[b]` of T steps."""
+    return torch.arange(steps, device=lengths.device) < lengths.unsqueeze(1)
+
+
+def asked_steps(x: Tensor, rows: Tensor, at: Tensor) -> Tensor:
+    """[B, T] booleans: true up to the last step of each row that any question (`rows`, `at`) [M] can see."""
+    last = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
+    last = last.scatter_reduce(0, rows.long(), at.long(), "amax")
+    return valid_steps(last, x.shape[1])
+
+
+def blank(x: Tensor, valid: Tensor) -> Tensor:
+    """`x` [B, T, ...] with zeros where `valid` [B, T] is false: padding reaches neither values nor gradients."""
+    return x.masked_fill(~valid.view(*valid.shape, *[1] * (x.dim() - 2)), 0)
+
+
+def pick_states(states: list[State], rows: Tensor, at: Tensor) -> State:
+    """For every m, row `rows[m]` of `states[at[m]]`."""
+
+    def pick(tensors: list[Tensor]) -> Tensor:
+        return torch.stack(tensors)[at, rows]
+
+    first = states[0]
+    if isinstance(first, Tensor):
+        return pick([state for state in states if isinstance(state, Tensor)])
+    return {name: pick([state[name] for state in states if isinstance(state, dict)]) for name in first}

@@ -1,0 +1,126 @@
+"""An LSTM that attends to all of its own past states (Luong et al., 2015, without the encoder-decoder split)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from relational_rnn.nn._growing import compact_steps, segments, valid_after, valid_at, visible
+from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensors, check_step
+from relational_rnn.nn._recurrent import asked_steps, blank, pick_states, valid_steps
+from relational_rnn.nn.core import Core, State
+from relational_rnn.nn.lstm import LSTM
+
+
+class AttentionLSTM(Core):
+    r"""An LSTM whose every state attends to all states so far, itself included.
+
+    With h_t the hidden states of an LSTM, "general" attention and the attentional state of Luong et al. (2015,
+    arXiv:1508.04025, equations 5, 7 and 8), scores scaled by the square root of the width:
+
+    $$ a_{ts} = \mathrm{softmax}_{s \le t}(h_t^\top W_a h_s / \sqrt H), \qquad
+       y_t = \tanh(W_c [\textstyle\sum_s a_{ts} h_s; h_t] + b_c) $$
+
+    Attention reads from the LSTM and never feeds back into it, so all steps attend at once.
+
+    The state grows: a step appends one hidden state to the store, so that S steps keep S * H numbers and one more step
+    costs time and a copy in proportion to S. Padding and steps from before a reset stay in the store, masked;
+    `compact(state)` drops them.
+
+    Args:
+        input_size: features per step, I.
+        hidden_size: width of the hidden states and of the output, H.
+
+    Shape:
+        x [B, T, I]; output [B, T, H]; state {"h": [B, H], "c": [B, H], "states": [B, S, H], "valid": [B, S] booleans},
+        S stored steps, 0 at the start.
+
+    Raises:
+        InputError: a size, dtype, length or reset that does not fit.
+
+    Example:
+        >>> core = AttentionLSTM(input_size=5, hidden_size=8)
+        >>> y, state = core(torch.zeros(7, 11, 5))
+        >>> y.shape, state["states"].shape
+        (torch.Size([7, 11, 8]), torch.Size([7, 11, 8]))
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.lstm = LSTM(input_size, hidden_size)
+        self.score = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.combine = nn.Linear(2 * hidden_size, hidden_size)
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.output_size = hidden_size
+        nn.init.xavier_uniform_(self.score.weight)
+        nn.init.xavier_uniform_(self.combine.weight)
+        nn.init.zeros_(self.combine.bias)
+
+    def initial_state(
+        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> dict[str, Tensor]:
+        start = self.lstm.initial_state(batch_size, device=device, dtype=dtype)
+        states = start["h"].new_zeros(batch_size, 0, self.hidden_size)
+        return {**start, "states": states, "valid": states.new_zeros(batch_size, 0, dtype=torch.bool)}
+
+    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        check_step(self, x_t)
+        y, state = self.forward(x_t.unsqueeze(1), state)
+        return y.squeeze(1), state
+
+    def forward(
+        self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        check_sequence(self, x, lengths, reset)
+        batch_size, steps = x.shape[:2]
+        state = self._started(state, batch_size)
+        segment = segments(reset, state["valid"], steps)
+        valid = valid_after(state["valid"], segment, lengths)
+        if lengths is not None:
+            x = blank(x, valid_steps(lengths, steps))
+        carried, h, store = self._recur(x, state, reset)
+        y = self._attend(h, store, visible(state["valid"], segment))
+        if lengths is None:
+            return y, _grown(carried[-1], store, valid)
+        row = torch.arange(batch_size, device=x.device)
+        return blank(y, valid_steps(lengths, steps)), _grown(pick_states(carried, row, lengths), store, valid)
+
+    def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
+        check_questions(self, x, rows, at)
+        state = self._started(state, x.shape[0])
+        carried, _, store = self._recur(blank(x, asked_steps(x, rows, at)), state, None)
+        valid = valid_at(state["valid"], x.shape[1], rows, at)
+        return _grown(pick_states(carried, rows, at), store[rows], valid)
+
+    def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
+        assert isinstance(state, dict)
+        return state["states"], state["valid"]
+
+    def compact(self, state: State) -> dict[str, Tensor]:
+        """The same state without the stored steps that no row sees any more: padding, and what a reset left behind."""
+        assert isinstance(state, dict)
+        return compact_steps(state, ("states", "valid"))
+
+    def _started(self, state: State | None, batch_size: int) -> dict[str, Tensor]:
+        if state is None:
+            return self.initial_state(batch_size)
+        fixed = {"B": batch_size, "H": self.hidden_size}
+        stored = {"B": batch_size, "S": None}
+        states = {**stored, "H": self.hidden_size}
+        return check_state_tensors(self, state, {"h": fixed, "c": fixed, "valid": stored, "states": states})
+
+    def _recur(self, x: Tensor, state: dict[str, Tensor], reset: Tensor | None) -> tuple[list[State], Tensor, Tensor]:
+        """The LSTM over `x`: its T + 1 states, the hidden states [B, T, H], and the store with them [B, S + T, H]."""
+        carried = self.lstm.states(x, {"h": state["h"], "c": state["c"]}, reset)
+        h = self.lstm.outputs(carried, x)
+        return carried, h, torch.cat([state["states"], h], 1)
+
+    def _attend(self, h: Tensor, store: Tensor, mask: Tensor) -> Tensor:
+        context = nn.functional.scaled_dot_product_attention(self.score(h), store, store, attn_mask=mask)
+        return torch.tanh(self.combine(torch.cat([context, h], -1)))
+
+
+def _grown(carried: State, states: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    assert isinstance(carried, dict)
+    return {**carried, "states": states, "valid": valid}

@@ -1,0 +1,203 @@
+"""The table of cores, and rivals sized to the parameter count of a relational memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn.nn.attention import AttentionLSTM
+from relational_rnn.nn.core import Core, state_bytes
+from relational_rnn.nn.gru import GRU
+from relational_rnn.nn.lstm import LSTM
+from relational_rnn.nn.rnn import RNN
+from relational_rnn.nn.transformer import Transformer
+
+TOLERANCE = 0.1
+"""A rival's parameter count may differ from its target by this share."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemorySizes:
+    """Sizes and choices of the relational memory; its rivals are sized to the same number of parameters."""
+
+    mem_slots: int = 8
+    """Slots of the memory."""
+    head_size: int = 32
+    """Numbers per head in a slot; a slot is num_heads * head_size wide."""
+    num_heads: int = 4
+    """Attention heads."""
+    num_blocks: int = 1
+    """Attention blocks per step."""
+    key_size: int | None = None
+    """Size of queries and keys per head; None means head_size."""
+    attention_mlp_layers: int = 2
+    """Layers of the MLP after the attention."""
+    gate_style: Literal["unit", "memory"] | None = "unit"
+    """One gate per number (unit), one per slot (memory), or none."""
+    forget_bias: float = 1.0
+    """Constant added to the forget gate before its sigmoid."""
+    input_bias: float = 0.0
+    """Constant added to the input gate before its sigmoid."""
+    formulation: Literal["sonnet", "chapter"] = "sonnet"
+    """Arithmetic of a step: that of the authors' released code, or a plain attention block."""
+    initial_memory: Literal["identity", "zeros", "random", "learned"] = "identity"
+    """What the memory holds before the first step."""
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "MemorySizes",
+            mem_slots=self.mem_slots,
+            head_size=self.head_size,
+            num_heads=self.num_heads,
+            num_blocks=self.num_blocks,
+            attention_mlp_layers=self.attention_mlp_layers,
+        )
+        if self.key_size is not None:
+            check_positive("MemorySizes", key_size=self.key_size)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CoreRow:
+    """One row of the table of cores."""
+
+    label: str
+    """Its name in tables and figures."""
+    description: str
+    """One line for help texts."""
+    build: Callable[[int, MemorySizes, int], Core]
+    """From the input size, the sizes of the relational memory and a target to the core whose count is nearest to it."""
+
+
+def build_core(name: str, input_size: int, sizes: MemorySizes, *, target_parameters: int | None = None) -> Core:
+    """Build the relational memory of `sizes`, or a rival with as many parameters.
+
+    Args:
+        name: one of `CORE_NAMES`.
+        input_size: features of one input step.
+        sizes: sizes of the relational memory.
+        target_parameters: the count to match; None means that of the relational memory of `sizes`.
+
+    Raises:
+        InputError: an unknown name, or no size whose parameter count is within 10 % of the target.
+
+    Example:
+        >>> build_core("lstm", 16, MemorySizes(mem_slots=4, head_size=8, num_heads=2))
+        LSTM(16, 18)
+    """
+    check_choice("build_core", "name", name, CORE_NAMES)
+    check_positive("build_core", input_size=input_size)
+    if target_parameters is None:
+        target_parameters = count_on_meta(lambda: relational_memory(input_size, sizes))
+    else:
+        check_positive("build_core", target_parameters=target_parameters)
+    core = CORES[name].build(input_size, sizes, target_parameters)
+    count = count_parameters(core)
+    if abs(count - target_parameters) > TOLERANCE * target_parameters:
+        raise InputError(
+            describe(
+                "build_core",
+                f"no size of {name!r} has a parameter count within {TOLERANCE:.0%} of the target",
+                got=f"{count:,} parameters",
+                expected=f"{target_parameters:,} parameters",
+                hint="change the sizes of the relational memory or the target.",
+            )
+        )
+    return core
+
+
+def relational_memory(input_size: int, sizes: MemorySizes) -> Core:
+    """The relational memory of `sizes`."""
+    from relational_rnn.nn.relational_memory import RelationalMemory
+
+    return RelationalMemory(
+        input_size,
+        sizes.mem_slots,
+        sizes.head_size,
+        num_heads=sizes.num_heads,
+        num_blocks=sizes.num_blocks,
+        key_size=sizes.key_size,
+        attention_mlp_layers=sizes.attention_mlp_layers,
+        gate_style=sizes.gate_style,
+        forget_bias=sizes.forget_bias,
+        input_bias=sizes.input_bias,
+        formulation=sizes.formulation,
+        initial_memory=sizes.initial_memory,
+    )
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Trainable numbers of a module."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def state_bytes_after(core: Core, steps: int) -> int:
+    """Bytes of the state of one sequence after `steps` steps; the number of steps matters where the state grows."""
+    parameter = next(core.parameters())
+    with torch.no_grad():
+        _, state = core(torch.zeros(1, steps, core.input_size, device=parameter.device, dtype=parameter.dtype))
+    return state_bytes(state)
+
+
+def nearest_size(count: Callable[[int], int], target: int) -> int:
+    """The size of at least 1 whose `count`, which grows with the size, is nearest to `target`."""
+    high = 1
+    while count(high) < target:
+        high *= 2
+    low = high // 2
+    while high - low > 1:  # count(low) < target <= count(high), or low is 0
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(middle) < target else (low, middle)
+    return min((size for size in (low, high) if size >= 1), key=lambda size: abs(count(size) - target))
+
+
+def count_on_meta(make: Callable[[], nn.Module]) -> int:
+    """The parameter count of a module, without allocating or drawing its weights."""
+    with torch.device("meta"):
+        return count_parameters(make())
+
+
+def size_recurrent(
+    kind: type[RNN] | type[GRU] | type[LSTM] | type[AttentionLSTM],
+) -> Callable[[int, MemorySizes, int], Core]:
+    """A builder that finds the hidden size."""
+
+    def build(input_size: int, sizes: MemorySizes, target: int) -> Core:
+        return kind(input_size, nearest_size(lambda size: count_on_meta(lambda: kind(input_size, size)), target))
+
+    return build
+
+
+def size_transformer(input_size: int, sizes: MemorySizes, target: int) -> Transformer:
+    """Find the width, in steps that four heads can share, then the feed-forward size nearest to the target."""
+
+    def make(width: int, feedforward_size: int) -> Transformer:
+        return Transformer(input_size, width, feedforward_size=feedforward_size)
+
+    width = 8 * nearest_size(lambda eighth: count_on_meta(lambda: make(8 * eighth, 32 * eighth)), target)
+    return make(width, nearest_size(lambda size: count_on_meta(lambda: make(width, size)), target))
+
+
+CORES = {
+    "rmc": CoreRow(
+        label="RMC",
+        description="relational memory: slots that attend to one another",
+        build=lambda input_size, sizes, target: relational_memory(input_size, sizes),
+    ),
+    "rnn": CoreRow(label="RNN", description="plain recurrent network with a tanh", build=size_recurrent(RNN)),
+    "gru": CoreRow(label="GRU", description="gated recurrent unit", build=size_recurrent(GRU)),
+    "lstm": CoreRow(label="LSTM", description="long short-term memory", build=size_recurrent(LSTM)),
+    "attention": CoreRow(
+        label="LSTM + attention",
+        description="LSTM that attends to all of its past states",
+        build=size_recurrent(AttentionLSTM),
+    ),
+    "transformer": CoreRow(
+        label="Transformer", description="causal Transformer whose cache is its state", build=size_transformer
+    ),
+}
+CORE_NAMES = tuple(CORES)

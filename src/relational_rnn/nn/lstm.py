@@ -1,0 +1,66 @@
+"""The long short-term memory (Hochreiter and Schmidhuber, 1997)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from relational_rnn.nn._gates import GatedCore
+from relational_rnn.nn._inputs import check_state_tensors
+from relational_rnn.nn.core import State
+
+
+class LSTM(GatedCore):
+    r"""A long short-term memory with forget gates (Hochreiter and Schmidhuber, 1997; Gers et al., 2000):
+
+    $$ (i_t, f_t, g_t, o_t) = W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh} $$
+    $$ c_t = \sigma(f_t) \odot c_{t-1} + \sigma(i_t) \odot \tanh(g_t), \qquad h_t = \sigma(o_t) \odot \tanh(c_t) $$
+
+    The same function, parameter names and layout (i, f, g, o) as `torch.nn.LSTM` with one layer and `batch_first=True`.
+    The forget gates start with a bias of 1 (Jozefowicz et al., 2015), where `torch.nn.LSTM` starts near 0.
+
+    Args:
+        input_size: features per step, I.
+        hidden_size: width of the hidden state and of the output, H.
+
+    Shape:
+        x [B, T, I]; state {"h": [B, H], "c": [B, H]}, zeros at the start; output [B, T, H], h after every step.
+
+    Raises:
+        InputError: a size, dtype, length or reset that does not fit.
+
+    Example:
+        >>> core = LSTM(input_size=5, hidden_size=8)
+        >>> y, state = core(torch.zeros(7, 11, 5))
+        >>> y.shape, state["c"].shape
+        (torch.Size([7, 11, 8]), torch.Size([7, 8]))
+    """
+
+    gates = 4
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        nn.init.ones_(self.bias_ih_l0.detach()[hidden_size : 2 * hidden_size])
+
+    def initial_state(
+        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> dict[str, Tensor]:
+        return {"h": self.zeros(batch_size, device, dtype), "c": self.zeros(batch_size, device, dtype)}
+
+    def advance(self, projected_t: Tensor, state: State) -> dict[str, Tensor]:
+        assert isinstance(state, dict)
+        i, f, g, o = (projected_t + self.project_hidden(state["h"])).chunk(4, -1)
+        c = torch.sigmoid(f) * state["c"] + torch.sigmoid(i) * torch.tanh(g)
+        return {"h": torch.sigmoid(o) * torch.tanh(c), "c": c}
+
+    def output(self, state: State) -> Tensor:
+        assert isinstance(state, dict)
+        return state["h"]
+
+    def check_state(self, state: State, batch_size: int) -> None:
+        axes = {"B": batch_size, "H": self.hidden_size}
+        check_state_tensors(self, state, {"h": axes, "c": axes})
+
+    def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
+        assert isinstance(state, dict)
+        return state["h"].unsqueeze(1), None

@@ -1,0 +1,197 @@
+"""The parameters of one relational memory, and one step of it."""
+
+# Shape legend: B batch, I input features, n input rows, N memory slots, H heads, K key size, V value size per head,
+#               M memory width H * V, F = H * (2K + V), G gate width M or 1
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn.ops.relational_scan import (
+    Block,
+    Formulation,
+    Linear,
+    Norm,
+    ScanParameters,
+    Settings,
+    relational_step,
+)
+
+GateStyle = Literal["unit", "memory"]
+InitialMemory = Literal["identity"]
+
+
+def _linear(module: nn.Module) -> Linear:
+    assert isinstance(module, nn.Linear)
+    return Linear(module.weight, module.bias)
+
+
+def _norm(module: nn.Module) -> Norm:
+    assert isinstance(module, nn.LayerNorm)
+    return Norm(module.weight, module.bias)
+
+
+class AttentionBlock(nn.Module):
+    """The parameters of one attention block; the arithmetic is in `relational_rnn.ops.relational_scan`."""
+
+    def __init__(self, width: int, qkv_width: int, formulation: Formulation, device: torch.device, dtype: torch.dtype):
+        super().__init__()
+        self.qkv = nn.Linear(width, qkv_width, device=device, dtype=dtype)
+        self.mlp_norm = nn.LayerNorm(width, device=device, dtype=dtype)
+        self.qkv_norm = self.attention_norm = self.out = None
+        if formulation == "sonnet":
+            self.qkv_norm = nn.LayerNorm(qkv_width, device=device, dtype=dtype)
+            self.attention_norm = nn.LayerNorm(width, device=device, dtype=dtype)
+        else:
+            self.out = nn.Linear(width, width, device=device, dtype=dtype)
+
+    def scan_block(self) -> Block:
+        return Block(
+            qkv=_linear(self.qkv),
+            mlp_norm=_norm(self.mlp_norm),
+            qkv_norm=None if self.qkv_norm is None else _norm(self.qkv_norm),
+            attention_norm=None if self.attention_norm is None else _norm(self.attention_norm),
+            out=None if self.out is None else _linear(self.out),
+        )
+
+
+class RelationalMemoryCell(nn.Module):
+    r"""One step of a relational memory, as `nn.LSTMCell` is one step of an LSTM.
+
+    The arguments and the equations are those of `relational_rnn.nn.RelationalMemory`.
+
+    Shape:
+        - `x`: `[B, input_size]`, or `[B, input_rows, input_size]` when `input_rows` is given.
+        - `memory`: `[B, mem_slots, num_heads * head_size]`, or None for `initial_memory(B)`.
+        - returns the memory after the step, of the same shape.
+
+    Example:
+        >>> cell = RelationalMemoryCell(input_size=5, mem_slots=3, head_size=4, num_heads=2)
+        >>> memory = cell(torch.zeros(7, 5))
+        >>> memory = cell(torch.zeros(7, 5), memory)
+        >>> memory.shape
+        torch.Size([7, 3, 8])
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        mem_slots: int,
+        head_size: int,
+        *,
+        num_heads: int = 1,
+        num_blocks: int = 1,
+        key_size: int | None = None,
+        attention_mlp_layers: int = 2,
+        gate_style: GateStyle | None = "unit",
+        forget_bias: float = 1.0,
+        input_bias: float = 0.0,
+        input_rows: int | None = None,
+        formulation: Formulation = "sonnet",
+        initial_memory: InitialMemory = "identity",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        where = "RelationalMemory"
+        check_positive(
+            where,
+            input_size=input_size,
+            mem_slots=mem_slots,
+            head_size=head_size,
+            num_heads=num_heads,
+            num_blocks=num_blocks,
+            attention_mlp_layers=attention_mlp_layers,
+            **({} if key_size is None else {"key_size": key_size}),
+            **({} if input_rows is None else {"input_rows": input_rows}),
+        )
+        check_choice(where, "gate_style", gate_style, ("unit", "memory", None))
+        check_choice(where, "formulation", formulation, ("sonnet", "chapter"))
+        check_choice(where, "initial_memory", initial_memory, ("identity",))
+        if formulation == "chapter" and gate_style is not None:
+            raise InputError(
+                describe(
+                    where,
+                    "the chapter's formulation has no gates",
+                    got=f"gate_style={gate_style!r}",
+                    expected="gate_style=None",
+                    hint="pass gate_style=None, or formulation='sonnet' to have gates.",
+                )
+            )
+        self.input_size = input_size
+        self.mem_slots = mem_slots
+        self.width = width = num_heads * head_size
+        self.input_rows = input_rows
+        self.gate_style = gate_style
+        self.settings = Settings(
+            formulation=formulation,
+            num_heads=num_heads,
+            key_size=head_size if key_size is None else key_size,
+            forget_bias=float(forget_bias),
+            input_bias=float(input_bias),
+        )
+        device = torch.get_default_device() if device is None else torch.device(device)
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+
+        qkv_width = num_heads * (2 * self.settings.key_size + head_size)
+        self.input = nn.Linear(input_size, width, device=device, dtype=dtype)
+        self.blocks = nn.ModuleList(
+            AttentionBlock(width, qkv_width, formulation, device, dtype) for _ in range(num_blocks)
+        )
+        self.mlp = nn.ModuleList(
+            nn.Linear(width, width, device=device, dtype=dtype) for _ in range(attention_mlp_layers)
+        )
+        self.gate_input = self.gate_memory = None
+        if gate_style is not None:
+            gates = 2 * (width if gate_style == "unit" else 1)
+            self.gate_input = nn.Linear((input_rows or 1) * width, gates, device=device, dtype=dtype)
+            self.gate_memory = nn.Linear(width, gates, device=device, dtype=dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew as the original does: normal of std 1/sqrt(fan in), cut at two std; biases are 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                std = module.in_features**-0.5
+                nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+
+    def scan_parameters(self) -> ScanParameters:
+        """The parameters as the functions in `relational_rnn.ops.relational_scan` take them."""
+        return ScanParameters(
+            settings=self.settings,
+            input=_linear(self.input),
+            blocks=tuple(block.scan_block() for block in self.blocks if isinstance(block, AttentionBlock)),
+            mlp=tuple(_linear(layer) for layer in self.mlp),
+            gate_input=None if self.gate_input is None else _linear(self.gate_input),
+            gate_memory=None if self.gate_memory is None else _linear(self.gate_memory),
+        )
+
+    def initial_memory(
+        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """The memory before the first step, [batch_size, N, M]: slot i starts as the i-th unit vector.
+
+        Where there are more slots than numbers in a slot, the slots beyond start as zeros and stay equal to each other.
+        """
+        weight = self.input.weight
+        eye = torch.eye(
+            self.mem_slots,
+            self.width,
+            device=weight.device if device is None else device,
+            dtype=weight.dtype if dtype is None else dtype,
+        )
+        return eye.expand(batch_size, -1, -1)
+
+    def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
+        """The memory after one step; see the class."""
+        if memory is None:
+            memory = self.initial_memory(x.shape[0])
+        rows = x if self.input_rows is not None else x.unsqueeze(-2)
+        return relational_step(rows, memory, self.scan_parameters()).memory

@@ -1,0 +1,194 @@
+"""The relational memory, one step at a time: the definition that judges every faster implementation.
+
+Two formulations share this file. "sonnet" is the paper's (Santoro et al., 2018, arXiv:1806.01822, equations 1 to 7)
+with the exact arithmetic of the authors' released code; "chapter" is a transformer block without gates:
+
+    sonnet    h  = [M; W x]                                       chapter   h  = [M; W x]
+              h' = LN(h + attend(h))                                        h' = attend(h) W^O
+              h" = LN(h' + MLP(h'))                                         h" = LN(h' + MLP(h'))
+              M' = i * tanh(h"[:N]) + f * M                                 M' = h"[:N]
+              i, f = sigmoid(W_x x + W_m tanh(M) + bias)
+
+Every row attends to every row, the input's rows included; only the memory's rows are kept.
+"""
+
+# Shape legend (letters are local to this file)
+#   B  batch             N  memory slots                H  heads
+#   T  time steps        R  rows attended, N + n        K  key size, V value size per head
+#   I  input features    M  memory width, H * V         F  H * (2K + V), queries, keys and values of all heads
+#   n  input rows        G  gate width, M or 1          S  attention blocks
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Formulation = Literal["sonnet", "chapter"]
+LAYER_NORM_EPS = 1e-5
+
+
+class Linear(NamedTuple):
+    """y = weight x + bias."""
+
+    weight: Tensor  # [out, in]
+    bias: Tensor  # [out]
+
+
+class Norm(NamedTuple):
+    """Layer normalisation of the last axis, with the biased variance."""
+
+    weight: Tensor  # [width]
+    bias: Tensor  # [width]
+
+
+class Block(NamedTuple):
+    """What one attention block has for itself; the MLP is shared by all blocks."""
+
+    qkv: Linear  # M -> F, head by head [q (K) | k (K) | v (V)]
+    mlp_norm: Norm  # M
+    qkv_norm: Norm | None = None  # F, all heads and q, k, v together; sonnet
+    attention_norm: Norm | None = None  # M; sonnet
+    out: Linear | None = None  # M -> M, the W^O of multi-head attention; chapter
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What is chosen rather than learned."""
+
+    formulation: Formulation
+    """Which arithmetic, see the top of this file."""
+    num_heads: int
+    """H."""
+    key_size: int
+    """K."""
+    forget_bias: float
+    """Constant added to the forget gate before the sigmoid."""
+    input_bias: float
+    """Constant added to the input gate before the sigmoid."""
+
+
+class ScanParameters(NamedTuple):
+    """Everything a step needs besides its input and the memory."""
+
+    settings: Settings
+    input: Linear  # I -> M, the same for every input row
+    blocks: tuple[Block, ...]  # S of them
+    mlp: tuple[Linear, ...]  # M -> M each, shared by all blocks
+    gate_input: Linear | None = None  # n * M -> 2G, input gate first, forget gate second
+    gate_memory: Linear | None = None  # M -> 2G
+
+
+class Step(NamedTuple):
+    """One step, with everything that was computed on the way."""
+
+    memory: Tensor  # [B, N, M]
+    candidate: Tensor  # [B, N, M], the attended memory before the gates (and before their tanh)
+    input_gate: Tensor | None  # [B, N, G]
+    forget_gate: Tensor | None  # [B, N, G]
+    attention: tuple[Tensor, ...]  # S of [B, H, R, R]; a row's weights over all rows, memory first
+    input_rows: Tensor  # [B, n, M], the attended rows of the input
+
+
+def linear(x: Tensor, p: Linear) -> Tensor:
+    return F.linear(x, p.weight, p.bias)
+
+
+def layer_norm(x: Tensor, p: Norm) -> Tensor:
+    return F.layer_norm(x, p.weight.shape, p.weight, p.bias, LAYER_NORM_EPS)
+
+
+def attend(h: Tensor, block: Block, settings: Settings) -> tuple[Tensor, Tensor]:
+    """Multi-head attention of all rows to all rows: softmax(q k^T / sqrt(K)) v, heads side by side (equations 1, 2)."""
+    qkv = linear(h, block.qkv)  # [B, R, F]
+    if block.qkv_norm is not None:
+        qkv = layer_norm(qkv, block.qkv_norm)
+    per_head = qkv.unflatten(-1, (settings.num_heads, -1)).transpose(-3, -2)  # [B, H, R, 2K + V]
+    key = settings.key_size
+    q, k, v = per_head.split([key, key, per_head.shape[-1] - 2 * key], dim=-1)
+    weights = torch.softmax((q * key**-0.5) @ k.transpose(-2, -1), dim=-1)  # [B, H, R, R]
+    return (weights @ v).transpose(-3, -2).flatten(-2), weights
+
+
+def mlp(h: Tensor, layers: tuple[Linear, ...]) -> Tensor:
+    """Linear layers with ReLU between them; the last one is not activated."""
+    for i, layer in enumerate(layers):
+        h = linear(torch.relu(h) if i else h, layer)
+    return h
+
+
+def input_terms(x: Tensor, p: ScanParameters) -> tuple[Tensor, Tensor | None]:
+    """What a step takes from its input alone: `x` [..., n, I] to rows [..., n, M] and gate terms [..., 2G]."""
+    rows = linear(x, p.input)
+    return rows, None if p.gate_input is None else linear(rows.flatten(-2), p.gate_input)
+
+
+def advance(memory: Tensor, rows: Tensor, gate_terms: Tensor | None, p: ScanParameters) -> Step:
+    """The memory after a step, from the memory before it [B, N, M] and what `input_terms` made of the input."""
+    slots = memory.shape[-2]
+    h = torch.cat([memory, rows], dim=-2)  # [B, R, M]
+    attention = []
+    for block in p.blocks:
+        attended, weights = attend(h, block, p.settings)
+        attention.append(weights)
+        if p.settings.formulation == "sonnet":
+            assert block.attention_norm is not None
+            h = layer_norm(h + attended, block.attention_norm)
+        else:
+            assert block.out is not None
+            h = linear(attended, block.out)
+        h = layer_norm(mlp(h, p.mlp) + h, block.mlp_norm)
+    candidate, input_rows = h[..., :slots, :], h[..., slots:, :]
+
+    if p.gate_memory is None:
+        return Step(candidate.to(memory.dtype), candidate, None, None, tuple(attention), input_rows)
+    assert gate_terms is not None
+    gates = linear(torch.tanh(memory), p.gate_memory) + gate_terms.unsqueeze(-2)  # [B, N, 2G]
+    input_gate, forget_gate = gates.chunk(2, dim=-1)
+    input_gate = torch.sigmoid(input_gate + p.settings.input_bias)
+    forget_gate = torch.sigmoid(forget_gate + p.settings.forget_bias)
+    new = input_gate * torch.tanh(candidate) + forget_gate * memory  # equation 7; the old memory enters as it is
+    return Step(new.to(memory.dtype), candidate, input_gate, forget_gate, tuple(attention), input_rows)
+
+
+def relational_step(x: Tensor, memory: Tensor, p: ScanParameters) -> Step:
+    """One step: input `x` [B, n, I] and the memory before it [B, N, M]."""
+    return advance(memory, *input_terms(x, p), p)
+
+
+def relational_scan_reference(
+    x: Tensor,
+    memory: Tensor,
+    params: ScanParameters,
+    lengths: Tensor | None = None,
+    reset: Tensor | None = None,
+    initial: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The step, once per time step of `x` [B, T, n, I], from `memory` [B, N, M].
+
+    With `lengths` [B] the steps from there on do not happen: their outputs are 0 and the memory stays.
+    With `reset` [B, T] a row's memory becomes `initial` [N, M] or [B, N, M] before every step marked true.
+
+    Returns:
+        (the memory after every step [B, T, N, M], the memory after each row's last step [B, N, M]).
+    """
+    assert reset is None or initial is not None
+    outputs = []
+    for t in range(x.shape[1]):
+        x_t, before = x[:, t], memory
+        if reset is not None and initial is not None:
+            before = torch.where(reset[:, t, None, None], initial, memory)
+        if lengths is None:
+            memory = relational_step(x_t, before, params).memory
+            outputs.append(memory)
+        else:
+            happens = (t < lengths)[:, None, None]
+            after = relational_step(x_t.where(happens, 0), before, params).memory  # padding may hold anything, even NaN
+            memory = torch.where(happens, after, memory)
+            outputs.append(after.where(happens, 0))
+    if not outputs:
+        return memory.new_zeros(x.shape[0], 0, *memory.shape[1:]), memory
+    return torch.stack(outputs, dim=1), memory

@@ -1,0 +1,289 @@
+"""The model of a bAbI story: one sentence encoder and one answer head around any recurrent core.
+
+Shape legend: B stories, T statements, W words of a sentence, M questions, E embedding size, H head size, R rows of a
+state, D features of a row, A answers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from relational_rnn._check import InputError, check_positive, check_shape, describe
+from relational_rnn.nn.core import Core
+from relational_rnn.tasks.babi.batching import Batch
+from relational_rnn.tasks.babi.encoding import Vocabulary
+
+if TYPE_CHECKING:
+    from relational_rnn.nn.cores import MemorySizes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Sizes of everything around the core, the same for every core."""
+
+    embedding_size: int = 128
+    """Features of a word and of a sentence, E."""
+    question_steps: int = 1
+    """Further steps of the core at a question, with the question as input, on a copy of the state."""
+    read_hops: int = 2
+    """Times that the question looks at the rows of the state; 0 answers from the core's output alone."""
+    read_heads: int = 4
+    """Heads of each look; they divide head_size."""
+    head_size: int = 128
+    """Features of the answer head, H."""
+    head_layers: int = 1
+    """Hidden layers between the head's features and the answers."""
+    dropout: float = 0.0
+    """Share of sentence and head features that training leaves out."""
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "ModelConfig", embedding_size=self.embedding_size, read_heads=self.read_heads, head_size=self.head_size
+        )
+        for name in ("question_steps", "read_hops", "head_layers"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise InputError(
+                    describe("ModelConfig", f"{name} must be a whole number of at least 0", got=repr(value))
+                )
+        if self.question_steps == self.read_hops == 0:
+            raise InputError(
+                describe("ModelConfig", "question_steps and read_hops are both 0: nothing reads the core's state")
+            )
+        if self.head_size % self.read_heads:
+            raise InputError(
+                describe("ModelConfig", "read_heads must divide head_size", got=f"{self.read_heads}, {self.head_size}")
+            )
+        if not 0 <= self.dropout < 1:
+            raise InputError(describe("ModelConfig", "dropout must be in [0, 1)", got=self.dropout))
+
+
+class SentenceEncoder(nn.Module):
+    """A sentence as the sum of its word embeddings, each times a learned vector of its position, then LayerNorm.
+
+    The position vectors start at 1, so the model starts from a bag of words (Henaff et al. 2017, arXiv 1612.03969,
+    eq. 1). Statements and questions share the embeddings and have position vectors of their own.
+
+    Args:
+        words: how many words there are, padding not counted.
+        max_words: the longest sentence, in words.
+        size: features, E.
+    """
+
+    def __init__(self, words: int, max_words: int, size: int) -> None:
+        super().__init__()
+        self.words, self.max_words = words, max_words
+        self.embedding = nn.Parameter(torch.randn(words, size) / math.sqrt(size))
+        self.statement_positions = nn.Parameter(torch.ones(max_words, size))
+        self.question_positions = nn.Parameter(torch.ones(max_words, size))
+        self.statement_norm = nn.LayerNorm(size)
+        self.question_norm = nn.LayerNorm(size)
+
+    def statements(self, numbers: Tensor) -> Tensor:
+        """[..., W] word numbers to [..., E]."""
+        return self.statement_norm(self._sum(numbers, self.statement_positions))
+
+    def questions(self, numbers: Tensor) -> Tensor:
+        """[..., W] word numbers to [..., E]."""
+        return self.question_norm(self._sum(numbers, self.question_positions))
+
+    def _sum(self, numbers: Tensor, positions: Tensor) -> Tensor:
+        width = numbers.shape[-1]
+        if width > self.max_words:
+            problem = "a sentence has more words than the model has positions"
+            raise InputError(describe("SentenceEncoder", problem, got=width, expected=f"at most {self.max_words}"))
+        # One table of (position, word) products, so that no [..., W, E] tensor is needed; row 0 of each is padding.
+        padded = F.pad(self.embedding, (0, 0, 1, 0))
+        table = (positions[:width, None] * padded).flatten(0, 1)
+        offsets = torch.arange(width, device=numbers.device) * (self.words + 1)
+        flat = (numbers + offsets).reshape(-1, width)
+        return F.embedding_bag(flat, table, mode="sum").view(*numbers.shape[:-1], -1)
+
+
+class AnswerHead(nn.Module):
+    """From a question, the core's output and the rows of its state to one logit per answer.
+
+    u = question W_q + output W_y; then per hop u <- LN(u + attention of u over the rows); then an MLP.
+
+    Args:
+        config: sizes.
+        output_size: features of the core's output, O; used where `question_steps` is not 0.
+        row_size: features of a row of the state, D; used where `read_hops` is not 0.
+        answers: how many answers there are, A.
+    """
+
+    def __init__(self, config: ModelConfig, output_size: int, row_size: int, answers: int) -> None:
+        super().__init__()
+        size = config.head_size
+        self.heads = config.read_heads
+        self.question = nn.Linear(config.embedding_size, size)
+        self.output = nn.Linear(output_size, size) if config.question_steps else None
+        self.norm = nn.LayerNorm(size)
+        hops = range(config.read_hops)
+        self.keys_values = nn.Linear(row_size, 2 * size) if config.read_hops else None
+        self.queries = nn.ModuleList(nn.Linear(size, size) for _ in hops)
+        self.reads = nn.ModuleList(nn.Linear(size, size) for _ in hops)
+        self.norms = nn.ModuleList(nn.LayerNorm(size) for _ in hops)
+        hidden: list[nn.Module] = []
+        for _ in range(config.head_layers):
+            hidden += [nn.Linear(size, size), nn.ReLU(), nn.Dropout(config.dropout)]
+        self.answers = nn.Sequential(*hidden, nn.Linear(size, answers))
+
+    def forward(self, question: Tensor, output: Tensor | None, rows: Tensor | None, mask: Tensor | None) -> Tensor:
+        """question [M, E], output [M, O], rows [M, R, D], mask [M, R] (None: every row exists) to logits [M, A]."""
+        u = self.question(question)
+        if self.output is not None:
+            assert output is not None
+            u = u + self.output(output)
+        u = self.norm(u)
+        if self.keys_values is not None:
+            assert rows is not None
+            keys, values = self.keys_values(rows).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+            for query, read, norm in zip(self.queries, self.reads, self.norms, strict=True):
+                q = query(u).unflatten(-1, (self.heads, -1))
+                scores = torch.einsum("mhk,mrhk->mhr", q, keys) / math.sqrt(q.shape[-1])
+                if mask is not None:
+                    scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
+                weights = scores.softmax(-1)
+                if mask is not None:  # a state without any row is read as 0
+                    weights = weights * mask[:, None]
+                u = norm(u + read(torch.einsum("mhr,mrhk->mhk", weights, values).flatten(-2)))
+        return self.answers(u)
+
+
+class StoryModel(nn.Module):
+    """Answers all questions of a batch of stories in one pass over each.
+
+    The core steps over the sentences. A question is answered from a copy of the state at its point in the story, so it
+    is never part of what later sentences and questions see.
+
+    Args:
+        words: how many words there are, padding not counted.
+        answers: how many answer classes there are, A.
+        core: any core whose input size is the configuration's `embedding_size`.
+        config: sizes of everything around the core.
+        max_words: the longest sentence, in words.
+
+    Example:
+        >>> from relational_rnn.tasks.babi.encoding import BABI
+        >>> model = StoryModel.build(BABI, "lstm", MemorySizes())
+        >>> story = Story(1, ("Mary went to the garden.",), (Question("Where is Mary?", "garden", (0,), 1),))
+        >>> model(EncodedStories([story], BABI).batch([0])).shape
+        torch.Size([1, 60])
+    """
+
+    def __init__(self, words: int, answers: int, core: Core, config: ModelConfig, *, max_words: int) -> None:
+        check_positive("StoryModel", words=words, answers=answers, max_words=max_words)
+        if core.input_size != config.embedding_size:
+            problem = "the core's input size is not the embedding size"
+            raise InputError(describe("StoryModel", problem, got=core.input_size, expected=config.embedding_size))
+        super().__init__()
+        self.config = config
+        self.encoder = SentenceEncoder(words, max_words, config.embedding_size)
+        self.core = core
+        self.head = AnswerHead(config, core.output_size, row_size(core), answers)
+        self.dropout = nn.Dropout(config.dropout)
+
+    @classmethod
+    def build(
+        cls, vocabulary: Vocabulary, core_name: str, sizes: MemorySizes, config: ModelConfig | None = None
+    ) -> StoryModel:
+        """The model for one vocabulary with the core of that name.
+
+        The relational memory has the given sizes. A rival gets the size with which the whole model has nearly as many
+        parameters as the relational memory's whole model.
+
+        Raises:
+            InputError: an unknown core, or no size of it comes within 10 %.
+        """
+        config = config or ModelConfig()
+
+        def wrap(core: Core) -> StoryModel:
+            words, answers = len(vocabulary.words), len(vocabulary.answers)
+            return cls(words, answers, core, config, max_words=vocabulary.max_words)
+
+        return match_parameters(core_name, sizes, config.embedding_size, wrap)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The logits [M, A] of every question of the batch."""
+        sentences = self.dropout(self.encoder.statements(batch.statements))
+        check_shape("StoryModel", "sentences", sentences, {"B": len(batch.lengths), "T": None, "E": None})
+        questions = self.dropout(self.encoder.questions(batch.questions))
+        state = self.core.snapshots(sentences, batch.story, batch.at)
+        output = None
+        for _ in range(self.config.question_steps):
+            output, state = self.core.step(questions, state)
+        rows, mask = self.core.rows(state) if self.config.read_hops else (None, None)
+        return self.head(questions, output, rows, mask)
+
+
+def row_size(core: Core) -> int:
+    """Features of one row of the core's state, D."""
+    with torch.no_grad():
+        return core.rows(core.initial_state(1))[0].shape[-1]
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Trainable numbers of a model."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def match_parameters(
+    core_name: str, sizes: MemorySizes, input_size: int, wrap: Callable[[Core], StoryModel], *, tolerance: float = 0.1
+) -> StoryModel:
+    """The model around the named core whose parameter count is nearest to that of the relational memory's model.
+
+    The head grows with the core's output, so the core's own target is lowered by what the head has more, a few times.
+    """
+    from relational_rnn.nn.cores import build_core
+
+    reference = wrap(build_core("rmc", input_size, sizes))
+    if core_name == "rmc":
+        return reference
+    wanted = parameter_count(reference)
+    target = parameter_count(reference.core)
+    best: StoryModel | None = None
+    for _ in range(6):
+        model = wrap(build_core(core_name, input_size, sizes, target_parameters=target))
+        miss = parameter_count(model) - wanted
+        if best is None or abs(miss) < abs(parameter_count(best) - wanted):
+            best = model
+        around = parameter_count(model) - parameter_count(model.core)
+        if target == wanted - around or wanted <= around:
+            break
+        target = wanted - around
+    assert best is not None
+    if abs(parameter_count(best) - wanted) > tolerance * wanted:
+        raise InputError(
+            describe(
+                "StoryModel.build",
+                f"no size of the core {core_name!r} comes within {tolerance:.0%} of the relational memory's parameters",
+                got=f"{parameter_count(best):,} for the whole model",
+                expected=f"{wanted:,}",
+                hint="choose larger sizes for the memory.",
+            )
+        )
+    return best
+
+
+def answer_loss(logits: Tensor, answers: Tensor) -> Tensor:
+    """Mean cross entropy over the questions [M] whose answer is one of the classes; 0 where there is none."""
+    known = answers < logits.shape[-1]
+    losses = F.cross_entropy(logits, answers.where(known, 0), reduction="none")
+    return (losses * known).sum() / known.sum().clamp(min=1)
+
+
+def count_correct(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(right answers, questions) of each task, two int64 tensors [21] with the task's number as index.
+
+    An answer outside the classes is never right.
+    """
+    right = (logits.argmax(-1) == batch.answers).long()
+    return torch.bincount(batch.tasks, right, minlength=21).long(), torch.bincount(batch.tasks, minlength=21)

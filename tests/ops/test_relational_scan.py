@@ -1,0 +1,143 @@
+"""`relational_scan` against the definition, and the definition against equations transcribed independently."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
+from relational_rnn.ops.relational_scan import relational_scan, relational_scan_reference, relational_step
+
+# Every size differs on every axis; B 5, T 7, I 4.
+SIZES = {
+    "unit": dict(mem_slots=3, head_size=2, num_heads=3, num_blocks=2, key_size=5),
+    "memory, matrix": dict(mem_slots=4, head_size=3, num_heads=2, gate_style="memory", input_rows=2),
+    "no gates": dict(mem_slots=2, head_size=4, num_heads=1, gate_style=None, attention_mlp_layers=3),
+    "chapter": dict(mem_slots=3, head_size=2, num_heads=4, key_size=3, gate_style=None, formulation="chapter"),
+}
+
+
+def cell_and_input(name, rng, dtype=torch.float64, steps=7):
+    cell = RelationalMemoryCell(4, **SIZES[name], dtype=dtype)
+    with torch.no_grad():
+        for p in cell.parameters():  # biases and norms away from 0 and 1, so that none can be left out
+            p.add_(0.3 * torch.randn(p.shape, generator=rng, dtype=dtype))
+    x = torch.randn(5, steps, cell.input_rows or 1, 4, generator=rng, dtype=dtype)
+    memory = torch.randn(5, cell.mem_slots, cell.width, generator=rng, dtype=dtype)
+    return cell, x, memory
+
+
+def run(scan, cell, x, memory, rng_seed, **options):
+    """Outputs, final memory and the gradients of everything, for random signed cotangents."""
+    rng = torch.Generator().manual_seed(rng_seed)
+    leaves = [x.clone().requires_grad_(), memory.clone().requires_grad_()]
+    if "initial" in options:
+        leaves.append(options["initial"].clone().requires_grad_())
+        options["initial"] = leaves[-1]
+    outputs = scan(leaves[0], leaves[1], cell.scan_parameters(), **options)
+    cotangents = [torch.randn(out.shape, generator=rng, dtype=out.dtype) for out in outputs]
+    gradients = torch.autograd.grad(outputs, [*leaves, *cell.parameters()], cotangents)
+    return [out.detach() for out in outputs] + list(gradients)
+
+
+@pytest.mark.parametrize("options", ["plain", "lengths", "reset", "both"])
+@pytest.mark.parametrize("name", SIZES)
+def test_scan_is_the_definition(name, options, rng):
+    cell, x, memory = cell_and_input(name, rng)
+    chosen = {}
+    if options in ("lengths", "both"):
+        chosen["lengths"] = torch.tensor([7, 3, 0, 6, 1])
+        x[1, 3:] = math.nan  # what lies past a length is never looked at
+    if options in ("reset", "both"):
+        chosen["reset"] = torch.rand(5, 7, generator=rng) < 0.3
+        chosen["initial"] = torch.randn(cell.mem_slots, cell.width, generator=rng, dtype=x.dtype)
+    got = run(relational_scan, cell, x, memory, 1, **chosen)
+    expected = run(relational_scan_reference, cell, x, memory, 1, **chosen)
+    for g, e in zip(got, expected, strict=True):
+        assert torch.isfinite(e).all()
+        torch.testing.assert_close(g, e, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("scan", [relational_scan, relational_scan_reference])
+def test_no_steps_leave_the_memory(scan, rng):
+    cell, x, memory = cell_and_input("unit", rng, steps=0)
+    outputs, final = scan(x, memory, cell.scan_parameters())
+    assert outputs.shape == (5, 0, 3, 6)
+    assert torch.equal(final, memory)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_gradients_of_the_definition_are_gradients(name, rng):
+    cell, x, memory = cell_and_input(name, rng, steps=2)
+    x, memory = x[:2].requires_grad_(), memory[:2].requires_grad_()
+    names, values = zip(*cell.named_parameters(), strict=True)
+
+    def scan(x, memory, *values):
+        class Wrapped(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.cell = cell
+
+            def forward(self):
+                return relational_scan_reference(x, memory, self.cell.scan_parameters())
+
+        named = {f"cell.{name}": value for name, value in zip(names, values, strict=True)}
+        return torch.func.functional_call(Wrapped(), named, ())
+
+    assert torch.autograd.gradcheck(scan, (x, memory, *values), fast_mode=True)
+
+
+def test_chapter_formulation_written_out(rng):
+    """X = [x; M]; M' = MultiHead(X, X, X); M = LayerNorm(M' + FF(M')), with one loop per row, head and sum."""
+    cell, x, memory = cell_and_input("chapter", rng, steps=1)
+    p = {name: value.detach() for name, value in cell.named_parameters()}
+    heads, key, value_size = 4, 3, 2
+    per_head = 2 * key + value_size
+    got = relational_step(x[:, 0], memory, cell.scan_parameters())
+    for b in range(5):
+        table = torch.cat([p["input.weight"] @ x[b, 0, 0][:, None] + p["input.bias"][:, None], memory[b].T], dim=1).T
+        new = []
+        for row in table[1:]:  # the input's own row is cut off
+            joined = []
+            for head in range(heads):
+                w = p["blocks.0.qkv.weight"][head * per_head : (head + 1) * per_head]
+                c = p["blocks.0.qkv.bias"][head * per_head : (head + 1) * per_head]
+                q = w[:key] @ row + c[:key]
+                keys = [w[key : 2 * key] @ other + c[key : 2 * key] for other in table]
+                values = [w[2 * key :] @ other + c[2 * key :] for other in table]
+                scores = [math.exp(torch.dot(q, k).item() / math.sqrt(key)) for k in keys]
+                joined.append(sum(s / sum(scores) * v for s, v in zip(scores, values, strict=True)))
+            attended = p["blocks.0.out.weight"] @ torch.cat(joined) + p["blocks.0.out.bias"]
+            hidden = (p["mlp.0.weight"] @ attended + p["mlp.0.bias"]).clamp(min=0)
+            total = attended + p["mlp.1.weight"] @ hidden + p["mlp.1.bias"]
+            centred = total - total.mean()
+            scale = torch.sqrt((centred**2).mean() + 1e-5)
+            new.append(p["blocks.0.mlp_norm.weight"] * centred / scale + p["blocks.0.mlp_norm.bias"])
+        torch.testing.assert_close(got.memory[b].detach(), torch.stack(new), rtol=1e-12, atol=1e-12)
+
+
+def test_chapter_attention_is_that_of_torch(rng):
+    """With keys as wide as values it is `multi_head_attention_forward`, whose weights are laid out q | k | v first."""
+    cell = RelationalMemoryCell(
+        4, mem_slots=3, head_size=2, num_heads=3, gate_style=None, formulation="chapter", dtype=torch.float64
+    )
+    x = torch.randn(5, 4, generator=rng, dtype=torch.float64)
+    memory = torch.randn(5, 3, 6, generator=rng, dtype=torch.float64)
+    block = cell.blocks[0]
+    torch.nn.init.normal_(block.qkv.bias, generator=rng)
+    rows = torch.cat([cell.input(x)[:, None], memory], dim=1).transpose(0, 1)
+    by_kind = block.qkv.weight.view(3, 3, 2, 6).transpose(0, 1).reshape(18, 6)  # head, kind, K, M -> kind, head, K, M
+    bias_by_kind = block.qkv.bias.view(3, 3, 2).transpose(0, 1).reshape(18)
+    attended, weights = F.multi_head_attention_forward(
+        rows, rows, rows, 6, 3, by_kind, bias_by_kind, None, None, False, 0.0, block.out.weight, block.out.bias,
+        average_attn_weights=False,
+    )  # fmt: skip
+    attended = attended.transpose(0, 1)
+    new = block.mlp_norm(attended + cell.mlp[1](torch.relu(cell.mlp[0](attended))))
+    step = relational_step(x[:, None], memory, cell.scan_parameters())
+    torch.testing.assert_close(step.memory, new[:, 1:], rtol=1e-12, atol=1e-12)
+    order = [1, 2, 3, 0]  # torch's rows have the input first, ours last
+    torch.testing.assert_close(step.attention[0], weights[:, :, order][..., order], rtol=1e-12, atol=1e-12)
