@@ -44,7 +44,7 @@ def test_a_learning_curve_has_a_line_per_run_and_a_legend_entry_per_group(groups
     assert [svg.lower().count(f"stroke: {STYLES[core][0]}") for core in ("rmc", "lstm", "gru")] == [3, 2, 2]
     text = words(svg)
     assert "seconds of training" in text
-    assert [text.count(label) for label in ("RRNN", "LSTM", "GRU")] == [1, 1, 1]
+    assert [text.count(label) for label in ("RMC", "LSTM", "GRU")] == [1, 1, 1]
 
 
 def test_an_unknown_axis_is_refused(groups):

@@ -34,14 +34,14 @@ def test_runs_that_differ_only_in_the_seed_are_one_group_in_order_of_seed(make_r
         make_run("r1", seed=1, evaluated=False),
     ]
     rmc, lstm = group_runs(read_runs(folders))
-    assert (rmc.label, rmc.seeds, lstm.label, lstm.seeds) == ("RRNN", [0, 1, 2], "LSTM", [0])
+    assert (rmc.label, rmc.seeds, lstm.label, lstm.seeds) == ("RMC", [0, 1, 2], "LSTM", [0])
     assert rmc.values("mean_accuracy") == pytest.approx([0.45, 0.65])
     assert rmc.per_task() == {1: [0.6, 0.8], 2: [0.3, 0.5]}
 
 
 def test_another_learning_rate_is_another_group_and_its_label_says_which_folder(make_run):
     runs = read_runs([make_run("slow", learning_rate=1e-4), make_run("fast", learning_rate=1e-2)])
-    assert [group.label for group in group_runs(runs)] == ["RRNN, slow", "RRNN, fast"]
+    assert [group.label for group in group_runs(runs)] == ["RMC, slow", "RMC, fast"]
 
 
 def test_one_configuration_twice_with_one_seed_is_refused(make_run):

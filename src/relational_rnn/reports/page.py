@@ -190,6 +190,8 @@ def _facts(runs: Sequence[Run]) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_plain(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_plain, value))
     return str(value)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from relational_rnn._check import InputError, describe
 from relational_rnn._files import write_whole
-from relational_rnn.reports.runs import CORE_TITLES, Group, mean_and_spread
+from relational_rnn.reports.runs import Group, core_label, mean_and_spread
 from relational_rnn.tasks.babi.story import TASK_NAMES
 
 
@@ -197,7 +197,7 @@ def _models(records: Sequence[Record]) -> str:
         rows.append(
             [
                 record.task,
-                CORE_TITLES.get(record.core, record.core),
+                core_label(record.core),
                 accuracy,
                 "" if above is None else f"{above:.3g}",
                 seeds,
@@ -209,7 +209,7 @@ def _models(records: Sequence[Record]) -> str:
 
 def _per_task(records: Sequence[Record], tasks: Sequence[int]) -> str:
     shown = [record for record in records if record.details.get("per_task")]
-    head = ["task", *(CORE_TITLES.get(record.core, record.core) for record in shown)]
+    head = ["task", *(core_label(record.core) for record in shown)]
     rows = []
     for task in tasks:
         cells = [record.details["per_task"].get(str(task)) for record in shown]
@@ -221,7 +221,7 @@ def _commands(records: Sequence[Record]) -> str:
     head = ["model", "machine", "torch", "commit", "date", "command"]
     rows = [
         [
-            CORE_TITLES.get(record.core, record.core),
+            core_label(record.core),
             *(value or "not recorded" for value in (record.machine, record.torch, record.commit, record.date)),
             f"`{record.command}`" if record.command else "not recorded",
         ]

@@ -12,16 +12,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from relational_rnn._check import InputError, describe
+from relational_rnn.nn.cores import CORES
 
-CORE_TITLES = {
-    "rmc": "RRNN",
-    "rnn": "RNN",
-    "gru": "GRU",
-    "lstm": "LSTM",
-    "attention": "LSTM with attention",
-    "transformer": "Transformer",
-}
-"""What readers call a core; a core that is not listed is called by its name."""
 RESULT_ENTRIES = (
     "split",
     "mean_accuracy",
@@ -59,7 +51,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        return CORE_TITLES.get(self.core, self.core)
+        return core_label(self.core)
 
     def curve(self, x: str, y: str) -> tuple[list[float], list[float]]:
         """The rows of metrics.csv where both columns have a value."""
@@ -99,6 +91,11 @@ class Group:
             task: [float(r["per_task"][str(task)]) for r in self.results if str(task) in r["per_task"]]
             for task in tasks
         }
+
+
+def core_label(core: str) -> str:
+    """What readers call a core; one that this version does not know (a published rival) is called by its name."""
+    return CORES[core].label if core in CORES else core
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
