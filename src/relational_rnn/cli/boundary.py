@@ -23,7 +23,10 @@ def guarded(command: Callable[[], None]) -> int:
         command()
         sys.stdout.flush()
     except SystemExit as stop:  # the parser has printed help (0) or the mistake (2)
-        return stop.code if isinstance(stop.code, int) else MISTAKE if stop.code else 0
+        if isinstance(stop.code, str):
+            _say(f"error: {stop.code}")
+            return MISTAKE
+        return int(stop.code or 0)
     except (InputError, MissingExtraError) as error:
         _say(f"error: {error}")
         return MISTAKE

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 from relational_rnn._check import InputError, describe, need_extra
 
 COMMANDS = {
-    "demo": "train four models on generated stories, compare them and let them answer: ten minutes, no downloads",
+    "demo": "train four models on generated stories, compare them, and let them answer questions",
     "train babi": "train one model on the bAbI tasks",
     "compare babi": "train several models under several seeds and print one table",
     "evaluate": "measure a trained run on its test stories, task by task",
