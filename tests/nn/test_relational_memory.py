@@ -116,7 +116,7 @@ def test_a_state_from_a_wider_layer_is_refused_with_a_way_out(layer):
         "RelationalMemory: state has the wrong size on axis N\n"
         "  got       (B=7, N=4, W=8)\n"
         "  expected  (B=7, N=3, W=8)\n"
-        "  hint      start a sequence with layer.initial_state(7), or pass state=None."
+        "  hint      start a sequence with core.initial_state(batch_size), or pass state=None."
     )
 
 
