@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -224,8 +227,27 @@ def test_nothing_in_nothing_out(shape):
     close(final, layer.initial_state(shape[0]))
 
 
-def test_a_million_steps_need_no_more_memory_than_one():
-    """Here a thousand, in inference mode, one by one and in chunks: the sequence call, and nothing kept on the way."""
+@pytest.mark.slow
+def test_a_long_stream_keeps_nothing():
+    """20,000 steps one by one: the process does not grow, and the memory stays finite."""
+    layer = build()
+    x, state = draw(100, 2, INPUTS), layer.initial_state(2)
+
+    def resident():
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    with torch.inference_mode():
+        for t in range(22_000):
+            _, state = layer.step(x[t % 100], state)
+            if t == 2_000:
+                before = resident()
+    assert resident() - before < 5 * 2**20
+    assert torch.isfinite(state).all()
+
+
+def test_streaming_is_the_sequence_call():
+    """A thousand steps in inference mode, one by one and in chunks; nothing is left on the module."""
     layer = build()
     x = draw(2, 1000, INPUTS)
     with torch.inference_mode():

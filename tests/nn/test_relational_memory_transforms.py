@@ -195,6 +195,41 @@ def test_forward_mode():
     torch.testing.assert_close(tangent, (ahead - behind) / 2e-6, rtol=1e-6, atol=1e-8)
 
 
+# torch.export: the step is plain operations, the sequence is one operator of this package whatever its length.
+
+
+class OneStep(torch.nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x_t, state):
+        return self.layer.step(x_t, state)
+
+
+def test_exported_step_takes_any_batch():
+    layer, batch = build(), torch.export.Dim("batch")
+    sizes = {"x_t": {0: batch}, "state": {0: batch}}
+    program = torch.export.export(OneStep(layer), (draw(4, INPUTS), draw(4, N, W)), dynamic_shapes=sizes)
+    assert not [node for node in program.graph.nodes if "relational_rnn" in str(node.target)]
+    x_t, state = draw(7, INPUTS), draw(7, N, W, seed=1)
+    for found, expected in zip(program.module()(x_t, state), layer.step(x_t, state), strict=True):
+        close(found, expected)
+
+
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")  # torch.export.load of PyTorch 2.11
+def test_exported_sequence_takes_any_batch_and_length(tmp_path):
+    layer, batch, steps = build(), torch.export.Dim("batch"), torch.export.Dim("steps")
+    sizes = {"x": {0: batch, 1: steps}, "state": {0: batch}}
+    program = torch.export.export(layer, (input_for(layer), draw(4, N, W)), dynamic_shapes=sizes)
+    assert len([node for node in program.graph.nodes if "relational_rnn" in str(node.target)]) == 1
+    torch.export.save(program, tmp_path / "layer.pt2")
+    again = torch.export.load(tmp_path / "layer.pt2").module()
+    x, state = input_for(layer, batch=7, steps=9), draw(7, N, W, seed=1)
+    for found, expected in zip(again(x, state), layer(x, state), strict=True):
+        close(found, expected)
+
+
 # torch.compile. "aot_eager" traces forward and backward as every backend does, without the minutes of code generation.
 
 
