@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Collection, Mapping
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class InputError(ValueError):
@@ -43,7 +45,9 @@ def check_shape(
       got       (B=7, I=4)
       expected  (B=any, I=3)
     """
-    if not isinstance(tensor, Tensor):
+    import torch  # here, so that `relational-rnn --help` need not wait for it
+
+    if not isinstance(tensor, torch.Tensor):
         raise InputError(describe(where, f"{name} must be a tensor", got=type(tensor).__name__, hint=hint))
     expected = "(" + ", ".join(f"{axis}={'any' if size is None else size}" for axis, size in axes.items()) + ")"
     if tensor.dim() != len(axes):
