@@ -16,7 +16,7 @@ import torch
 
 from relational_rnn._check import InputError, describe, need_extra
 from relational_rnn.training.config import LoopConfig, OptimizerConfig
-from relational_rnn.training.files import Json
+from relational_rnn.training.json_files import Json
 from relational_rnn.training.problem import Problem
 from relational_rnn.training.progress import ConsoleProgress, Progress
 from relational_rnn.training.run_folder import CHECKPOINT_KEY, RunFolder
