@@ -205,7 +205,7 @@ class RelationalMemory(Core):
         return {"I": self.input_size} if self.input_rows is None else {"n": self.input_rows, "I": self.input_size}
 
     def _check_state(self, state: State, batch: int) -> Tensor:
-        hint = f"start a sequence with layer.initial_state({batch}), or pass state=None."
+        hint = "start a sequence with layer.initial_state(batch_size), or pass state=None."
         if not isinstance(state, Tensor):
             problem = "state must be one tensor, the memory"
             raise InputError(describe("RelationalMemory", problem, got=type(state).__name__, hint=hint))
