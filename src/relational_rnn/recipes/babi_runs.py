@@ -258,6 +258,10 @@ def evaluate(folder: Path | str, *, split: str = "test", data: DataConfig | Path
         report, part, batches = stories.report, problem.data.valid, problem.valid_batches()
     else:
         tests, report = unseen_stories(config)
+        if data is None:  # a partial set may test what it does not teach
+            untaught = sorted(tests.keys() - _tasks_trained(folder))
+            tests = {task: stories for task, stories in tests.items() if task not in untaught}
+            report += tuple(f"task {task}: not measured, the run had no training stories of it" for task in untaught)
         batching = BabiData({}, tests, run.vocabulary, batch_questions=512, max_sentences=config.max_sentences)
         problem = BabiProblem(run.model, batching)
         part, batches = batching.test, list(batching.test_batches())
@@ -288,6 +292,11 @@ def evaluate(folder: Path | str, *, split: str = "test", data: DataConfig | Path
     if split == "test" and data is None:
         write_json(folder / "result.json", evaluation.to_json())
     return evaluation
+
+
+def _tasks_trained(folder: Path) -> set[int]:
+    questions: Any = read_json_object(folder / "data.json")["questions"]
+    return {int(task) for task in questions["train"]}
 
 
 def _progress_of(folder: Path) -> tuple[int, float]:
