@@ -12,6 +12,7 @@ from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.core import Core, State, map_state
 from relational_rnn.nn.gru import GRU
 from relational_rnn.nn.lstm import LSTM
+from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.nn.rnn import RNN
 from relational_rnn.nn.transformer import Transformer
 
@@ -41,6 +42,15 @@ class Case:
 
 
 CASES = [
+    Case(name="rmc", create=lambda: RelationalMemory(INPUTS, 4, 2, num_heads=3, key_size=1)),
+    Case(
+        name="rmc_memory_gate",
+        create=lambda: RelationalMemory(INPUTS, 4, 2, num_heads=3, num_blocks=2, gate_style="memory"),
+    ),
+    Case(
+        name="rmc_chapter",
+        create=lambda: RelationalMemory(INPUTS, 4, 2, num_heads=3, gate_style=None, formulation="chapter"),
+    ),
     Case(name="rnn", create=lambda: RNN(INPUTS, 6)),
     Case(name="gru", create=lambda: GRU(INPUTS, 6)),
     Case(name="lstm", create=lambda: LSTM(INPUTS, 6)),

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from relational_rnn._check import InputError, check_shape, describe
+from relational_rnn.nn._inputs import check_kind, check_questions, check_sequence
+from relational_rnn.nn._recurrent import asked_steps, blank
 from relational_rnn.nn._sonnet import load_sonnet
 from relational_rnn.nn.core import Core, State
 from relational_rnn.nn.relational_memory_cell import GateStyle, InitialMemory, RelationalMemoryCell
@@ -136,6 +138,7 @@ class RelationalMemory(Core):
         """One step: `x_t` [B, I] (or [B, n, I]) and the memory before it to (output [B, N * W], memory after it)."""
         axes = {"B": None, **self._row_axes()}
         check_shape("RelationalMemory", "x_t", x_t, axes)
+        check_kind(self, "x_t", x_t)
         memory = self._check_state(state, x_t.shape[0])
         memory = self.first_cell()(x_t, memory)
         return memory.flatten(1), memory
@@ -164,9 +167,12 @@ class RelationalMemory(Core):
 
         One pass over the sequence, then a gather.
         """
-        batch_axis = 0 if self.batch_first else 1
-        start = self.initial_state(x.shape[batch_axis]) if state is None else state
-        memories, _ = self._scan(x, start)
+        in_order = x if self.batch_first else x.transpose(0, 1)
+        check_sequence(self, in_order, None, None, features=self._row_axes())
+        check_questions(self, in_order, rows, at)
+        in_order = blank(in_order, asked_steps(in_order, rows, at))
+        start = self.initial_state(in_order.shape[0]) if state is None else state
+        memories, _ = self._scan(in_order if self.batch_first else in_order.transpose(0, 1), start)
         assert isinstance(start, Tensor)
         return torch.cat([start.unsqueeze(1), memories], dim=1)[rows, at]
 
@@ -199,12 +205,13 @@ class RelationalMemory(Core):
         return {"I": self.input_size} if self.input_rows is None else {"n": self.input_rows, "I": self.input_size}
 
     def _check_state(self, state: State, batch: int) -> Tensor:
-        hint = f"start a sequence with layer.initial_state({batch}), or pass state=None."
+        hint = "start a sequence with layer.initial_state(batch_size), or pass state=None."
         if not isinstance(state, Tensor):
             problem = "state must be one tensor, the memory"
             raise InputError(describe("RelationalMemory", problem, got=type(state).__name__, hint=hint))
         axes = {"B": batch, "N": self.mem_slots, "W": self.width}
         check_shape("RelationalMemory", "state", state, axes, hint=hint)
+        check_kind(self, "state", state)
         return state
 
     def _scan(
@@ -216,12 +223,9 @@ class RelationalMemory(Core):
         if not self.batch_first:
             x = x.transpose(0, 1)
             reset = None if reset is None else reset.transpose(0, 1)
-        batch, steps = x.shape[:2]
+        check_sequence(self, x, lengths, reset, features=self._row_axes())
+        batch = x.shape[0]
         memory = self.initial_state(batch) if state is None else self._check_state(state, batch)
-        if lengths is not None:
-            check_shape("RelationalMemory", "lengths", lengths, {"B": batch})
-        if reset is not None:
-            check_shape("RelationalMemory", "reset", reset, {"B": batch, "T": steps})
         return relational_scan(
             x if self.input_rows is not None else x.unsqueeze(-2),
             memory,
