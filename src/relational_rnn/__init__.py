@@ -1,8 +1,25 @@
 """Relational recurrent networks: a memory of slots that attend to one another at every step."""
 
+from typing import TYPE_CHECKING, Any
+
 from relational_rnn._check import InputError, MissingExtraError
-from relational_rnn.nn import RelationalMemory
+
+if TYPE_CHECKING:
+    from relational_rnn.nn import RelationalMemory
 
 __version__ = "0.1.0"
 
 __all__ = ["InputError", "MissingExtraError", "RelationalMemory", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # The layer is imported when it is asked for, so that `relational-rnn --help` need not wait for torch.
+    if name == "RelationalMemory":
+        from relational_rnn.nn import RelationalMemory
+
+        return RelationalMemory
+    raise AttributeError(f"module 'relational_rnn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Collection, Mapping
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class InputError(ValueError):
@@ -43,18 +45,24 @@ def check_shape(
       got       (B=7, I=4)
       expected  (B=any, I=3)
     """
-    if not isinstance(tensor, Tensor):
+    import torch  # here, so that `relational-rnn --help` need not wait for it
+
+    if not isinstance(tensor, torch.Tensor):
         raise InputError(describe(where, f"{name} must be a tensor", got=type(tensor).__name__, hint=hint))
-    expected = "(" + ", ".join(f"{axis}={'any' if size is None else size}" for axis, size in axes.items()) + ")"
     if tensor.dim() != len(axes):
         problem = f"{name} must have {len(axes)} axes, not {tensor.dim()}"
-        raise InputError(describe(where, problem, got=tuple(tensor.shape), expected=expected, hint=hint))
+        raise InputError(describe(where, problem, got=tuple(tensor.shape), expected=_sizes(axes), hint=hint))
     wrong = [axis for (axis, size), n in zip(axes.items(), tensor.shape, strict=True) if size is not None and n != size]
     if wrong:
         noun = "axis" if len(wrong) == 1 else "axes"
-        got = "(" + ", ".join(f"{axis}={n}" for axis, n in zip(axes, tensor.shape, strict=True)) + ")"
+        got = _sizes(dict(zip(axes, tensor.shape, strict=True)))
         problem = f"{name} has the wrong size on {noun} {', '.join(wrong)}"
-        raise InputError(describe(where, problem, got=got, expected=expected, hint=hint))
+        raise InputError(describe(where, problem, got=got, expected=_sizes(axes), hint=hint))
+
+
+def _sizes(axes: Mapping[str, int | None]) -> str:
+    """(B=7, I=3); only ever built for an error, as writing a size down would fix it while a graph is being traced."""
+    return "(" + ", ".join(f"{axis}={'any' if size is None else size}" for axis, size in axes.items()) + ")"
 
 
 def check_choice(where: str, name: str, value: object, choices: Collection[object], *, hint: str | None = None) -> None:

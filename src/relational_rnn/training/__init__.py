@@ -1,1 +1,25 @@
 """The training loop, run folders and checkpoints; knows no task and no model by name."""
+
+from relational_rnn.training.config import LoopConfig, OptimizerConfig, from_json, to_json
+from relational_rnn.training.loop import Outcome, fit
+from relational_rnn.training.problem import Measure, Problem, Totals, evaluate
+from relational_rnn.training.progress import ConsoleProgress, Progress
+from relational_rnn.training.run_folder import METRICS_COLUMNS, RunFolder, read_metrics
+
+__all__ = [
+    "METRICS_COLUMNS",
+    "ConsoleProgress",
+    "LoopConfig",
+    "Measure",
+    "OptimizerConfig",
+    "Outcome",
+    "Problem",
+    "Progress",
+    "RunFolder",
+    "Totals",
+    "evaluate",
+    "fit",
+    "from_json",
+    "read_metrics",
+    "to_json",
+]

@@ -1,0 +1,157 @@
+"""relational-rnn ask"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from relational_rnn import recipes
+from relational_rnn._check import InputError, describe
+from relational_rnn.cli.parsing import parse_arguments
+from relational_rnn.inspection import Influence, StoryReader, influence
+
+EXAMPLES = (
+    "relational-rnn ask runs/demo/rmc-0",
+    "printf 'Mary went to the kitchen.\\nWhere is Mary?\\n' | relational-rnn ask runs/demo/rmc-0",
+)
+INTRODUCTION = (
+    "Type a story, one sentence a line, then a question that ends with '?'. "
+    "After an empty line a new story begins. Ctrl-D ends."
+)
+LEAST = 0.01
+"""A sentence whose absence moves the answer's probability by less is not listed."""
+# A line of the published files: a number, the text, and for a question its answer behind a tab.
+_PUBLISHED = re.compile(r"(\d+) ([^\t]+)(?:\t([^\t]*)(?:\t[\d ]*)?)?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arguments:
+    """Type a story line by line, then questions about it: prints the answer with its probability, the runner-up, and
+    which sentences the answer rests on, found by leaving each of them out.
+
+    Lines come from the keyboard or from a pipe. A line that ends with '?' is a question, every other line a statement;
+    after an empty line a new story begins. Lines of the published bAbI files are understood too.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a trained run."""
+    story: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Read these lines first, as if they had been typed."""
+
+
+def parse(args: Sequence[str]) -> Arguments:
+    return parse_arguments(Arguments, args, command="ask", examples=EXAMPLES)
+
+
+def run(arguments: Arguments) -> None:
+    first = _read_lines(arguments.story) if arguments.story else []
+    loaded = recipes.load(arguments.run)
+    limit = loaded.config.data.max_sentences
+    if limit is not None:
+        print(f"note: this run reads only the last {limit} sentences before a question", file=sys.stderr)
+    conversation = Conversation(StoryReader(loaded.model, loaded.vocabulary, max_sentences=limit))
+    for line in first:
+        conversation.hear(line)
+    if sys.stdin.isatty():
+        _talk(conversation)
+        return
+    for line in sys.stdin:
+        conversation.hear(line)
+    if not conversation.asked:
+        raise InputError(describe("ask", "no question was asked", hint="a line that ends with '?' is a question"))
+
+
+class Conversation:
+    """The story so far; answers are printed as soon as a question is heard."""
+
+    def __init__(self, reader: StoryReader) -> None:
+        self.asked = 0
+        self._reader = reader
+        self._story: list[str] = []
+        self._over = False
+
+    def hear(self, line: str) -> None:
+        """Take one line.
+
+        Raises:
+            InputError: an unknown word, or a question before any statement; the story stays as it was.
+        """
+        text, expected = line.strip(), None
+        published = _PUBLISHED.fullmatch(text)
+        if published:
+            number, text, expected = published.groups()
+            text = text.strip()
+            self._over = self._over or int(number) == 1
+        if not text:
+            self._over = True
+        elif text.endswith("?"):
+            self._answer(text, expected)
+        else:
+            self._reader.vocabulary.encode(text, where="ask")
+            if self._over:
+                self._story.clear()
+                self._over = False
+            self._story.append(text)
+
+    def _answer(self, question: str, expected: str | None) -> None:
+        if not self._story:
+            raise InputError(
+                describe("ask", "a question before any statement", got=repr(question), hint="tell a story first")
+            )
+        found = influence(self._reader, self._story, question)
+        self.asked += 1
+        print(question)
+        print(describe_answer(found, expected))
+        sys.stdout.flush()
+
+
+def describe_answer(found: Influence, expected: str | None = None) -> str:
+    """The answer, the runner-up, and the sentences that mattered, as indented lines."""
+    line = f"  {found.answer}  {found.probability:.1%}"
+    if found.runner_up is not None:
+        line += f"    next: {found.runner_up}  {found.runner_up_probability:.1%}"
+    if expected is not None:
+        line += f"    right answer: {expected}"
+    effects = found.strongest(LEAST)
+    if not effects:
+        return f"{line}\n  no sentence alone changes that by {100 * LEAST:g} point or more"
+    width = max(len(effect.sentence) for effect in effects)
+    lines = [line, f"  without a sentence, the probability of {found.answer!r} changes by"]
+    for effect in effects:
+        then = f"  the answer is then {effect.answer_without}" if effect.answer_without != found.answer else ""
+        lines.append(
+            f"  {-100 * effect.drop:+7.1f} points  {effect.index + 1:>3}  {effect.sentence:<{width}}{then}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def _talk(conversation: Conversation) -> None:
+    """Read lines from the keyboard until end of file; a line that cannot be used is explained and forgotten."""
+    print(INTRODUCTION)
+    for line in _typed_lines():
+        try:
+            conversation.hear(line)
+        except InputError as error:
+            print(f"{error}\n(this line is ignored)")
+
+
+def _typed_lines() -> Iterator[str]:
+    while True:
+        try:
+            yield input("> ")
+        except EOFError:
+            print()
+            return
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(describe("ask", "the story is not text in UTF-8", got=path)) from error

@@ -1,0 +1,54 @@
+"""Where exceptions become one sentence and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+from relational_rnn._check import InputError, MissingExtraError
+
+MISTAKE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+
+
+def guarded(command: Callable[[], None]) -> int:
+    """Call `command` and return the exit code of the process.
+
+    What a user can cause is said in one message on stderr: InputError, MissingExtraError and OSError give 2, Ctrl-C
+    gives 130; a KeyboardInterrupt may carry the sentence that says how to go on. A reader who closes the pipe gives
+    141, silently. Everything else is a bug and passes through.
+    """
+    try:
+        command()
+        sys.stdout.flush()
+    except SystemExit as stop:  # the parser has printed help (0) or the mistake (2)
+        if isinstance(stop.code, str):
+            _say(f"error: {stop.code}")
+            return MISTAKE
+        return int(stop.code or 0)
+    except (InputError, MissingExtraError) as error:
+        _say(f"error: {error}")
+        return MISTAKE
+    except KeyboardInterrupt as stop:
+        _say(f"interrupted: {stop}" if str(stop) else "interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more when it ends; that must not complain a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except OSError as error:
+        _say(f"error: {_sentence(error)}")
+        return MISTAKE
+    return 0
+
+
+def _sentence(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}the disk is full; nothing was left half-written, and the last good checkpoint is kept"
+    return f"{where}{error.strerror or error}"
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

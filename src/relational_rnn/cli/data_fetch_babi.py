@@ -1,0 +1,54 @@
+"""relational-rnn data fetch babi"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from relational_rnn.cli.parsing import parse_arguments
+from relational_rnn.tasks.babi.fetching import PUBLISHED_URL, fetch_babi
+
+EXAMPLES = ("relational-rnn data fetch babi --out data",)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arguments:
+    """Download the published bAbI archive (version 1.2), check every file of it, and say how to train on it.
+
+    A download that was cut off goes on where it stopped. An archive that is already there is checked, not downloaded.
+    """
+
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder for the archive; it is made if it is not there."""
+    url: str = PUBLISHED_URL
+    """Where to download from."""
+
+
+def parse(args: Sequence[str]) -> Arguments:
+    return parse_arguments(Arguments, args, command="data fetch babi", examples=EXAMPLES)
+
+
+def run(arguments: Arguments) -> None:
+    columns = (TextColumn("bAbI"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            bar = progress.add_task("", total=None)
+            fetched = fetch_babi(
+                arguments.out,
+                url=arguments.url,
+                progress=lambda done, total: progress.update(bar, completed=done, total=total),
+            )
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(
+            f"what has come is kept; go on with: relational-rnn data fetch babi --out {arguments.out}"
+        ) from stop
+    print(f"{fetched.path}: {fetched.verified} files are the published ones")
+    for name in fetched.unknown:
+        print(f"not checked, its published hash is not known: {name}")
+    print(f"train on it with: relational-rnn train babi --data {fetched.path}")

@@ -1,0 +1,55 @@
+"""Typed arguments from words, by tyro; the help ends with the examples of the command."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import textwrap
+from collections.abc import Sequence
+from typing import TypeVar
+
+import tyro
+
+Arguments = TypeVar("Arguments")
+
+
+def parse_arguments(
+    arguments: type[Arguments],
+    args: Sequence[str],
+    *,
+    command: str,
+    examples: Sequence[str],
+    default: Arguments | None = None,
+) -> Arguments:
+    """Make `arguments`, a dataclass, from words; its docstring is the description, its fields' docstrings the help.
+
+    Args:
+        arguments: the dataclass.
+        args: the words after the command.
+        command: the command as it is typed, without the name of the program.
+        examples: lines to end the help with.
+        default: values of the fields that are not given; by default those of the dataclass.
+
+    Raises:
+        SystemExit: 0 after printing help, 2 after printing what is wrong.
+    """
+    try:
+        return tyro.cli(
+            arguments,
+            prog=f"relational-rnn {command}",
+            description=_wrapped(inspect.getdoc(arguments) or ""),
+            args=list(args),
+            default=tyro.MISSING_NONPROP if default is None else default,
+            config=(tyro.conf.HelptextFromCommentsOff,),
+        )
+    except SystemExit as stop:
+        if stop.code == 0 and {"-h", "--help"} & set(args):
+            print("\n" + ("example:" if len(examples) == 1 else "examples:"))
+            print("\n".join(f"  {example}" for example in examples))
+        raise
+
+
+def _wrapped(text: str) -> str:
+    """Paragraphs as wide as the terminal, which tyro does for options but not for the description."""
+    width = min(100, shutil.get_terminal_size().columns)
+    return "\n\n".join(textwrap.fill(paragraph, width) for paragraph in text.split("\n\n"))

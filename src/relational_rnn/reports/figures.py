@@ -1,0 +1,149 @@
+"""Figures as SVG text: text stays text, the same input gives the same bytes, and nothing needs a screen."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from html import escape
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from relational_rnn._check import check_choice, need_extra
+from relational_rnn.reports.runs import Group, mean_and_spread
+from relational_rnn.tasks.babi.story import TASK_NAMES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, PAPER = "#1b1b1f", "#fefefe"
+"""The colours of text and of the background; `inline` gives both up to the page that the figure stands in."""
+# Okabe and Ito's colours, told apart with every common kind of colour blindness; line styles differ too.
+STYLES: dict[str, tuple[str, Any]] = {
+    "rmc": ("#0072b2", "-"),
+    "lstm": ("#d55e00", "--"),
+    "attention": ("#009e73", "-."),
+    "transformer": ("#cc79a7", ":"),
+    "gru": ("#e69f00", (0, (5, 1))),
+    "rnn": ("#56b4e9", (0, (1, 1))),
+}
+SETTINGS = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "relational-rnn",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.facecolor": PAPER,
+    "figure.facecolor": PAPER,
+}
+AXIS_LABELS = {"step": "steps", "seconds": "seconds of training"}
+
+
+def learning_curves(groups: Sequence[Group], x: str) -> str:
+    """Validation accuracy against `x` ("step" or "seconds"), one line per run, one colour per group.
+
+    Returns:
+        a whole SVG document. Runs without a validated step have no line.
+    """
+    check_choice("learning_curves", "x", x, AXIS_LABELS)
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        for number, group in enumerate(groups):
+            colour, line = _style(groups, number)
+            label = group.label
+            for run in group.runs:
+                across, accuracy = run.curve(x, "valid_accuracy")
+                if across:
+                    percent = [100 * value for value in accuracy]
+                    axes.plot(across, percent, color=colour, linestyle=line, linewidth=1.6, label=label)
+                    label = "_nolegend_"  # one entry for all seeds
+        axes.set_ylim(0, 102)
+        axes.set_xlim(left=0)
+        axes.set_ylabel("validation accuracy, %")
+        axes.set_xlabel(AXIS_LABELS[x])
+        axes.grid(True, linewidth=0.4, alpha=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_legend_handles_labels()[0]:
+            figure.legend(frameon=False, loc="outside upper center", ncols=4)
+
+    return _svg(7.2, 3.6, paint)
+
+
+def task_bars(groups: Sequence[Group]) -> str:
+    """Test accuracy per task: a panel per group, a bar per task, the spread over seeds where there are several.
+
+    Returns:
+        a whole SVG document. Groups without an evaluation have no panel.
+    """
+    panels = [(number, group, group.per_task()) for number, group in enumerate(groups) if group.per_task()]
+    tasks = sorted({task for _, _, accuracies in panels for task in accuracies})
+
+    def paint(figure: Figure) -> None:
+        all_axes = figure.subplots(1, max(1, len(panels)), sharey=True, squeeze=False)[0]
+        for axes, (number, group, accuracies) in zip(all_axes, panels, strict=False):
+            values = [mean_and_spread(accuracies[task]) for task in accuracies]
+            axes.barh(
+                [tasks.index(task) for task in accuracies],
+                [100 * value for value, _ in values],
+                xerr=[100 * spread for _, spread in values] if len(group.results) > 1 else None,
+                color=_style(groups, number)[0],
+                error_kw={"elinewidth": 0.8, "ecolor": INK},
+                height=0.72,
+            )
+            overall = mean(value for value, _ in values)
+            axes.set_title(f"{group.label}\nmean {100 * overall:.1f} %", fontsize=9)
+            axes.axvline(95, color=INK, linewidth=0.7, linestyle=":")
+        for axes in all_axes:
+            axes.set_xlim(0, 100)
+            axes.set_xticks([0, 50, 95])
+            axes.tick_params(length=0, labelsize=8)
+            axes.spines[["top", "right"]].set_visible(False)
+        all_axes[0].set_yticks(range(len(tasks)), [f"{task} {TASK_NAMES.get(task, '')}".strip() for task in tasks])
+        all_axes[0].set_ylim(len(tasks) - 0.4, -0.6)  # the first task on top
+        figure.supxlabel("test accuracy, % (dotted line: 95)", fontsize=9)
+
+    return _svg(2.2 + 1.6 * max(1, len(panels)), 1.1 + 0.24 * max(1, len(tasks)), paint)
+
+
+def inline(svg: str, name: str, description: str) -> str:
+    """An SVG document as an element of an HTML page: no prolog, own ids, the page's colours, words for screen readers.
+
+    Args:
+        svg: what another function of this file returned.
+        name: a prefix that makes the ids of this figure unlike those of others on the page.
+        description: one sentence; escaped here.
+    """
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
+    # The fixed size goes and the viewBox stays: the figure takes the width of the page.
+    head, rest = body.split(">", 1)
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    head = head.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
+    return f"{head}>{rest}".replace(INK, "currentColor").replace(PAPER, "none").strip()
+
+
+def _style(groups: Sequence[Group], number: int) -> tuple[str, Any]:
+    """Colour and line of a group: by its core where that is clear, so that a core looks the same on every page."""
+    core = groups[number].core
+    if core in STYLES and [group.core for group in groups].count(core) == 1:
+        return STYLES[core]
+    return list(STYLES.values())[number % len(STYLES)]
+
+
+def _svg(width: float, height: float, paint: Callable[[Figure], None]) -> str:
+    """The SVG of a figure of `width` x `height` inches that `paint` has drawn."""
+    matplotlib = need_extra("matplotlib", "report", "drawing figures")
+    # A Figure of its own, not pyplot's: no window system is asked, no state is shared.
+    figure_class = need_extra("matplotlib.figure", "report", "drawing figures").Figure
+    with matplotlib.rc_context(SETTINGS):
+        figure = figure_class(figsize=(width, height), layout="constrained")
+        paint(figure)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()

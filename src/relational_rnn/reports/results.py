@@ -1,0 +1,245 @@
+"""Measured figures that stand twice: on a Markdown page and in a JSON file beside it, written by one call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from relational_rnn._check import InputError, describe
+from relational_rnn._files import write_whole
+from relational_rnn.reports.runs import Group, core_label, mean_and_spread
+from relational_rnn.tasks.babi.story import TASK_NAMES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One figure with everything that is needed to judge and to repeat it."""
+
+    task: str
+    """What was solved, e.g. "babi-en-10k"."""
+    core: str
+    """Which core, or whose model."""
+    metric: str
+    """E.g. "test_accuracy", a fraction."""
+    values: tuple[float, ...]
+    """One value per seed; a published figure has one."""
+    seeds: tuple[int, ...] = ()
+    """The seeds of `values`; empty for a published figure."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """More of the same measurement, e.g. {"per_task": {"1": 0.99}}."""
+    parameters: int | None = None
+    state_bytes: int | None = None
+    train_seconds: float | None = None
+    """Mean over the seeds."""
+    machine: str | None = None
+    torch: str | None = None
+    commit: str | None = None
+    date: str | None = None
+    """ISO date of the measurement."""
+    command: str | None = None
+    """The line that measures it again."""
+    published: str | None = None
+    """"author year" of a figure that is not ours."""
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise InputError(describe("Record", "a figure needs at least one value", got=f"{self.task}, {self.core}"))
+        if self.published is None and len(self.seeds) != len(self.values):
+            raise InputError(
+                describe("Record", "every value needs its seed", got=f"{len(self.values)} values, seeds {self.seeds}")
+            )
+        if self.published is not None and self.seeds:
+            raise InputError(describe("Record", "a published figure has no seeds of ours", got=self.seeds))
+
+    @property
+    def value(self) -> float:
+        return mean_and_spread(self.values)[0]
+
+    @property
+    def spread(self) -> float:
+        return mean_and_spread(self.values)[1]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as the JSON file holds it; entries that nobody knows are left out."""
+        entries: dict[str, Any] = {
+            "task": self.task,
+            "core": self.core,
+            "metric": self.metric,
+            "value": self.value,
+            "spread": self.spread,
+            "seeds": list(self.seeds) if self.published is None else None,
+            "values": list(self.values),
+            "details": dict(self.details) or None,
+            "parameters": self.parameters,
+            "state_bytes": self.state_bytes,
+            "train_seconds": self.train_seconds,
+            "machine": self.machine,
+            "torch": self.torch,
+            "commit": self.commit,
+            "date": self.date,
+            "command": self.command,
+            "published": self.published,
+        }
+        return {name: value for name, value in entries.items() if value is not None}
+
+
+def records_of(groups: Sequence[Group], *, task: str, date: str) -> list[Record]:
+    """One record of test accuracy per group of runs.
+
+    Args:
+        groups: from `group_runs`; every run must be evaluated on its test files.
+        task: name of the data, e.g. "babi-en-10k".
+        date: ISO date of the measurement.
+
+    Raises:
+        InputError: when a run has not been evaluated, was not evaluated on the test split, or two groups share a core.
+    """
+    records = []
+    for group in groups:
+        for run in group.runs:
+            if run.result is None:
+                raise InputError(
+                    describe(
+                        "results",
+                        "this run has not been evaluated",
+                        got=run.folder,
+                        hint=f"run `relational-rnn evaluate {run.folder}` first",
+                    )
+                )
+            if run.result.get("split") != "test":
+                raise InputError(
+                    describe(
+                        "results", "only test results are reported", got=f"{run.folder}: {run.result.get('split')}"
+                    )
+                )
+        if group.core in [record.core for record in records]:
+            raise InputError(
+                describe(
+                    "results",
+                    "two configurations of one core cannot stand in one table",
+                    got=f"{group.core}: {', '.join(run.folder.name for run in group.runs)} and an earlier run",
+                    hint="write them to two pages",
+                )
+            )
+        versions = [run.versions for run in group.runs]
+        per_task = {str(n): mean_and_spread(values)[0] for n, values in group.per_task().items()}
+        records.append(
+            Record(
+                task=task,
+                core=group.core,
+                metric="test_accuracy",
+                values=tuple(group.values("mean_accuracy")),
+                seeds=tuple(group.seeds),
+                details={"per_task": per_task, "tasks_above_95": mean_and_spread(group.values("tasks_above_95"))[0]},
+                parameters=int(group.values("parameters")[0]),
+                state_bytes=int(group.values("state_bytes")[0]),
+                train_seconds=mean_and_spread(group.values("train_seconds"))[0],
+                machine=_joined(versions, "machine"),
+                torch=_joined(versions, "torch"),
+                commit=_joined(versions, "commit"),
+                date=date,
+                command=_joined(versions, "command"),
+            )
+        )
+    return records
+
+
+def write_results(
+    stem: str | Path, records: Sequence[Record], *, title: str, introduction: str = ""
+) -> tuple[Path, Path]:
+    """Write `<stem>.md` for people and `<stem>.json` for programs.
+
+    Args:
+        stem: path without an ending, e.g. "docs/results/babi".
+        records: at least one.
+        title: heading of the page.
+        introduction: Markdown between the heading and the table.
+
+    Returns:
+        the two paths, page first. Each file is whole or absent.
+    """
+    if not records:
+        raise InputError(describe("results", "there is nothing to write", got="no record"))
+    stem = Path(stem)
+    page, data = stem.with_name(stem.name + ".md"), stem.with_name(stem.name + ".json")
+    text = json.dumps([record.to_json() for record in records], indent=2, ensure_ascii=False) + "\n"
+    write_whole(data, text)
+    write_whole(page, render_markdown(records, title=title, introduction=introduction, data_name=data.name))
+    return page, data
+
+
+def render_markdown(records: Sequence[Record], *, title: str, introduction: str, data_name: str) -> str:
+    """The page: a table of models, a table of tasks, and what is needed to repeat them."""
+    ours = [record for record in records if record.published is None]
+    parts = [f"# {title}", introduction.strip(), _models(records)]
+    tasks = sorted({int(task) for record in records for task in record.details.get("per_task", {})})
+    if tasks:
+        parts += ["## Per task, %", _per_task(records, tasks)]
+    if ours:
+        parts += ["## How to measure it again", _commands(ours)]
+    parts.append(f"The same figures for programs: [{data_name}]({data_name}).")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _models(records: Sequence[Record]) -> str:
+    head = ["task", "model", "accuracy, %", "tasks above 95 %", "seeds", "parameters", "state bytes", "train seconds"]
+    rows = []
+    for record in records:
+        accuracy = _percent(record.value)
+        if len(record.values) > 1:
+            accuracy += f" ± {_percent(record.spread)}"
+        seeds = f"published: {record.published}" if record.published else ", ".join(map(str, record.seeds))
+        above = record.details.get("tasks_above_95")
+        numbers = (record.parameters, record.state_bytes, record.train_seconds)
+        rows.append(
+            [
+                record.task,
+                core_label(record.core),
+                accuracy,
+                "" if above is None else f"{above:.3g}",
+                seeds,
+                *("" if number is None else f"{number:,.0f}" for number in numbers),
+            ]
+        )
+    return _table(head, rows)
+
+
+def _per_task(records: Sequence[Record], tasks: Sequence[int]) -> str:
+    shown = [record for record in records if record.details.get("per_task")]
+    head = ["task", *(core_label(record.core) for record in shown)]
+    rows = []
+    for task in tasks:
+        cells = [record.details["per_task"].get(str(task)) for record in shown]
+        rows.append([f"{task} {TASK_NAMES.get(task, '')}".strip(), *("" if c is None else _percent(c) for c in cells)])
+    return _table(head, rows)
+
+
+def _commands(records: Sequence[Record]) -> str:
+    head = ["model", "machine", "torch", "commit", "date", "command"]
+    rows = [
+        [
+            core_label(record.core),
+            *(value or "not recorded" for value in (record.machine, record.torch, record.commit, record.date)),
+            f"`{record.command}`" if record.command else "not recorded",
+        ]
+        for record in records
+    ]
+    return _table(head, rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}"
+
+
+def _joined(versions: Sequence[Mapping[str, Any]], name: str) -> str | None:
+    """What the runs say under `name`; different answers are all named, none is chosen."""
+    found = list(dict.fromkeys(str(entry[name]) for entry in versions if entry.get(name)))
+    return "; ".join(found) or None

@@ -1,0 +1,238 @@
+"""Reading run folders, and grouping runs that differ in nothing but their seed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from relational_rnn._check import InputError, describe
+from relational_rnn.nn.cores import CORES
+
+RESULT_ENTRIES = (
+    "split",
+    "mean_accuracy",
+    "per_task",
+    "tasks_above_95",
+    "questions",
+    "parameters",
+    "state_bytes",
+    "train_seconds",
+)
+"""What an evaluation (result.json) must hold."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What one run folder says."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    """The resolved configuration (config.json)."""
+    versions: Mapping[str, Any]
+    """Machine, commit and package versions (versions.json)."""
+    metrics: Mapping[str, tuple[float | None, ...]]
+    """Columns of metrics.csv; None where a row has no value."""
+    result: Mapping[str, Any] | None
+    """The evaluation (result.json), or None while the run has not been evaluated."""
+
+    @property
+    def core(self) -> str:
+        return str(self.config["core"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.config["seed"])
+
+    @property
+    def title(self) -> str:
+        return core_label(self.core)
+
+    def curve(self, x: str, y: str) -> tuple[list[float], list[float]]:
+        """The rows of metrics.csv where both columns have a value."""
+        columns = [self.metrics.get(name, ()) for name in (x, y)]
+        pairs = [(a, b) for a, b in zip(*columns, strict=False) if a is not None and b is not None]
+        return [a for a, _ in pairs], [b for _, b in pairs]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """Runs of one configuration under different seeds."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+    @property
+    def core(self) -> str:
+        return self.runs[0].core
+
+    @property
+    def seeds(self) -> list[int]:
+        return [run.seed for run in self.runs]
+
+    @property
+    def results(self) -> list[Mapping[str, Any]]:
+        """The evaluations there are; shorter than `runs` while some are not evaluated."""
+        return [run.result for run in self.runs if run.result is not None]
+
+    def values(self, name: str) -> list[float]:
+        """One entry of every evaluation that has it."""
+        return [float(result[name]) for result in self.results if result.get(name) is not None]
+
+    def per_task(self) -> dict[int, list[float]]:
+        """Task to the accuracies of all evaluated seeds."""
+        tasks = sorted({int(task) for result in self.results for task in result.get("per_task", {})})
+        return {
+            task: [float(r["per_task"][str(task)]) for r in self.results if str(task) in r["per_task"]]
+            for task in tasks
+        }
+
+
+def core_label(core: str) -> str:
+    """What readers call a core; one that this version does not know (a published rival) is called by its name."""
+    return CORES[core].label if core in CORES else core
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and the sample standard deviation; the spread of a single value is 0.
+
+    >>> mean_and_spread([0.5, 0.7])
+    (0.6, 0.14142135623730948)
+    """
+    return mean(values), stdev(values) if len(values) > 1 else 0.0
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read a run folder without loading its model.
+
+    Raises:
+        InputError: when the folder does not exist, is no run folder, or a file in it cannot be read as what it is.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(
+            describe(
+                "report",
+                "this run folder does not exist",
+                got=folder,
+                hint="a run folder is what `relational-rnn train ... --out DIR` wrote",
+            )
+        )
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise InputError(
+            describe("report", "this folder is not a run folder", got=folder, expected="a config.json in it")
+        )
+    config = _read_object(config_path)
+    for name in ("core", "seed"):
+        if name not in config:
+            raise InputError(describe("report", f"the configuration has no {name!r}", got=config_path))
+    result_path, versions_path, metrics_path = (folder / n for n in ("result.json", "versions.json", "metrics.csv"))
+    result = _read_object(result_path) if result_path.is_file() else None
+    missing = [name for name in RESULT_ENTRIES if result is not None and name not in result]
+    if missing:
+        raise InputError(
+            describe(
+                "report",
+                f"the evaluation lacks {', '.join(missing)}",
+                got=result_path,
+                hint=f"run `relational-rnn evaluate {folder}` again",
+            )
+        )
+    return Run(
+        folder=folder,
+        config=config,
+        versions=_read_object(versions_path) if versions_path.is_file() else {},
+        metrics=_read_columns(metrics_path) if metrics_path.is_file() else {},
+        result=result,
+    )
+
+
+def read_runs(folders: Sequence[str | Path]) -> list[Run]:
+    """Read several run folders; the same folder twice is refused."""
+    if not folders:
+        raise InputError(describe("report", "no run was given", expected="at least one run folder"))
+    resolved = [Path(folder).resolve() for folder in folders]
+    for number, path in enumerate(resolved):
+        if path in resolved[:number]:
+            raise InputError(describe("report", "a run folder was given twice", got=folders[number]))
+    return [read_run(folder) for folder in folders]
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Put runs together whose configurations differ in nothing but the seed, in order of first appearance.
+
+    Raises:
+        InputError: when one configuration occurs twice with one seed, which would count the same run twice.
+    """
+    members: dict[str, list[Run]] = {}
+    for run in runs:
+        key = json.dumps({name: value for name, value in run.config.items() if name != "seed"}, sort_keys=True)
+        group = members.setdefault(key, [])
+        if run.seed in [other.seed for other in group]:
+            first = next(other for other in group if other.seed == run.seed)
+            raise InputError(
+                describe(
+                    "report",
+                    "two runs have the same configuration and the same seed",
+                    got=f"{first.folder} and {run.folder}",
+                    hint="leave one of them out",
+                )
+            )
+        group.append(run)
+    titles = [group[0].title for group in members.values()]
+    return [
+        Group(
+            label=group[0].title if titles.count(group[0].title) == 1 else f"{group[0].title}, {group[0].folder.name}",
+            runs=tuple(sorted(group, key=lambda run: run.seed)),
+        )
+        for group in members.values()
+    ]
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # bad JSON, or bytes that are not text
+        raise InputError(describe("report", "this file is not readable as JSON", got=f"{path}: {error}")) from error
+    if not isinstance(value, dict):
+        raise InputError(describe("report", "this file must hold a JSON object", got=f"{path}: {type(value).__name__}"))
+    return value
+
+
+def _read_columns(path: Path) -> dict[str, tuple[float | None, ...]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file)
+        header = next(rows, [])
+        columns: dict[str, list[float | None]] = {name: [] for name in header}
+        for number, row in enumerate(rows, start=2):
+            if len(row) != len(header):
+                raise InputError(
+                    describe(
+                        "report",
+                        f"line {number} of this file has the wrong number of cells",
+                        got=f"{path}: {len(row)}",
+                        expected=len(header),
+                    )
+                )
+            for name, cell in zip(header, row, strict=True):
+                columns[name].append(_number(path, number, name, cell))
+    return {name: tuple(column) for name, column in columns.items()}
+
+
+def _number(path: Path, line: int, name: str, cell: str) -> float | None:
+    if cell == "":
+        return None
+    try:
+        value = float(cell)
+    except ValueError as error:
+        raise InputError(
+            describe("report", f"line {line} of this file has no number under {name!r}", got=f"{path}: {cell!r}")
+        ) from error
+    # A loss that ran away has no place on a curve.
+    return value if math.isfinite(value) else None

@@ -1,0 +1,233 @@
+"""Typed configuration: the training part of it, and a JSON form for any configuration made of frozen dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn.training.json_files import Json
+
+Decay = Literal["cosine", "linear", "none"]
+Accelerator = Literal["cpu", "cuda", "mps", "auto"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"]
+
+
+def _check_range(
+    where: str, name: str, value: float, low: float, high: float = math.inf, *, above: bool = False
+) -> None:
+    """Refuse a number outside [low, high], or outside (low, high] with `above`."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not (low < value if above else low <= value) or not value <= high or math.isinf(value):
+        expected = f"a number {'above' if above else 'of at least'} {low:g}"
+        expected += "" if math.isinf(high) else f" and at most {high:g}"
+        raise InputError(describe(where, f"{name} is out of range", got=repr(value), expected=expected))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) with warm-up, decay and gradient clipping."""
+
+    learning_rate: float = 1e-3
+    """The highest learning rate, reached at the end of the warm-up."""
+    warmup_steps: int = 100
+    """The learning rate rises in a straight line from 0 over this many steps."""
+    decay: Decay = "cosine"
+    """The way from the highest learning rate, after the warm-up, to the last one at the end of the budget."""
+    final_fraction: float = 0.05
+    """The last learning rate as a fraction of the highest (unused by decay "none", which stays at the highest)."""
+    weight_decay: float = 0.01
+    """Pulls matrices towards 0; vectors and scalars (biases, gains) are left alone."""
+    clip_norm: float | None = 1.0
+    """Gradients are scaled down to this norm, all parameters together; None for no clipping."""
+    beta1: float = 0.9
+    """Memory of the running mean of the gradients."""
+    beta2: float = 0.999
+    """Memory of the running mean of the squared gradients."""
+
+    def __post_init__(self) -> None:
+        where = "OptimizerConfig"
+        _check_range(where, "learning_rate", self.learning_rate, 0.0, above=True)
+        _check_whole(where, "warmup_steps", self.warmup_steps)
+        check_choice(where, "decay", self.decay, get_args(Decay))
+        _check_range(where, "final_fraction", self.final_fraction, 0.0, 1.0)
+        _check_range(where, "weight_decay", self.weight_decay, 0.0)
+        if self.clip_norm is not None:
+            _check_range(where, "clip_norm", self.clip_norm, 0.0, above=True)
+        _check_range(where, "beta1", self.beta1, 0.0, 0.9999999)
+        _check_range(where, "beta2", self.beta2, 0.0, 0.9999999)
+
+
+def learning_rate_at(config: OptimizerConfig, step: int, steps: int) -> float:
+    """The learning rate of update number `step` (from 0) in a budget of `steps`.
+
+    >>> config = OptimizerConfig(learning_rate=1.0, warmup_steps=4, decay="linear", final_fraction=0.0)
+    >>> [learning_rate_at(config, step, 8) for step in (0, 3, 4, 6, 8)]
+    [0.25, 1.0, 1.0, 0.5, 0.0]
+    """
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    if config.decay == "none":
+        shape = 1.0
+    elif config.decay == "linear":
+        shape = 1.0 - done
+    else:
+        shape = 0.5 * (1.0 + math.cos(math.pi * done))
+    fraction = 1.0 if config.decay == "none" else config.final_fraction
+    return config.learning_rate * (fraction + (1.0 - fraction) * shape)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class LoopConfig:
+    """How long to train, how often to look and to save, and on what."""
+
+    steps: int = 2000
+    """The budget: updates of the parameters."""
+    validate_every: int = 500
+    """Validate after every so many steps, and after the last one."""
+    checkpoint_every: int = 100
+    """Save what a killed run needs to continue after every so many steps; every validation saves too."""
+    log_every: int = 10
+    """A point in TensorBoard's training curves and a sign of life after every so many steps."""
+    accelerator: Accelerator = "cpu"
+    """Where to compute: one device of this kind; "auto" takes the first of cuda, mps and cpu that is there."""
+    precision: Precision = "32-true"
+    """Number format, in Lightning's words."""
+    threads: int | None = None
+    """CPU threads; None leaves PyTorch's choice. Another number of threads may round differently."""
+    deterministic: bool = True
+    """Refuse operations that may give other numbers in a second run with the same seed."""
+
+    def __post_init__(self) -> None:
+        where = "LoopConfig"
+        check_positive(
+            where,
+            steps=self.steps,
+            validate_every=self.validate_every,
+            checkpoint_every=self.checkpoint_every,
+            log_every=self.log_every,
+        )
+        check_choice(where, "accelerator", self.accelerator, get_args(Accelerator))
+        check_choice(where, "precision", self.precision, get_args(Precision))
+        if self.threads is not None:
+            check_positive(where, threads=self.threads)
+
+
+def _check_whole(where: str, name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InputError(describe(where, f"{name} must be a whole number, 0 or more", got=repr(value)))
+
+
+T = TypeVar("T")
+
+
+def to_json(value: Any) -> Json:
+    """A configuration as JSON: dataclasses become objects, tuples lists, paths strings.
+
+    >>> to_json(OptimizerConfig())["learning_rate"]
+    0.001
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{type(value).__name__} has no place in a configuration")
+
+
+def from_json(kind: type[T], value: Json, *, where: str) -> T:
+    """The configuration of class `kind` that `to_json` wrote.
+
+    Args:
+        kind: a dataclass, or any type its fields may have: numbers, strings, booleans, None, `Path`, `Literal`,
+            `tuple[X, ...]`, unions and dataclasses of these.
+        value: the JSON.
+        where: what the message of an error starts with, e.g. the name of the file.
+
+    Raises:
+        InputError: a name that `kind` does not have, a name that is missing, or a value of the wrong type.
+    """
+    return _decode(kind, value, where, "")
+
+
+def _decode(kind: Any, value: Json, where: str, path: str) -> Any:
+    origin = get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        return _decode_dataclass(kind, value, where, path)
+    if origin in (Union, types.UnionType):
+        choices = get_args(kind)
+        if value is None and type(None) in choices:
+            return None
+        for choice in choices:
+            if choice is not type(None):
+                try:
+                    return _decode(choice, value, where, path)
+                except InputError:
+                    if len([c for c in choices if c is not type(None)]) == 1:
+                        raise
+        raise InputError(describe(where, f"{path} has the wrong type", got=repr(value), expected=str(kind)))
+    if origin is Literal:
+        if value in get_args(kind) and not isinstance(value, bool):
+            return value
+        check_choice(where, path, value, get_args(kind))
+    if origin is tuple and isinstance(value, list):
+        item_kind, ellipsis = get_args(kind)
+        assert ellipsis is ..., f"{path}: only tuple[X, ...] has a JSON form"
+        return tuple(_decode(item_kind, item, where, f"{path}[{i}]") for i, item in enumerate(value))
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, str, bool) and type(value) is kind:
+        return value
+    expected = "a list" if origin is tuple else getattr(kind, "__name__", str(kind))
+    raise InputError(
+        describe(where, f"{path or 'the configuration'} has the wrong type", got=repr(value), expected=expected)
+    )
+
+
+def _decode_dataclass(kind: Any, value: Json, where: str, path: str) -> Any:
+    if not isinstance(value, dict):
+        expected = f"an object with the fields of {kind.__name__}"
+        raise InputError(
+            describe(where, f"{path or 'the configuration'} has the wrong type", got=repr(value), expected=expected)
+        )
+    names = [field.name for field in dataclasses.fields(kind)]
+    prefix = f"{path}." if path else ""
+    for problem, wrong in (
+        ("unknown", [name for name in value if name not in names]),
+        ("missing", [name for name in names if name not in value]),
+    ):
+        if wrong:
+            text = f"{problem} in the configuration: {', '.join(prefix + name for name in wrong)}"
+            hint = "was the file written by another version of relational-rnn?"
+            raise InputError(describe(where, text, hint=hint))
+    hints = get_type_hints(kind)
+    return kind(**{name: _decode(hints[name], value[name], where, prefix + name) for name in names})
+
+
+def differences(old: Json, new: Json, path: str = "") -> list[str]:
+    """One line for every value in which two configurations differ.
+
+    >>> differences({"seed": 1, "loop": {"steps": 10}}, {"seed": 1, "loop": {"steps": 20}})
+    ['loop.steps is 10 there and 20 here']
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for name in [*old, *(name for name in new if name not in old)]:
+            inner = f"{path}.{name}" if path else name
+            if name not in old or name not in new:
+                lines.append(f"{inner} is only {'there' if name in old else 'here'}")
+            else:
+                lines += differences(old[name], new[name], inner)
+        return lines
+    # 1 and 1.0 are the same setting; True and 1 are not
+    same = old == new and isinstance(old, bool) == isinstance(new, bool)
+    return [] if same else [f"{path} is {old!r} there and {new!r} here"]

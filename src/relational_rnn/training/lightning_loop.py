@@ -1,0 +1,284 @@
+"""The training loop as Lightning sees it: a module, a callback and a way to keep checkpoints.
+
+Imported only where Lightning is installed; `loop.fit` is the door.
+
+One Lightning epoch is one interval: the steps up to the next checkpoint or validation. Checkpoints are written at the
+ends of intervals only, and batches are functions of the step number, so that a resumed run does exactly what an
+undisturbed one does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from safetensors.torch import save as serialize_tensors
+from torch import Tensor
+
+from relational_rnn._check import InputError, describe
+from relational_rnn._files import write_whole
+from relational_rnn.training.config import LoopConfig, OptimizerConfig, learning_rate_at
+from relational_rnn.training.problem import Measure, Problem, Totals
+from relational_rnn.training.progress import Progress
+from relational_rnn.training.run_folder import CHECKPOINT_KEY, RunFolder, load_checkpoint, save_checkpoint
+
+
+def next_stop(step: int, loop: LoopConfig) -> int:
+    """The step at the end of the interval that begins with update number `step`."""
+    ends = (step // every * every + every for every in (loop.validate_every, loop.checkpoint_every))
+    return min(*ends, loop.steps)
+
+
+def count_intervals(loop: LoopConfig) -> int:
+    """How many intervals the budget has."""
+    step = intervals = 0
+    while step < loop.steps:
+        step = next_stop(step, loop)
+        intervals += 1
+    return intervals
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of PyTorch's generators (dropout and the like) for one update, so that no earlier update matters."""
+    digest = hashlib.blake2b(f"{seed} {step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+class Batches:
+    """The batches `get(i)` for i in `numbers`; a class of its own, since Lightning takes a list for many loaders."""
+
+    def __init__(self, get: Callable[[int], Any], numbers: range) -> None:
+        self._get = get
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._get, self._numbers)
+
+
+class TrainingModule(LightningModule):
+    """A problem with its optimiser, and the figures of the interval that runs."""
+
+    def __init__(self, problem: Problem[Any], optimizer: OptimizerConfig, loop: LoopConfig, seed: int) -> None:
+        super().__init__()
+        self.model = problem.model
+        self.train_totals = Totals()
+        self.valid_totals = Totals()
+        self._problem = problem
+        self._optimizer = optimizer
+        self._loop = loop
+        self._seed = seed
+
+    def train_dataloader(self) -> Batches:
+        start = self.global_step
+        return Batches(self._problem.train_batch, range(start, next_stop(start, self._loop)))
+
+    def val_dataloader(self) -> Batches:
+        batches = self._problem.valid_batches()
+        return Batches(batches.__getitem__, range(len(batches)))
+
+    def on_train_epoch_start(self) -> None:
+        end = next_stop(self.global_step, self._loop)
+        due = end % self._loop.validate_every == 0 or end == self._loop.steps
+        self.trainer.limit_val_batches = 1.0 if due else 0.0
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        torch.manual_seed(step_seed(self._seed, self.global_step))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        measure: Measure = self._problem.measure(batch)
+        self.train_totals.add(measure)
+        return measure.losses.mean()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.valid_totals.add(self._problem.measure(batch))
+
+    def configure_optimizers(self) -> Any:
+        config = self._optimizer
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        # the schedule below multiplies this rate of 1 by the rate itself
+        optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(config.beta1, config.beta2))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_at(config, step, self._loop.steps)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class Recorder(Callback):
+    """Keeps the run folder: metrics, best weights, checkpoints; and tells a listener where the run stands."""
+
+    def __init__(self, folder: RunFolder, loop: LoopConfig, optimizer: OptimizerConfig) -> None:
+        self.step = 0  # of the last checkpoint
+        self.best: dict[str, float] | None = None
+        self.valid_accuracy: float | None = None
+        self.listener: Callable[[Progress], None] | None = None
+        self._rows: list[dict[str, str]] = []
+        self._seconds_before = 0.0
+        self._start_step = 0
+        self._folder = folder
+        self._loop = loop
+        self._optimizer = optimizer
+
+    @property
+    def seconds(self) -> float:
+        """Spent on the run so far, all sittings."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        ours = checkpoint[CHECKPOINT_KEY]
+        self.step = self._start_step = ours["step"]
+        self.best = ours["best"]
+        self.valid_accuracy = ours["valid_accuracy"]
+        self._seconds_before = ours["seconds"]
+        pl_module.train_totals.load_state_dict(ours["train_totals"])
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        checkpoint[CHECKPOINT_KEY] = {
+            "configuration": self._folder.configuration,
+            "step": trainer.global_step,
+            "seconds": self.seconds,
+            "best": self.best,
+            "valid_accuracy": self.valid_accuracy,
+            "train_totals": pl_module.train_totals.state_dict(),
+        }
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.monotonic()
+        self._rows = self._folder.read_metrics(up_to_step=self.step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        step = trainer.global_step
+        if step % self._loop.log_every == 0:
+            assert isinstance(outputs, Mapping)
+            rate = learning_rate_at(self._optimizer, step - 1, self._loop.steps)
+            self._log(trainer, {"train/batch_loss": outputs["loss"].item(), "train/learning_rate": rate}, step)
+            if step < self._loop.steps:  # the last step is told after its validation
+                self._tell(step, pl_module.train_totals)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        step = trainer.global_step
+        if not math.isfinite(pl_module.train_totals.loss):
+            problem = f"training diverged: the loss is {pl_module.train_totals.loss} by step {step}"
+            hint = f"lower the learning rate; the checkpoint of step {self.step} is kept"
+            raise InputError(describe(str(self._folder.path), problem, hint=hint))
+        if pl_module.valid_totals.count:
+            self._end_validation(trainer, pl_module, step)
+        trainer.save_checkpoint(self._folder.checkpoint, weights_only=False)
+        self.step = step
+
+    def _end_validation(self, trainer: Trainer, module: TrainingModule, step: int) -> None:
+        train, valid = module.train_totals, module.valid_totals
+        self.valid_accuracy = valid.accuracy
+        score = {"step": step, "valid_accuracy": valid.accuracy, "valid_loss": valid.loss}
+        if self.best is None or _rank(score) > _rank(self.best):
+            self.best = score
+            tensors = {name: t.detach().cpu().contiguous().clone() for name, t in module.model.state_dict().items()}
+            write_whole(self._folder.weights, serialize_tensors(tensors))
+        seen = train.count + (int(self._rows[-1]["questions_seen"]) if self._rows else 0)
+        figures = {
+            "train_loss": train.loss,
+            "train_accuracy": train.accuracy,
+            "valid_loss": valid.loss,
+            "valid_accuracy": valid.accuracy,
+            "learning_rate": learning_rate_at(self._optimizer, step - 1, self._loop.steps),
+        }
+        row = {name: f"{value:.8g}" for name, value in figures.items()}
+        row |= {"step": str(step), "seconds": f"{self.seconds:.2f}", "questions_seen": str(seen)}
+        self._rows.append(row)
+        self._folder.write_metrics(self._rows)
+        points = {"train/loss": train.loss, "train/accuracy": train.accuracy}
+        points |= {"valid/loss": valid.loss, "valid/accuracy": valid.accuracy}
+        points |= {f"valid_accuracy/{group}": accuracy for group, accuracy in valid.group_accuracy.items()}
+        self._log(trainer, points, step)
+        self._tell(step, train)
+        module.train_totals, module.valid_totals = Totals(), Totals()
+
+    def _log(self, trainer: Trainer, points: dict[str, float], step: int) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(points, step)
+
+    def _tell(self, step: int, train: Totals) -> None:
+        if self.listener is not None:
+            progress = Progress(
+                step=step,
+                steps=self._loop.steps,
+                seconds=self.seconds,
+                steps_per_second=(step - self._start_step) / (time.monotonic() - self._started),
+                train_loss=train.loss,
+                train_accuracy=train.accuracy,
+                valid_accuracy=self.valid_accuracy,
+            )
+            self.listener(progress)
+
+
+def _rank(score: Mapping[str, float]) -> tuple[float, float]:
+    """The higher, the better: accuracy first, then the loss."""
+    return score["valid_accuracy"], -score["valid_loss"]
+
+
+class SafeCheckpoints(CheckpointIO):
+    """Checkpoints that are whole or absent, and that are read as data, never as code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        save_checkpoint(Path(path), checkpoint)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return load_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink()
+
+
+class Events(TensorBoardLogger):
+    """Lightning's TensorBoard logger without its hparams.yaml: config.json has the configuration."""
+
+    def save(self) -> None:
+        self.experiment.flush()
+
+
+def build_trainer(
+    folder: RunFolder, recorder: Recorder, loop: LoopConfig, optimizer: OptimizerConfig, start_step: int
+) -> Trainer:
+    """A trainer for the rest of a run."""
+    # points after the checkpoint belong to work that was lost; TensorBoard drops them when the run goes on
+    purge: dict[str, Any] = {"purge_step": start_step + 1} if start_step else {}
+    events = Events(folder.path, name=folder.tensorboard.name, version="", **purge)
+    return Trainer(
+        accelerator=loop.accelerator,
+        devices=1,
+        precision=loop.precision,
+        max_epochs=count_intervals(loop),
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        gradient_clip_val=optimizer.clip_norm,
+        deterministic=loop.deterministic,
+        logger=events,
+        log_every_n_steps=1,
+        callbacks=[recorder],
+        plugins=[SafeCheckpoints()],
+        default_root_dir=folder.path,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )

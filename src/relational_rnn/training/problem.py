@@ -1,0 +1,121 @@
+"""What the training loop asks of the thing it trains, and how it counts.
+
+Axes: M the items of a batch that have an answer (questions, tokens, ...).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+BatchT = TypeVar("BatchT")
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How the model did on one batch, item by item."""
+
+    losses: Tensor
+    """[M] floating point, with gradient; training minimises their mean."""
+    correct: Tensor
+    """[M] booleans."""
+    groups: Tensor
+    """[M] whole numbers of at least 0: the group an item belongs to, e.g. the number of a task."""
+
+
+class Problem(Protocol[BatchT]):
+    """A model with its data. A batch is anything that is a tensor, a container of tensors, or has `.to(device)`."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained; its state dict is what is saved."""
+        ...
+
+    def train_batch(self, step: int) -> BatchT:
+        """The batch of update number `step` (from 0): the same batch whenever it is asked for."""
+        ...
+
+    def valid_batches(self) -> Sequence[BatchT]:
+        """The validation set, always the same."""
+        ...
+
+    def measure(self, batch: BatchT) -> Measure:
+        """Run the model on a batch."""
+        ...
+
+
+class Totals:
+    """Sums of measures. Tensors are read when a figure is asked for, so that an accelerator need not wait."""
+
+    def __init__(self) -> None:
+        self._loss = 0.0
+        self._correct: dict[int, int] = {}
+        self._count: dict[int, int] = {}
+        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, measure: Measure) -> None:
+        """Count one batch."""
+        groups = measure.groups
+        loss = measure.losses.detach().float().sum()
+        self._pending.append((loss, torch.bincount(groups[measure.correct]), torch.bincount(groups)))
+
+    def _read(self) -> None:
+        for loss, correct, count in self._pending:
+            self._loss += loss.item()
+            for table, counts in ((self._correct, correct), (self._count, count)):
+                for group, n in enumerate(counts.tolist()):
+                    if n:
+                        table[group] = table.get(group, 0) + n
+        self._pending.clear()
+
+    @property
+    def count(self) -> int:
+        """Items seen."""
+        self._read()
+        return sum(self._count.values())
+
+    @property
+    def loss(self) -> float:
+        """Mean loss over items."""
+        count = self.count
+        return self._loss / count
+
+    @property
+    def group_accuracy(self) -> dict[int, float]:
+        """Accuracy of every group that was seen."""
+        self._read()
+        return {group: self._correct.get(group, 0) / n for group, n in sorted(self._count.items())}
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over the groups of their accuracies: every group weighs the same, however many items it has."""
+        accuracies = self.group_accuracy.values()
+        return sum(accuracies) / len(accuracies)
+
+    def state_dict(self) -> dict:
+        """Everything, as plain numbers."""
+        self._read()
+        return {"loss": self._loss, "correct": dict(self._correct), "count": dict(self._count)}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from what `state_dict` gave."""
+        self._loss, self._correct, self._count = state["loss"], dict(state["correct"]), dict(state["count"])
+        self._pending.clear()
+
+
+def evaluate(problem: Problem[BatchT], batches: Iterable[BatchT]) -> Totals:
+    """The model of `problem` on `batches`, in evaluation mode and without gradients; its mode is put back."""
+    totals = Totals()
+    training = problem.model.training
+    problem.model.eval()
+    try:
+        with torch.inference_mode():
+            for batch in batches:
+                totals.add(problem.measure(batch))
+    finally:
+        problem.model.train(training)
+    return totals

@@ -1,0 +1,246 @@
+"""The folder of one run.
+
+    config.json         the resolved configuration
+    versions.json       software and machine at the start, and at every continuation
+    metrics.csv         one row per validation
+    tensorboard/        the same figures and more, for TensorBoard
+    model.safetensors   the weights that did best on the validation set
+    last.ckpt           what a killed run needs to continue; read as plain tensors and numbers, never as code
+
+Every file is whole or absent: a kill or a full disk leaves the version before.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import relational_rnn
+from relational_rnn._check import InputError, describe
+from relational_rnn._files import write_whole
+from relational_rnn.training.config import differences
+from relational_rnn.training.json_files import Json, read_json_object, write_json
+
+METRICS_COLUMNS: tuple[str, ...] = (
+    "step",
+    "seconds",
+    "train_loss",
+    "train_accuracy",
+    "valid_loss",
+    "valid_accuracy",
+    "learning_rate",
+    "questions_seen",
+)
+"""The columns of metrics.csv. Losses are means over questions, accuracies fractions and means over groups (tasks); the
+training figures are those of the batches since the row before; seconds count training and validation, all sittings."""
+
+
+class RunFolder:
+    """The files of one run; make one with `RunFolder.claim`."""
+
+    def __init__(self, path: Path, configuration: dict[str, Json], *, resumed: bool) -> None:
+        self.path = path
+        self.configuration = configuration
+        self.resumed = resumed
+
+    @classmethod
+    def claim(cls, path: Path, configuration: dict[str, Json], *, resume: bool) -> RunFolder:
+        """Check that a run of `configuration` may use the folder `path`; nothing is written yet.
+
+        Raises:
+            InputError: there is a run already and `resume` is false; there is none to resume, or it has another
+                configuration; the folder holds something else.
+        """
+        where = str(path)
+        if path.exists() and not path.is_dir():
+            raise InputError(describe(where, "is a file, not a folder for a run"))
+        exists = (path / "config.json").exists()
+        if resume and not exists:
+            raise InputError(describe(where, "there is no run to resume here", hint="leave resume away to start one"))
+        if exists and not resume:
+            hint = "continue it with resume (--resume), or name another folder"
+            raise InputError(describe(where, "there is a run in this folder already", hint=hint))
+        if not exists and path.is_dir() and any(path.iterdir()):
+            raise InputError(describe(where, "the folder is not empty and not a run", hint="name another folder"))
+        if exists:
+            refuse_differences(path / "config.json", read_json_object(path / "config.json"), configuration)
+        return cls(path, configuration, resumed=exists)
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "last.ckpt"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    def begin(self, *, step: int, device: str, files: Mapping[str, Json]) -> None:
+        """Write the configuration (last, since it makes the folder a run), the versions, and `files` by their names."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_json(self.path / name, content)
+        versions = self.path / "versions.json"
+        now: dict[str, Json] = {"step": step, **describe_software(), **describe_machine(device)}
+        if self.resumed and versions.exists():
+            record = read_json_object(versions)
+            resumed = record.setdefault("resumed", [])
+            assert isinstance(resumed, list)
+            resumed.append(now)
+        else:
+            record = now
+        write_json(versions, record)
+        if not self.resumed:
+            write_json(self.path / "config.json", self.configuration)
+
+    def read_checkpoint(self) -> dict[str, Any] | None:
+        """The content of last.ckpt, or None where a run was stopped before its first checkpoint.
+
+        Raises:
+            InputError: the file cannot be read, or belongs to another configuration.
+        """
+        if not self.checkpoint.exists():
+            return None
+        checkpoint = load_checkpoint(self.checkpoint)
+        ours = checkpoint.get(CHECKPOINT_KEY)
+        if not isinstance(ours, dict) or "configuration" not in ours:
+            raise InputError(describe(str(self.checkpoint), "is not a checkpoint of relational-rnn"))
+        refuse_differences(self.checkpoint, ours["configuration"], self.configuration)
+        return checkpoint
+
+    def read_metrics(self, *, up_to_step: int) -> list[dict[str, str]]:
+        """The rows of metrics.csv up to a step; later ones belong to work that was lost and is done again."""
+        if not self.metrics.exists():
+            return []
+        rows = read_metrics(self.metrics)
+        return [row for row in rows if int(row["step"]) <= up_to_step]
+
+    def write_metrics(self, rows: list[dict[str, str]]) -> None:
+        """Replace metrics.csv."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(METRICS_COLUMNS), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(self.metrics, text.getvalue())
+
+
+CHECKPOINT_KEY = "relational_rnn"
+"""Our part of a checkpoint; the rest is Lightning's."""
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of a metrics.csv, as text; refuses a file with other columns."""
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    if tuple(reader.fieldnames or ()) != METRICS_COLUMNS:
+        expected = ",".join(METRICS_COLUMNS)
+        got = ",".join(reader.fieldnames or ())
+        raise InputError(describe(str(path), "has other columns than a metrics file", got=got, expected=expected))
+    return rows
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint as tensors and plain values, never as code.
+
+    Raises:
+        InputError: the file is truncated, damaged, or holds something else.
+    """
+    hint = "restore the file from a copy, or delete it and resume to train again from the start"
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can fail anywhere in the reader; whatever it is, it is the file's fault
+        raise InputError(describe(str(path), "the checkpoint is damaged or incomplete", hint=hint)) from error
+    if not isinstance(checkpoint, dict):
+        raise InputError(describe(str(path), "is not a checkpoint of relational-rnn", got=type(checkpoint).__name__))
+    return checkpoint
+
+
+def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Replace a checkpoint file."""
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    write_whole(path, buffer.getbuffer())
+
+
+def refuse_differences(path: Path, there: Json, here: Json) -> None:
+    """Refuse to continue a run with another configuration than it began with."""
+    lines = differences(there, here)
+    if lines:
+        hint = "resume with the configuration of the run, or start a new run in another folder"
+        raise InputError(describe(str(path), f"belongs to another configuration: {'; '.join(lines)}", hint=hint))
+
+
+def describe_software() -> dict[str, Json]:
+    """Versions of what decides the numbers, the commit where this package runs from a checkout, and the date."""
+    versions: dict[str, Json] = {"relational_rnn": relational_rnn.__version__, "python": platform.python_version()}
+    for name in ("torch", "lightning", "numpy", "safetensors"):
+        versions[name] = metadata.version(name)
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {**versions, "commit": git_commit(), "date": today, "command": command_line()}
+
+
+def command_line() -> str:
+    """What was typed, without the folders of the program itself."""
+    program = Path(sys.argv[0])
+    name = program.parent.name.replace("_", "-") if program.name == "__main__.py" else program.name
+    return shlex.join([name, *sys.argv[1:]])
+
+
+def git_commit() -> str | None:
+    """The commit this package runs from, with "-dirty" where files were changed; None outside a checkout of it."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(here.parent), *arguments], capture_output=True, text=True, check=False)
+
+    try:
+        # an environment inside some other repository must not lend us that repository's commit
+        if git("ls-files", "--error-unmatch", here.name).returncode != 0:
+            return None
+        described = git("describe", "--always", "--dirty", "--exclude", "*", "--abbrev=7")
+    except FileNotFoundError:  # no git on this machine
+        return None
+    return described.stdout.strip() if described.returncode == 0 else None
+
+
+def describe_machine(device: str) -> dict[str, Json]:
+    """What the numbers were computed on; `device` is PyTorch's name of the device."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    machine = f"{cores}-core CPU ({_cpu_name()})"
+    if device.startswith("cuda"):
+        machine = f"{torch.cuda.get_device_name(torch.device(device))}, {machine}"
+    elif device != "cpu":
+        machine = f"{device}, {machine}"
+    return {"machine": machine, "device": device, "cores": cores, "threads": torch.get_num_threads()}
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    name = platform.processor() or platform.machine()
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    capability = torch.backends.cpu.get_cpu_capability()
+    return name if capability == "DEFAULT" else f"{name}, {capability}"

@@ -1,0 +1,100 @@
+"""Finding commands, and help that is quick, complete and honest."""
+
+import subprocess
+import sys
+
+import pytest
+
+from relational_rnn.cli import main
+from relational_rnn.cli.commands import COMMANDS, find_command, load_command
+
+
+def outcome(capsys, *words: str) -> tuple[int, str, str]:
+    code = main(list(words))
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_the_overview_lists_every_command_and_ends_with_an_example(capsys):
+    code, out, err = outcome(capsys, "--help")
+    assert (code, err) == (0, "")
+    assert [line.strip().split("  ")[0] for line in out.splitlines() if line.startswith("  ")][:-1] == list(COMMANDS)
+    assert out.endswith("example:\n  relational-rnn demo\n")
+    assert all(len(line) <= 120 for line in out.splitlines())
+    assert outcome(capsys) == (0, out, "")
+    assert outcome(capsys, "-h") == (0, out, "")
+
+
+def test_the_beginning_of_a_command_has_an_overview_of_its_own(capsys):
+    code, out, _ = outcome(capsys, "data", "--help")
+    assert code == 0
+    assert "data generate babi" in out
+    assert "data fetch babi" in out
+    assert "train babi" not in out
+
+
+def test_help_and_mistakes_need_neither_torch_nor_lightning():
+    program = (
+        "import sys\n"
+        "from relational_rnn.cli import main\n"
+        "assert main(['--help']) == 0\n"
+        "assert main(['trian']) == 2\n"
+        "heavy = {'torch', 'lightning', 'matplotlib', 'tyro', 'rich'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "relational_rnn", "frobnicate"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: relational-rnn: 'frobnicate' is not a command\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem", "expected"),
+    [
+        (["trian", "babi"], "'trian babi' is not a command", "train babi"),
+        (["train"], "'train' is only the beginning of a command", "train babi"),
+        (["data", "generate", "--out", "x"], "is not a command", "data generate babi"),
+        (["reprot"], "'reprot' is not a command", "report"),
+        (["--frob"], "'--frob' is not a command", ", ".join(COMMANDS)),
+        (["trian", "--help"], "'trian' is not a command", "train babi"),
+    ],
+)
+def test_words_that_name_no_command_are_answered_with_the_nearest(capsys, words, problem, expected):
+    code, out, err = outcome(capsys, *words)
+    assert (code, out) == (2, "")
+    assert problem in err
+    assert f"  expected  {expected}\n" in err
+
+
+def test_the_longest_name_is_found_and_the_rest_is_left():
+    assert find_command(["data", "generate", "babi", "--seed", "3"]) == ("data generate babi", ["--seed", "3"])
+    assert find_command(["ask", "runs/a"]) == ("ask", ["runs/a"])
+    assert find_command(["data", "generate"]) is None
+
+
+def test_without_tyro_the_extra_is_named_and_the_overview_still_works(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    code, out, err = outcome(capsys, "evaluate", "--help")
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: relational-rnn evaluate needs the package 'tyro', which is not installed: "
+        'pip install "relational-rnn[train]"\n'
+    )
+    assert outcome(capsys, "--help")[0] == 0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_ends_with_examples_that_parse(capsys, name):
+    code, out, err = outcome(capsys, *name.split(), "--help")
+    assert (code, err) == (0, "")
+    examples = load_command(name).EXAMPLES
+    assert examples
+    heading = "example:" if len(examples) == 1 else "examples:"
+    assert out.endswith("\n" + heading + "".join(f"\n  {example}" for example in examples) + "\n")

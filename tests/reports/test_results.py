@@ -1,0 +1,104 @@
+"""Results that stand twice: the Markdown page and the JSON file say the same."""
+
+import json
+
+import pytest
+
+from relational_rnn import InputError
+from relational_rnn.reports import Record, group_runs, read_runs, records_of, write_results
+
+
+@pytest.fixture
+def records(make_run):
+    folders = [
+        make_run("r0", per_task={1: 1.0, 2: 0.5}, train_seconds=100),
+        make_run("r1", seed=1, per_task={1: 0.8, 2: 0.3}, train_seconds=120),
+        make_run("l0", core="lstm", seed=7, per_task={1: 0.25, 2: 0.75}),
+    ]
+    return records_of(group_runs(read_runs(folders)), task="babi-en-10k", date="2026-01-31")
+
+
+def test_the_json_has_the_entries_of_the_format(records, tmp_path):
+    _, data = write_results(tmp_path / "docs" / "babi", records, title="bAbI")
+    rmc, lstm = json.loads(data.read_text(encoding="utf-8"))
+    assert rmc["value"] == pytest.approx(0.65)
+    assert rmc["spread"] == pytest.approx(0.2 / 2**0.5)
+    assert rmc["values"] == pytest.approx([0.75, 0.55])
+    assert rmc["details"]["per_task"] == pytest.approx({"1": 0.9, "2": 0.4})
+    rest = {name: value for name, value in rmc.items() if name not in ("value", "spread", "values", "details")}
+    assert rest == {
+        "task": "babi-en-10k",
+        "core": "rmc",
+        "metric": "test_accuracy",
+        "seeds": [0, 1],
+        "parameters": 1234,
+        "state_bytes": 4096,
+        "train_seconds": 110.0,
+        "machine": "2-core CPU (test)",
+        "torch": "2.13.0",
+        "commit": "0123abc",
+        "date": "2026-01-31",
+        "command": "relational-rnn train",
+    }
+    assert (lstm["values"], lstm["spread"], lstm["seeds"]) == ([0.5], 0.0, [7])
+
+
+def test_the_page_has_mean_spread_seeds_and_the_link_to_its_json(records, tmp_path):
+    page, data = write_results(tmp_path / "babi", records, title="bAbI", introduction="Two models.\n")
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("# bAbI\n\nTwo models.\n\n| task |")
+    assert "| babi-en-10k | RMC | 65.0 ± 14.1 | 0.5 | 0, 1 | 1,234 | 4,096 | 110 |" in text
+    assert "| babi-en-10k | LSTM | 50.0 | 0 | 7 | 1,234 | 4,096 | 12 |" in text
+    assert "| 1 single-supporting-fact | 90.0 | 25.0 |" in text
+    assert "| RMC | 2-core CPU (test) | 2.13.0 | 0123abc | 2026-01-31 | `relational-rnn train` |" in text
+    assert f"({data.name})" in text
+
+
+def test_a_published_figure_stands_beside_ours_without_seeds(records, tmp_path):
+    published = Record(
+        task="babi-en-10k", core="stm", metric="test_accuracy", values=(0.9961,), published="Le et al. 2020"
+    )
+    page, data = write_results(tmp_path / "babi", [*records, published], title="bAbI")
+    last = json.loads(data.read_text(encoding="utf-8"))[-1]
+    assert last["published"] == "Le et al. 2020"
+    assert "seeds" not in last
+    assert "| babi-en-10k | stm | 99.6 |  | published: Le et al. 2020 |  |  |  |" in page.read_text(encoding="utf-8")
+
+
+def test_a_run_without_evaluation_is_refused_with_the_command_that_makes_one(make_run):
+    runs = read_runs([make_run("a", evaluated=False)])
+    with pytest.raises(InputError, match="relational-rnn evaluate"):
+        records_of(group_runs(runs), task="babi", date="2026-01-31")
+
+
+def test_validation_figures_do_not_pass_as_test_figures(make_run):
+    folder = make_run("a")
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"split": "valid"}))
+    with pytest.raises(InputError, match="only test results are reported"):
+        records_of(group_runs(read_runs([folder])), task="babi", date="2026-01-31")
+
+
+def test_two_configurations_of_one_core_are_refused(make_run):
+    runs = read_runs([make_run("a", learning_rate=1e-4), make_run("b", learning_rate=1e-2)])
+    with pytest.raises(InputError, match="two configurations of one core"):
+        records_of(group_runs(runs), task="babi", date="2026-01-31")
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"values": ()}, "at least one value"),
+        ({"values": (0.5, 0.6), "seeds": (0,)}, "every value needs its seed"),
+        ({"values": (0.5,), "seeds": (0,), "published": "someone 2018"}, "no seeds of ours"),
+    ],
+)
+def test_a_record_that_cannot_be_right_is_refused(entries, message):
+    with pytest.raises(InputError, match=message):
+        Record(task="babi", core="rmc", metric="test_accuracy", **entries)
+
+
+def test_no_record_writes_no_file(tmp_path):
+    with pytest.raises(InputError, match="nothing to write"):
+        write_results(tmp_path / "babi", [], title="bAbI")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,95 @@
+"""Reading run folders and grouping them by everything but the seed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from relational_rnn import InputError
+from relational_rnn.reports import group_runs, read_run, read_runs
+
+
+def test_a_run_folder_is_read_with_its_blanks_and_its_runaway_loss(make_run):
+    run = read_run(make_run("a", core="lstm", seed=3))
+    assert (run.core, run.seed, run.title) == ("lstm", 3, "LSTM")
+    assert run.metrics["valid_accuracy"] == (None, 0.28, 0.5)
+    assert run.metrics["train_loss"] == (3.0, 2.0, None)
+    assert run.curve("seconds", "valid_accuracy") == ([3.0, 4.5], [0.28, 0.5])
+    assert run.curve("step", "no_such_column") == ([], [])
+    assert run.result is not None
+    assert run.result["parameters"] == 1234
+
+
+def test_a_folder_of_a_run_that_has_just_begun_is_readable(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"core": "rmc", "seed": 0}))
+    run = read_run(tmp_path)
+    assert (run.metrics, run.versions, run.result) == ({}, {}, None)
+
+
+def test_runs_that_differ_only_in_the_seed_are_one_group_in_order_of_seed(make_run):
+    folders = [
+        make_run("r2", seed=2, per_task={1: 0.8, 2: 0.5}),
+        make_run("l0", core="lstm"),
+        make_run("r0", seed=0, per_task={1: 0.6, 2: 0.3}),
+        make_run("r1", seed=1, evaluated=False),
+    ]
+    rmc, lstm = group_runs(read_runs(folders))
+    assert (rmc.label, rmc.seeds, lstm.label, lstm.seeds) == ("RMC", [0, 1, 2], "LSTM", [0])
+    assert rmc.values("mean_accuracy") == pytest.approx([0.45, 0.65])
+    assert rmc.per_task() == {1: [0.6, 0.8], 2: [0.3, 0.5]}
+
+
+def test_another_learning_rate_is_another_group_and_its_label_says_which_folder(make_run):
+    runs = read_runs([make_run("slow", learning_rate=1e-4), make_run("fast", learning_rate=1e-2)])
+    assert [group.label for group in group_runs(runs)] == ["RMC, slow", "RMC, fast"]
+
+
+def test_one_configuration_twice_with_one_seed_is_refused(make_run):
+    runs = read_runs([make_run("a", seed=4), make_run("b", seed=4)])
+    with pytest.raises(InputError, match="two runs have the same configuration and the same seed"):
+        group_runs(runs)
+
+
+def test_the_same_folder_twice_is_refused(make_run):
+    folder = make_run("a")
+    with pytest.raises(InputError, match="given twice"):
+        read_runs([folder, folder.parent / "." / "a"])
+
+
+def test_no_run_is_refused():
+    with pytest.raises(InputError, match="no run was given"):
+        read_runs([])
+
+
+def test_a_missing_folder_is_named():
+    with pytest.raises(InputError) as error:
+        read_run(Path("nowhere"))
+    assert str(error.value) == (
+        "report: this run folder does not exist\n"
+        "  got       nowhere\n"
+        "  hint      a run folder is what `relational-rnn train ... --out DIR` wrote"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", None, "this folder is not a run folder"),
+        ("config.json", '{"core": "rmc"}', "the configuration has no 'seed'"),
+        ("config.json", "[1, 2]", "must hold a JSON object"),
+        ("config.json", '{"core": ', "not readable as JSON"),
+        ("versions.json", "\ufffd{", "not readable as JSON"),
+        ("result.json", '{"split": "test"}', "the evaluation lacks mean_accuracy, per_task"),
+        ("metrics.csv", "step,seconds\n1,2\n3\n", "line 3 of this file has the wrong number of cells"),
+        ("metrics.csv", "step,seconds\n1,two\n", "line 2 of this file has no number under 'seconds'"),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_is_wrong(make_run, name, content, message):
+    folder = make_run("damaged")
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(content)
+    with pytest.raises(InputError, match=message) as error:
+        read_run(folder)
+    assert str(folder) in str(error.value)

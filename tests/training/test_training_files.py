@@ -1,0 +1,109 @@
+"""Files are whole or absent."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import resource
+
+import pytest
+import torch
+
+from relational_rnn import InputError
+from relational_rnn._files import write_whole
+from relational_rnn.training import METRICS_COLUMNS, ConsoleProgress, Measure, Progress, Totals, read_metrics
+from relational_rnn.training.json_files import read_json, read_json_object, write_json
+
+
+def test_a_write_that_does_not_fit_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.bin"
+    write_whole(path, b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_whole(path, b"new" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]
+
+
+def test_json_goes_there_and_back(tmp_path):
+    content = {"a": [1, 2.5, None, True, "ü"]}
+    write_json(tmp_path / "x.json", content)
+    assert read_json(tmp_path / "x.json") == content
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "y.json", float("nan"))
+    assert not (tmp_path / "y.json").exists()
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff"])
+def test_unreadable_json_is_refused_by_name(content, tmp_path):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.json: is not readable JSON"):
+        read_json(tmp_path / "x.json")
+
+
+def test_absent_and_unexpected_json_are_refused_by_name(tmp_path):
+    with pytest.raises(InputError, match=r"x\.json: cannot be read: No such file"):
+        read_json(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text(json.dumps([1]))
+    with pytest.raises(InputError, match=r"x\.json: must hold a JSON object"):
+        read_json_object(tmp_path / "x.json")
+
+
+def test_metrics_of_another_kind_are_refused(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"metrics\.csv: has other columns"):
+        read_metrics(path)
+    path.write_text(",".join(METRICS_COLUMNS) + "\n" + ",".join("12345678") + "\n")
+    assert read_metrics(path) == [dict(zip(METRICS_COLUMNS, "12345678", strict=True))]
+
+
+def test_totals_count_by_group_and_weigh_groups_alike():
+    totals = Totals()
+    totals.add(Measure(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([True, False, True]), torch.tensor([4, 4, 9])))
+    totals.add(Measure(torch.tensor([6.0]), torch.tensor([False]), torch.tensor([9])))
+    totals.add(Measure(torch.tensor([0.0, 0.0]), torch.tensor([False, False]), torch.tensor([4, 4])))
+    assert totals.loss == 2.0
+    assert totals.count == 6
+    assert totals.group_accuracy == {4: 0.25, 9: 0.5}
+    assert totals.accuracy == 0.375
+    again = Totals()
+    again.load_state_dict(totals.state_dict())
+    assert (again.loss, again.count, again.group_accuracy) == (2.0, 6, {4: 0.25, 9: 0.5})
+
+
+def progress(step: int) -> Progress:
+    return Progress(step=step, steps=4000, seconds=61.0, steps_per_second=10.0, train_loss=1.5, train_accuracy=0.25,
+                    valid_accuracy=None if step < 500 else 0.5)  # fmt: skip
+
+
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal():
+    stream = io.StringIO()
+    with ConsoleProgress("rmc", stream=stream, interval=1000.0) as show:
+        for step in (10, 20, 4000):
+            show(progress(step))
+    assert stream.getvalue() == (
+        "rmc  step 10/4,000  6:39 left  10.0/s  loss 1.500\n"
+        "rmc  step 4,000/4,000  0:00 left  10.0/s  loss 1.500  valid 50.0%\n"
+    )
+
+
+def test_progress_is_a_bar_on_a_terminal():
+    pytest.importorskip("rich")
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    with ConsoleProgress("transformer", stream=stream) as show:
+        show(progress(2000))
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
+    (line,) = {line for line in plain.splitlines() if "2000" in line}
+    assert line.endswith("2000/4000 3:20 left 10.0/s  loss 1.500  valid 50.0%")
+    assert len(line) <= 80

@@ -1,0 +1,231 @@
+"""The loop refuses what it cannot do in one sentence, and leaves the process and the folder as they should be."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytest.importorskip("lightning")
+
+import training_toy as toy
+from training_toy import Stop, metrics, stop_at
+
+from relational_rnn import InputError, _files
+from relational_rnn.training import LoopConfig, fit, lightning_loop, loop, to_json
+from relational_rnn.training.lightning_loop import count_intervals, next_stop, step_seed
+
+SHORT = LoopConfig(steps=10, validate_every=4, checkpoint_every=3, log_every=1)
+
+
+def test_it_learns(tmp_path):
+    easy = dataclasses.replace(toy.LOOP, steps=400, validate_every=200, checkpoint_every=200, log_every=100)
+    outcome = toy.run(tmp_path / "run", loop=easy)
+    assert outcome.valid_accuracy > 0.8
+    first, last = metrics(tmp_path / "run")
+    assert float(last["train_loss"]) < float(first["train_loss"])
+
+
+def test_intervals_end_at_checkpoints_validations_and_the_end():
+    stops = [0]
+    while stops[-1] < SHORT.steps:
+        stops.append(next_stop(stops[-1], SHORT))
+    assert stops == [0, 3, 4, 6, 8, 9, 10]
+    assert count_intervals(SHORT) == 6
+
+
+def test_every_step_has_a_seed_of_its_own():
+    assert len({step_seed(seed, step) for seed in range(20) for step in range(50)}) == 1000
+
+
+def test_the_folder_holds_what_it_should(tmp_path):
+    toy.run(tmp_path / "run", loop=SHORT)
+    found = {path.relative_to(tmp_path / "run").parts[0] for path in (tmp_path / "run").rglob("*")}
+    assert found == {
+        "config.json", "versions.json", "metrics.csv", "tensorboard", "model.safetensors", "last.ckpt", "labels.json",
+    }  # fmt: skip
+    assert [row["step"] for row in metrics(tmp_path / "run")] == ["4", "8", "10"]
+    versions = json.loads((tmp_path / "run" / "versions.json").read_text())
+    assert versions["torch"] == torch.__version__
+    assert versions["threads"] == 1
+    assert "CPU" in versions["machine"]
+
+
+def test_the_best_weights_are_kept_and_not_the_last(tmp_path, monkeypatch):
+    # the validation gets worse after step 4: the accuracies are dictated, the losses break the tie at step 8
+    dictated = iter([(0.75, 1.0), (0.75, 0.9), (0.5, 0.1)])
+    seen = []
+
+    class Dictated(lightning_loop.Recorder):
+        def _end_validation(self, trainer, module, step):
+            accuracy, loss = next(dictated)
+            weights = {name: tensor.clone() for name, tensor in module.model.state_dict().items()}
+            seen.append((step, weights))
+            totals = type(module.valid_totals)
+            monkeypatch.setattr(totals, "accuracy", property(lambda self: accuracy))
+            monkeypatch.setattr(totals, "loss", property(lambda self: loss))
+            super()._end_validation(trainer, module, step)
+
+    monkeypatch.setattr(lightning_loop, "Recorder", Dictated)
+    outcome = toy.run(tmp_path / "run", loop=SHORT)
+    assert (outcome.best_step, outcome.valid_accuracy, outcome.valid_loss) == (8, 0.75, 0.9)
+    saved = load_file(tmp_path / "run" / "model.safetensors")
+    (step, expected) = seen[1]
+    assert step == 8
+    assert all(torch.equal(saved[name], tensor) for name, tensor in expected.items())
+    assert saved.keys() == expected.keys()
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
+    toy.run(tmp_path / "run", loop=SHORT)
+    with pytest.raises(InputError) as error:
+        toy.run(tmp_path / "run", loop=SHORT)
+    assert str(error.value) == (
+        f"{tmp_path / 'run'}: there is a run in this folder already\n"
+        "  hint      continue it with resume (--resume), or name another folder"
+    )
+
+
+def test_resuming_with_other_settings_is_refused_with_the_settings(tmp_path):
+    toy.run(tmp_path / "run", loop=SHORT)
+    other = dataclasses.replace(SHORT, steps=12, log_every=2)
+    with pytest.raises(InputError, match=r"loop.steps is 10 there and 12 here; loop.log_every is 1 there and 2 here"):
+        toy.run(tmp_path / "run", loop=other, resume=True)
+
+
+def test_resuming_nothing_is_refused(tmp_path):
+    with pytest.raises(InputError, match="there is no run to resume here"):
+        toy.run(tmp_path / "run", resume=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "letter.txt").write_text("dear all")
+    with pytest.raises(InputError, match="not empty and not a run"):
+        toy.run(tmp_path)
+    with pytest.raises(InputError, match="is a file, not a folder"):
+        toy.run(tmp_path / "letter.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_an_absent_accelerator_is_refused_before_anything_is_written(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has what the test needs to be absent")
+    with pytest.raises(InputError, match=r"this machine cannot train like that.*CUDA"):
+        toy.run(tmp_path / "run", loop=dataclasses.replace(SHORT, accelerator="cuda"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_divergence_is_reported_and_the_last_good_checkpoint_kept(tmp_path):
+    problem = toy.Toy(11, broken_at=7)
+    with pytest.raises(InputError, match=r"training diverged: the loss is nan by step 8\n.*checkpoint of step 6"):
+        fit(problem, tmp_path / "run", optimizer=toy.OPTIMIZER, loop=SHORT, seed=11, configuration={},
+            on_progress=lambda progress: None)  # fmt: skip
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 6
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    real, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 8:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(_files.os, "fsync", full)
+    with pytest.raises(InputError) as error:
+        toy.run(tmp_path / "run")
+    monkeypatch.undo()
+    kept = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"]
+    assert kept > 0
+    assert str(error.value) == (
+        f"{tmp_path / 'run'}: cannot be written: No space left on device; the checkpoint of step {kept} is kept\n"
+        "  hint      make room, then continue with resume (--resume)"
+    )
+    assert not list((tmp_path / "run").glob(".*"))  # nothing half-written stays behind
+    assert toy.run(tmp_path / "run", resume=True).steps == 60
+
+
+def press_ctrl_c_at(step: int):
+    def listen(progress):
+        if progress.step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return listen
+
+
+def test_ctrl_c_keeps_the_checkpoint_says_how_to_go_on_and_can_be_pressed_again(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt) as stop:
+        toy.run(tmp_path / "run", on_progress=press_ctrl_c_at(24))
+    assert str(stop.value) == (
+        f"{tmp_path / 'run'}: stopped; the checkpoint of step 21 of 60 is kept\n"
+        "  hint      continue with resume (--resume)"
+    )
+    assert signal.getsignal(signal.SIGINT) is before
+    assert toy.run(tmp_path / "run", resume=True).steps == 60
+
+
+def test_ctrl_c_before_the_first_checkpoint(tmp_path):
+    with pytest.raises(KeyboardInterrupt, match="stopped before the first checkpoint"):
+        toy.run(tmp_path / "run", on_progress=press_ctrl_c_at(3))
+    assert toy.run(tmp_path / "run", resume=True).steps == 60
+
+
+def test_a_polite_kill_ends_with_its_own_exit_code(tmp_path):
+    def listen(progress):
+        if progress.step == 24:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stop:
+        toy.run(tmp_path / "run", on_progress=listen)
+    assert stop.value.code == 143
+    assert toy.run(tmp_path / "run", resume=True).steps == 60
+
+
+def test_settings_of_the_process_are_put_back(tmp_path):
+    threaded = dataclasses.replace(SHORT, threads=2)
+    seen = []
+    toy.run(tmp_path / "run", loop=threaded, on_progress=lambda p: seen.append(
+        (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())))  # fmt: skip
+    assert set(seen) == {(2, True)}
+    assert torch.get_num_threads() == 1
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    with pytest.raises(Stop):
+        toy.run(tmp_path / "broken", loop=threaded, on_progress=stop_at(2))
+    assert torch.get_num_threads() == 1
+
+
+def test_nothing_is_said_behind_the_users_back(tmp_path, capsys, caplog):
+    toy.run(tmp_path / "run", loop=SHORT)
+    assert capsys.readouterr() == ("", "")
+    assert caplog.messages == []
+
+
+def test_a_missing_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(loop.need_extra.__globals__, "importlib", _WithoutTensorboard)
+    with pytest.raises(ImportError, match=r"training needs the package 'tensorboard'.*relational-rnn\[train\]"):
+        toy.run(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+class _WithoutTensorboard:
+    @staticmethod
+    def import_module(name: str):
+        if name == "tensorboard":
+            raise ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard")
+
+
+def test_a_precision_is_obeyed(tmp_path):
+    toy.run(tmp_path / "run", loop=dataclasses.replace(SHORT, precision="bf16-mixed"))
+    toy.run(tmp_path / "plain", loop=SHORT)
+    assert metrics(tmp_path / "run") != metrics(tmp_path / "plain")
+    assert to_json(SHORT) != json.loads((tmp_path / "run" / "config.json").read_text())["loop"]
