@@ -53,11 +53,18 @@ def test_train_leaves_a_run_that_evaluate_measures(call, tiny, tmp_path):
     assert f"{result['parameters']:,} parameters" in lines[5]
 
 
-def test_evaluate_can_take_other_stories_and_the_validation_stories(call, trained, published):
+def test_evaluate_can_take_other_stories_and_the_validation_stories(call, trained, published, tmp_path):
     before = (trained / "result.json").read_text()
     other = call("evaluate", trained, "--data", published)
     assert other.code == 0
     assert "on 12 test questions" in other.out
+    (part := tmp_path / "part").mkdir()
+    for name in ("qa1_single-supporting-fact_test.txt", "qa15_basic-deduction_test.txt"):
+        (part / name).write_bytes((published / name).read_bytes())
+    assert call("evaluate", trained, "--data", part).code == 2
+    incomplete = call("evaluate", trained, "--data", part, "--partial")
+    assert "note: task 1: no train file" in incomplete.out
+    assert incomplete.out.endswith(other.out)
     valid = call("evaluate", trained, "--split", "valid")
     assert valid.code == 0
     assert "valid questions" in valid.out
@@ -75,6 +82,14 @@ def test_the_short_data_option_reads_the_published_format(call, tiny, published,
     done = call("train", "babi", *short, "--data", published, "--loop.steps", 2, "--out", tmp_path / "run")
     assert done.code == 0
     assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["path"] == str(published)
+
+
+def test_files_can_be_read_with_a_recipe_that_generates_few_stories(published, monkeypatch):
+    few = replace(recipes.demo(), data=recipes.DataConfig(train_questions=7, test_questions=5, tasks=(1, 2)))
+    monkeypatch.setitem(recipes.RECIPES, "demo", lambda: few)
+    config = load_command("train babi").parse(["--recipe", "demo", "--data", str(published)]).config
+    assert config == replace(few, data=recipes.DataConfig(path=published, tasks=(1, 2)))
+    assert load_command("train babi").parse(["--recipe", "demo"]).config == few
 
 
 def test_ctrl_c_keeps_the_run_says_how_to_go_on_and_resume_ends_like_an_undisturbed_run(
