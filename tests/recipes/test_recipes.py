@@ -21,7 +21,7 @@ pytest.importorskip("lightning")
 
 from relational_rnn import InputError, recipes
 from relational_rnn.nn.cores import CORE_NAMES, count_parameters
-from relational_rnn.recipes import RECIPES, BabiRun, DataConfig
+from relational_rnn.recipes import RECIPES, BabiRun, DataConfig, babi_problem
 from relational_rnn.recipes.babi import CoreName
 from relational_rnn.recipes.babi_problem import build_data, build_model, build_vocabulary, training_stories
 from relational_rnn.tasks.babi.encoding import BABI
@@ -152,6 +152,39 @@ def test_the_vocabulary_is_that_of_the_stories_or_of_all_english_tasks(data):
     assert build_vocabulary(everything, stories) == BABI
     hindi = dataclasses.replace(everything, language="hn")
     assert set(build_vocabulary(hindi, stories).answers) == {"garden", "kitchen", "office", "yes", "no"}
+
+
+def test_generated_stories_are_made_anew_for_every_seed_and_part():
+    config = DataConfig(tasks=(1, 15), train_questions=40, test_questions=30)
+    train, (test, report) = training_stories(config), babi_problem.test_stories(config)
+    assert train.valid is None
+    assert train.report == report == ()
+    for task in (1, 15):
+        assert sum(len(story.questions) for story in train.train[task]) == 40
+        assert sum(len(story.questions) for story in test[task]) == 30
+        assert train.train[task][:3] != test[task][:3]
+    assert training_stories(config).train == train.train
+    other = dataclasses.replace(config, seed=1)
+    assert training_stories(other).train != train.train
+    assert babi_problem.test_stories(config)[0] != babi_problem.test_stories(other)[0]
+
+
+def test_all_generated_tasks_fit_the_vocabulary_of_the_published_ones():
+    config = BabiRun(data=DataConfig(train_questions=30, test_questions=10))
+    stories = training_stories(config.data)
+    vocabulary = build_vocabulary(config.data, stories)
+    assert vocabulary == BABI
+    assert build_data(config, stories, vocabulary).question_counts()["train"].keys() == set(range(1, 21))
+
+
+def test_a_generated_run_trains_and_is_measured_on_its_own_test_stories(tmp_path):
+    config = dataclasses.replace(
+        little_run(tmp_path, steps=2), data=DataConfig(tasks=(1, 17), train_questions=40, test_questions=15)
+    )
+    train_quietly(config, tmp_path / "run")
+    evaluation = recipes.evaluate(tmp_path / "run")
+    assert evaluation.questions == 30
+    assert evaluation.per_task.keys() == {1, 17}
 
 
 def test_a_run_folder_holds_what_others_read(trained):

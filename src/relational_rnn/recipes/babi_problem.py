@@ -16,6 +16,7 @@ from relational_rnn._check import InputError, describe
 from relational_rnn.recipes.babi import BabiRun, DataConfig
 from relational_rnn.tasks.babi.batching import BabiData, Batch
 from relational_rnn.tasks.babi.encoding import BABI, Vocabulary
+from relational_rnn.tasks.babi.generation import generate
 from relational_rnn.tasks.babi.model import StoryModel
 from relational_rnn.tasks.babi.reading import read_babi
 from relational_rnn.tasks.babi.story import TASK_NAMES, Story
@@ -43,8 +44,6 @@ def training_stories(data: DataConfig) -> TrainingStories:
         InputError: see `read_babi`; or none of the files asked for is a training file.
     """
     if data.path is None:
-        from relational_rnn.tasks.babi.generation import generate
-
         train = {task: generate(task, 2 * data.seed, questions=data.train_questions) for task in data.tasks}
         return TrainingStories(train=train, valid=None, report=())
     files = read_babi(data.path, language=data.language, partial=data.partial, tasks=data.tasks)
@@ -53,15 +52,13 @@ def training_stories(data: DataConfig) -> TrainingStories:
     return TrainingStories(train=files.train, valid=files.valid or None, report=files.report)
 
 
-def unseen_stories(data: DataConfig) -> tuple[StoriesByTask, tuple[str, ...]]:
+def test_stories(data: DataConfig) -> tuple[StoriesByTask, tuple[str, ...]]:
     """Read or generate the test stories, and what a user should know about them.
 
     Raises:
         InputError: see `read_babi`; or none of the files asked for is a test file.
     """
     if data.path is None:
-        from relational_rnn.tasks.babi.generation import generate
-
         # odd seeds are never trained on, whatever the seed of the data
         return {task: generate(task, 2 * data.seed + 1, questions=data.test_questions) for task in data.tasks}, ()
     files = read_babi(data.path, language=data.language, partial=data.partial, tasks=data.tasks)

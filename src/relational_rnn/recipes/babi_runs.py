@@ -24,8 +24,8 @@ from relational_rnn.recipes.babi_problem import (
     build,
     build_data,
     build_model,
+    test_stories,
     training_stories,
-    unseen_stories,
 )
 from relational_rnn.tasks.babi.batching import BabiData, EncodedStories
 from relational_rnn.tasks.babi.encoding import Vocabulary
@@ -257,7 +257,7 @@ def evaluate(folder: Path | str, *, split: str = "test", data: DataConfig | Path
         problem = BabiProblem(run.model, build_data(run.config, stories, run.vocabulary))
         report, part, batches = stories.report, problem.data.valid, problem.valid_batches()
     else:
-        tests, report = unseen_stories(config)
+        tests, report = test_stories(config)
         if data is None:  # a partial set may test what it does not teach
             untaught = sorted(tests.keys() - _tasks_trained(folder))
             tests = {task: stories for task, stories in tests.items() if task not in untaught}

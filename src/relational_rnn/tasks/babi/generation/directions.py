@@ -18,7 +18,7 @@ def _towards(start: Cell, end: Cell) -> str:
 
 
 def _told_once(dice: Dice, doors: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Each pair of neighbours once, as (subject, object): draw a room, then one of its neighbours, until all are told."""
+    """Each pair of neighbours once, as (subject, object): draw a room and one of its neighbours until all are told."""
     beside: dict[str, list[str]] = {}
     for one, other in doors:
         beside.setdefault(one, []).append(other)

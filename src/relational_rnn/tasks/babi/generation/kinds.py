@@ -41,8 +41,8 @@ def basic_deduction(dice: Dice) -> Story:
 def basic_induction(dice: Dice) -> Story:
     """Task 16: the colour of one animal, by the one of its kind that was introduced last.
 
-    Animals of a kind need not agree: a colour is shared with those introduced by the time it is first told, and later
-    ones draw their own. As in the published files, the animal asked about has one, three or four of its kind beside it.
+    Animals of a kind need not agree: one has the colour told last of its kind since it was introduced, or else draws
+    its own. As in the published files, the animal asked about has one, three or four of its kind beside it.
     """
     while True:
         book = Book(16)
@@ -57,12 +57,11 @@ def basic_induction(dice: Dice) -> Story:
                     species[name] = dice.pick(SPECIES)
                     introduced[name] = book.tell(f"{name} is a {species[name]}.")
             elif name in species and name not in coloured and len(coloured) < len(COLOURED) - 1:
-                if name not in colour:
-                    shared = dice.pick(COLOURS)
-                    for other, kind in species.items():
-                        if kind == species[name]:
-                            colour.setdefault(other, shared)
-                coloured[name] = book.tell(f"{name} is {colour[name]}.")
+                shown = colour.setdefault(name, dice.pick(COLOURS))
+                for other, kind in species.items():
+                    if kind == species[name] and other not in coloured:
+                        colour[other] = shown
+                coloured[name] = book.tell(f"{name} is {shown}.")
         asked = next(name for name in COLOURED if name not in coloured)
         same = [name for name in species if species[name] == species[asked] and name != asked]
         if len(same) in (1, 3, 4):

@@ -39,7 +39,7 @@ def positional_reasoning(dice: Dice) -> Story:
 
 
 def size_reasoning(dice: Dice) -> Story:
-    """Task 18: facts about sizes, five at a time, until five questions can be answered by putting two facts together."""
+    """Task 18: facts about sizes, five at a time, until five questions follow from two facts each."""
     book = Book(18)
     by_size = ["chocolate", "box of chocolates", *dice.shuffled(CONTAINERS)]
     pairs = [(small, large) for i, small in enumerate(by_size) for large in by_size[i + 1 :]]

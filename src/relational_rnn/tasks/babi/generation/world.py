@@ -74,7 +74,7 @@ class Book:
 
 
 class Action(NamedTuple):
-    """What somebody did: `what` is the place of a "go" and the thing of anything else, `to` the receiver of a "give"."""
+    """What somebody did: `what` is the place of a "go" and else the thing, `to` the receiver of a "give"."""
 
     verb: str
     who: str
@@ -122,20 +122,16 @@ class World:
                 return Action("drop", who, thing)
 
     def _give(self) -> Action | None:
-        """Somebody who can gives. As in the published stories, the first thing goes to the first person present."""
-        place, carried = self.place, self.carried
-        present: dict[str, list[str]] = {}
-        for person in self.people:
-            present.setdefault(place[person], []).append(person)
-        givers = [person for person in self.people if carried[person] and len(present[place[person]]) > 1]
-        if not givers:
-            return None
-        who = self.dice.pick(givers)
-        thing = next(thing for thing in self.things if thing in carried[who])
-        receiver = next(person for person in present[place[who]] if person != who)
-        carried[who].remove(thing)
-        carried[receiver].append(thing)
-        return Action("give", who, thing, receiver)
+        """As in the published stories, the first thing that can be given goes to the first person present."""
+        for thing in self.things:
+            for giver in self.people:
+                if thing in self.carried[giver]:
+                    for receiver in self.people:
+                        if receiver != giver and self.place[receiver] == self.place[giver]:
+                            self.carried[giver].remove(thing)
+                            self.carried[receiver].append(thing)
+                            return Action("give", giver, thing, receiver)
+        return None
 
 
 def sentence(dice: Dice, action: Action, there: Mapping[str, float]) -> str:
