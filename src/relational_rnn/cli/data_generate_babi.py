@@ -12,7 +12,7 @@ import tyro
 from relational_rnn import recipes
 from relational_rnn._check import InputError, describe
 from relational_rnn.cli.parsing import parse_arguments
-from relational_rnn.recipes.babi_problem import training_stories, unseen_stories
+from relational_rnn.recipes.babi_problem import test_stories, training_stories
 from relational_rnn.tasks.babi.story import TASK_NAMES
 from relational_rnn.tasks.babi.writing import write_babi
 
@@ -53,7 +53,7 @@ def run(arguments: Arguments) -> None:
     data = recipes.DataConfig(
         tasks=tasks, train_questions=arguments.questions, test_questions=arguments.test_questions, seed=arguments.seed
     )
-    write_babi(out, training_stories(data).train, unseen_stories(data)[0])
+    write_babi(out, training_stories(data).train, test_stories(data)[0])
     counts = f"{arguments.questions:,} training and {arguments.test_questions:,} test questions"
     print(f"{out}: {2 * len(tasks)} files, {counts} of each task")
     chosen = "" if tasks == tuple(TASK_NAMES) else f" --data.tasks {' '.join(map(str, tasks))}"

@@ -18,7 +18,7 @@ from relational_rnn.inspection import StoryReader
 from relational_rnn.inspection.influence import rank
 from relational_rnn.nn.cores import CORES
 from relational_rnn.recipes.babi import CoreName
-from relational_rnn.recipes.babi_problem import unseen_stories
+from relational_rnn.recipes.babi_problem import test_stories
 from relational_rnn.reports import write_report
 from relational_rnn.tasks.babi.story import TASK_NAMES, Story
 from relational_rnn.training.progress import clock
@@ -80,7 +80,7 @@ def run(arguments: Arguments) -> None:
 def demo_stories(base: recipes.BabiRun) -> list[Story]:
     """One story of each of STORY_TASKS that no run of `base` was trained or measured on."""
     data = replace(base.data, tasks=STORY_TASKS, seed=base.data.seed + 1, test_questions=20)
-    return [stories[0] for stories in unseen_stories(data)[0].values()]
+    return [stories[0] for stories in test_stories(data)[0].values()]
 
 
 def answered_story(story: Story, readers: Mapping[str, StoryReader]) -> str:
