@@ -40,11 +40,15 @@ class Case:
         return core.to(dtype)
 
 
+NO_LOOP_BODY = "its state grows inside the loop over time, so that there is no loop body of a fixed shape"
+GROWS_IN_ITS_LOOP = {
+    name: NO_LOOP_BODY for name in ("exported_sequence_is_the_sequence", "onnx_sequence_is_the_sequence")
+}
 CASES = [
     Case(name="rnn", create=lambda: RNN(INPUTS, 6)),
     Case(name="gru", create=lambda: GRU(INPUTS, 6)),
     Case(name="lstm", create=lambda: LSTM(INPUTS, 6)),
-    Case(name="attention", create=lambda: AttentionLSTM(INPUTS, 6)),
+    Case(name="attention", create=lambda: AttentionLSTM(INPUTS, 6), excluded=GROWS_IN_ITS_LOOP),
     Case(
         name="transformer",
         create=lambda: Transformer(INPUTS, 8, num_layers=3, num_heads=2, feedforward_size=10),
