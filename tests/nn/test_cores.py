@@ -15,10 +15,12 @@ from relational_rnn.nn.cores import (
     build_core,
     count_parameters,
     nearest_size,
+    relational_memory,
     state_bytes_after,
 )
 from relational_rnn.nn.gru import GRU
 from relational_rnn.nn.lstm import LSTM
+from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.nn.rnn import RNN
 from relational_rnn.nn.transformer import Transformer
 
@@ -163,6 +165,37 @@ def test_rivals_meet_a_parameter_count(name, target, input_size):
     assert type(core).__name__ in CORES[name].label.replace("LSTM + attention", "AttentionLSTM")
     assert core.input_size == input_size
     assert abs(count_parameters(core) - target) <= 0.1 * target
+
+
+@pytest.mark.parametrize("name", CORE_NAMES)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        MemorySizes(),
+        MemorySizes(mem_slots=4, head_size=8, num_heads=2),
+        MemorySizes(mem_slots=3, head_size=16, num_heads=3, num_blocks=2, gate_style="memory", attention_mlp_layers=4),
+        MemorySizes(head_size=24, num_heads=2, key_size=5, gate_style=None, formulation="chapter"),
+    ],
+)
+def test_every_core_has_the_parameters_of_the_relational_memory(name, sizes):
+    with torch.device("meta"):
+        target = count_parameters(relational_memory(17, sizes))
+        assert abs(count_parameters(build_core(name, 17, sizes)) - target) <= 0.1 * target
+
+
+def test_the_sizes_reach_the_relational_memory():
+    sizes = MemorySizes(mem_slots=3, head_size=5, num_heads=2, key_size=4, gate_style="memory", forget_bias=0.5)
+    core = build_core("rmc", 7, sizes)
+    assert core.initial_state(2).shape == (2, 3, 10)
+    same = RelationalMemory(7, 3, 5, num_heads=2, key_size=4, gate_style="memory", forget_bias=0.5)
+    same.load_state_dict(core.state_dict(), strict=True)
+    x = draw(BATCH, STEPS, 7, dtype=torch.float32)
+    assert torch.equal(core(x)[0], same(x)[0])
+
+
+def test_a_relational_memory_of_another_count_is_refused():
+    with pytest.raises(InputError, match="no size of 'rmc' has a parameter count within 10% of the target"):
+        build_core("rmc", 17, MemorySizes(), target_parameters=20_000)
 
 
 def test_counting_draws_no_random_numbers():

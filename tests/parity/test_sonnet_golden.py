@@ -67,7 +67,7 @@ def test_layer_reproduces_the_original(name, start, dtype):
 
     before_last = y[:, -2].view_as(memory)
     rows = x[:, -1] if layer.input_rows is not None else x[:, -1:]
-    last = relational_step(rows, before_last, layer.first_cell().scan_parameters())
+    last = relational_step(rows, before_last, layer.cell().scan_parameters())
     if case["cell"]["gate_style"] is None:
         assert last.input_gate is None
         assert last.forget_gate is None
@@ -82,7 +82,7 @@ def test_layer_reproduces_the_original(name, start, dtype):
     # The loss is a sum of signed terms, so its rounding is judged by their size, not by what is left of them.
     assert abs(loss.item() - float(expected["loss"])) <= bound * np.abs(terms).sum()
 
-    variables = sonnet_variables(layer.first_cell())
+    variables = sonnet_variables(layer.cell())
     assert {f"grad/{v}" for v in variables} | {"grad/@x", "grad/@h0"} == {k for k in expected if k.startswith("grad/")}
     gradients = torch.autograd.grad(loss, [x, memory, *(parameter for parameter, _ in variables.values())])
     expected_x = torch.from_numpy(expected["grad/@x"]).transpose(0, 1).reshape(x.shape)
@@ -106,5 +106,5 @@ def test_step_by_step_is_the_recorded_sequence(name):
 def test_every_parameter_of_the_layer_is_loaded():
     arrays = recorded("sonnet_20")
     layer, _ = layer_of(CASES["sonnet_20"], arrays, torch.float64)
-    loaded = {id(parameter) for parameter, _ in sonnet_variables(layer.first_cell()).values()}
+    loaded = {id(parameter) for parameter, _ in sonnet_variables(layer.cell()).values()}
     assert loaded == {id(parameter) for parameter in layer.parameters()}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import shutil
+import textwrap
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -34,12 +37,19 @@ def parse_arguments(
         return tyro.cli(
             arguments,
             prog=f"relational-rnn {command}",
+            description=_wrapped(inspect.getdoc(arguments) or ""),
             args=list(args),
             default=tyro.MISSING_NONPROP if default is None else default,
-            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff),
+            config=(tyro.conf.HelptextFromCommentsOff,),
         )
     except SystemExit as stop:
         if stop.code == 0 and {"-h", "--help"} & set(args):
             print("\n" + ("example:" if len(examples) == 1 else "examples:"))
             print("\n".join(f"  {example}" for example in examples))
         raise
+
+
+def _wrapped(text: str) -> str:
+    """Paragraphs as wide as the terminal, which tyro does for options but not for the description."""
+    width = min(100, shutil.get_terminal_size().columns)
+    return "\n\n".join(textwrap.fill(paragraph, width) for paragraph in text.split("\n\n"))

@@ -15,7 +15,7 @@ from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.reports import group_runs, read_runs, records_of, write_report, write_results
 
 EXAMPLES = (
-    "relational-rnn report runs/demo/rmc runs/demo/lstm --out runs/demo/report",
+    "relational-rnn report runs/demo/rmc-0 runs/demo/lstm-0 --out runs/demo/report",
     "relational-rnn report runs/babi/* --results docs/results/babi --task babi-en-10k",
 )
 

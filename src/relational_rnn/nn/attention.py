@@ -87,6 +87,7 @@ class AttentionLSTM(Core):
         return blank(y, valid_steps(lengths, steps)), _grown(pick_states(carried, row, lengths), store, valid)
 
     def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
+        check_sequence(self, x, None, None)
         check_questions(self, x, rows, at)
         state = self._started(state, x.shape[0])
         carried, _, store = self._recur(blank(x, asked_steps(x, rows, at)), state, None)

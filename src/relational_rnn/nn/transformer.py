@@ -117,6 +117,7 @@ class Transformer(Core):
         return blank(y, in_length), {**cache, "valid": valid}
 
     def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
+        check_sequence(self, x, None, None)
         check_questions(self, x, rows, at)
         state = self._started(state, x.shape[0])
         segment = segments(None, state["valid"], x.shape[1])
