@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from relational_rnn.nn.attention import AttentionLSTM
+from relational_rnn.nn.compat import PortedRelationalMemory
 from relational_rnn.nn.core import Core, State, map_state
 from relational_rnn.nn.gru import GRU
 from relational_rnn.nn.lstm import LSTM
@@ -59,6 +60,7 @@ CASES = [
         ),
         excluded=UNBATCHED,
     ),
+    Case(name="ported", create=lambda: PortedRelationalMemory(INPUTS, 4, 2, num_heads=3, num_blocks=2, key_size=5)),
     Case(name="rnn", create=lambda: RNN(INPUTS, 6)),
     Case(name="gru", create=lambda: GRU(INPUTS, 6)),
     Case(name="lstm", create=lambda: LSTM(INPUTS, 6)),
