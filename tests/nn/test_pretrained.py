@@ -133,7 +133,7 @@ def test_an_argument_that_json_cannot_hold_is_not_saved(tmp_path):
 def test_an_interrupted_save_leaves_the_old_files(saved, monkeypatch):
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
 
-    def full_disk(descriptor):
+    def full_disk(file):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full_disk)

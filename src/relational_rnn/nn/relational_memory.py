@@ -29,6 +29,7 @@ from relational_rnn.nn._layout import (
     refuse_nan,
     split_state,
 )
+from relational_rnn.nn._ports import PortImports
 from relational_rnn.nn._read_head import KINDS, ReadHead, ReadHeadKind
 from relational_rnn.nn._sonnet import load_sonnet
 from relational_rnn.nn.core import Core, State
@@ -48,7 +49,7 @@ from relational_rnn.ops.relational_scan import (
 )
 
 
-class RelationalMemory(Core):
+class RelationalMemory(PortImports, Core):
     r"""A recurrent layer whose state is a small table of slots that attend to one another.
 
     At each step the input becomes one more row under the table, every row attends to every row (multi-head attention,
