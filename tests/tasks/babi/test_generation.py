@@ -1,8 +1,9 @@
 """Generated stories: deterministic, with answers that follow from the text, and alike the published ones.
 
 `published.json` holds what was counted in the published en-10k training files (task 3: the 385 stories that were at
-hand, words and answers also from its test file): the words, and the share of each answer and of each number of supports
-with the difference allowed, the larger of 2 percentage points and 3 standard errors (bootstrap over stories).
+hand, words and answers also from its test file): the words, and the shares of answers, of numbers of supports and of
+distances between question and support, each with the difference allowed, the larger of 2 percentage points and 3
+standard errors (bootstrap over stories).
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ def test_questions_are_in_order_and_supported_by_what_was_told_before(task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_answers_follow_from_the_text(task):
-    for story, question in asked(task, 1000):
+    # All of task 5: that two people passed on two things, one of which went further, is rare.
+    for story, question in asked(task, None if task == 5 else 1000):
         assert solve(task, story.statements[: question.at], question.text) == question.answer, (story, question)
 
 
@@ -174,12 +176,21 @@ def test_words_and_answers_are_the_published_ones(task):
 def test_frequencies_are_the_published_ones(task):
     published = PUBLISHED[str(task)]
     questions = [question for _, question in asked(task)]
+    since = [question.at - 1 - index for question in questions for index in question.supports]
     for counted, of in (
         (Counter(question.answer for question in questions), "answers"),
         (Counter(str(len(question.supports)) for question in questions), "supports"),
+        (Counter(str(distance) for distance in since if distance < 10), "statements since a support"),
     ):
+        total = len(since) if of == "statements since a support" else len(questions)
         for key in set(counted) | set(published[of]):
             share, allowed = published[of].get(key, (0.0, 0.02))
-            assert abs(counted[key] / len(questions) - share) <= allowed, key
+            assert abs(counted[key] / total - share) <= allowed, (of, key)
     mean, allowed = published["statements before a question"]
     assert abs(sum(question.at for question in questions) / len(questions) - mean) <= allowed
+
+
+def test_one_place_may_be_named_twice_and_still_leaves_doubt():
+    pairs = [re.search(r"either in the (\w+) or the (\w+)", text) for story in sample(10) for text in story.statements]
+    same = [pair[1] == pair[2] for pair in pairs if pair]
+    assert abs(sum(same) / len(same) - 839 / 4992) < 0.02  # as counted in the published file
