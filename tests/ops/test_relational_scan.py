@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 
 import pytest
@@ -18,7 +17,7 @@ from relational_rnn.ops.relational_scan import (
     relational_step,
     relational_trace,
 )
-from relational_rnn.ops.relational_scan.compiled import flatten, scan_as_operator
+from relational_rnn.ops.relational_scan.compiled import Spec, flatten, scan_as_operator
 
 # Every size differs on every axis; B 5, T 7, I 4.
 SIZES = {
@@ -173,10 +172,11 @@ def test_operator_keeps_the_rules_of_operators(rng):
     """Schema, fake tensors, autograd registration and dynamic shapes, as `torch.library.opcheck` sees them."""
     cell, x, memory = cell_and_input("unit", rng)
     x.requires_grad_()
-    spec = {"mlp_layers": 2, "blocks": 2, "gates": True, "autocast": None, "input_rows": False}
-    spec["settings"] = dataclasses.asdict(cell.settings)
+    spec = Spec(
+        **dataclasses.asdict(cell.settings), mlp_layers=2, blocks=2, gates=True, input_rows=False, autocast=None
+    )
     arguments = (x, memory, flatten(cell.scan_parameters()), torch.tensor([7, 3, 0, 6, 1]), None, None)
-    torch.library.opcheck(torch.ops.relational_rnn.scan, (*arguments, json.dumps(spec)))
+    torch.library.opcheck(torch.ops.relational_rnn.scan, (*arguments, *spec))
 
 
 def test_operator_refuses_lengths_out_of_range(rng):

@@ -1,28 +1,33 @@
-"""What train babi and compare babi have in common: the recipe that a run starts from, and the short `--data`."""
+"""What train babi and compare babi have in common: the recipe that a run starts from, and short options."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.recipes import RECIPES, BabiRun, read_config
+from relational_rnn.recipes import RECIPES, BabiRun, DataConfig, read_config
 
 RecipeName = Literal["babi", "demo"]
 """The names of `RECIPES`, for the help text."""
 
 
-def spell_out(args: Sequence[str]) -> list[str]:
-    """`--data PATH` is what people type; the option behind it is `--data.path`.
+SHORT = {"--data": "--data.path", "--partial": "--data.partial"}
+"""Options that people type often, and the longer ones behind them."""
 
-    >>> spell_out(["--data", "babi.tar.gz", "--data=x", "--data.language", "en"])
-    ['--data.path', 'babi.tar.gz', '--data.path=x', '--data.language', 'en']
+
+def spell_out(args: Sequence[str]) -> list[str]:
+    """Words with the short options replaced by the ones behind them.
+
+    >>> spell_out(["--data", "babi.tar.gz", "--data=x", "--partial", "--data.language", "en"])
+    ['--data.path', 'babi.tar.gz', '--data.path=x', '--data.partial', '--data.language', 'en']
     """
-    return ["--data.path" + word[6:] if word == "--data" or word.startswith("--data=") else word for word in args]
+    names = [word.split("=", 1)[0] for word in args]
+    return [SHORT.get(name, name) + word[len(name) :] for name, word in zip(names, args, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,4 +59,8 @@ def starting_configuration(args: Sequence[str], command: str) -> tuple[RecipeNam
             raise InputError(describe(command, problem, got=f"--recipe {start.recipe}"))
         return "babi", read_config(start.out)
     name = start.recipe or "babi"
-    return name, RECIPES[name]()
+    config = RECIPES[name]()
+    if any(word.split("=", 1)[0] == "--data.path" for word in args):
+        # How many stories a recipe generates means nothing where they come from files.
+        config = replace(config, data=DataConfig(tasks=config.data.tasks, max_sentences=config.data.max_sentences))
+    return name, config

@@ -32,7 +32,8 @@ class Arguments:
     """Train and measure a model for every core and every seed, and print one table.
 
     All models have the same sentence encoder and answer head and about the same number of parameters. Called again with
-    the same options, it goes on where it was stopped. `--data PATH` reads the published files.
+    the same options, it goes on where it was stopped. With `--data PATH` it reads the published files, and with
+    `--partial` also a set that is not complete (short for --data.path and --data.partial).
     """
 
     recipe: RecipeName = "babi"

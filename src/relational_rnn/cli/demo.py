@@ -66,7 +66,7 @@ def run(arguments: Arguments) -> None:
         raise KeyboardInterrupt("what is done is kept; the same command goes on from there") from stop
     print(f"\n{comparison_table(found)}\n")
     readers = {e.core: _reader(path) for path, e in found.items()}
-    for story in unseen_stories(base):
+    for story in demo_stories(base):
         print(answered_story(story, readers))
     page = write_report(
         list(found), arguments.out / "report", title="Relational memory and its rivals on generated bAbI"
@@ -77,7 +77,7 @@ def run(arguments: Arguments) -> None:
     print(f"time: {clock(time.monotonic() - started)}")
 
 
-def unseen_stories(base: recipes.BabiRun) -> list[Story]:
+def demo_stories(base: recipes.BabiRun) -> list[Story]:
     """One story of each of STORY_TASKS that no run of `base` was trained or measured on."""
     data = replace(base.data, tasks=STORY_TASKS, seed=base.data.seed + 1, test_questions=20)
     return [stories[0] for stories in test_stories(data)[0].values()]

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from relational_rnn import recipes
+from relational_rnn._check import InputError, describe
 from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.cli.tables import text_table
 from relational_rnn.nn.cores import CORES
@@ -31,14 +32,29 @@ class Arguments:
     """Test stories, or the validation stories that the best weights were chosen on."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Other test stories than the run's own: a folder or an archive in the published format."""
+    partial: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """With --data: take a set that is not complete, and say what is missing."""
 
 
 def parse(args: Sequence[str]) -> Arguments:
-    return parse_arguments(Arguments, args, command="evaluate", examples=EXAMPLES)
+    arguments = parse_arguments(Arguments, args, command="evaluate", examples=EXAMPLES)
+    if arguments.partial and arguments.data is None:
+        raise InputError(describe("evaluate", "--partial has no effect without --data"))
+    return arguments
 
 
 def run(arguments: Arguments) -> None:
-    found = recipes.evaluate(arguments.run, split=arguments.split, data=arguments.data)
+    data = None
+    if arguments.data is not None:
+        own = recipes.read_config(arguments.run).data
+        data = recipes.DataConfig(
+            path=arguments.data,
+            partial=arguments.partial,
+            language=own.language,
+            tasks=own.tasks,
+            max_sentences=own.max_sentences,
+        )
+    found = recipes.evaluate(arguments.run, split=arguments.split, data=data)
     for line in found.report:
         print(f"note: {line}")
     rows = [[f"{task} {TASK_NAMES[task]}", f"{100 * accuracy:.1f}"] for task, accuracy in found.per_task.items()]

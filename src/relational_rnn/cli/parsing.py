@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import shutil
-import textwrap
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -37,7 +34,6 @@ def parse_arguments(
         return tyro.cli(
             arguments,
             prog=f"relational-rnn {command}",
-            description=_wrapped(inspect.getdoc(arguments) or ""),
             args=list(args),
             default=tyro.MISSING_NONPROP if default is None else default,
             config=(tyro.conf.HelptextFromCommentsOff,),
@@ -47,9 +43,3 @@ def parse_arguments(
             print("\n" + ("example:" if len(examples) == 1 else "examples:"))
             print("\n".join(f"  {example}" for example in examples))
         raise
-
-
-def _wrapped(text: str) -> str:
-    """Paragraphs as wide as the terminal, which tyro does for options but not for the description."""
-    width = min(100, shutil.get_terminal_size().columns)
-    return "\n\n".join(textwrap.fill(paragraph, width) for paragraph in text.split("\n\n"))

@@ -25,15 +25,16 @@ EXAMPLES = (
 class Arguments:
     """Train one model on the bAbI tasks and keep everything about it in a run folder.
 
-    `--data PATH` reads the published files, from a folder or an archive; without it, stories are generated. A recipe
-    sets all options below at once (the defaults shown are those of the chosen one), and each can then be changed.
+    With `--data PATH` it reads the published files, from a folder or an archive, and with `--partial` also a set that
+    is not complete (short for --data.path and --data.partial). Without them, stories are generated. A recipe sets all
+    options below at once (the defaults shown are those of the chosen one), and each can then be changed.
     """
 
     recipe: RecipeName = "babi"
     """What the options start from."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """The run folder; by default runs/babi/CORE-SEED."""
-    resume: bool = False
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the run in --out, under the configuration it began with."""
     config: Annotated[recipes.BabiRun, tyro.conf.arg(name="")]
     """The run."""

@@ -31,6 +31,9 @@ class Transformer(Core):
     (2 * L + 1) * S * W numbers and one more step costs time and a copy in proportion to S. Padding and steps from
     before a reset stay in the cache, masked; `compact(state)` drops them. Outputs are kept for `rows` alone.
 
+    Attention is PyTorch's `scaled_dot_product_attention`. Its fused kernels have no second derivative (they raise) and
+    no vmap rule of their own; both work inside `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
+
     Args:
         input_size: features per step, I.
         hidden_size: width W of the residual stream and of the output.

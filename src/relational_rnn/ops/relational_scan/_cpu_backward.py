@@ -85,7 +85,9 @@ class BlockBackward:
         `d_fed` has [N * B, M] in the first block, where the input's rows are left for later, and [R * B, M] after that.
         """
         p, mlp = self.p, self.w.mlp
-        d_total = self._through_norm("mlp_norm", d_result, self.total[t], self.total_mean[t], self.total_rstd[t], p.mlp_norm)
+        d_total = self._through_norm(
+            "mlp_norm", d_result, self.total[t], self.total_mean[t], self.total_rstd[t], p.mlp_norm
+        )
         self.d_total.append(d_total)
         d_above = d_total
         for layer, hidden, d_hidden in zip(mlp[:0:-1], self.hidden[::-1], self.d_hidden_at[::-1], strict=True):

@@ -6,17 +6,23 @@ is a single node whatever the length. Its backward keeps nothing but the inputs 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, describe
 from relational_rnn.ops.relational_scan.loop import loop
-from relational_rnn.ops.relational_scan.reference import Block, Linear, Norm, Scan, ScanParameters, Settings
+from relational_rnn.ops.relational_scan.reference import (
+    Block,
+    Formulation,
+    Linear,
+    Norm,
+    Scan,
+    ScanParameters,
+    Settings,
+)
 
 
 def flatten(params: ScanParameters) -> list[Tensor]:
@@ -27,9 +33,29 @@ def flatten(params: ScanParameters) -> list[Tensor]:
     return [tensor for group in groups if group is not None for tensor in group]
 
 
-def unflatten(
-    tensors: Sequence[Tensor], settings: Settings, mlp_layers: int, blocks: int, gates: bool
-) -> ScanParameters:
+class Spec(NamedTuple):
+    """What is not a tensor, as arguments of the operator."""
+
+    formulation: Formulation
+    num_heads: int
+    key_size: int
+    forget_bias: float
+    input_bias: float
+    mlp_layers: int
+    blocks: int
+    gates: bool
+    input_rows: bool
+    autocast: torch.dtype | None  # inside a compiled graph autocast is off by the time the operator runs
+
+
+TENSORS = "Tensor x, Tensor memory, Tensor[] tensors, Tensor? lengths, Tensor? reset, Tensor? initial"
+SPEC = (
+    "str formulation, int num_heads, int key_size, float forget_bias, float input_bias, int mlp_layers, int blocks, "
+    "bool gates, bool input_rows, ScalarType? autocast"
+)
+
+
+def unflatten(tensors: Sequence[Tensor], spec: Spec) -> ScanParameters:
     """The inverse of `flatten`."""
     pairs = iter(zip(tensors[::2], tensors[1::2], strict=True))
 
@@ -41,17 +67,23 @@ def unflatten(
 
     def block() -> Block:
         qkv, mlp_norm = linear(), norm()
-        if settings.formulation == "sonnet":
+        if spec.formulation == "sonnet":
             return Block(qkv, mlp_norm, qkv_norm=norm(), attention_norm=norm())
         return Block(qkv, mlp_norm, out=linear())
 
     return ScanParameters(
-        settings=settings,
+        settings=Settings(
+            formulation=spec.formulation,
+            num_heads=spec.num_heads,
+            key_size=spec.key_size,
+            forget_bias=spec.forget_bias,
+            input_bias=spec.input_bias,
+        ),
         input=linear(),
-        mlp=tuple(linear() for _ in range(mlp_layers)),
-        gate_input=linear() if gates else None,
-        gate_memory=linear() if gates else None,
-        blocks=tuple(block() for _ in range(blocks)),
+        mlp=tuple(linear() for _ in range(spec.mlp_layers)),
+        gate_input=linear() if spec.gates else None,
+        gate_memory=linear() if spec.gates else None,
+        blocks=tuple(block() for _ in range(spec.blocks)),
     )
 
 
@@ -65,17 +97,20 @@ def scan_as_operator(
     input_rows: bool,
 ) -> Scan:
     """`loop` as one operator."""
-    device = x.device.type
-    spec = {
-        "settings": asdict(params.settings),
-        "mlp_layers": len(params.mlp),
-        "blocks": len(params.blocks),
-        "gates": params.gate_input is not None,
-        # Inside a compiled graph autocast is off by the time the operator runs, so that the choice travels with it.
-        "autocast": str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None,
-        "input_rows": input_rows,
-    }
-    outputs = _forward(x, memory, flatten(params), lengths, reset, initial, json.dumps(spec))
+    settings, device = params.settings, x.device.type
+    spec = Spec(
+        formulation=settings.formulation,
+        num_heads=settings.num_heads,
+        key_size=settings.key_size,
+        forget_bias=settings.forget_bias,
+        input_bias=settings.input_bias,
+        mlp_layers=len(params.mlp),
+        blocks=len(params.blocks),
+        gates=params.gate_input is not None,
+        input_rows=input_rows,
+        autocast=torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None,
+    )
+    outputs = _forward(x, memory, flatten(params), lengths, reset, initial, *spec)
     return Scan(outputs[0], outputs[1], outputs[2] if input_rows else None)
 
 
@@ -86,71 +121,11 @@ def _run(
     lengths: Tensor | None,
     reset: Tensor | None,
     initial: Tensor | None,
-    spec: dict[str, Any],
+    spec: Spec,
 ) -> list[Tensor]:
-    sizes = {name: spec[name] for name in ("mlp_layers", "blocks", "gates")}
-    params = unflatten(tensors, Settings(**spec["settings"]), **sizes)
-    autocast = None if spec["autocast"] is None else getattr(torch, spec["autocast"].removeprefix("torch."))
-    with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
-        scan = loop(x, memory, params, lengths, reset, initial, spec["input_rows"])
+    with torch.autocast(x.device.type, dtype=spec.autocast, enabled=spec.autocast is not None):
+        scan = loop(x, memory, unflatten(tensors, spec), lengths, reset, initial, spec.input_rows)
     return [tensor for tensor in scan if tensor is not None]
-
-
-@torch.library.custom_op("relational_rnn::scan", mutates_args=())
-def _forward(
-    x: Tensor,
-    memory: Tensor,
-    tensors: Sequence[Tensor],
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    initial: Tensor | None,
-    spec: str,
-) -> list[Tensor]:
-    if lengths is not None and lengths.numel() > 0:  # what the layer cannot check while it is traced
-        low, high = (int(bound) for bound in lengths.aminmax())
-        if low < 0 or high > x.shape[1]:
-            got = f"values from {low} to {high}"
-            raise InputError(
-                describe("relational_scan", "lengths is out of range", got=got, expected=f"0 to {x.shape[1]}")
-            )
-    return [_own(tensor) for tensor in _run(x, memory, tensors, lengths, reset, initial, json.loads(spec))]
-
-
-@_forward.register_fake
-def _(x, memory, tensors, lengths, reset, initial, spec):
-    batch, steps, rows = x.shape[:3]
-    shapes = [(batch, steps, *memory.shape[1:]), memory.shape]
-    if json.loads(spec)["input_rows"]:
-        shapes.append((batch, steps, rows, memory.shape[-1]))
-    return [memory.new_empty(shape) for shape in shapes]
-
-
-@torch.library.custom_op("relational_rnn::scan_backward", mutates_args=())
-def _backward(
-    cotangents: Sequence[Tensor],
-    x: Tensor,
-    memory: Tensor,
-    tensors: Sequence[Tensor],
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    initial: Tensor | None,
-    spec: str,
-) -> list[Tensor]:
-    parsed = json.loads(spec)
-    leaves = [x, memory, *tensors, *([] if initial is None else [initial])]
-
-    def forward(x: Tensor, memory: Tensor, *rest: Tensor) -> list[Tensor]:
-        start = None if initial is None else rest[-1]
-        return _run(x, memory, rest[: len(tensors)], lengths, reset, start, parsed)
-
-    pull = torch.func.vjp(forward, *leaves)[1]
-    return [_own(gradient) for gradient in pull(list(cotangents))]
-
-
-@_backward.register_fake
-def _(cotangents, x, memory, tensors, lengths, reset, initial, spec):
-    leaves = [x, memory, *tensors, *([] if initial is None else [initial])]
-    return [leaf.new_empty(leaf.shape) for leaf in leaves]
 
 
 def _own(tensor: Tensor) -> Tensor:
@@ -158,16 +133,55 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
+@torch.library.custom_op("relational_rnn::scan", mutates_args=(), schema=f"({TENSORS}, {SPEC}) -> Tensor[]")
+def _forward(x, memory, tensors, lengths, reset, initial, *spec):
+    if lengths is not None and lengths.numel() > 0:  # what the layer cannot check while it is traced
+        low, high = (int(bound) for bound in lengths.aminmax())
+        if low < 0 or high > x.shape[1]:
+            got = f"values from {low} to {high}"
+            raise InputError(
+                describe("relational_scan", "lengths is out of range", got=got, expected=f"0 to {x.shape[1]}")
+            )
+    return [_own(tensor) for tensor in _run(x, memory, tensors, lengths, reset, initial, Spec(*spec))]
+
+
+@_forward.register_fake
+def _(x, memory, tensors, lengths, reset, initial, *spec):
+    batch, steps, rows = x.shape[:3]
+    shapes = [(batch, steps, *memory.shape[1:]), memory.shape]
+    if Spec(*spec).input_rows:
+        shapes.append((batch, steps, rows, memory.shape[-1]))
+    return [memory.new_empty(shape) for shape in shapes]
+
+
+@torch.library.custom_op(
+    "relational_rnn::scan_backward", mutates_args=(), schema=f"(Tensor[] cotangents, {TENSORS}, {SPEC}) -> Tensor[]"
+)
+def _backward(cotangents, x, memory, tensors, lengths, reset, initial, *spec):
+    def forward(x: Tensor, memory: Tensor, *rest: Tensor) -> list[Tensor]:
+        start = None if initial is None else rest[-1]
+        return _run(x, memory, rest[: len(tensors)], lengths, reset, start, Spec(*spec))
+
+    pull = torch.func.vjp(forward, x, memory, *tensors, *([] if initial is None else [initial]))[1]
+    return [_own(gradient) for gradient in pull(list(cotangents))]
+
+
+@_backward.register_fake
+def _(cotangents, x, memory, tensors, lengths, reset, initial, *spec):
+    leaves = [x, memory, *tensors, *([] if initial is None else [initial])]
+    return [leaf.new_empty(leaf.shape) for leaf in leaves]
+
+
 def _setup_context(ctx, inputs, output):
-    x, memory, tensors, lengths, reset, initial, ctx.spec = inputs
+    x, memory, tensors, lengths, reset, initial, *ctx.spec = inputs
     ctx.save_for_backward(x, memory, lengths, reset, initial, *tensors)
 
 
 def _pull_back(ctx, cotangents):
     x, memory, lengths, reset, initial, *tensors = ctx.saved_tensors
-    gradients = _backward(cotangents, x, memory, tensors, lengths, reset, initial, ctx.spec)
+    gradients = _backward(cotangents, x, memory, tensors, lengths, reset, initial, *ctx.spec)
     last = None if initial is None else gradients.pop()
-    return gradients[0], gradients[1], gradients[2:], None, None, last, None
+    return gradients[0], gradients[1], gradients[2:], None, None, last, *[None] * len(ctx.spec)
 
 
 _forward.register_autograd(_pull_back, setup_context=_setup_context)

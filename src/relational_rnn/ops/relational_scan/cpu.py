@@ -347,9 +347,7 @@ def _differentiable_backward(
 ) -> list[Tensor | None]:
     """The gradients as a function that can be differentiated again, through the plain scan."""
     x, memory, lengths, reset, initial, *tensors = inputs
-    outputs, final = plain_scan(
-        x, memory, unflatten(call, tensors), lengths=lengths, reset=reset, initial=initial
-    )
+    outputs, final = plain_scan(x, memory, unflatten(call, tensors), lengths=lengths, reset=reset, initial=initial)
     pairs = [(y, d) for y, d in ((outputs, d_outputs), (final, d_final)) if d is not None]
     wanted = [i for i, need in enumerate(needed) if need]
     found = torch.autograd.grad(

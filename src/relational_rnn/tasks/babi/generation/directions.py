@@ -72,7 +72,7 @@ def path_finding(dice: Dice) -> Story:
         extra = dice.shuffled(free)[:3]
         if len({beside for _, beside in extra}) == 3:
             break
-    cell = dict(zip(rooms, (*way, *(beside for _, beside in extra)), strict=True))
+    cell: dict[str, Cell] = dict(zip(rooms, (*way, *(beside for _, beside in extra)), strict=True))
     room = {place: name for name, place in cell.items()}
     doors = [(rooms[0], rooms[1]), (rooms[1], rooms[2])]
     doors += [(room[step_from], room[beside]) for step_from, beside in extra]

@@ -16,10 +16,12 @@ class WhoGaveWhat:
     def __init__(self, dice: Dice) -> None:
         self.dice = dice
         self.last: dict[str, tuple[int, Action]] = {}
+        self.between: dict[tuple[str, str], tuple[int, str]] = {}
 
     def note(self, index: int, action: Action) -> None:
         if action.verb == "give":
             self.last[action.what] = (index, action)
+            self.between[action.who, action.to] = (index, action.what)
 
     def question(self, now: int) -> tuple[str, str, Iterable[int]] | None:
         recent = [(index, action) for index, action in self.last.values() if index >= now - RECENT]
@@ -28,8 +30,8 @@ class WhoGaveWhat:
         index, (_, giver, thing, receiver) = self.dice.pick(recent)
         subject = self.dice.pick(("thing", "giver", "receiver"))
         if subject == "thing":
-            # "What did Bill give to Fred?" is about the last thing that passed between the two.
-            index, thing = max((i, a.what) for i, a in recent if (a.who, a.to) == (giver, receiver))
+            # Of several things that passed between the two, the last is meant.
+            index, thing = self.between[giver, receiver]
             return f"What did {giver} give to {receiver}?", thing, (index,)
         fully = self.dice.chance(0.5)
         if subject == "giver":
