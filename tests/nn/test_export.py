@@ -55,6 +55,32 @@ def test_onnx_of_a_step(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["lstm.onnx"]
 
 
+OPTIONS = {
+    "layers": dict(num_layers=2, dropout=0.5, initial_memory="learned"),
+    "input-read-head": dict(read_head="input", input_rows=2, gate_style="memory"),
+    "attention-read-head": dict(read_head="attention", output_size=9),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_every_option_of_the_memory_is_exported(options, tmp_path):
+    layer = memory_layer(**options)
+    shape = (5, 7, 3) if layer.input_rows is None else (5, 7, 2, 3)
+    x, reset = draw(*shape, dtype=torch.float32), draw(5, 7) > 0.5
+    state = draw(*layer.initial_state(5).shape, dtype=torch.float32)
+    with torch.no_grad():
+        expected = layer.eval()(x, state, reset=reset)
+    assert_same(list(export_sequence(layer, reset=True).module()(x, state, reset)), list(expected), bound=2e-6)
+    export_onnx(layer, tmp_path / "memory.onnx", sequence=True, reset=True)
+    assert_same(run_onnx(onnx_session(tmp_path / "memory.onnx"), [x, state, reset]), list(expected), bound=2e-5)
+
+
+def test_looking_for_nan_cannot_be_exported():
+    with pytest.raises(InputError, match="check_finite looks at values and cannot be compiled"):
+        export_step(memory_layer(check_finite=True))
+
+
 @pytest.mark.slow
 def test_time_first_stays_time_first():
     layer = memory_layer(batch_first=False)

@@ -162,6 +162,24 @@ def test_subclasses_save_their_own_arguments(tmp_path):
     assert Named.from_pretrained(tmp_path).name == "mine"
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(num_layers=2, dropout=0.25, initial_memory="learned"),
+        dict(read_head="weighted", output_size=9, initial_memory="learned", batch_first=False, gate_style=None),
+        dict(read_head="input", input_rows=2, key_size=7, forget_bias=-1.5, dtype=torch.float64),
+    ],
+)
+def test_every_option_of_the_memory_comes_back(options, tmp_path):
+    layer = RelationalMemory(3, 2, 4, **options)
+    layer.save_pretrained(tmp_path)
+    loaded = RelationalMemory.from_pretrained(tmp_path)
+    shape = (5, 6, 3) if layer.input_rows is None else (5, 6, 2, 3)
+    x = torch.ones(shape, dtype=options.get("dtype", torch.float32))
+    assert all(torch.equal(a, b) for a, b in zip(loaded.eval()(x), layer.eval()(x), strict=True))
+    assert (loaded.dropout, loaded.batch_first) == (layer.dropout, layer.batch_first)
+
+
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """A stand-in for the hub's client that keeps repositories in a folder."""

@@ -197,6 +197,15 @@ def test_files_and_prefixes(suffix, tmp_path):
         assert torch.equal(from_file.state_dict()[name], tensor)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_the_weights_go_back(name):
+    weights = state_dict(CASES[name])
+    back = RelationalMemory.from_l0sg(weights, compat="l0sg", **CASES[name]).port_state_dict()
+    unused = {"forget_bias", "input_bias"} if full(CASES[name])["gate_style"] is None else set()
+    assert set(back) == set(weights)
+    assert all(torch.equal(back[key], tensor) for key, tensor in weights.items() if key not in unused)
+
+
 def refusal(weights, port="l0sg", **options):
     with pytest.raises(InputError) as error:
         METHODS[port](weights, **{**SIZES, "compat": port, **options})

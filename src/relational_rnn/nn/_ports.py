@@ -79,9 +79,11 @@ class PortImports:
 
         Example:
             >>> from relational_rnn import RelationalMemory
-            >>> layer = RelationalMemory.from_l0sg(
-            ...     "rmc.pt", mem_slots=4, head_size=32, compat="l0sg"
-            ... )  # doctest: +SKIP
+            >>> from relational_rnn.nn.compat import PortedRelationalMemory
+            >>> weights = PortedRelationalMemory(5, mem_slots=3, head_size=4).port_state_dict()  # or a file's name
+            >>> layer = RelationalMemory.from_l0sg(weights, mem_slots=3, head_size=4, compat="l0sg")
+            >>> layer.output_size
+            12
         """
         sizes = (mem_slots, head_size, num_heads, num_blocks, key_size, attention_mlp_layers, gate_style)
         return load_port("from_l0sg", "l0sg", source, sizes, prefix=prefix, compat=compat)
@@ -104,13 +106,8 @@ class PortImports:
         """A layer with the weights of the `RelationalMemory` of williamSYSU/TextGAN-PyTorch.
 
         The arguments and errors are those of `from_l0sg`, with `compat="textgan"`; in a generator's state dict the
-        layer has `prefix="lstm."`.
-
-        Example:
-            >>> from relational_rnn import RelationalMemory
-            >>> layer = RelationalMemory.from_textgan(
-            ...     "generator.pt", mem_slots=1, head_size=256, num_heads=2, prefix="lstm.", compat="textgan"
-            ... )  # doctest: +SKIP
+        layer has `prefix="lstm."`:
+        `from_textgan("generator.pt", mem_slots=1, head_size=256, num_heads=2, prefix="lstm.", compat="textgan")`.
         """
         sizes = (mem_slots, head_size, num_heads, num_blocks, key_size, attention_mlp_layers, gate_style)
         return load_port("from_textgan", "textgan", source, sizes, prefix=prefix, compat=compat)
@@ -172,6 +169,18 @@ def load_port(
                 raise InputError(describe(where, problem))
     layer.load_state_dict({ours: tensors[theirs] for ours, theirs in _sources(layer).items()})
     return layer
+
+
+def port_state_dict(layer: PortedRelationalMemory) -> dict[str, Tensor]:
+    """See `PortedRelationalMemory.port_state_dict`."""
+    ours, like = layer.state_dict(), layer.input.weight
+    found = {theirs: ours[name] for name, theirs in _sources(layer).items()}
+    for name, shape in _shapes(layer).items():
+        if name.startswith("attention_mlp."):
+            found[name] = ours[f"mlp.{name.rpartition('.')[2]}"]
+        elif name not in found:  # what the ports have, and do not use, where there are no gates
+            found[name] = like.new_zeros(shape)
+    return found
 
 
 def _sources(layer: PortedRelationalMemory) -> dict[str, str]:

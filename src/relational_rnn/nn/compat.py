@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from relational_rnn._check import check_choice, check_positive
 from relational_rnn.nn._inputs import check_state_tensor
+from relational_rnn.nn._ports import port_state_dict
 from relational_rnn.nn._recurrent import RecurrentCore
 from relational_rnn.nn.core import State
 from relational_rnn.nn.relational_memory_cell import GateStyle
@@ -156,6 +157,18 @@ class PortedRelationalMemory(RecurrentCore):
             input_bias=self.input_bias,
             forget_bias=self.forget_bias,
         )
+
+    def port_state_dict(self) -> dict[str, Tensor]:
+        """The weights under the ports' names, for the module of the ports with the same arguments to load.
+
+        Example:
+            >>> from relational_rnn import RelationalMemory
+            >>> weights = PortedRelationalMemory(5, mem_slots=3, head_size=4).port_state_dict()
+            >>> layer = RelationalMemory.from_l0sg(weights, mem_slots=3, head_size=4, compat="l0sg")
+            >>> layer(torch.zeros(7, 11, 5))[0].shape
+            torch.Size([7, 11, 12])
+        """
+        return port_state_dict(self)
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, mem_slots={self.mem_slots}, width={self.width}"

@@ -96,11 +96,12 @@ def export_onnx(
         MissingExtraError: the extra is not installed.
 
     Example:
-        >>> from relational_rnn import RelationalMemory
-        >>> layer = RelationalMemory(input_size=5, mem_slots=3, head_size=4)
-        >>> export_onnx(layer, "memory.onnx", sequence=True)  # doctest: +SKIP
-        >>> session = onnxruntime.InferenceSession("memory.onnx")  # doctest: +SKIP
-        >>> y, memory = session.run(None, {"x": x, "state": layer.initial_state(7).numpy()})  # doctest: +SKIP
+        >>> import pathlib, tempfile
+        >>> from relational_rnn.nn.gru import GRU
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     export_onnx(GRU(3, 4), pathlib.Path(folder) / "gru.onnx")
+        ...     [path.name for path in pathlib.Path(folder).iterdir()]
+        ['gru.onnx']
     """
     for package in ("onnxscript", "onnx"):
         need_extra(package, "export", "export_onnx")
