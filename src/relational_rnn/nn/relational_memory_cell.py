@@ -181,12 +181,14 @@ class RelationalMemoryCell(nn.Module):
             self.gate_input = nn.Linear((input_rows or 1) * width, gates, device=device, dtype=dtype)
             self.gate_memory = nn.Linear(width, gates, device=device, dtype=dtype)
         self.start = initial_memory
-        self.initial: Tensor | None = None
+        self.initial: Tensor | None
         if initial_memory == "learned":
             self.initial = nn.Parameter(torch.empty(mem_slots, width, device=device, dtype=dtype))
         elif initial_memory == "random":
             self.register_buffer("initial", torch.empty(mem_slots, width, device=device, dtype=dtype))
-        elif initial_memory == "zeros":
+        else:
+            self.initial = None
+        if initial_memory == "zeros":
             warn_that_zeros_stay_equal()
         self.reset_parameters()
 
