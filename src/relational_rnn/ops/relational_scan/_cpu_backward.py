@@ -42,11 +42,11 @@ class BlockBackward:
         self.used, self.all_rows = s.queries(index) * s.batch, s.rows * s.batch
         self.memory_rows = s.slots * s.batch
         self.own = own
-        self.attention = attention_for(s, index, own.z)
-        self.attention.prepare_backward()
+        self.attention = attention_for(s, index, own)
         per_step = steps, self.used, width
         self.z = own.z.view(steps, self.all_rows, s.qkv).unbind(0)
-        self.weights = own.weights.unbind(0)
+        if own.z_stats is not None:
+            self.z_mean, self.z_rstd = (stat.unbind(0) for stat in own.z_stats)
         self.mixed = own.mixed.view(per_step).unbind(0)
         self.hidden = [h.view(per_step).unbind(0) for h in own.hidden]
         self.total = own.total.view(per_step).unbind(0)
@@ -60,7 +60,7 @@ class BlockBackward:
         self.result, self.total_mean, self.total_rstd = result, mean.unbind(0), rstd.unbind(0)
 
         self.d_qkv = fed.new_zeros(self.all_rows, s.qkv)  # queries whose result is not used keep a gradient of 0
-        self.d_qkv_by_head = self.d_qkv.view(s.rows, s.batch * s.heads, -1)
+        self.attention.prepare_backward(self.d_qkv.view(s.rows, s.batch * s.heads, -1))
         self.d_middle = fed.new_empty(self.used, width)
         self.per_matrix = s.queries(index), s.batch * s.heads, s.value
         self.d_z: list[Tensor] = []
@@ -105,16 +105,11 @@ class BlockBackward:
             d_middle = torch.addmm(d_total, d_above, mlp[0].weight.t())
             self.d_middles.append(d_middle)
             d_attended = torch.mm(d_middle, p.out.weight.t(), out=self.d_attended)
-        z = self.z[t]
+        self.attention.backward(t, d_attended.view(self.per_matrix))
         if p.qkv_norm is None:
             d_z = self.d_qkv.clone()
-            self.attention.backward(
-                d_attended.view(self.per_matrix), z, self.weights[t], d_z.view(self.d_qkv_by_head.shape)
-            )
         else:
-            qkv, mean, rstd = norm_forward(z, p.qkv_norm)
-            self.attention.backward(d_attended.view(self.per_matrix), qkv, self.weights[t], self.d_qkv_by_head)
-            d_z = self._through_norm("qkv_norm", self.d_qkv, z, mean, rstd, p.qkv_norm)
+            d_z = self._through_norm("qkv_norm", self.d_qkv, self.z[t], self.z_mean[t], self.z_rstd[t], p.qkv_norm)
         self.d_z.append(d_z)
         if self.first:
             rows = self.memory_rows

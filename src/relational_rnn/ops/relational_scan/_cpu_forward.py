@@ -129,11 +129,14 @@ class BlockForward:
         steps, batch, queries = s.steps, s.batch, s.queries(index)
         fed = s.slots if self.first else s.rows  # rows whose q, k, v are computed here
         self.used = queries * batch
-        self.attention: Attention = attention_for(s, index, own.z)
+        self.attention: Attention = attention_for(s, index, own)
         flat = own.z.view(steps, s.rows * batch, s.qkv)
         self.z = flat.unbind(0)
         self.z_fed = flat[:, : fed * batch].unbind(0)
-        self.weights = own.weights.unbind(0)
+        self.qkv = own.qkv.view(steps, s.rows * batch, s.qkv).unbind(0)
+        self.z_stats = own.z_stats
+        self.means: list[Tensor] = []
+        self.rstds: list[Tensor] = []
         per_matrix = queries, batch * s.heads, s.value
         self.mixed = own.mixed.view(steps, self.used, s.width).unbind(0)
         self.mixed_by_head = own.mixed.view(steps, *per_matrix).unbind(0)
@@ -145,10 +148,13 @@ class BlockForward:
     def step(self, t: int, fed: Tensor, h: Tensor) -> Tensor:
         """[Q * B, M] from the block's input: `fed`, rows to project, and `h`, all [R * B, M]."""
         p = self.p
-        z = self.z[t]
         torch.addmm(p.qkv_bias, fed, p.qkv_weight, out=self.z_fed[t])
-        qkv = z if p.qkv_norm is None else norm_forward(z, p.qkv_norm)[0]
-        attended = self.attention.forward(qkv, self.weights[t])
+        if p.qkv_norm is not None:
+            qkv, mean, rstd = norm_forward(self.z[t], p.qkv_norm)
+            self.qkv[t].copy_(qkv)
+            self.means.append(mean)
+            self.rstds.append(rstd)
+        attended = self.attention.forward(t)
         mixed = self.mixed[t]
         if p.attention_norm is not None:
             torch.add(h[: self.used].view(self.per_matrix), attended, out=self.mixed_by_head[t])
@@ -165,6 +171,11 @@ class BlockForward:
         last = self.mlp[-1]
         total = torch.addmm(middle, below, last.weight, out=self.total[t]).add_(last.bias)
         return norm_forward(total, p.candidate_norm)[0]
+
+    def finish(self) -> None:
+        if self.z_stats is not None:
+            torch.stack(self.means, out=self.z_stats[0])
+            torch.stack(self.rstds, out=self.z_stats[1])
 
 
 def forward_chunk(
@@ -229,4 +240,6 @@ def forward_chunk(
             if masks.happens is not None:
                 out[t].mul_(masks.happens[t])
         memory = new
+    for block in blocks:
+        block.finish()
     return memory

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +87,9 @@ def sizes_of(params: ScanParameters, *, steps: int, batch: int, slots: int, inpu
 class BlockActivations:
     """What the backward pass needs of one attention block; Q rows of R are used further on."""
 
-    z: Tensor  # [T, R, B, F] queries, keys and values, before their normalisation if they have one
+    qkv: Tensor  # [T, R, B, F] queries, keys and values
+    z: Tensor  # the same before their normalisation, or the very same where there is none
+    z_stats: tuple[Tensor, Tensor] | None  # [T, R * B, 1] mean and reciprocal standard deviation of z
     weights: Tensor  # [T, R, B * H, Q], or [T, Q, R, B * H] where products are not used
     mixed: Tensor  # [T, Q, B, M]; sonnet: h + attended, chapter: attended
     middle: Tensor | None  # [T, Q, B, M]; chapter: attended W^O
@@ -121,7 +124,9 @@ def activations(s: Sizes, dtype: torch.dtype, memory: Tensor | None = None) -> A
     shapes.append((s.steps, s.rows, *per_row))
     for block in range(s.blocks):
         q = s.queries(block)
-        shapes.append((s.steps, s.rows, s.batch, s.qkv))
+        shapes.extend((s.steps, s.rows, s.batch, s.qkv) for _ in range(1 + s.sonnet))
+        if s.sonnet:
+            shapes.extend((s.steps, s.rows * s.batch, 1) for _ in range(2))
         heads = s.batch * s.heads
         shapes.append((s.steps, s.rows, heads, q) if s.products(block) else (s.steps, q, s.rows, heads))
         shapes.extend((s.steps, q, *per_row) for _ in range(2 + (not s.sonnet) + s.layers - 1))
@@ -137,16 +142,20 @@ def activations(s: Sizes, dtype: torch.dtype, memory: Tensor | None = None) -> A
         [piece[:count].view(shape) for piece, count, shape in zip(memory.split(padded), counts, shapes, strict=True)]
     )
     table = next(pieces)
-    blocks = tuple(
-        BlockActivations(
-            z=next(pieces),
-            weights=next(pieces),
-            mixed=next(pieces),
-            middle=None if s.sonnet else next(pieces),
-            hidden=tuple(next(pieces) for _ in range(s.layers - 1)),
-            total=next(pieces),
-        )
-        for _ in range(s.blocks)
-    )
+    blocks = tuple(_block(s, pieces) for _ in range(s.blocks))
     gated = [next(pieces) if s.gates else None for _ in range(3)]
     return Activations(memory, table, blocks, *gated)
+
+
+def _block(s: Sizes, pieces: Iterator[Tensor]) -> BlockActivations:
+    qkv = next(pieces)
+    return BlockActivations(
+        qkv=qkv,
+        z=next(pieces) if s.sonnet else qkv,
+        z_stats=(next(pieces), next(pieces)) if s.sonnet else None,
+        weights=next(pieces),
+        mixed=next(pieces),
+        middle=None if s.sonnet else next(pieces),
+        hidden=tuple(next(pieces) for _ in range(s.layers - 1)),
+        total=next(pieces),
+    )
