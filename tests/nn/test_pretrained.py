@@ -1,5 +1,6 @@
 """What `from_pretrained` refuses, in which words, and the hub without a network."""
 
+import inspect
 import json
 import shutil
 import sys
@@ -243,9 +244,27 @@ def test_without_the_extra_the_message_names_it(monkeypatch):
 
 
 def test_the_real_client_has_what_is_called():
-    hub = pytest.importorskip("huggingface_hub")
-    import inspect
+    import huggingface_hub as hub
 
-    assert {"repo_id", "private", "exist_ok"} <= set(inspect.signature(hub.HfApi.create_repo).parameters)
-    assert {"repo_id", "folder_path", "commit_message"} <= set(inspect.signature(hub.HfApi.upload_folder).parameters)
-    assert {"repo_id", "revision", "allow_patterns"} <= set(inspect.signature(hub.snapshot_download).parameters)
+    parameters = {
+        f.__name__: set(inspect.signature(f).parameters)
+        for f in (hub.HfApi.create_repo, hub.HfApi.upload_folder, hub.snapshot_download)
+    }
+    assert {"repo_id", "private", "exist_ok"} <= parameters["create_repo"]
+    assert {"repo_id", "folder_path", "commit_message"} <= parameters["upload_folder"]
+    assert {"repo_id", "revision", "allow_patterns"} <= parameters["snapshot_download"]
+
+
+def test_the_real_client_finds_a_repository_that_was_downloaded_before(tmp_path, monkeypatch):
+    import huggingface_hub as hub
+
+    layer = GRU(3, 4)
+    repository = tmp_path / "models--me--memory"
+    layer.save_pretrained(repository / "snapshots" / "a1b2")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a1b2")
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    loaded = GRU.from_pretrained("me/memory")
+    assert torch.equal(loaded.weight_hh_l0, layer.weight_hh_l0)
+    assert "cannot be downloaded" in refusal("me/other")
