@@ -245,20 +245,6 @@ def test_an_unknown_word_is_named(trained, tmp_path):
         recipes.evaluate(trained, data=other)
 
 
-def test_a_loaded_run_answers_with_probabilities(trained):
-    run = recipes.load(trained)
-    statements = ["Mary went to the office.", "John went to the garden."]
-    answers = run.answer(statements, "Where is Mary?")
-    assert list(answers.values()) == sorted(answers.values(), reverse=True)
-    assert sum(answers.values()) == pytest.approx(1)
-    assert set(answers) == set(run.vocabulary.answers)
-    assert run.answer(statements[::-1], "Where is Mary?") != answers
-    with pytest.raises(InputError, match="a question before any statement"):
-        run.answer([], "Where is Mary?")
-    with pytest.raises(InputError, match="unknown word: zebra"):
-        run.answer(["The zebra went to the garden."], "Where is Mary?")
-
-
 def test_a_wrong_archive_leaves_no_folder_behind(tmp_path):
     (tmp_path / "set").mkdir()
     config = with_data(little_run(tmp_path), path=tmp_path / "set")
