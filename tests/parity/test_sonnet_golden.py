@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from relational_rnn import RelationalMemory
 from relational_rnn.nn._sonnet import sonnet_variables
@@ -108,3 +109,58 @@ def test_every_parameter_of_the_layer_is_loaded():
     layer, _ = layer_of(CASES["sonnet_20"], arrays, torch.float64)
     loaded = {id(parameter) for parameter, _ in sonnet_variables(layer.cell()).values()}
     assert loaded == {id(parameter) for parameter in layer.parameters()}
+
+
+# The same recordings through the other doors of the layer.
+
+
+@pytest.mark.parametrize("door", ["packed", "chunks", "single sequences", "lengths and resets"])
+@pytest.mark.parametrize("name", CASES)
+def test_other_ways_in_give_the_recorded_sequence(name, door):
+    arrays = recorded(name)
+    layer, x = layer_of(CASES[name], arrays, torch.float64)
+    start = torch.from_numpy(arrays["rand/h0"])
+    if door == "packed":
+        y, final = layer(pack_sequence(list(x)), start)
+        y, _ = pad_packed_sequence(y, batch_first=True)
+    elif door == "chunks":
+        parts, final = [], start
+        with torch.inference_mode():
+            for part in x.split(2, dim=1):
+                y, final = layer(part, final)
+                parts.append(y)
+        y = torch.cat(parts, 1)
+    elif door == "single sequences":
+        pairs = [layer(row, memory) for row, memory in zip(x, start, strict=True)]
+        y, final = (torch.stack(tensors) for tensors in zip(*pairs, strict=True))
+    else:
+        x, start = torch.cat([x, x * torch.nan], 1), torch.zeros_like(start) + 3
+        lengths, reset = torch.full((3,), 5), torch.zeros(3, 10, dtype=torch.bool)
+        reset[:, 0] = True
+        y, final = layer(x, start, lengths=lengths, reset=reset)
+        assert not y[:, 5:].any()
+        y = y[:, :5]
+    run = "init" if door == "lengths and resets" else "rand"
+    assert_close("outputs", y.transpose(0, 1), arrays[f"{run}/out"], 1e-10)
+    assert_close("final memory", final, arrays[f"{run}/mem_final"], 1e-10)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ("sonnet_20", "sonnet_23") else pytest.mark.slow) for name in CASES]
+)
+def test_compiled_layer_reproduces_the_original(name):
+    torch._dynamo.reset()
+    arrays = recorded(name)
+    layer, x = layer_of(CASES[name], arrays, torch.float64)
+    memory = torch.from_numpy(arrays["rand/h0"]).requires_grad_()
+    x.requires_grad_()
+    y, final = torch.compile(layer, backend="aot_eager", fullgraph=True)(x, memory)
+    assert_close("outputs", y.transpose(0, 1), arrays["rand/out"], 1e-10)
+    assert_close("final memory", final, arrays["rand/mem_final"], 1e-10)
+    weights = torch.from_numpy(arrays["wl"]).transpose(0, 1)
+    variables = sonnet_variables(layer.cell())
+    gradients = torch.autograd.grad((y * weights).sum(), [memory, *(parameter for parameter, _ in variables.values())])
+    assert_close("gradient of h0", gradients[0], arrays["rand/grad/@h0"], 1e-10)
+    for (variable, (_, transposed)), gradient in zip(variables.items(), gradients[1:], strict=True):
+        got = gradient.T if transposed else gradient
+        assert_close(f"gradient of {variable}", got, arrays[f"rand/grad/{variable}"], 1e-10)
