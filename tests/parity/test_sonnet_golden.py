@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from relational_rnn import RelationalMemory
 from relational_rnn.nn._sonnet import sonnet_variables
@@ -67,7 +68,7 @@ def test_layer_reproduces_the_original(name, start, dtype):
 
     before_last = y[:, -2].view_as(memory)
     rows = x[:, -1] if layer.input_rows is not None else x[:, -1:]
-    last = relational_step(rows, before_last, layer.first_cell().scan_parameters())
+    last = relational_step(rows, before_last, layer.cell().scan_parameters())
     if case["cell"]["gate_style"] is None:
         assert last.input_gate is None
         assert last.forget_gate is None
@@ -82,7 +83,7 @@ def test_layer_reproduces_the_original(name, start, dtype):
     # The loss is a sum of signed terms, so its rounding is judged by their size, not by what is left of them.
     assert abs(loss.item() - float(expected["loss"])) <= bound * np.abs(terms).sum()
 
-    variables = sonnet_variables(layer.first_cell())
+    variables = sonnet_variables(layer.cell())
     assert {f"grad/{v}" for v in variables} | {"grad/@x", "grad/@h0"} == {k for k in expected if k.startswith("grad/")}
     gradients = torch.autograd.grad(loss, [x, memory, *(parameter for parameter, _ in variables.values())])
     expected_x = torch.from_numpy(expected["grad/@x"]).transpose(0, 1).reshape(x.shape)
@@ -106,5 +107,60 @@ def test_step_by_step_is_the_recorded_sequence(name):
 def test_every_parameter_of_the_layer_is_loaded():
     arrays = recorded("sonnet_20")
     layer, _ = layer_of(CASES["sonnet_20"], arrays, torch.float64)
-    loaded = {id(parameter) for parameter, _ in sonnet_variables(layer.first_cell()).values()}
+    loaded = {id(parameter) for parameter, _ in sonnet_variables(layer.cell()).values()}
     assert loaded == {id(parameter) for parameter in layer.parameters()}
+
+
+# The same recordings through the other doors of the layer.
+
+
+@pytest.mark.parametrize("door", ["packed", "chunks", "single sequences", "lengths and resets"])
+@pytest.mark.parametrize("name", CASES)
+def test_other_ways_in_give_the_recorded_sequence(name, door):
+    arrays = recorded(name)
+    layer, x = layer_of(CASES[name], arrays, torch.float64)
+    start = torch.from_numpy(arrays["rand/h0"])
+    if door == "packed":
+        y, final = layer(pack_sequence(list(x)), start)
+        y, _ = pad_packed_sequence(y, batch_first=True)
+    elif door == "chunks":
+        parts, final = [], start
+        with torch.inference_mode():
+            for part in x.split(2, dim=1):
+                y, final = layer(part, final)
+                parts.append(y)
+        y = torch.cat(parts, 1)
+    elif door == "single sequences":
+        pairs = [layer(row, memory) for row, memory in zip(x, start, strict=True)]
+        y, final = (torch.stack(tensors) for tensors in zip(*pairs, strict=True))
+    else:
+        x, start = torch.cat([x, x * torch.nan], 1), torch.zeros_like(start) + 3
+        lengths, reset = torch.full((3,), 5), torch.zeros(3, 10, dtype=torch.bool)
+        reset[:, 0] = True
+        y, final = layer(x, start, lengths=lengths, reset=reset)
+        assert not y[:, 5:].any()
+        y = y[:, :5]
+    run = "init" if door == "lengths and resets" else "rand"
+    assert_close("outputs", y.transpose(0, 1), arrays[f"{run}/out"], 1e-10)
+    assert_close("final memory", final, arrays[f"{run}/mem_final"], 1e-10)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ("sonnet_20", "sonnet_23") else pytest.mark.slow) for name in CASES]
+)
+def test_compiled_layer_reproduces_the_original(name):
+    torch._dynamo.reset()
+    arrays = recorded(name)
+    layer, x = layer_of(CASES[name], arrays, torch.float64)
+    memory = torch.from_numpy(arrays["rand/h0"]).requires_grad_()
+    x.requires_grad_()
+    y, final = torch.compile(layer, backend="aot_eager", fullgraph=True)(x, memory)
+    assert_close("outputs", y.transpose(0, 1), arrays["rand/out"], 1e-10)
+    assert_close("final memory", final, arrays["rand/mem_final"], 1e-10)
+    weights = torch.from_numpy(arrays["wl"]).transpose(0, 1)
+    variables = sonnet_variables(layer.cell())
+    gradients = torch.autograd.grad((y * weights).sum(), [memory, *(parameter for parameter, _ in variables.values())])
+    assert_close("gradient of h0", gradients[0], arrays["rand/grad/@h0"], 1e-10)
+    for (variable, (_, transposed)), gradient in zip(variables.items(), gradients[1:], strict=True):
+        got = gradient.T if transposed else gradient
+        assert_close(f"gradient of {variable}", got, arrays[f"rand/grad/{variable}"], 1e-10)

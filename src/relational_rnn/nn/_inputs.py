@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from relational_rnn._check import InputError, check_shape, describe
 from relational_rnn.nn.core import Core, State
@@ -103,7 +103,7 @@ def check_state_tensors(core: Core, state: State, axes: Mapping[str, Mapping[str
     return state
 
 
-def check_kind(core: Core, name: str, tensor: Tensor) -> None:
+def check_kind(core: nn.Module, name: str, tensor: Tensor) -> None:
     """Refuse a tensor whose device or dtype is not that of the core's parameters (autocast may mix dtypes)."""
     where, parameter = type(core).__name__, next(core.parameters())
     check_device(where, name, tensor, parameter.device)

@@ -68,7 +68,7 @@ def load_sonnet(
         raise InputError(describe(WHERE, f"{SCOPE}linear/w must be a matrix [input_size, width]", got=got))
 
     layer = make(input_size=int(projection.shape[0]), dtype=dtype, **sizes)
-    wanted = sonnet_variables(layer.first_cell())
+    wanted = sonnet_variables(layer.cell())
     missing, unknown = sorted(set(wanted) - set(arrays)), sorted(set(arrays) - set(wanted))
     if missing or unknown:
         raise InputError(

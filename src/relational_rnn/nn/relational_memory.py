@@ -1,28 +1,55 @@
 """The relational memory as a layer: a whole sequence in, the memory after every step out."""
 
-# Shape legend: B batch, T time steps, I input features, n input rows, N memory slots,
+# Shape legend: B batch, T time steps, I input features, n input rows, N memory slots, L layers, O output features,
 #               W memory width (heads * head size), M questions (rows picked from a batch)
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
-from relational_rnn._check import InputError, check_shape, describe
-from relational_rnn.nn._inputs import check_kind, check_questions, check_sequence
-from relational_rnn.nn._recurrent import asked_steps, blank
+from relational_rnn._check import InputError, check_choice, check_positive, check_shape, describe
+from relational_rnn.nn._inputs import check_kind, check_whole_numbers
+from relational_rnn.nn._layout import (
+    WHERE,
+    Given,
+    Layout,
+    check_query,
+    join_state,
+    open_sequence,
+    pack_like,
+    refuse_nan,
+    split_state,
+)
+from relational_rnn.nn._ports import PortImports
+from relational_rnn.nn._read_head import KINDS, ReadHead, ReadHeadKind
 from relational_rnn.nn._sonnet import load_sonnet
 from relational_rnn.nn.core import Core, State
-from relational_rnn.nn.relational_memory_cell import GateStyle, InitialMemory, RelationalMemoryCell
-from relational_rnn.ops.relational_scan import Formulation, relational_scan
+from relational_rnn.nn.relational_memory_cell import (
+    GateStyle,
+    InitialMemory,
+    RelationalMemoryCell,
+    draw_like_the_original,
+)
+from relational_rnn.ops.relational_scan import (
+    Formulation,
+    Scan,
+    Trace,
+    relational_scan,
+    relational_step,
+    relational_trace,
+)
 
 
-class RelationalMemory(Core):
+class RelationalMemory(PortImports, Core):
     r"""A recurrent layer whose state is a small table of slots that attend to one another.
 
     At each step the input becomes one more row under the table, every row attends to every row (multi-head attention,
@@ -38,7 +65,8 @@ class RelationalMemory(Core):
 
     Args:
         input_size: numbers per input row, I.
-        mem_slots: slots in the memory, N. No parameter's shape depends on it.
+        mem_slots: slots in the memory, N. No parameter depends on it, but for "weighted" read heads, "random" and
+            "learned" initial memories, `output_size` after a "flatten" read head, and the layers above the first.
         head_size: numbers per head and slot; the memory is W = num_heads * head_size wide.
         num_heads: attention heads.
         num_blocks: attention blocks per step; each has its own attention and layer norms, the MLP is shared.
@@ -49,22 +77,33 @@ class RelationalMemory(Core):
         input_bias: constant added to the input gate before its sigmoid; not trained.
         input_rows: None for one row per step; n for a matrix of n rows per step, each of which attends.
         formulation: "sonnet" or "chapter".
-        initial_memory: "identity", slot i starts as the i-th unit vector.
-        batch_first: inputs and outputs are [B, T, ...] (the default, unlike `nn.LSTM`).
+        initial_memory: "identity" (slot i is the i-th unit vector), "zeros" (warns: equal slots stay equal for ever),
+            "random" (small, drawn once), or "learned"; see `RelationalMemoryCell.initial_memory`.
+        read_head: what an output is: "flatten" (the whole memory), "mean", "weighted", "attention" or "input"; see
+            `ReadHead` for the formulas. All but "flatten" give W numbers.
+        output_size: None, or the size O to which a linear layer after the read head projects.
+        num_layers: layers on top of each other; each takes the flattened memories of the one below.
+        dropout: probability of dropping a number between two layers, in training.
+        batch_first: sequences are [B, T, ...] (the default, unlike `nn.LSTM`); False for [T, B, ...].
+        check_finite: look for NaN and infinities in what comes in, at the price of a pass over it and, on a GPU, of
+            waiting for it.
         device: where the parameters live.
         dtype: the parameters' dtype.
 
     Shape:
-        - `x`: `[B, T, I]`, or `[B, T, n, I]` with `input_rows=n`.
-        - `state`, the memory: `[B, N, W]`, or None for `initial_state(B)`.
-        - returns `(y, memory)`: `y` is `[B, T, N * W]`, the memory after every step laid flat, and `memory` is
-          `[B, N, W]`, so that `y[:, -1] == memory.flatten(1)` when every row runs to its end.
+        - `x`: `[B, T, I]`, or `[B, T, n, I]` with `input_rows=n`; without `B` for a single sequence, whose state and
+          output then have no batch axis either; or a `PackedSequence`, and then the output is one too.
+        - `state`, the memory: `[B, N, W]`, or `[L, B, N, W]` with more than one layer; None for `initial_state(B)`.
+        - returns `(y, memory)`: `y` is `[B, T, O]` (O is N * W without `read_head` and `output_size`, the memory after
+          every step laid flat), and `memory` is shaped like `state`.
 
     Nothing is detached: gradients flow into `state` and through every step. Call `memory.detach()` between chunks for
-    truncated backpropagation.
+    truncated backpropagation. Under autocast the memory keeps the dtype that it came in with.
+
+    Under `torch.compile` a sequence is one node of the graph, whatever its length; its backward runs the steps twice.
 
     Raises:
-        InputError: an argument, or the shape of an input, cannot be used.
+        InputError: an argument, or the shape, dtype, device or range of an input, cannot be used.
 
     Example:
         >>> layer = RelationalMemory(input_size=5, mem_slots=3, head_size=4, num_heads=2)
@@ -90,96 +129,202 @@ class RelationalMemory(Core):
         input_rows: int | None = None,
         formulation: Formulation = "sonnet",
         initial_memory: InitialMemory = "identity",
+        read_head: ReadHeadKind = "flatten",
+        output_size: int | None = None,
+        num_layers: int = 1,
+        dropout: float = 0.0,
         batch_first: bool = True,
+        check_finite: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        if not isinstance(batch_first, bool):
-            raise InputError(describe("RelationalMemory", "batch_first must be True or False", got=repr(batch_first)))
-        cell = RelationalMemoryCell(
-            input_size,
-            mem_slots,
-            head_size,
-            num_heads=num_heads,
-            num_blocks=num_blocks,
-            key_size=key_size,
-            attention_mlp_layers=attention_mlp_layers,
-            gate_style=gate_style,
-            forget_bias=forget_bias,
-            input_bias=input_bias,
-            input_rows=input_rows,
-            formulation=formulation,
-            initial_memory=initial_memory,
-            device=device,
-            dtype=dtype,
-        )
-        self.cells = nn.ModuleList([cell])
+        check_choice(WHERE, "read_head", read_head, KINDS)
+        check_positive(WHERE, num_layers=num_layers, **({} if output_size is None else {"output_size": output_size}))
+        for name, flag in (("batch_first", batch_first), ("check_finite", check_finite)):
+            if not isinstance(flag, bool):
+                raise InputError(describe(WHERE, f"{name} must be True or False", got=repr(flag)))
+        if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+            raise InputError(describe(WHERE, "dropout must be a probability", got=repr(dropout), expected="0 <= p < 1"))
+        if dropout > 0 and num_layers == 1:
+            hint = "there is nothing to drop between layers: pass num_layers of at least 2, or dropout=0."
+            raise InputError(describe(WHERE, "dropout needs more than one layer", got="num_layers=1", hint=hint))
+
+        def cell(size: int, rows: int | None) -> RelationalMemoryCell:
+            return RelationalMemoryCell(
+                size,
+                mem_slots,
+                head_size,
+                num_heads=num_heads,
+                num_blocks=num_blocks,
+                key_size=key_size,
+                attention_mlp_layers=attention_mlp_layers,
+                gate_style=gate_style,
+                forget_bias=forget_bias,
+                input_bias=input_bias,
+                input_rows=rows,
+                formulation=formulation,
+                initial_memory=initial_memory,
+                device=device,
+                dtype=dtype,
+            )
+
+        first = cell(input_size, input_rows)
         self.input_size = input_size
         self.mem_slots = mem_slots
-        self.width = cell.width
-        self.output_size = mem_slots * self.width
+        self.width = first.width
         self.input_rows = input_rows
+        self.num_layers = num_layers
+        self.dropout = dropout
         self.batch_first = batch_first
+        self.check_finite = check_finite
+        self.cells = nn.ModuleList([first, *(cell(mem_slots * self.width, None) for _ in range(num_layers - 1))])
+        weight = first.input.weight
+        self.read_head = ReadHead(read_head, mem_slots, self.width, device=weight.device, dtype=weight.dtype)
+        self.projection = None
+        if output_size is not None:
+            read_size = self.read_head.output_size
+            self.projection = nn.Linear(read_size, output_size, device=weight.device, dtype=weight.dtype)
+            draw_like_the_original(self.projection)
+        self.output_size = self.read_head.output_size if output_size is None else output_size
 
-    def first_cell(self) -> RelationalMemoryCell:
-        """The cell of the first (or only) layer."""
-        cell = self.cells[0]
+    def cell(self, layer: int = 0) -> RelationalMemoryCell:
+        """The parameters of one layer, the lowest by default."""
+        cell = self.cells[layer]
         assert isinstance(cell, RelationalMemoryCell)
         return cell
 
     def initial_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Tensor:
-        """The memory before the first step, [batch_size, N, W]; device and dtype default to the parameters'."""
-        return self.first_cell().initial_memory(batch_size, device=device, dtype=dtype)
+        """The memory before the first step, [batch_size, N, W] or [L, batch_size, N, W]; a fresh tensor every time."""
+        cells = [self.cell(i) for i in range(self.num_layers)]
+        return join_state([cell.initial_memory(batch_size, device=device, dtype=dtype) for cell in cells])
 
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """One step: `x_t` [B, I] (or [B, n, I]) and the memory before it to (output [B, N * W], memory after it)."""
-        axes = {"B": None, **self._row_axes()}
-        check_shape("RelationalMemory", "x_t", x_t, axes)
+    def step(self, x_t: Tensor, state: State, *, query: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One step: `x_t` [B, I] (or [B, n, I]) and the memory before it to (output [B, O], memory after it).
+
+        Without `B` throughout where `x_t` has no batch axis. `query` [B, W] replaces the learned query of an
+        "attention" read head.
+        """
+        axes = self.cell().row_axes()
+        layout = Layout(batched=not (isinstance(x_t, Tensor) and x_t.dim() == len(axes)))
+        check_shape(WHERE, "x_t", x_t, {"B": None, **axes} if layout.batched else axes)
         check_kind(self, "x_t", x_t)
-        memory = self._check_state(state, x_t.shape[0])
-        memory = self.first_cell()(x_t, memory)
-        return memory.flatten(1), memory
+        x_t = layout.to_inner(x_t)
+        if query is not None:
+            check_query(self, query, {"B": x_t.shape[0]} if layout.batched else {})
+            query = layout.to_inner(query)
+        memories = split_state(self, state, x_t.shape[0], batched=layout.batched)
+        if self.check_finite:
+            refuse_nan(x_t.unsqueeze(1), memories, None)
+        rows, input_rows = x_t if self.input_rows is not None else x_t.unsqueeze(-2), None
+        for i, memory in enumerate(memories):
+            if i > 0:
+                rows = self._between(memories[i - 1])
+            taken = relational_step(rows, memory, self.cell(i).scan_parameters())
+            memories[i], input_rows = taken.memory, taken.input_rows
+        y = self._output(memories[-1], input_rows, query)
+        return layout.to_outer(y), join_state(memories, batched=layout.batched)
 
     def forward(
-        self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        x: Tensor | PackedSequence,
+        state: State | None = None,
+        *,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+        query: Tensor | None = None,
+    ) -> tuple[Any, Tensor]:
         """The whole sequence.
 
         Args:
-            x: [B, T, I] or [B, T, n, I]; [T, B, ...] with `batch_first=False`.
-            state: the memory before the first step [B, N, W], or None for `initial_state(B)`.
-            lengths: [B] whole numbers in 0..T; outputs past a length are 0, the memory is that of the last valid step.
-            reset: [B, T] booleans ([T, B] with `batch_first=False`); true means that the row returns to its initial
-                memory *before* that step.
+            x: [B, T, I] or [B, T, n, I]; [T, B, ...] with `batch_first=False`; [T, ...] for a single sequence; or a
+                `PackedSequence`, whose rows count in the order that they had before they were packed.
+            state: the memory before the first step, [B, N, W] or [L, B, N, W], or None for `initial_state(B)`.
+            lengths: [B] whole numbers in 0..T; outputs past a length are 0, whatever the input holds there, and the
+                memory is that of the last valid step.
+            reset: booleans over the first two axes of x ([B, T] for a `PackedSequence`, [T] for a single sequence);
+                true means that the row returns to its initial memory *before* that step.
+            query: for an "attention" read head, [B, W] or one for every step, laid out like x; replaces the
+                learned one.
 
         Returns:
-            (y [B, T, N * W] or [T, B, N * W], memory [B, N, W] after each row's last valid step).
+            (y [B, T, O] laid out like x, the memory after each row's last valid step, shaped like `state`).
         """
-        memories, memory = self._scan(x, state, lengths=lengths, reset=reset)
-        y = memories.flatten(2)
-        return (y if self.batch_first else y.transpose(0, 1)), memory
+        given = open_sequence(self, x, state, lengths, reset, query)
+        scans = self._scan(given, self.num_layers)
+        y = self._output(scans[-1].memories, scans[-1].input_rows, given.query)
+        if given.happens is not None:
+            y = y.where(given.happens.unsqueeze(-1), 0)  # a projection's bias, and attended padding
+        final = join_state([scan.final for scan in scans], batched=given.layout.batched)
+        if given.layout.packed is None:
+            return given.layout.to_outer(y), final
+        assert given.lengths is not None
+        return pack_like(given.layout.packed, y, given.lengths), final
+
+    def trace(
+        self,
+        x: Tensor | PackedSequence,
+        state: State | None = None,
+        *,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+        layer: int | None = None,
+    ) -> Trace:
+        """Everything that one layer computed at every step: attention, both gates, candidate and memory.
+
+        The arguments and the arithmetic are those of the call. The tensors of the `Trace` are laid out like x
+        ([B, T, ...] for a `PackedSequence`) and are differentiable. Cost: the time of a call, and per step and row of
+        the batch num_blocks * num_heads * (N + n)^2 numbers for the attention and up to 4 * N * W for the rest.
+
+        Args:
+            layer: which layer, from 0; None for the top one.
+
+        Example:
+            >>> layer = RelationalMemory(input_size=5, mem_slots=3, head_size=4, num_heads=2)
+            >>> trace = layer.trace(torch.zeros(7, 11, 5))
+            >>> trace.attention.shape  # batch, time, block, head, row that looks, row looked at (the input is last)
+            torch.Size([7, 11, 1, 2, 4, 4])
+            >>> trace.forget_gate.shape
+            torch.Size([7, 11, 3, 8])
+        """
+        top = self.num_layers - 1 if layer is None else layer
+        check_choice(WHERE, "layer", top, range(self.num_layers))
+        given = open_sequence(self, x, state, lengths, reset)
+        rows = self._rows(given.x, self._scan(given, top))
+        cell, memory = self.cell(top), given.memories[top]
+        traced = relational_trace(
+            rows,
+            memory,
+            cell.scan_parameters(),
+            lengths=given.lengths,
+            reset=given.reset,
+            initial=None if given.reset is None else cell.initial_memory(memory.shape[0], dtype=memory.dtype),
+        )
+        return traced.map(given.layout.to_outer)
 
     def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> Tensor:
-        """The memory of row `rows[m]` after its first `at[m]` steps, for every m: [M, N, W]; 0 steps is the start.
+        """The memory of row `rows[m]` after its first `at[m]` steps, for every m: [M, N, W] or [L, M, N, W].
 
-        One pass over the sequence, then a gather.
+        One pass over the sequence, then a gather; 0 steps is the start.
         """
-        in_order = x if self.batch_first else x.transpose(0, 1)
-        check_sequence(self, in_order, None, None, features=self._row_axes())
-        check_questions(self, in_order, rows, at)
-        in_order = blank(in_order, asked_steps(in_order, rows, at))
-        start = self.initial_state(in_order.shape[0]) if state is None else state
-        memories, _ = self._scan(in_order if self.batch_first else in_order.transpose(0, 1), start)
-        assert isinstance(start, Tensor)
-        return torch.cat([start.unsqueeze(1), memories], dim=1)[rows, at]
+        given = open_sequence(self, x, state)
+        batch, steps = given.x.shape[:2]
+        check_whole_numbers(WHERE, "rows", rows, {"M": None}, given.x.device, highest=batch - 1)
+        check_whole_numbers(WHERE, "at", at, {"M": rows.shape[0]}, given.x.device, highest=steps)
+        # Steps that no question sees may hold anything, even NaN, as they do past a length.
+        seen = torch.zeros(batch, dtype=torch.int64, device=given.x.device)
+        seen = seen.scatter_reduce(0, rows.long(), at.long(), "amax")
+        scans = self._scan(replace(given, lengths=seen), self.num_layers)
+        pairs = zip(given.memories, scans, strict=True)
+        every = [torch.cat([start.unsqueeze(1), scan.memories], dim=1) for start, scan in pairs]
+        return join_state([memories[rows, at] for memories in every])
 
     def rows(self, state: State) -> tuple[Tensor, None]:
-        """The slots [B, N, W], all of which exist."""
+        """The slots of the top layer [B, N, W], all of which exist."""
         assert isinstance(state, Tensor)
-        return state, None
+        return (state if self.num_layers == 1 else state[-1]), None
 
     @classmethod
     def from_sonnet(cls, source: str | Path | Mapping[str, np.ndarray], **sizes: Any) -> Self:
@@ -200,37 +345,36 @@ class RelationalMemory(Core):
         """
         return load_sonnet(cls, source, sizes)
 
-    def _row_axes(self) -> dict[str, int | None]:
-        """Axes of the input of one step, after the batch's."""
-        return {"I": self.input_size} if self.input_rows is None else {"n": self.input_rows, "I": self.input_size}
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, mem_slots={self.mem_slots}, width={self.width}, output_size={self.output_size}"
 
-    def _check_state(self, state: State, batch: int) -> Tensor:
-        hint = "start a sequence with layer.initial_state(batch_size), or pass state=None."
-        if not isinstance(state, Tensor):
-            problem = "state must be one tensor, the memory"
-            raise InputError(describe("RelationalMemory", problem, got=type(state).__name__, hint=hint))
-        axes = {"B": batch, "N": self.mem_slots, "W": self.width}
-        check_shape("RelationalMemory", "state", state, axes, hint=hint)
-        check_kind(self, "state", state)
-        return state
+    def _between(self, memories: Tensor) -> Tensor:
+        """What a layer takes from the one below: its memories [..., N, W] as one row [..., 1, N * W], dropped out."""
+        return F.dropout(memories.flatten(-2).unsqueeze(-2), self.dropout, self.training)
 
-    def _scan(
-        self, x: Tensor, state: State | None, *, lengths: Tensor | None = None, reset: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Batch first throughout: (memories [B, T, N, W], memory [B, N, W])."""
-        leading = ("B", "T") if self.batch_first else ("T", "B")
-        check_shape("RelationalMemory", "x", x, {leading[0]: None, leading[1]: None, **self._row_axes()})
-        if not self.batch_first:
-            x = x.transpose(0, 1)
-            reset = None if reset is None else reset.transpose(0, 1)
-        check_sequence(self, x, lengths, reset, features=self._row_axes())
-        batch = x.shape[0]
-        memory = self.initial_state(batch) if state is None else self._check_state(state, batch)
-        return relational_scan(
-            x if self.input_rows is not None else x.unsqueeze(-2),
-            memory,
-            self.first_cell().scan_parameters(),
-            lengths=lengths,
-            reset=reset,
-            initial=None if reset is None else self.initial_state(batch),
-        )
+    def _rows(self, x: Tensor, below: list[Scan]) -> Tensor:
+        """Input rows [B, T, n, I] of the layer on top of those in `below`."""
+        if below:
+            return self._between(below[-1].memories)
+        return x if self.input_rows is not None else x.unsqueeze(-2)
+
+    def _scan(self, given: Given, layers: int) -> list[Scan]:
+        """The lowest `layers` layers over the sequence."""
+        scans: list[Scan] = []
+        for i, memory in enumerate(given.memories[:layers]):
+            cell = self.cell(i)
+            scan = relational_scan(
+                self._rows(given.x, scans),
+                memory,
+                cell.scan_parameters(),
+                lengths=given.lengths,
+                reset=given.reset,
+                initial=None if given.reset is None else cell.initial_memory(memory.shape[0], dtype=memory.dtype),
+                input_rows=self.read_head.kind == "input" and i == self.num_layers - 1,
+            )
+            scans.append(scan)
+        return scans
+
+    def _output(self, memory: Tensor, input_rows: Tensor | None, query: Tensor | None) -> Tensor:
+        y = self.read_head(memory, input_rows, query)
+        return y if self.projection is None else self.projection(y)

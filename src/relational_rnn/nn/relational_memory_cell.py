@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import functools
+import math
+import warnings
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn._check import InputError, check_choice, check_positive, check_shape, describe
+from relational_rnn.nn._inputs import check_kind
 from relational_rnn.ops.relational_scan import (
     Block,
     Formulation,
@@ -22,7 +26,26 @@ from relational_rnn.ops.relational_scan import (
 )
 
 GateStyle = Literal["unit", "memory"]
-InitialMemory = Literal["identity"]
+InitialMemory = Literal["identity", "zeros", "random", "learned"]
+RANDOM_STD = 0.1
+CELL_HINT = "start with cell.initial_memory(batch_size), or pass memory=None."
+
+
+@functools.cache
+def warn_that_zeros_stay_equal() -> None:
+    warnings.warn(
+        "initial_memory='zeros': the same weights act on every slot, so slots that start equal stay equal for ever and "
+        "the memory holds no more than one slot would; 'identity', 'random' and 'learned' start them apart.",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
+def draw_like_the_original(linear: nn.Linear) -> None:
+    """Weights normal of std 1/sqrt(fan in), cut at two std and not rescaled; biases 0."""
+    std = linear.in_features**-0.5
+    nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std)
+    nn.init.zeros_(linear.bias)
 
 
 def _linear(module: nn.Module) -> Linear:
@@ -68,6 +91,10 @@ class RelationalMemoryCell(nn.Module):
         - `x`: `[B, input_size]`, or `[B, input_rows, input_size]` when `input_rows` is given.
         - `memory`: `[B, mem_slots, num_heads * head_size]`, or None for `initial_memory(B)`.
         - returns the memory after the step, of the same shape.
+        - all of it without `B` where `x` has no batch axis.
+
+    Raises:
+        InputError: an argument, or the shape, dtype or device of a tensor, does not fit.
 
     Example:
         >>> cell = RelationalMemoryCell(input_size=5, mem_slots=3, head_size=4, num_heads=2)
@@ -111,7 +138,10 @@ class RelationalMemoryCell(nn.Module):
         )
         check_choice(where, "gate_style", gate_style, ("unit", "memory", None))
         check_choice(where, "formulation", formulation, ("sonnet", "chapter"))
-        check_choice(where, "initial_memory", initial_memory, ("identity",))
+        check_choice(where, "initial_memory", initial_memory, get_args(InitialMemory))
+        for name, bias in (("forget_bias", forget_bias), ("input_bias", input_bias)):
+            if not isinstance(bias, (int, float)) or math.isnan(bias):
+                raise InputError(describe(where, f"{name} must be a number", got=repr(bias)))
         if formulation == "chapter" and gate_style is not None:
             raise InputError(
                 describe(
@@ -150,17 +180,30 @@ class RelationalMemoryCell(nn.Module):
             gates = 2 * (width if gate_style == "unit" else 1)
             self.gate_input = nn.Linear((input_rows or 1) * width, gates, device=device, dtype=dtype)
             self.gate_memory = nn.Linear(width, gates, device=device, dtype=dtype)
+        self.start = initial_memory
+        self.initial: Tensor | None
+        if initial_memory == "learned":
+            self.initial = nn.Parameter(torch.empty(mem_slots, width, device=device, dtype=dtype))
+        elif initial_memory == "random":
+            self.register_buffer("initial", torch.empty(mem_slots, width, device=device, dtype=dtype))
+        else:
+            self.initial = None
+        if initial_memory == "zeros":
+            warn_that_zeros_stay_equal()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew as the original does: normal of std 1/sqrt(fan in), cut at two std; biases are 0."""
+        """Draw everything anew: weights as the original does, norms as usual, and the start."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                std = module.in_features**-0.5
-                nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
-                nn.init.zeros_(module.bias)
+                draw_like_the_original(module)
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
+        if self.initial is not None:
+            if self.start == "random":
+                nn.init.normal_(self.initial, std=RANDOM_STD)
+            else:
+                nn.init.eye_(self.initial)
 
     def scan_parameters(self) -> ScanParameters:
         """The parameters as the functions in `relational_rnn.ops.relational_scan` take them."""
@@ -176,22 +219,40 @@ class RelationalMemoryCell(nn.Module):
     def initial_memory(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Tensor:
-        """The memory before the first step, [batch_size, N, M]: slot i starts as the i-th unit vector.
+        """The memory before the first step, [batch_size, N, M]; device and dtype default to the parameters'.
 
-        Where there are more slots than numbers in a slot, the slots beyond start as zeros and stay equal to each other.
+        - "identity": slot i is the i-th unit vector, as in the original; where there are more slots than numbers in a
+          slot, those beyond are zeros and stay equal to each other.
+        - "zeros": all slots are equal, and stay so.
+        - "random": drawn once, normal of std 0.1, and stored with the weights.
+        - "learned": a parameter, the identity before training.
         """
         weight = self.input.weight
-        eye = torch.eye(
-            self.mem_slots,
-            self.width,
-            device=weight.device if device is None else device,
-            dtype=weight.dtype if dtype is None else dtype,
-        )
-        return eye.expand(batch_size, -1, -1)
+        device, dtype = device or weight.device, dtype or weight.dtype
+        if self.initial is not None:
+            return self.initial.to(device=device, dtype=dtype).repeat(batch_size, 1, 1)
+        if self.start == "zeros":
+            return torch.zeros(batch_size, self.mem_slots, self.width, device=device, dtype=dtype)
+        return torch.eye(self.mem_slots, self.width, device=device, dtype=dtype).repeat(batch_size, 1, 1)
+
+    def row_axes(self) -> dict[str, int | None]:
+        """Axes of the input of one step, after the batch's."""
+        return {"I": self.input_size} if self.input_rows is None else {"n": self.input_rows, "I": self.input_size}
 
     def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
         """The memory after one step; see the class."""
+        where = "RelationalMemoryCell"
+        batched = not (isinstance(x, Tensor) and x.dim() == len(self.row_axes()))
+        check_shape(where, "x", x, {"B": None, **self.row_axes()} if batched else self.row_axes())
+        check_kind(self, "x", x)
+        x = x if batched else x.unsqueeze(0)
         if memory is None:
             memory = self.initial_memory(x.shape[0])
+        else:
+            axes: dict[str, int | None] = {"N": self.mem_slots, "M": self.width}
+            check_shape(where, "memory", memory, {"B": x.shape[0], **axes} if batched else axes, hint=CELL_HINT)
+            check_kind(self, "memory", memory)
+            memory = memory if batched else memory.unsqueeze(0)
         rows = x if self.input_rows is not None else x.unsqueeze(-2)
-        return relational_step(rows, memory, self.scan_parameters()).memory
+        memory = relational_step(rows, memory, self.scan_parameters()).memory
+        return memory if batched else memory.squeeze(0)

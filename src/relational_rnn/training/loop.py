@@ -118,6 +118,7 @@ def fit(
             text = f"{folder}: stopped; the checkpoint of step {recorder.step} of {loop.steps} is kept"
             text = text if recorder.step else f"{folder}: stopped before the first checkpoint"
             raise KeyboardInterrupt(f"{text}\n  hint      continue with resume (--resume)") from stop
+    assert recorder.step == loop.steps, "Lightning ended the run before its budget"
     assert recorder.best is not None, "the last step is always validated"
     return _outcome(place, {"step": loop.steps, "seconds": recorder.seconds, "best": recorder.best})
 

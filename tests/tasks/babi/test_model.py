@@ -59,11 +59,9 @@ def close(a: Tensor, b: Tensor) -> bool:
 
 @CORES
 def test_a_question_is_never_seen_by_what_follows(core):
-    model = make_model(core)
     story = max(STORIES, key=lambda story: len(story.statements))
     first, last = story.questions
     assert first.at < last.at
-    both = ask(model, story)
     changed = replace(first, text="Where is Ada or Bo?")
     vocabulary = Vocabulary.build(STORIES, [replace(story, questions=(changed, last))])
     model = make_model(core, vocabulary=vocabulary)

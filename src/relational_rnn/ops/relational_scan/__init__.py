@@ -8,6 +8,7 @@ from relational_rnn.ops.relational_scan.reference import (
     Formulation,
     Linear,
     Norm,
+    Scan,
     ScanParameters,
     Settings,
     Step,
@@ -15,16 +16,20 @@ from relational_rnn.ops.relational_scan.reference import (
     relational_step,
 )
 from relational_rnn.ops.relational_scan.scan import relational_scan
+from relational_rnn.ops.relational_scan.trace import Trace, relational_trace
 
 __all__ = [
     "Block",
     "Formulation",
     "Linear",
     "Norm",
+    "Scan",
     "ScanParameters",
     "Settings",
     "Step",
+    "Trace",
     "relational_scan",
     "relational_scan_reference",
     "relational_step",
+    "relational_trace",
 ]

@@ -93,6 +93,14 @@ class Step(NamedTuple):
     input_rows: Tensor  # [B, n, M], the attended rows of the input
 
 
+class Scan(NamedTuple):
+    """A sequence of steps."""
+
+    memories: Tensor  # [B, T, N, M], the memory after every step; 0 where a step did not happen
+    final: Tensor  # [B, N, M], the memory after each row's last step
+    input_rows: Tensor | None  # [B, T, n, M], the attended rows of the input at every step; 0 where none happened
+
+
 def linear(x: Tensor, p: Linear) -> Tensor:
     return F.linear(x, p.weight, p.bias)
 
@@ -141,7 +149,7 @@ def advance(memory: Tensor, rows: Tensor, gate_terms: Tensor | None, p: ScanPara
             assert block.out is not None
             h = linear(attended, block.out)
         h = layer_norm(mlp(h, p.mlp) + h, block.mlp_norm)
-    candidate, input_rows = h[..., :slots, :], h[..., slots:, :]
+    candidate, input_rows = h[..., :slots, :], h[..., slots:, :].to(memory.dtype)
 
     if p.gate_memory is None:
         return Step(candidate.to(memory.dtype), candidate, None, None, tuple(attention), input_rows)
@@ -166,29 +174,30 @@ def relational_scan_reference(
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
     initial: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Scan:
     """The step, once per time step of `x` [B, T, n, I], from `memory` [B, N, M].
 
     With `lengths` [B] the steps from there on do not happen: their outputs are 0 and the memory stays.
     With `reset` [B, T] a row's memory becomes `initial` [N, M] or [B, N, M] before every step marked true.
-
-    Returns:
-        (the memory after every step [B, T, N, M], the memory after each row's last step [B, N, M]).
     """
     assert reset is None or initial is not None
-    outputs = []
+    memories, input_rows = [], []
     for t in range(x.shape[1]):
         x_t, before = x[:, t], memory
         if reset is not None and initial is not None:
             before = torch.where(reset[:, t, None, None], initial, memory)
         if lengths is None:
-            memory = relational_step(x_t, before, params).memory
-            outputs.append(memory)
+            step = relational_step(x_t, before, params)
+            memory = step.memory
+            memories.append(memory)
+            input_rows.append(step.input_rows)
         else:
             happens = (t < lengths)[:, None, None]
-            after = relational_step(x_t.where(happens, 0), before, params).memory  # padding may hold anything, even NaN
-            memory = torch.where(happens, after, memory)
-            outputs.append(after.where(happens, 0))
-    if not outputs:
-        return memory.new_zeros(x.shape[0], 0, *memory.shape[1:]), memory
-    return torch.stack(outputs, dim=1), memory
+            step = relational_step(x_t.where(happens, 0), before, params)  # padding may hold anything, even NaN
+            memory = torch.where(happens, step.memory, memory)
+            memories.append(step.memory.where(happens, 0))
+            input_rows.append(step.input_rows.where(happens, 0))
+    if not memories:
+        none = memory.new_zeros(x.shape[0], 0, x.shape[2], memory.shape[-1])
+        return Scan(memory.new_zeros(x.shape[0], 0, *memory.shape[1:]), memory, none)
+    return Scan(torch.stack(memories, dim=1), memory, torch.stack(input_rows, dim=1))

@@ -1,13 +1,13 @@
-"""The sequence call: what depends on the input alone is computed once for all steps, the rest step by step."""
-
-# Shape legend: B batch, T time steps, n input rows, I input features, N memory slots, M memory width
+"""The sequence call that layers use."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from relational_rnn.ops.relational_scan.reference import ScanParameters, advance, input_terms
+from relational_rnn.ops.relational_scan.compiled import scan_as_operator
+from relational_rnn.ops.relational_scan.loop import loop
+from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters
 
 
 def relational_scan(
@@ -18,7 +18,8 @@ def relational_scan(
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
     initial: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+    input_rows: bool = False,
+) -> Scan:
     """The relational memory over a whole sequence; equals `relational_scan_reference` up to rounding.
 
     Args:
@@ -28,36 +29,15 @@ def relational_scan(
         lengths: [B] whole numbers in 0..T; later steps do not happen, whatever their input holds.
         reset: [B, T] booleans; before a step marked true the row's memory becomes `initial`.
         initial: [N, M] or [B, N, M], needed with `reset`.
+        input_rows: whether the attended rows of the input are wanted too.
 
     Returns:
-        (the memory after every step [B, T, N, M], 0 past a length; the memory after each row's last step [B, N, M]).
+        a `Scan`: the memory after every step [B, T, N, M] (0 past a length), the memory after each row's last step
+        [B, N, M], and the attended input rows [B, T, n, M] or None.
 
-    Gradients flow into every tensor, the memory and `initial` included.
+    Gradients flow into every tensor, the memory and `initial` included. Under `torch.compile` the sequence is one node
+    of the graph, whatever T is; there its backward runs the steps a second time, and there is no double backward.
     """
     assert reset is None or initial is not None
-    steps = x.shape[1]
-    if steps == 0:
-        return memory.new_zeros(x.shape[0], 0, *memory.shape[1:]), memory
-
-    happens = None
-    if lengths is not None:
-        happens = torch.arange(steps, device=x.device) < lengths.to(x.device)[:, None]  # [B, T]
-        x = x.where(happens[:, :, None, None], 0)
-        happens = happens[:, :, None, None].unbind(1)
-    resets = None if reset is None else reset[:, :, None, None].unbind(1)
-    rows, gate_terms = input_terms(x, params)
-    rows_at = rows.unbind(1)
-    gates_at = [None] * steps if gate_terms is None else gate_terms.unbind(1)
-
-    outputs = []
-    for t in range(steps):
-        before = memory
-        if resets is not None and initial is not None:
-            before = torch.where(resets[t], initial, memory)
-        after = advance(before, rows_at[t], gates_at[t], params).memory
-        memory = after if happens is None else torch.where(happens[t], after, memory)
-        outputs.append(after)
-    stacked = torch.stack(outputs, dim=1)
-    if happens is not None:
-        stacked = stacked.where(torch.stack(happens, dim=1), 0)
-    return stacked, memory
+    run = scan_as_operator if torch.compiler.is_compiling() else loop
+    return run(x, memory, params, lengths, reset, initial, input_rows)

@@ -1,0 +1,71 @@
+"""Seeing inside: everything that a step computes, for every step of a sequence."""
+
+# Shape legend: B batch, T time steps, S attention blocks, H heads, N memory slots, n input rows, R = N + n rows,
+#               M memory width, G gate width M or 1
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from relational_rnn.ops.relational_scan.loop import happening, walk
+from relational_rnn.ops.relational_scan.reference import ScanParameters
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trace:
+    """What happened at every step; 0 where a step did not happen (past a length)."""
+
+    attention: Tensor
+    """[B, T, S, H, R, R]: in a block and head, the weight that a row gives to each row; slots first, then the input."""
+    input_gate: Tensor | None
+    """[B, T, N, G], or None where there are no gates."""
+    forget_gate: Tensor | None
+    """[B, T, N, G], or None where there are no gates."""
+    candidate: Tensor
+    """[B, T, N, M]: the attended memory before the gates (and before their tanh)."""
+    memory: Tensor
+    """[B, T, N, M]: the memory after the step."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Trace:
+        """The trace with `function` applied to every tensor."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed = {name: function(value) for name, value in values.items() if value is not None}
+        return replace(self, **changed)
+
+
+def relational_trace(
+    x: Tensor,
+    memory: Tensor,
+    params: ScanParameters,
+    *,
+    lengths: Tensor | None = None,
+    reset: Tensor | None = None,
+    initial: Tensor | None = None,
+) -> Trace:
+    """`relational_scan` with nothing thrown away: the same steps, the same arguments."""
+    steps = x.shape[1]
+    happens = happening(lengths, steps, x.device)
+    if steps == 0:  # one step that does not happen has the shapes
+        x = x.new_zeros(x.shape[0], 1, *x.shape[2:])
+        happens = torch.zeros(x.shape[0], 1, dtype=torch.bool, device=x.device)
+        reset = None
+    taken = [step for step, _ in walk(x, memory, params, happens=happens, reset=reset, initial=initial)]
+    gated = taken[0].input_gate is not None
+
+    def stacked(tensors: list[Tensor]) -> Tensor:
+        together = torch.stack(tensors, dim=1)
+        if happens is not None:
+            together = together.where(happens.view(*happens.shape, *[1] * (together.dim() - 2)), 0)
+        return together[:, :steps]
+
+    return Trace(
+        attention=stacked([torch.stack(step.attention, dim=1) for step in taken]),
+        input_gate=stacked([step.input_gate for step in taken if step.input_gate is not None]) if gated else None,
+        forget_gate=stacked([step.forget_gate for step in taken if step.forget_gate is not None]) if gated else None,
+        candidate=stacked([step.candidate for step in taken]),
+        memory=stacked([step.memory for step in taken]),
+    )
