@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from relational_rnn.ops.relational_scan._cpu_attention import attention_for
-from relational_rnn.ops.relational_scan._cpu_forward import Masks, Prepared, gate_rows, norm_forward
+from relational_rnn.ops.relational_scan._cpu_forward import Masks, Prepared, gate_rows, norm_forward, tanh_of_half
 from relational_rnn.ops.relational_scan._cpu_memory import Activations, Sizes
 from relational_rnn.ops.relational_scan.reference import Linear, Norm, ScanParameters
 
@@ -45,8 +45,6 @@ class BlockBackward:
         self.attention = attention_for(s, index, own)
         per_step = steps, self.used, width
         self.z = own.z.view(steps, self.all_rows, s.qkv).unbind(0)
-        if own.z_stats is not None:
-            self.z_mean, self.z_rstd = (stat.unbind(0) for stat in own.z_stats)
         self.mixed = own.mixed.view(per_step).unbind(0)
         self.hidden = [h.view(per_step).unbind(0) for h in own.hidden]
         self.total = own.total.view(per_step).unbind(0)
@@ -56,7 +54,7 @@ class BlockBackward:
         else:
             assert own.middle is not None
             self.middle = own.middle.view(per_step)
-        result, mean, rstd = norm_forward(own.total.view(per_step), self.p.mlp_norm)
+        result, mean, rstd = norm_forward(own.total.view(per_step), self.p.candidate_norm)
         self.result, self.total_mean, self.total_rstd = result, mean.unbind(0), rstd.unbind(0)
 
         self.d_qkv = fed.new_zeros(self.all_rows, s.qkv)  # queries whose result is not used keep a gradient of 0
@@ -105,11 +103,17 @@ class BlockBackward:
             d_middle = torch.addmm(d_total, d_above, mlp[0].weight.t())
             self.d_middles.append(d_middle)
             d_attended = torch.mm(d_middle, p.out.weight.t(), out=self.d_attended)
-        self.attention.backward(t, d_attended.view(self.per_matrix))
+        z = self.z[t]
+        d_attended = d_attended.view(self.per_matrix)
         if p.qkv_norm is None:
+            self.attention.qkv.copy_(z)
+            self.attention.backward(t, d_attended)
             d_z = self.d_qkv.clone()
         else:
-            d_z = self._through_norm("qkv_norm", self.d_qkv, self.z[t], self.z_mean[t], self.z_rstd[t], p.qkv_norm)
+            qkv, mean, rstd = norm_forward(z, p.qkv_norm)
+            self.attention.qkv.copy_(qkv)
+            self.attention.backward(t, d_attended)
+            d_z = self._through_norm("qkv_norm", self.d_qkv, z, mean, rstd, p.qkv_norm)
         self.d_z.append(d_z)
         if self.first:
             rows = self.memory_rows
@@ -180,11 +184,12 @@ def backward_chunk(
     gated = act.gates is not None
     if gated:
         assert act.squashed is not None
-        assert act.candidate is not None
         assert w.gate_weight is not None
         gates = act.gates.unbind(0)
         input_gate, forget_gate = (half.unbind(0) for half in act.gates.chunk(2, dim=-1))
-        squashed, candidates = act.squashed.unbind(0), act.candidate.unbind(0)
+        candidate = blocks[-1].result.view(s.steps, s.slots, s.batch, s.width)
+        tanh_of_half(candidate, x.new_tensor(-1.0), candidate)
+        squashed, candidates = act.squashed.unbind(0), candidate.unbind(0)
         d_gates = torch.empty_like(act.gates)
         d_gates_at = d_gates.unbind(0)
         d_gates_flat = d_gates.view(s.steps, flat[0], s.gates).unbind(0)

@@ -133,10 +133,6 @@ class BlockForward:
         flat = own.z.view(steps, s.rows * batch, s.qkv)
         self.z = flat.unbind(0)
         self.z_fed = flat[:, : fed * batch].unbind(0)
-        self.qkv = own.qkv.view(steps, s.rows * batch, s.qkv).unbind(0)
-        self.z_stats = own.z_stats
-        self.means: list[Tensor] = []
-        self.rstds: list[Tensor] = []
         per_matrix = queries, batch * s.heads, s.value
         self.mixed = own.mixed.view(steps, self.used, s.width).unbind(0)
         self.mixed_by_head = own.mixed.view(steps, *per_matrix).unbind(0)
@@ -149,11 +145,8 @@ class BlockForward:
         """[Q * B, M] from the block's input: `fed`, rows to project, and `h`, all [R * B, M]."""
         p = self.p
         torch.addmm(p.qkv_bias, fed, p.qkv_weight, out=self.z_fed[t])
-        if p.qkv_norm is not None:
-            qkv, mean, rstd = norm_forward(self.z[t], p.qkv_norm)
-            self.qkv[t].copy_(qkv)
-            self.means.append(mean)
-            self.rstds.append(rstd)
+        z = self.z[t]
+        self.attention.qkv.copy_(z if p.qkv_norm is None else norm_forward(z, p.qkv_norm)[0])
         attended = self.attention.forward(t)
         mixed = self.mixed[t]
         if p.attention_norm is not None:
@@ -171,11 +164,6 @@ class BlockForward:
         last = self.mlp[-1]
         total = torch.addmm(middle, below, last.weight, out=self.total[t]).add_(last.bias)
         return norm_forward(total, p.candidate_norm)[0]
-
-    def finish(self) -> None:
-        if self.z_stats is not None:
-            torch.stack(self.means, out=self.z_stats[0])
-            torch.stack(self.rstds, out=self.z_stats[1])
 
 
 def forward_chunk(
@@ -204,13 +192,12 @@ def forward_chunk(
     gated = act.gates is not None
     if gated:
         assert act.squashed is not None
-        assert act.candidate is not None
         assert w.gate_weight is not None
         gates = act.gates.view(s.steps, s.slots * s.batch, s.gates).unbind(0)
         input_gate, forget_gate = (half.unbind(0) for half in act.gates.chunk(2, dim=-1))
         squashed = act.squashed.unbind(0)
         flat_squashed = act.squashed.view(s.steps, s.slots * s.batch, s.width).unbind(0)
-        candidates = act.candidate.unbind(0)
+        candidate = torch.empty_like(after)
     for t in range(s.steps):
         if masks.reset_at[t]:
             assert masks.reset is not None
@@ -229,8 +216,8 @@ def forward_chunk(
             torch.mul(memory, 2, out=scratch)
             tanh_of_half(scratch, minus_one, squashed[t])
             gates[t].addmm_(flat_squashed[t], w.gate_weight).sigmoid_()
-            tanh_of_half(h.view_as(memory), minus_one, candidates[t])
-            torch.mul(forget_gate[t], memory, out=new).addcmul_(input_gate[t], candidates[t])
+            tanh_of_half(h.view_as(memory), minus_one, candidate)
+            torch.mul(forget_gate[t], memory, out=new).addcmul_(input_gate[t], candidate)
         else:
             new.copy_(h.view_as(memory))
         if masks.happens is not None:
@@ -240,6 +227,4 @@ def forward_chunk(
             if masks.happens is not None:
                 out[t].mul_(masks.happens[t])
         memory = new
-    for block in blocks:
-        block.finish()
     return memory

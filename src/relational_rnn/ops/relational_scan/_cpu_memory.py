@@ -87,9 +87,7 @@ def sizes_of(params: ScanParameters, *, steps: int, batch: int, slots: int, inpu
 class BlockActivations:
     """What the backward pass needs of one attention block; Q rows of R are used further on."""
 
-    qkv: Tensor  # [T, R, B, F] queries, keys and values
-    z: Tensor  # the same before their normalisation, or the very same where there is none
-    z_stats: tuple[Tensor, Tensor] | None  # [T, R * B, 1] mean and reciprocal standard deviation of z
+    z: Tensor  # [T, R, B, F] queries, keys and values, before their normalisation if they have one
     weights: Tensor  # [T, R, B * H, Q], or [T, Q, R, B * H] where products are not used
     mixed: Tensor  # [T, Q, B, M]; sonnet: h + attended, chapter: attended
     middle: Tensor | None  # [T, Q, B, M]; chapter: attended W^O
@@ -106,7 +104,6 @@ class Activations:
     blocks: tuple[BlockActivations, ...]
     squashed: Tensor | None  # [T, N, B, M] tanh of the memory before the step
     gates: Tensor | None  # [T, N, B, 2G]
-    candidate: Tensor | None  # [T, N, B, M] tanh of the candidate
 
 
 def fresh(count: int, dtype: torch.dtype) -> Tensor:
@@ -124,16 +121,13 @@ def activations(s: Sizes, dtype: torch.dtype, memory: Tensor | None = None) -> A
     shapes.append((s.steps, s.rows, *per_row))
     for block in range(s.blocks):
         q = s.queries(block)
-        shapes.extend((s.steps, s.rows, s.batch, s.qkv) for _ in range(1 + s.sonnet))
-        if s.sonnet:
-            shapes.extend((s.steps, s.rows * s.batch, 1) for _ in range(2))
+        shapes.append((s.steps, s.rows, s.batch, s.qkv))
         heads = s.batch * s.heads
         shapes.append((s.steps, s.rows, heads, q) if s.products(block) else (s.steps, q, s.rows, heads))
         shapes.extend((s.steps, q, *per_row) for _ in range(2 + (not s.sonnet) + s.layers - 1))
     if s.gates:
         shapes.append((s.steps, s.slots, *per_row))
         shapes.append((s.steps, s.slots, s.batch, s.gates))
-        shapes.append((s.steps, s.slots, *per_row))
     counts = [math.prod(shape) for shape in shapes]
     padded = [-(-count // unit) * unit for count in counts]
     if memory is None:
@@ -143,16 +137,13 @@ def activations(s: Sizes, dtype: torch.dtype, memory: Tensor | None = None) -> A
     )
     table = next(pieces)
     blocks = tuple(_block(s, pieces) for _ in range(s.blocks))
-    gated = [next(pieces) if s.gates else None for _ in range(3)]
+    gated = [next(pieces) if s.gates else None for _ in range(2)]
     return Activations(memory, table, blocks, *gated)
 
 
 def _block(s: Sizes, pieces: Iterator[Tensor]) -> BlockActivations:
-    qkv = next(pieces)
     return BlockActivations(
-        qkv=qkv,
-        z=next(pieces) if s.sonnet else qkv,
-        z_stats=(next(pieces), next(pieces)) if s.sonnet else None,
+        z=next(pieces),
         weights=next(pieces),
         mixed=next(pieces),
         middle=None if s.sonnet else next(pieces),
