@@ -19,7 +19,7 @@ from relational_rnn.ops.relational_scan import relational_scan_reference
 from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu, unsupported
 from relational_rnn.testing import assert_as_good_as
 
-B, T, I = 5, 7, 4
+B, T, INPUTS = 5, 7, 4
 # Every size differs on every axis. The small ones take the elementwise form of attention, the "wide" ones products.
 SIZES = {
     "unit": dict(mem_slots=3, head_size=9, num_heads=4),
@@ -46,11 +46,11 @@ OPTIONS = ["plain", "lengths", "reset", "both"]
 
 
 def cell_and_input(sizes, rng, steps=T, batch=B):
-    """A float64 cell with biases and norms away from 0 and 1, so that none can be left out; halved weights keep it tame.
+    """A cell with biases and norms away from 0 and 1, so that none can be left out; small weights keep it tame.
 
     All values are float32 numbers, so that the same problem can be given in float32.
     """
-    cell = RelationalMemoryCell(I, **sizes, dtype=torch.float64)
+    cell = RelationalMemoryCell(INPUTS, **sizes, dtype=torch.float64)
     with torch.no_grad():
         for p in cell.parameters():
             p.copy_(
@@ -59,7 +59,7 @@ def cell_and_input(sizes, rng, steps=T, batch=B):
         for name, p in cell.named_parameters():
             if "norm.weight" in name:
                 p.add_(1)
-    x = torch.randn(batch, steps, cell.input_rows or 1, I, generator=rng)
+    x = torch.randn(batch, steps, cell.input_rows or 1, INPUTS, generator=rng)
     memory = torch.randn(batch, cell.mem_slots, cell.width, generator=rng)
     return cell.float().double(), x.double(), memory.double()
 
@@ -79,8 +79,8 @@ def options_for(option, cell, x, rng, per_sequence=False):
     return chosen
 
 
-def run(scan, cell, x, memory, dtype=torch.float64, **options):
-    """Names and values of the outputs, the final memory and all gradients, for random signed cotangents."""
+def run(scan, cell, x, memory, dtype=torch.float64, input_rows=False, **options):
+    """Names and values of everything a scan returns, and of all gradients, for random signed cotangents."""
     cell = copy.deepcopy(cell).to(dtype)
     rng = torch.Generator().manual_seed(1)
     options = {k: v.to(dtype) if k == "initial" else v for k, v in options.items()}
@@ -88,26 +88,28 @@ def run(scan, cell, x, memory, dtype=torch.float64, **options):
     leaves = {name: leaf.to(dtype, copy=True).requires_grad_() for name, leaf in leaves.items()}
     if "initial" in options:
         options["initial"] = leaves["initial"]
-    outputs = scan(leaves["x"], leaves["memory"], cell.scan_parameters(), **options)
-    cotangents = [torch.randn(y.shape, generator=rng).to(dtype) for y in outputs]
+    scanned = scan(leaves["x"], leaves["memory"], cell.scan_parameters(), **options)._asdict()
+    results = {name: y for name, y in scanned.items() if name != "input_rows" or input_rows}
+    cotangents = [torch.randn(y.shape, generator=rng).to(dtype) for y in results.values()]
     wanted = leaves | dict(cell.named_parameters())
-    found = torch.autograd.grad(outputs, list(wanted.values()), cotangents)
-    result = {"outputs": outputs[0].detach(), "final": outputs[1].detach()}
+    found = torch.autograd.grad(list(results.values()), list(wanted.values()), cotangents)
+    result = {name: y.detach() for name, y in results.items()}
     return result | {f"gradient of {name}": g for name, g in zip(wanted, found, strict=True)}
 
 
 @cache
-def problem(name, option, per_sequence=False, seed=20180605):
+def problem(name, option, per_sequence=False, seed=20180605, input_rows=False):
     """A cell with its input, the options, and what the definition makes of them in float64."""
     rng = torch.Generator().manual_seed(seed)
     given = cell, x, _ = cell_and_input(SIZES[name], rng)
     chosen = options_for(option, cell, x, rng, per_sequence)
-    return given, chosen, run(relational_scan_reference, *given, **chosen)
+    return given, chosen, run(relational_scan_reference, *given, input_rows=input_rows, **chosen)
 
 
-def check_exact(name, option, per_sequence=False, **arguments):
-    given, chosen, oracle = problem(name, option, per_sequence)
-    got = run(partial(relational_scan_cpu, **arguments), *given, **chosen)
+def check_exact(name, option, per_sequence=False, input_rows=False, **arguments):
+    given, chosen, oracle = problem(name, option, per_sequence, input_rows=input_rows)
+    scan = partial(relational_scan_cpu, input_rows=input_rows, **arguments)
+    got = run(scan, *given, input_rows=input_rows, **chosen)
     for what, value in got.items():
         assert_as_good_as(what, value, oracle[what], oracle[what])
 
@@ -120,6 +122,14 @@ def test_it_is_the_definition(name, cut, activations, option, monkeypatch):
     monkeypatch.setattr(module, "_TILE_ROWS", CUTS[cut][0])
     monkeypatch.setattr(module, "_CHUNK_ROWS", CUTS[cut][1])
     check_exact(name, option, activations=activations)
+
+
+@pytest.mark.parametrize(("option", "activations", "cut"), [("plain", "store", "whole"), ("both", "recompute", "cut")])
+@pytest.mark.parametrize("name", SIZES)
+def test_attended_input_rows(name, option, activations, cut, monkeypatch):
+    monkeypatch.setattr(module, "_TILE_ROWS", CUTS[cut][0])
+    monkeypatch.setattr(module, "_CHUNK_ROWS", CUTS[cut][1])
+    check_exact(name, option, activations=activations, input_rows=True)
 
 
 @pytest.mark.parametrize(("option", "activations"), [("plain", "store"), ("both", "recompute")])
@@ -140,7 +150,7 @@ def test_single_precision_is_as_good_as_that_of_the_definition(name, option, act
 def test_the_cuts_cut(rng, monkeypatch):
     """The sizes above do straddle: several tiles, several chunks, unequal ones of both."""
     cell, x, memory = cell_and_input(SIZES["unit"], rng)
-    sizes = module.sizes_of(cell.scan_parameters(), steps=T, batch=B, slots=3, inputs=1)
+    sizes = module.sizes_of(cell.scan_parameters(), x, memory, False)
     monkeypatch.setattr(module, "_TILE_ROWS", CUTS["cut"][0])
     monkeypatch.setattr(module, "_CHUNK_ROWS", CUTS["cut"][1])
     tiles = module.plan(sizes, "store")
@@ -153,8 +163,9 @@ def test_the_cuts_cut(rng, monkeypatch):
 
 
 def sizes_of_case(name):
-    cell = RelationalMemoryCell(I, **SIZES[name])
-    return module.sizes_of(cell.scan_parameters(), steps=T, batch=B, slots=cell.mem_slots, inputs=cell.input_rows or 1)
+    cell = RelationalMemoryCell(INPUTS, **SIZES[name])
+    x, memory = torch.empty(B, T, cell.input_rows or 1, INPUTS), torch.empty(B, cell.mem_slots, cell.width)
+    return module.sizes_of(cell.scan_parameters(), x, memory, False)
 
 
 @pytest.mark.parametrize("option", ["reset", "both"])
@@ -178,7 +189,7 @@ def test_single_sequences_and_steps(axis, rng):
 def test_nothing_to_do(shape, rng):
     cell, x, memory = cell_and_input(SIZES["unit"], rng, steps=shape[1], batch=shape[0])
     memory.requires_grad_()
-    outputs, final = relational_scan_cpu(x, memory, cell.scan_parameters())
+    outputs, final, _ = relational_scan_cpu(x, memory, cell.scan_parameters())
     assert outputs.shape == (*shape, 3, 36)
     assert torch.equal(final, memory)
     (final.sum() + outputs.sum()).backward()
@@ -188,7 +199,8 @@ def test_nothing_to_do(shape, rng):
 def test_memory_that_was_never_written_is_never_read(monkeypatch):
     """Fresh memory is full of NaN: whatever the scan reads it must have written."""
     for name in SIZES:
-        problem(name, "both")  # the definition is not what is poisoned
+        problem(name, "both")
+        problem(name, "both", input_rows=True)  # the definition is not what is poisoned
 
     def poisoned(function):
         def filled(*args, **kwargs):
@@ -214,6 +226,7 @@ def test_memory_that_was_never_written_is_never_read(monkeypatch):
     for name in SIZES:
         for activations in ("store", "recompute"):
             check_exact(name, "both", activations=activations)
+            check_exact(name, "both", activations=activations, input_rows=True)
 
 
 @pytest.mark.parametrize("activations", ["store", "recompute"])
@@ -252,7 +265,7 @@ def test_only_some_gradients(wanted, which, rng):
     leaves = {"x": x, "memory": memory, "initial": initial, "weight": cell.mlp[1].weight}
     leaf = leaves.get(wanted, cell.blocks[0].qkv_norm.bias).requires_grad_()
     for scan in (relational_scan_cpu, relational_scan_reference):
-        outputs, final = scan(x, memory, cell.scan_parameters(), reset=reset, initial=initial)
+        outputs, final, _ = scan(x, memory, cell.scan_parameters(), reset=reset, initial=initial)
         loss = (outputs * d).sum() if which == "outputs" else (final * d[:, 0]).sum()
         gradients.append(torch.autograd.grad(loss, leaf)[0])
     assert_as_good_as(wanted, *gradients, gradients[1])
@@ -275,7 +288,7 @@ def test_gradients_of_gradients(rng):
     x.requires_grad_()
     found = []
     for scan in (relational_scan_cpu, relational_scan_reference):
-        outputs, _ = scan(x, memory, cell.scan_parameters())
+        outputs, *_ = scan(x, memory, cell.scan_parameters())
         (g,) = torch.autograd.grad((outputs.square() * d).sum(), x, create_graph=True)
         # The last layer's gate and mlp norm take part; every parameter that the first gradient depends on is reached.
         found.append(torch.autograd.grad(g.square().sum(), [x, *cell.parameters()], allow_unused=True))
@@ -296,14 +309,14 @@ def bytes_kept(cell, x, memory, activations):
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        outputs, _ = relational_scan_cpu(x, memory, cell.scan_parameters(), activations=activations)
+        outputs, *_ = relational_scan_cpu(x, memory, cell.scan_parameters(), activations=activations)
     assert outputs.requires_grad == (activations is not None and torch.is_grad_enabled())
     return sum(kept.values())
 
 
 def test_recompute_keeps_memory_like_the_square_root_of_time(rng):
     cell, x, memory = cell_and_input(SIZES["unit"], rng, steps=576, batch=2)
-    sizes = [module.sizes_of(cell.scan_parameters(), steps=n, batch=2, slots=3, inputs=1) for n in (36, 576)]
+    sizes = [module.sizes_of(cell.scan_parameters(), x[:, :n], memory, False) for n in (36, 576)]
     short, long = (bytes_kept(cell, x[:, :n], memory, "recompute") for n in (36, 576))
     assert long == 4 * short == 24 * memory.nbytes
     longest = [max(c.sizes.steps for tile in module.plan(s, "recompute") for c in tile) for s in sizes]
@@ -315,19 +328,19 @@ def test_nothing_is_kept_without_gradients(rng):
     cell, x, memory = cell_and_input(SIZES["unit"], rng)
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
-            outputs, final = relational_scan_cpu(x, memory, cell.scan_parameters())
+            outputs, final, _ = relational_scan_cpu(x, memory, cell.scan_parameters())
             assert outputs.grad_fn is None
             assert final.grad_fn is None
             assert bytes_kept(cell, x, memory, "store") == 0
     for p in cell.parameters():
         p.requires_grad_(False)
-    outputs, _ = relational_scan_cpu(x, memory, cell.scan_parameters())
+    outputs, *_ = relational_scan_cpu(x, memory, cell.scan_parameters())
     assert not outputs.requires_grad
 
 
 def test_the_graph_goes_away_with_its_outputs(rng):
     cell, x, memory = cell_and_input(SIZES["unit"], rng)
-    outputs, final = relational_scan_cpu(x, memory, cell.scan_parameters())
+    outputs, final, _ = relational_scan_cpu(x, memory, cell.scan_parameters())
     node = weakref.ref(outputs.grad_fn)
     gc.disable()  # by reference counts alone: nothing refers to itself
     try:
@@ -339,7 +352,7 @@ def test_the_graph_goes_away_with_its_outputs(rng):
 
 def test_a_parameter_changed_in_between_is_noticed(rng):
     cell, x, memory = cell_and_input(SIZES["unit"], rng)
-    outputs, _ = relational_scan_cpu(x, memory, cell.scan_parameters())
+    outputs, *_ = relational_scan_cpu(x, memory, cell.scan_parameters())
     with torch.no_grad():
         cell.mlp[0].weight.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -349,7 +362,7 @@ def test_a_parameter_changed_in_between_is_noticed(rng):
 def test_gates_at_infinity_leave_the_memory_bit_for_bit(rng):
     sizes = SIZES["unit"] | dict(forget_bias=math.inf, input_bias=-math.inf)
     cell, x, memory = cell_and_input(sizes, rng)
-    outputs, final = relational_scan_cpu(x, memory, cell.scan_parameters())
+    outputs, final, _ = relational_scan_cpu(x, memory, cell.scan_parameters())
     assert torch.equal(final, memory)
     assert torch.equal(outputs[:, 3], memory)
 

@@ -45,6 +45,8 @@ class Sizes:
     """L."""
     sonnet: bool
     """The formulation: sonnet or chapter."""
+    input_rows: bool
+    """Whether the attended rows of the input are wanted."""
 
     @property
     def rows(self) -> int:
@@ -59,19 +61,20 @@ class Sizes:
         return self.heads * (2 * self.key + self.value)
 
     def queries(self, block: int) -> int:
-        """Rows whose result is used: in the last block the input's are not."""
-        return self.rows if block < self.blocks - 1 else self.slots
+        """Rows whose result is used: in the last block the input's are not, unless they are asked for."""
+        return self.rows if self.input_rows or block < self.blocks - 1 else self.slots
 
     def products(self, block: int) -> bool:
         """Whether the attention of a block is large enough for batched matrix products, see `_cpu_attention`."""
         return self.queries(block) * self.rows * min(self.key, self.value) >= 400
 
 
-def sizes_of(params: ScanParameters, *, steps: int, batch: int, slots: int, inputs: int) -> Sizes:
+def sizes_of(params: ScanParameters, x: Tensor, memory: Tensor, input_rows: bool) -> Sizes:
+    batch, steps, inputs = x.shape[:3]
     return Sizes(
         steps=steps,
         batch=batch,
-        slots=slots,
+        slots=memory.shape[1],
         inputs=inputs,
         width=params.input.weight.shape[0],
         heads=params.settings.num_heads,
@@ -80,6 +83,7 @@ def sizes_of(params: ScanParameters, *, steps: int, batch: int, slots: int, inpu
         blocks=len(params.blocks),
         layers=len(params.mlp),
         sonnet=params.settings.formulation == "sonnet",
+        input_rows=input_rows,
     )
 
 
@@ -96,14 +100,21 @@ class BlockActivations:
 
 
 @dataclass(frozen=True, slots=True)
+class GateActivations:
+    """What the backward pass needs of the gates."""
+
+    squashed: Tensor  # [T, N, B, M] tanh of the memory before the step
+    gates: Tensor  # [T, N, B, 2G], the input gates first
+
+
+@dataclass(frozen=True, slots=True)
 class Activations:
     """Everything kept of one chunk, cut from one piece of memory."""
 
     memory: Tensor  # flat
     table: Tensor  # [T, R, B, M] the memory before every step, and the input's rows
     blocks: tuple[BlockActivations, ...]
-    squashed: Tensor | None  # [T, N, B, M] tanh of the memory before the step
-    gates: Tensor | None  # [T, N, B, 2G]
+    gating: GateActivations | None
 
 
 def fresh(count: int, dtype: torch.dtype) -> Tensor:
@@ -115,19 +126,16 @@ def fresh(count: int, dtype: torch.dtype) -> Tensor:
 
 def activations(s: Sizes, dtype: torch.dtype, memory: Tensor | None = None) -> Activations:
     """The activations of a chunk, in `memory` if it is given (as left by an earlier call for the same sizes)."""
-    unit = _ALIGNMENT // dtype.itemsize
-    shapes: list[tuple[int, ...]] = []
-    per_row = (s.batch, s.width)
-    shapes.append((s.steps, s.rows, *per_row))
+    steps, rows, per_row = s.steps, s.rows, (s.batch, s.width)
+    shapes: list[tuple[int, ...]] = [(steps, rows, *per_row)]
     for block in range(s.blocks):
-        q = s.queries(block)
-        shapes.append((s.steps, s.rows, s.batch, s.qkv))
-        heads = s.batch * s.heads
-        shapes.append((s.steps, s.rows, heads, q) if s.products(block) else (s.steps, q, s.rows, heads))
-        shapes.extend((s.steps, q, *per_row) for _ in range(2 + (not s.sonnet) + s.layers - 1))
+        q, matrices = s.queries(block), s.batch * s.heads
+        shapes.append((steps, rows, s.batch, s.qkv))
+        shapes.append((steps, rows, matrices, q) if s.products(block) else (steps, q, rows, matrices))
+        shapes.extend([(steps, q, *per_row)] * (2 + (not s.sonnet) + s.layers - 1))
     if s.gates:
-        shapes.append((s.steps, s.slots, *per_row))
-        shapes.append((s.steps, s.slots, s.batch, s.gates))
+        shapes.extend([(steps, s.slots, *per_row), (steps, s.slots, s.batch, s.gates)])
+    unit = _ALIGNMENT // dtype.itemsize
     counts = [math.prod(shape) for shape in shapes]
     padded = [-(-count // unit) * unit for count in counts]
     if memory is None:
@@ -135,10 +143,12 @@ def activations(s: Sizes, dtype: torch.dtype, memory: Tensor | None = None) -> A
     pieces = iter(
         [piece[:count].view(shape) for piece, count, shape in zip(memory.split(padded), counts, shapes, strict=True)]
     )
-    table = next(pieces)
-    blocks = tuple(_block(s, pieces) for _ in range(s.blocks))
-    gated = [next(pieces) if s.gates else None for _ in range(2)]
-    return Activations(memory, table, blocks, *gated)
+    return Activations(
+        memory=memory,
+        table=next(pieces),
+        blocks=tuple(_block(s, pieces) for _ in range(s.blocks)),
+        gating=GateActivations(next(pieces), next(pieces)) if s.gates else None,
+    )
 
 
 def _block(s: Sizes, pieces: Iterator[Tensor]) -> BlockActivations:

@@ -24,11 +24,18 @@ import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_choice, describe
-from relational_rnn.ops.relational_scan._cpu_backward import backward_chunk
-from relational_rnn.ops.relational_scan._cpu_forward import Masks, Prepared, forward_chunk, prepare, time_major
+from relational_rnn.ops.relational_scan._cpu_backward import Cotangents, backward_chunk
+from relational_rnn.ops.relational_scan._cpu_forward import (
+    Masks,
+    Outputs,
+    Prepared,
+    forward_chunk,
+    prepare,
+)
 from relational_rnn.ops.relational_scan._cpu_memory import Sizes, activations, sizes_of
-from relational_rnn.ops.relational_scan.reference import Block, Linear, Norm, ScanParameters, Settings
-from relational_rnn.ops.relational_scan.scan import relational_scan as plain_scan
+from relational_rnn.ops.relational_scan.compiled import Spec, flatten, spec_of, unflatten
+from relational_rnn.ops.relational_scan.loop import happening, loop
+from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters
 
 ActivationMode = Literal["store", "recompute"]
 _TILE_ROWS = 512  # memory rows worked on together: a step's activations stay in the second-level cache
@@ -37,7 +44,11 @@ _CHUNK_ROWS = 4096  # rows of a weight gradient's product, from where on more do
 
 def unsupported(x: Tensor, memory: Tensor, params: ScanParameters) -> str | None:
     """Why `relational_scan_cpu` cannot take these, or None if it can."""
+    if torch.compiler.is_compiling():
+        return "it cannot be traced, compiled or exported"
     tensors = [x, memory, *flatten(params)]
+    if any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors):
+        return "it takes plain tensors only"
     if any(t.device.type != "cpu" for t in tensors):
         return f"it runs on the CPU, not on {next(t.device for t in tensors if t.device.type != 'cpu')}"
     dtypes = {t.dtype for t in tensors}
@@ -47,14 +58,10 @@ def unsupported(x: Tensor, memory: Tensor, params: ScanParameters) -> str | None
         return f"it computes in float32 or float64, not in {str(dtypes.pop())[6:]}"
     if torch.is_autocast_enabled("cpu"):
         return "it does not follow autocast"
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return "it cannot be traced, compiled or exported"
     if torch._C._are_functorch_transforms_active():
         return "it does not work under the transforms of torch.func"
     if torch.autograd.forward_ad._current_level >= 0:
         return "it has no forward-mode derivative"
-    if any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors):
-        return "it takes plain tensors only"
     return None
 
 
@@ -66,8 +73,9 @@ def relational_scan_cpu(
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
     initial: Tensor | None = None,
+    input_rows: bool = False,
     activations: ActivationMode = "store",
-) -> tuple[Tensor, Tensor]:
+) -> Scan:
     """The relational memory over a whole sequence as one operation; equals `relational_scan_reference` up to rounding.
 
     Args:
@@ -77,14 +85,16 @@ def relational_scan_cpu(
         lengths: [B] whole numbers in 0..T; later steps do not happen, whatever their input holds.
         reset: [B, T] booleans; before a step marked true the row's memory becomes `initial`.
         initial: [N, M] or [B, N, M], needed with `reset`.
+        input_rows: whether the attended rows of the input are wanted too.
         activations: "store" keeps what the backward pass needs; "recompute" keeps the memory at about sqrt(T) of the
             T steps and computes the rest again, so that peak memory grows with the square root of T.
 
     Returns:
-        (the memory after every step [B, T, N, M], 0 past a length; the memory after each row's last step [B, N, M]).
+        a `Scan`: the memory after every step [B, T, N, M] (0 past a length), the memory after each row's last step
+        [B, N, M], and the attended input rows [B, T, n, M] or None.
 
     float32 or float64, on the CPU. Gradients flow into every tensor, the memory and `initial` included; a gradient of
-    a gradient is computed through the plain scan. Without gradients nothing is kept.
+    a gradient is computed through the plain loop. Without gradients nothing is kept.
 
     Raises:
         InputError: the tensors are not of a kind that this implementation takes; see `unsupported`.
@@ -96,65 +106,17 @@ def relational_scan_cpu(
         raise InputError(describe("relational_scan_cpu", f"cannot be used here: {reason}", hint=hint))
     assert reset is None or initial is not None
     if x.shape[1] == 0:
-        return memory.new_zeros(x.shape[0], 0, *memory.shape[1:]), memory
-    call = Call(params.settings, _shape_of(params), activations)
-    return _Scan.apply(call, x, memory, lengths, reset, initial if reset is not None else None, *flatten(params))
-
-
-class Shape(NamedTuple):
-    """Which parameters there are."""
-
-    blocks: int
-    layers: int
-    gated: bool
+        return loop(x, memory, params, input_rows=input_rows)
+    call = Call(spec_of(params, input_rows=input_rows), activations)
+    initial = None if reset is None else initial
+    return Scan(*_Scan.apply(call, x, memory, lengths, reset, initial, *flatten(params)))
 
 
 class Call(NamedTuple):
     """What a call is, besides its tensors."""
 
-    settings: Settings
-    shape: Shape
+    spec: Spec
     activations: ActivationMode
-
-
-def _shape_of(p: ScanParameters) -> Shape:
-    return Shape(len(p.blocks), len(p.mlp), p.gate_memory is not None)
-
-
-def flatten(p: ScanParameters) -> list[Tensor]:
-    """All tensors of the parameters in a fixed order."""
-    linears: list[Linear | Norm] = [p.input]
-    for block in p.blocks:
-        linears.extend(part for part in block if part is not None)
-    linears.extend(p.mlp)
-    linears.extend(part for part in (p.gate_input, p.gate_memory) if part is not None)
-    return [tensor for part in linears for tensor in part]
-
-
-def unflatten(call: Call, tensors: list[Tensor]) -> ScanParameters:
-    """The parameters again from what `flatten` made of them."""
-    pairs = iter(zip(tensors[::2], tensors[1::2], strict=True))
-
-    def linear() -> Linear:
-        return Linear(*next(pairs))
-
-    def norm() -> Norm:
-        return Norm(*next(pairs))
-
-    def block() -> Block:  # in the order of Block's fields
-        if call.settings.formulation == "sonnet":
-            return Block(qkv=linear(), mlp_norm=norm(), qkv_norm=norm(), attention_norm=norm())
-        return Block(qkv=linear(), mlp_norm=norm(), out=linear())
-
-    gated = call.shape.gated
-    return ScanParameters(
-        settings=call.settings,
-        input=linear(),
-        blocks=tuple(block() for _ in range(call.shape.blocks)),
-        mlp=tuple(linear() for _ in range(call.shape.layers)),
-        gate_input=linear() if gated else None,
-        gate_memory=linear() if gated else None,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +129,7 @@ class Chunk:
 
 
 def plan(s: Sizes, mode: ActivationMode | None) -> list[list[Chunk]]:
-    """The chunks of a call of sizes `s`, tile of sequences by tile, in the order of time; no mode means no gradients."""
+    """The chunks of a call of sizes `s`, tile of sequences by tile, in the order of time; no mode: no gradients."""
     tiles = max(1, math.ceil(s.batch * s.slots / _TILE_ROWS))
     batch = max(1, math.ceil(s.batch / tiles))
     if mode == "recompute":
@@ -179,10 +141,14 @@ def plan(s: Sizes, mode: ActivationMode | None) -> list[list[Chunk]]:
 
     def chunk(b: int, t: int) -> Chunk:
         sequences, times = slice(b, min(b + batch, s.batch)), slice(t, min(t + steps, s.steps))
-        own = (times.stop - t, sequences.stop - b)
-        return Chunk(sequences, times, replace(s, steps=own[0], batch=own[1]))
+        return Chunk(sequences, times, replace(s, steps=times.stop - t, batch=sequences.stop - b))
 
     return [[chunk(b, t) for t in range(0, s.steps, steps)] for b in range(0, s.batch, batch)]
+
+
+def slots_major(x: Tensor, c: Chunk) -> Tensor:
+    """[B, T, rows, width] to a chunk's [T, rows, B, width], a view."""
+    return x[c.sequences, c.steps].permute(1, 2, 0, 3)
 
 
 class Sequence(NamedTuple):
@@ -194,35 +160,29 @@ class Sequence(NamedTuple):
     initial: Tensor | None  # [N, M] or [B, N, M]
 
     def input(self, c: Chunk) -> Tensor:
-        """[T, n, B, I], zero where a step does not happen."""
-        x = self.x[c.sequences, c.steps]
+        """[T, n, B, I], zero where a step does not happen: padding may hold anything, even NaN."""
+        x = slots_major(self.x, c)
         if self.happens is not None:
-            x = x.where(self.happens[c.sequences, c.steps, None, None], 0)
-        return time_major(x)
+            x = x.where(self.happens[c.sequences, c.steps].t()[:, None, :, None], 0)
+        return x.contiguous()
 
     def masks(self, c: Chunk) -> Masks:
         def steps_first(mask: Tensor | None) -> Tensor | None:
             return None if mask is None else mask[c.sequences, c.steps].t()[:, None, :, None]
 
-        reset = steps_first(self.reset)
+        happens, reset = steps_first(self.happens), steps_first(self.reset)
         if reset is None or self.initial is None:
-            return Masks(steps_first(self.happens), None, None, (False,) * c.sizes.steps)
+            return Masks(happens, None, None, (False,) * c.sizes.steps)
         initial = self.initial
         initial = initial[:, None] if initial.dim() == 2 else initial[c.sequences].transpose(0, 1)
-        return Masks(steps_first(self.happens), reset, initial, tuple(reset.flatten(1).any(1).tolist()))
+        return Masks(happens, reset, initial, tuple(reset.flatten(1).any(1).tolist()))
 
 
 def _sequence(x: Tensor, lengths: Tensor | None, reset: Tensor | None, initial: Tensor | None) -> Sequence:
-    happens = None
-    if lengths is not None:
-        happens = torch.arange(x.shape[1]) < lengths[:, None]
-        reset = None if reset is None else reset & happens
+    happens = happening(lengths, x.shape[1], x.device)
+    if reset is not None and happens is not None:
+        reset = reset & happens  # a step that does not happen does not reset either
     return Sequence(x, happens, reset, initial)
-
-
-def _slots_major(x: Tensor, c: Chunk) -> Tensor:
-    """[B, T, N, M] to a chunk's [T, N, B, M], a view."""
-    return x[c.sequences, c.steps].permute(1, 2, 0, 3)
 
 
 class _Scan(torch.autograd.Function):
@@ -236,50 +196,47 @@ class _Scan(torch.autograd.Function):
         reset: Tensor | None,
         initial: Tensor | None,
         *tensors: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        p = unflatten(call, list(tensors))
-        batch, steps, inputs = x.shape[:3]
-        s = sizes_of(p, steps=steps, batch=batch, slots=memory.shape[1], inputs=inputs)
-        kept: list[Tensor] = []
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        p = unflatten(tensors, call.spec)
+        s = sizes_of(p, x, memory, call.spec.input_rows)
         needed = any(ctx.needs_input_grad)
         tiles = plan(s, call.activations if needed else None)
         store = needed and call.activations == "store"
         sequence, w = _sequence(x, lengths, reset, initial), prepare(p, s)
-        outputs = x.new_empty(batch, steps, s.slots, s.width)
-        final = x.new_empty(batch, s.slots, s.width)
+        memories = x.new_empty(s.batch, s.steps, s.slots, s.width)
+        input_rows = x.new_empty(s.batch, s.steps, s.inputs, s.width) if s.input_rows else None
+        final = x.new_empty(s.batch, s.slots, s.width)
+        kept: list[Tensor] = []
+        workspace: tuple[Sizes, Tensor] | None = None
         for tile in tiles:
             now = memory[tile[0].sequences].transpose(0, 1)
-            workspace = None
             for c in tile:
                 if needed and not store:
                     kept.append(now.contiguous())
-                reuse = None if store or workspace is None or workspace[0] != c.sizes else workspace[1].memory
-                act = activations(c.sizes, x.dtype, reuse)
-                workspace = (c.sizes, act)
-                now = forward_chunk(
-                    sequence.input(c), now, act, w, c.sizes, sequence.masks(c), _slots_major(outputs, c)
-                )
+                used = workspace[1] if workspace is not None and workspace[0] == c.sizes else None
+                act = activations(c.sizes, x.dtype, used)
+                outputs = Outputs(slots_major(memories, c), None if input_rows is None else slots_major(input_rows, c))
+                now = forward_chunk(sequence.input(c), now, act, w, c.sizes, sequence.masks(c), outputs)
                 if store:
                     kept.append(act.memory)
+                else:
+                    workspace = c.sizes, act.memory
             final[tile[0].sequences] = now.transpose(0, 1)
         ctx.call, ctx.tiles = call, tiles
         ctx.set_materialize_grads(False)
         if needed:
             ctx.save_for_backward(x, memory, lengths, reset, initial, *tensors, *kept)
-        return outputs, final
+        return memories, final, input_rows
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
-        d_outputs, d_final = cotangents
         call: Call = ctx.call
-        x, memory, lengths, reset, initial, *rest = ctx.saved_tensors
-        needed = ctx.needs_input_grad
-        tensors, kept = rest[: len(needed) - 6], rest[len(needed) - 6 :]
-        inputs = (x, memory, lengths, reset, initial, *tensors)
-        if torch.is_grad_enabled():
-            return None, *_differentiable_backward(call, inputs, needed[1:], d_outputs, d_final)
-        gradients = _backward(call, ctx.tiles, inputs, kept, d_outputs, d_final)
-        return None, *(g if need else None for g, need in zip(gradients, needed[1:], strict=True))
+        needed = ctx.needs_input_grad[1:]
+        inputs, kept = ctx.saved_tensors[: len(needed)], ctx.saved_tensors[len(needed) :]
+        if torch.is_grad_enabled():  # a gradient of this gradient will be wanted
+            return None, *_differentiable_backward(call, inputs, needed, cotangents)
+        gradients = _backward(call, ctx.tiles, inputs, list(kept), cotangents)
+        return None, *(g if need else None for g, need in zip(gradients, needed, strict=True))
 
 
 def _backward(
@@ -287,42 +244,41 @@ def _backward(
     tiles: list[list[Chunk]],
     inputs: tuple[Tensor, ...],
     kept: list[Tensor],
-    d_outputs: Tensor | None,
-    d_final: Tensor | None,
+    cotangents: tuple[Tensor | None, ...],
 ) -> list[Tensor | None]:
     x, memory, lengths, reset, initial, *tensors = inputs
-    p = unflatten(call, tensors)
+    d_memories, d_final, d_input_rows = cotangents
+    p = unflatten(tensors, call.spec)
     d_tensors = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in tensors]
-    into = unflatten(call, d_tensors)
-    slots = memory.shape[1]
-    w = prepare(p, sizes_of(p, steps=x.shape[1], batch=x.shape[0], slots=slots, inputs=x.shape[2]))
-    sequence = _sequence(x, lengths, reset, initial)
-    d_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-    d_memory = torch.empty_like(memory, memory_format=torch.contiguous_format)
-    d_initial = None if initial is None else x.new_zeros(x.shape[0], *memory.shape[1:])
-    remaining = list(kept)
+    into = unflatten(d_tensors, call.spec)
+    s = sizes_of(p, x, memory, call.spec.input_rows)
+    sequence, w = _sequence(x, lengths, reset, initial), prepare(p, s)
+    d_x, d_memory = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, memory))
+    d_initial = None if initial is None else x.new_zeros(memory.shape)
+    workspace: tuple[Sizes, Tensor] | None = None
     for tile in reversed(tiles):
         sequences = tile[0].sequences
-        now = x.new_zeros(slots, tile[0].sizes.batch, memory.shape[2])
+        now = x.new_zeros(s.slots, tile[0].sizes.batch, s.width)
         if d_final is not None:
             now.copy_(d_final[sequences].transpose(0, 1))
         d_start = None if d_initial is None else x.new_zeros(now.shape)
         for c in reversed(tile):
-            saved, x_c, masks = remaining.pop(), sequence.input(c), sequence.masks(c)
+            saved, x_c, masks = kept.pop(), sequence.input(c), sequence.masks(c)
             if call.activations == "store":
                 act = activations(c.sizes, x.dtype, saved)
             else:
-                act = activations(c.sizes, x.dtype)
+                used = workspace[1] if workspace is not None and workspace[0] == c.sizes else None
+                act = activations(c.sizes, x.dtype, used)
+                workspace = c.sizes, act.memory
                 forward_chunk(x_c, saved, act, w, c.sizes, masks, None)
-            d_out = None if d_outputs is None else _slots_major(d_outputs, c)
+            d_out = Cotangents(*(None if d is None else slots_major(d, c) for d in (d_memories, d_input_rows)))
             d_x_c, now = backward_chunk(x_c, act, w, c.sizes, masks, d_out, now, into, d_start)
-            d_x[c.sequences, c.steps] = d_x_c.permute(2, 0, 1, 3)
+            slots_major(d_x, c).copy_(d_x_c)
         d_memory[sequences] = now.transpose(0, 1)
-        if d_start is not None:
-            assert d_initial is not None
+        if d_initial is not None and d_start is not None:
             d_initial[sequences] = d_start.transpose(0, 1)
     _unscale(into, w)
-    if d_initial is not None and initial is not None and initial.dim() == 2:
+    if d_initial is not None and initial.dim() == 2:
         d_initial = d_initial.sum(0)
     return [d_x, d_memory, None, None, d_initial, *d_tensors]
 
@@ -330,25 +286,18 @@ def _backward(
 def _unscale(into: ScanParameters, w: Prepared) -> None:
     """From the gradients of the queries' scaled parameters to those of the parameters themselves."""
     for block in into.blocks:
-        if block.qkv_norm is None:
-            block.qkv.weight.mul_(w.query_scale[:, None])
-            block.qkv.bias.mul_(w.query_scale)
-        else:
-            block.qkv_norm.weight.mul_(w.query_scale)
-            block.qkv_norm.bias.mul_(w.query_scale)
+        scaled = block.qkv if block.qkv_norm is None else block.qkv_norm
+        scaled.weight.mul_(w.query_scale.view(-1, *[1] * (scaled.weight.dim() - 1)))
+        scaled.bias.mul_(w.query_scale)
 
 
 def _differentiable_backward(
-    call: Call,
-    inputs: tuple[Tensor, ...],
-    needed: tuple[bool, ...],
-    d_outputs: Tensor | None,
-    d_final: Tensor | None,
+    call: Call, inputs: tuple[Tensor, ...], needed: tuple[bool, ...], cotangents: tuple[Tensor | None, ...]
 ) -> list[Tensor | None]:
-    """The gradients as a function that can be differentiated again, through the plain scan."""
+    """The gradients as functions that can be differentiated again, through the plain loop."""
     x, memory, lengths, reset, initial, *tensors = inputs
-    outputs, final = plain_scan(x, memory, unflatten(call, tensors), lengths=lengths, reset=reset, initial=initial)
-    pairs = [(y, d) for y, d in ((outputs, d_outputs), (final, d_final)) if d is not None]
+    results = loop(x, memory, unflatten(tensors, call.spec), lengths, reset, initial, call.spec.input_rows)
+    pairs = [(y, d) for y, d in zip(results, cotangents, strict=True) if y is not None and d is not None]
     wanted = [i for i, need in enumerate(needed) if need]
     found = torch.autograd.grad(
         [y for y, _ in pairs],
