@@ -71,6 +71,10 @@ def test_dropout_acts_between_layers_in_training_only():
     torch.manual_seed(1)
     first, second = layer(x)[0], layer(x)[0]
     assert not torch.equal(first, second)
+    y, final = layer(x)
+    assert torch.equal(y[:, -1], final[-1].flatten(1))  # nor after the last
+    y_t, after = layer.step(x[:, 0], final)
+    assert torch.equal(y_t, after[-1].flatten(1))
     lower = layer.trace(x, layer=0).memory
     close(lower, layer.eval().trace(x, layer=0).memory)  # nothing is dropped below the first layer
     close(layer(x)[0], layer(x)[0])

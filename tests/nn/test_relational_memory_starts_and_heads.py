@@ -66,7 +66,7 @@ def test_a_learned_start_is_a_parameter_that_begins_as_the_identity():
 @pytest.mark.parametrize("start", ["identity", "random", "learned"])
 def test_the_initial_state_is_the_callers_own(start):
     layer = build(initial_memory=start)
-    before = layer.initial_state(1)
+    before = layer.initial_state(1).clone()
     with torch.no_grad():
         layer.initial_state(1).add_(1)
         layer.initial_state(2)[0] = 7
