@@ -58,7 +58,7 @@ def test_onnx_of_a_step(tmp_path):
 OPTIONS = {
     "layers": dict(num_layers=2, dropout=0.5, initial_memory="learned"),
     "input-read-head": dict(read_head="input", input_rows=2, gate_style="memory"),
-    "attention-read-head": dict(read_head="attention", output_size=9),
+    "attention-read-head": dict(read_head="attention", output_size=9, initial_memory="random"),
 }
 
 

@@ -167,7 +167,7 @@ def test_subclasses_save_their_own_arguments(tmp_path):
     "options",
     [
         dict(num_layers=2, dropout=0.25, initial_memory="learned"),
-        dict(read_head="weighted", output_size=9, initial_memory="learned", batch_first=False, gate_style=None),
+        dict(read_head="weighted", output_size=9, initial_memory="random", batch_first=False, gate_style=None),
         dict(read_head="input", input_rows=2, key_size=7, forget_bias=-1.5, dtype=torch.float64),
     ],
 )

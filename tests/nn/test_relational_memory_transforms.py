@@ -94,18 +94,18 @@ def test_autocast(name, dtype):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_gradients_under_autocast(name, dtype):
-    """Close to those of float32 as a whole; of three layers the middle one counts: single ones are ill-conditioned."""
+    """Close to those of float32 over two steps (errors grow with steps); the middle one of five layers counts."""
     errors = []
-    for seed in range(3):
+    for seed in range(5):
         layer = build(name, torch.float32, seed)
-        x = input_for(layer, dtype=torch.float32)
+        x = input_for(layer, steps=2, dtype=torch.float32)
         full = gradients_of(layer, *layer(x))
         with torch.autocast("cpu", dtype):
             y, memory = layer(x)
         low = gradients_of(layer, y.float(), memory)
         assert {g.dtype for g in low} == {torch.float32}
         errors.append((flat(low) - flat(full)).norm() / flat(full).norm())
-    assert sorted(errors)[1] <= 12 * torch.finfo(dtype).eps
+    assert sorted(errors)[2] <= 6 * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -97,10 +97,11 @@ def demo() -> BabiRun:
     Command: `relational-rnn demo`.
     """
     return BabiRun(
+        data=DataConfig(train_questions=5000),
         memory=MemorySizes(mem_slots=4, head_size=16, num_heads=4),
         model=ModelConfig(embedding_size=64, head_size=64),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50),
-        loop=LoopConfig(steps=600, validate_every=100, checkpoint_every=100),
+        loop=LoopConfig(steps=2500, validate_every=500, checkpoint_every=250),
     )
 
 
@@ -110,7 +111,10 @@ def babi() -> BabiRun:
     Expected score: not measured yet. Time: not measured yet. Machine: not measured yet.
     Command: `relational-rnn train babi --data PATH`.
     """
-    return BabiRun(loop=LoopConfig(steps=20_000, validate_every=1000, checkpoint_every=250))
+    return BabiRun(
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100),
+        loop=LoopConfig(steps=20_000, validate_every=1000, checkpoint_every=100),
+    )
 
 
 RECIPES: dict[str, Callable[[], BabiRun]] = {"demo": demo, "babi": babi}

@@ -160,19 +160,29 @@ def _(x, memory, tensors, lengths, reset, initial, *spec):
     return [memory.new_empty(shape) for shape in shapes]
 
 
-@torch.library.custom_op(
-    "relational_rnn::scan_backward", mutates_args=(), schema=f"(Tensor[] cotangents, {TENSORS}, {SPEC}) -> Tensor[]"
-)
+# Below the autograd key a kernel cannot use autograd itself, so this one lets that key fall through. (torch.func.vjp
+# would work anywhere, but it keeps its backward differentiable: slower, and wrong by whole multiples in bfloat16.)
+_library = torch.library.Library("relational_rnn", "FRAGMENT")
+_library.define(f"scan_backward(Tensor[] cotangents, {TENSORS}, {SPEC}) -> Tensor[]")
+_library.impl("scan_backward", torch.library.fallthrough_kernel, "Autograd")
+
+
+@torch.library.impl("relational_rnn::scan_backward", "default", lib=_library)
 def _backward(cotangents, x, memory, tensors, lengths, reset, initial, *spec):
-    def forward(x: Tensor, memory: Tensor, *rest: Tensor) -> list[Tensor]:
-        start = None if initial is None else rest[-1]
-        return _run(x, memory, rest[: len(tensors)], lengths, reset, start, Spec(*spec))
+    given = [x, memory, *tensors, *([] if initial is None else [initial])]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in [*cotangents, *given]):
+        raise RuntimeError("relational_scan as an operator (under torch.compile) has no double backward")
+    with torch.enable_grad():
+        leaves = [tensor.detach().requires_grad_() for tensor in given]
+        start = None if initial is None else leaves[-1]
+        outputs = _run(leaves[0], leaves[1], leaves[2 : 2 + len(tensors)], lengths, reset, start, Spec(*spec))
+        reached = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]  # not without steps
+        outputs, cotangents = zip(*reached, strict=True)
+        gradients = torch.autograd.grad(outputs, leaves, cotangents, materialize_grads=True)
+    return [_own(gradient) for gradient in gradients]
 
-    pull = torch.func.vjp(forward, x, memory, *tensors, *([] if initial is None else [initial]))[1]
-    return [_own(gradient) for gradient in pull(list(cotangents))]
 
-
-@_backward.register_fake
+@torch.library.register_fake("relational_rnn::scan_backward", lib=_library)
 def _(cotangents, x, memory, tensors, lengths, reset, initial, *spec):
     leaves = [x, memory, *tensors, *([] if initial is None else [initial])]
     return [leaf.new_empty(leaf.shape) for leaf in leaves]
@@ -185,7 +195,8 @@ def _setup_context(ctx, inputs, output):
 
 def _pull_back(ctx, cotangents):
     x, memory, lengths, reset, initial, *tensors = ctx.saved_tensors
-    gradients = _backward(cotangents, x, memory, tensors, lengths, reset, initial, *ctx.spec)
+    backward = torch.ops.relational_rnn.scan_backward
+    gradients = backward(cotangents, x, memory, tensors, lengths, reset, initial, *ctx.spec)
     last = None if initial is None else gradients.pop()
     return gradients[0], gradients[1], gradients[2:], None, None, last, *[None] * len(ctx.spec)
 

@@ -27,9 +27,9 @@ class ModelConfig:
 
     embedding_size: int = 128
     """Features of a word and of a sentence, E."""
-    question_steps: int = 1
+    question_steps: int = 0
     """Further steps of the core at a question, with the question as input, on a copy of the state."""
-    read_hops: int = 2
+    read_hops: int = 3
     """Times that the question looks at the rows of the state; 0 answers from the core's output alone."""
     read_heads: int = 4
     """Heads of each look; they divide head_size."""
