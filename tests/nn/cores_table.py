@@ -46,6 +46,17 @@ NO_LOOP_BODY = "its state grows inside the loop over time, so that there is no l
 GROWS_IN_ITS_LOOP = {
     name: NO_LOOP_BODY for name in ("exported_sequence_is_the_sequence", "onnx_sequence_is_the_sequence")
 }
+REFUSED = "the backend refuses it by name; its own tests pin how"
+REFUSED_BY_CPU = {
+    name: REFUSED
+    for name in (
+        "bfloat16_autocast_is_close_to_float32",
+        "vmap_over_the_batch",
+        "vmap_over_an_ensemble",
+        "gradients_of_every_row_on_its_own",
+        "compile_is_one_graph",
+    )
+}
 UNBATCHED = {"x_of_the_wrong_rank": "also takes input without a batch axis; its own tests pin what it refuses"}
 CASES = [
     Case(
@@ -58,6 +69,18 @@ CASES = [
         create=lambda: RelationalMemory(
             INPUTS, 4, 3, num_heads=2, gate_style=None, formulation="chapter", read_head="attention", output_size=9
         ),
+        excluded=UNBATCHED,
+    ),
+    Case(
+        name="rmc_cpu",
+        create=lambda: RelationalMemory(
+            INPUTS, 4, 2, num_heads=3, num_blocks=2, gate_style="memory", backend="cpu", activations="recompute"
+        ),
+        excluded=UNBATCHED | REFUSED_BY_CPU,
+    ),
+    Case(
+        name="rmc_reference",
+        create=lambda: RelationalMemory(INPUTS, 4, 2, num_heads=3, key_size=5, backend="reference"),
         excluded=UNBATCHED,
     ),
     Case(name="ported", create=lambda: PortedRelationalMemory(INPUTS, 4, 2, num_heads=3, num_blocks=2, key_size=5)),

@@ -17,7 +17,7 @@ from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.nn.relational_memory_cell import GateStyle, InitialMemory
 from relational_rnn.nn.rnn import RNN
 from relational_rnn.nn.transformer import Transformer
-from relational_rnn.ops.relational_scan import Formulation
+from relational_rnn.ops.relational_scan import ACTIVATION_MODES, BACKENDS, ActivationMode, Backend, Formulation
 
 TOLERANCE = 0.1
 """A rival's parameter count may differ from its target by this share."""
@@ -49,6 +49,10 @@ class MemorySizes:
     """Arithmetic of a step: that of the authors' released code, or a plain attention block."""
     initial_memory: InitialMemory = "identity"
     """What the memory holds before the first step."""
+    backend: Backend = "auto"
+    """What runs its sequences: reference, cpu, or auto, the fastest that can. A name is obeyed or refused."""
+    activations: ActivationMode = "store"
+    """Keep what the backward pass needs (store), or compute it again (recompute) to save memory in long sequences."""
 
     def __post_init__(self) -> None:
         check_positive(
@@ -61,6 +65,8 @@ class MemorySizes:
         )
         if self.key_size is not None:
             check_positive("MemorySizes", key_size=self.key_size)
+        check_choice("MemorySizes", "backend", self.backend, BACKENDS)
+        check_choice("MemorySizes", "activations", self.activations, ACTIVATION_MODES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +133,8 @@ def relational_memory(input_size: int, sizes: MemorySizes) -> Core:
         input_bias=sizes.input_bias,
         formulation=sizes.formulation,
         initial_memory=sizes.initial_memory,
+        backend=sizes.backend,
+        activations=sizes.activations,
     )
 
 
