@@ -1,10 +1,10 @@
-# Four commands for people (demo, test, check, clean) and one for patience (test-slow).
+# For people: demo, test, check, docs, clean. For patience: test-slow.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow check docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/relational-rnn demo
@@ -20,8 +20,11 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .ruff_cache
+	rm -rf $(VENV) dist build site .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Exact versions come from constraints.txt; the package itself only asks for ranges.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import textwrap
 from pathlib import Path
 from unittest import mock
 
@@ -25,7 +26,12 @@ def help_text(command: str) -> str:
     """What `relational-rnn <command> --help` prints when it is 100 columns wide and no terminal is there."""
     with mock.patch.dict(os.environ, COLUMNS="100"), contextlib.redirect_stdout(io.StringIO()) as text:
         assert main([*command.split(), "--help"]) == 0
-    return "\n".join(line.rstrip() for line in text.getvalue().strip().splitlines())
+    # A terminal breaks the long lines of a description; a page must do it itself.
+    lines = [
+        textwrap.wrap(line.rstrip(), 100, break_on_hyphens=False) or [""]
+        for line in text.getvalue().strip().splitlines()
+    ]
+    return "\n".join(part for line in lines for part in line)
 
 
 def render() -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cores_summary import pytest_terminal_summary as pytest_terminal_summary
 
 torch.set_num_threads(1)
 

@@ -49,21 +49,20 @@ def check_shape(
 
     if not isinstance(tensor, torch.Tensor):
         raise InputError(describe(where, f"{name} must be a tensor", got=type(tensor).__name__, hint=hint))
-    right_rank = tensor.dim() == len(axes)
-    wrong = []
-    if right_rank:
-        sizes = zip(axes.items(), tensor.shape, strict=True)
-        wrong = [axis for (axis, size), n in sizes if size is not None and n != size]
-        if not wrong:
-            return  # before any size is written out, which would tie a compiled graph to it
-    expected = "(" + ", ".join(f"{axis}={'any' if size is None else size}" for axis, size in axes.items()) + ")"
-    if not right_rank:
+    if tensor.dim() != len(axes):
         problem = f"{name} must have {len(axes)} axes, not {tensor.dim()}"
-        raise InputError(describe(where, problem, got=tuple(tensor.shape), expected=expected, hint=hint))
-    noun = "axis" if len(wrong) == 1 else "axes"
-    got = "(" + ", ".join(f"{axis}={n}" for axis, n in zip(axes, tensor.shape, strict=True)) + ")"
-    problem = f"{name} has the wrong size on {noun} {', '.join(wrong)}"
-    raise InputError(describe(where, problem, got=got, expected=expected, hint=hint))
+        raise InputError(describe(where, problem, got=tuple(tensor.shape), expected=_sizes(axes), hint=hint))
+    wrong = [axis for (axis, size), n in zip(axes.items(), tensor.shape, strict=True) if size is not None and n != size]
+    if wrong:
+        noun = "axis" if len(wrong) == 1 else "axes"
+        got = _sizes(dict(zip(axes, tensor.shape, strict=True)))
+        problem = f"{name} has the wrong size on {noun} {', '.join(wrong)}"
+        raise InputError(describe(where, problem, got=got, expected=_sizes(axes), hint=hint))
+
+
+def _sizes(axes: Mapping[str, int | None]) -> str:
+    """(B=7, I=3); only ever built for an error, as writing a size down would fix it while a graph is being traced."""
+    return "(" + ", ".join(f"{axis}={'any' if size is None else size}" for axis, size in axes.items()) + ")"
 
 
 def check_choice(where: str, name: str, value: object, choices: Collection[object], *, hint: str | None = None) -> None:

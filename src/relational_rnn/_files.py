@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_whole(path: Path, content: str | bytes | memoryview) -> None:
     """Write `content` to `path` at once: a neighbour file is written first and then takes the name.
 
-    Whatever interrupts the write (a full disk, Ctrl-C), `path` holds either what it held before or all of `content`.
+    Whatever interrupts the write (a full disk, Ctrl-C, a power cut), `path` holds either what it held before or all of
+    `content`.
     The folder is created when it is missing. Raises OSError as the operating system does.
 
     >>> import tempfile
@@ -21,7 +22,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        with part.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())  # or the new name could reach the disk before the content does
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

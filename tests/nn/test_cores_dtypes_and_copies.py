@@ -43,8 +43,10 @@ def test_bfloat16_autocast_is_close_to_float32(case):
     y, _ = core(x, lengths=lengths, reset=reset)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y_low, final = core(x, lengths=lengths, reset=reset)
-        y_step, _ = core.step(x[:, 0], final)
-    assert {tensor.dtype for tensor in floats(final)} == {torch.float32}  # the state keeps its precision
+        y_step, after_step = core.step(x[:, 0], final)
+        _, whole = core(x)
+    for state in (final, after_step, whole):  # the state keeps its precision
+        assert {tensor.dtype for tensor in floats(state)} == {torch.float32}
     assert (y_low - y).abs().max() < 0.03 * y.abs().max()
     assert (y_low - y).abs().max() > 0  # it did run in bfloat16
     assert torch.isfinite(y_step).all()

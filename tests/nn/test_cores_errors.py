@@ -48,13 +48,13 @@ def test_a_state_for_another_batch(case):
 
 
 def test_a_state_of_the_wrong_kind(case):
-    refused(case, "state must be a", lambda core: core(X, [1, 2]))
+    refused(case, "state must be", lambda core: core(X, [1, 2]))
 
     def other_kind(core):
         state = core.initial_state(BATCH)
         core(X, state["h"] if isinstance(state, dict) and "h" in state else {"memory": torch.zeros(BATCH, 6)})
 
-    refused(case, "state must be a", other_kind)
+    refused(case, "state must be", other_kind)
 
 
 def test_a_state_of_another_dtype(case):

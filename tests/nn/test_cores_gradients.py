@@ -26,7 +26,7 @@ class Run(torch.nn.Module):
 
 def check(case, run, *, every_number):
     """Gradients into x, the state that came in and the parameters, along random directions; or, for `every_number`,
-    the whole Jacobian of x and the state."""
+    the whole Jacobian of the outputs by x and the state."""
     module = Run(case.core(), run)
     weights = {} if every_number else dict(module.named_parameters())
     with torch.no_grad():
@@ -38,7 +38,9 @@ def check(case, run, *, every_number):
     def outputs(x, *rest):
         state = {**named, **dict(zip(floats, rest, strict=False))}
         new = dict(zip(weights, rest[len(floats) :], strict=True))
-        return torch.func.functional_call(module, new, (x, state if isinstance(start, dict) else state["state"]))
+        state = state if isinstance(start, dict) else state["state"]
+        results = torch.func.functional_call(module, new, (x, state))
+        return results[0] if every_number else results
 
     leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
     assert torch.autograd.gradcheck(outputs, leaves, fast_mode=not every_number)

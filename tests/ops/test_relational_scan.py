@@ -203,7 +203,7 @@ def test_trace_is_the_scan_with_nothing_thrown_away(name, options, rng):
     cell, x, memory = cell_and_input(name, rng)
     chosen = options_for(cell, x, rng, options)
     params = cell.scan_parameters()
-    scan = relational_scan(x, memory, params, **chosen)
+    scan = relational_scan(x, memory, params, **chosen, backend="reference")
     trace = relational_trace(x, memory, params, **chosen)
     assert torch.equal(trace.memory, scan.memories)
     rows = cell.mem_slots + x.shape[2]

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from relational_rnn import RelationalMemory
 from relational_rnn.nn._sonnet import sonnet_variables
-from relational_rnn.ops.relational_scan import relational_step
+from relational_rnn.ops.relational_scan import BACKENDS, relational_step
 
 GOLDEN = Path(__file__).parent / "golden"
 INDEX = json.loads((GOLDEN / "index.json").read_text(encoding="utf-8"))
@@ -28,11 +28,11 @@ def recorded(name):
         return {key: file[key] for key in file.files}
 
 
-def layer_of(case, arrays, dtype):
+def layer_of(case, arrays, dtype, **options):
     """The layer of a case with its recorded weights, and its input as the layer takes it: [B, T, I] or [B, T, n, I]."""
     weights = {key.removeprefix("var/"): value for key, value in arrays.items() if key.startswith("var/")}
     rows = case["input_shape"][0] if case["treat_input_as_matrix"] else None
-    layer = RelationalMemory.from_sonnet(weights, input_rows=rows, **case["cell"]).to(dtype)
+    layer = RelationalMemory.from_sonnet(weights, input_rows=rows, **case["cell"], **options).to(dtype)
     x = torch.from_numpy(arrays["x"]).to(dtype).transpose(0, 1)
     return layer, x.flatten(2 if rows is None else 3).contiguous()
 
@@ -51,10 +51,11 @@ def test_all_recorded_cases_are_here():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("start", ["init", "rand"])
+@pytest.mark.parametrize("backend", [backend for backend in BACKENDS if backend != "auto"])
 @pytest.mark.parametrize("name", CASES)
-def test_layer_reproduces_the_original(name, start, dtype):
+def test_layer_reproduces_the_original(name, backend, start, dtype):
     case, arrays = CASES[name], recorded(name)
-    layer, x = layer_of(case, arrays, dtype)
+    layer, x = layer_of(case, arrays, dtype, backend=backend)
     bound, gradient_bound = BOUNDS[dtype]
     expected = {key.removeprefix(f"{start}/"): value for key, value in arrays.items() if key.startswith(f"{start}/")}
     memory = torch.from_numpy(expected["h0"]).to(dtype).requires_grad_()

@@ -22,6 +22,7 @@ def make_run(tmp_path):
         learning_rate: float = 1e-3,
         evaluated: bool = True,
         versions: dict[str, object] | None = None,
+        notes: tuple[str, ...] = (),
     ) -> Path:
         folder = tmp_path / name
         folder.mkdir(parents=True)
@@ -35,6 +36,7 @@ def make_run(tmp_path):
             "command": "relational-rnn train",
         }
         (folder / "versions.json").write_text(json.dumps(versions or facts))
+        (folder / "data.json").write_text(json.dumps({"report": ["task 3: 385 of 2,000 stories"]}))
         with (folder / "metrics.csv").open("w", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(["step", "seconds", "train_loss", "valid_accuracy"])
@@ -51,6 +53,7 @@ def make_run(tmp_path):
                 "parameters": parameters,
                 "state_bytes": 4096,
                 "train_seconds": train_seconds,
+                "report": list(notes),
             }
             (folder / "result.json").write_text(json.dumps(result))
         return folder

@@ -100,6 +100,12 @@ def test_versions_that_differ_between_runs_are_given_with_their_runs(make_run, t
     assert "2.11 (a); 2.13 (b)" in page
 
 
+def test_notes_of_the_runs_are_listed_once_and_say_whom_they_are_about(make_run, tmp_path):
+    folders = [make_run("a", notes=("not <finished>",)), make_run("b", core="lstm")]
+    page = write_report(folders, tmp_path / "out").read_text(encoding="utf-8")
+    assert "<ul><li>task 3: 385 of 2,000 stories</li><li>RMC: not &lt;finished&gt;</li></ul>" in page
+
+
 def test_the_figures_are_files_too_and_a_second_report_replaces_the_first(make_run, tmp_path):
     out = tmp_path / "out"
     write_report([make_run("a")], out)

@@ -10,12 +10,13 @@ from relational_rnn.reports import Record, group_runs, read_runs, records_of, wr
 
 @pytest.fixture
 def records(make_run):
+    facts = {"torch": "2.13.0", "machine": "2-core CPU (test)", "commit": "0123abc", "command": "relational-rnn train"}
     folders = [
-        make_run("r0", per_task={1: 1.0, 2: 0.5}, train_seconds=100),
-        make_run("r1", seed=1, per_task={1: 0.8, 2: 0.3}, train_seconds=120),
+        make_run("r0", per_task={1: 1.0, 2: 0.5}, train_seconds=100, versions=facts | {"date": "2026-01-31"}),
+        make_run("r1", seed=1, per_task={1: 0.8, 2: 0.3}, train_seconds=120, versions=facts | {"date": "2025-12-09"}),
         make_run("l0", core="lstm", seed=7, per_task={1: 0.25, 2: 0.75}),
     ]
-    return records_of(group_runs(read_runs(folders)), task="babi-en-10k", date="2026-01-31")
+    return records_of(group_runs(read_runs(folders)), task="babi-en-10k")
 
 
 def test_the_json_has_the_entries_of_the_format(records, tmp_path):
@@ -25,6 +26,7 @@ def test_the_json_has_the_entries_of_the_format(records, tmp_path):
     assert rmc["spread"] == pytest.approx(0.2 / 2**0.5)
     assert rmc["values"] == pytest.approx([0.75, 0.55])
     assert rmc["details"]["per_task"] == pytest.approx({"1": 0.9, "2": 0.4})
+    assert rmc["details"]["notes"] == ["task 3: 385 of 2,000 stories"]
     rest = {name: value for name, value in rmc.items() if name not in ("value", "spread", "values", "details")}
     assert rest == {
         "task": "babi-en-10k",
@@ -51,6 +53,7 @@ def test_the_page_has_mean_spread_seeds_and_the_link_to_its_json(records, tmp_pa
     assert "| babi-en-10k | LSTM | 50.0 | 0 | 7 | 1,234 | 4,096 | 12 |" in text
     assert "| 1 single-supporting-fact | 90.0 | 25.0 |" in text
     assert "| RMC | 2-core CPU (test) | 2.13.0 | 0123abc | 2026-01-31 | `relational-rnn train` |" in text
+    assert "## Notes\n\n- task 3: 385 of 2,000 stories\n\n##" in text
     assert f"({data.name})" in text
 
 
@@ -68,7 +71,7 @@ def test_a_published_figure_stands_beside_ours_without_seeds(records, tmp_path):
 def test_a_run_without_evaluation_is_refused_with_the_command_that_makes_one(make_run):
     runs = read_runs([make_run("a", evaluated=False)])
     with pytest.raises(InputError, match="relational-rnn evaluate"):
-        records_of(group_runs(runs), task="babi", date="2026-01-31")
+        records_of(group_runs(runs), task="babi")
 
 
 def test_validation_figures_do_not_pass_as_test_figures(make_run):
@@ -76,13 +79,13 @@ def test_validation_figures_do_not_pass_as_test_figures(make_run):
     result = json.loads((folder / "result.json").read_text())
     (folder / "result.json").write_text(json.dumps(result | {"split": "valid"}))
     with pytest.raises(InputError, match="only test results are reported"):
-        records_of(group_runs(read_runs([folder])), task="babi", date="2026-01-31")
+        records_of(group_runs(read_runs([folder])), task="babi")
 
 
 def test_two_configurations_of_one_core_are_refused(make_run):
     runs = read_runs([make_run("a", learning_rate=1e-4), make_run("b", learning_rate=1e-2)])
     with pytest.raises(InputError, match="two configurations of one core"):
-        records_of(group_runs(runs), task="babi", date="2026-01-31")
+        records_of(group_runs(runs), task="babi")
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,19 @@ import pytest
 import torch
 
 from relational_rnn import InputError
+from relational_rnn._files import write_whole
 from relational_rnn.training import METRICS_COLUMNS, ConsoleProgress, Measure, Progress, Totals, read_metrics
-from relational_rnn.training.files import read_json, read_json_object, write_bytes, write_json
+from relational_rnn.training.json_files import read_json, read_json_object, write_json
 
 
 def test_a_write_that_does_not_fit_leaves_the_old_file(tmp_path):
     path = tmp_path / "x.bin"
-    write_bytes(path, b"old")
+    write_whole(path, b"old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(OSError, match="File too large"):
-            write_bytes(path, b"new" * 1000)
+            write_whole(path, b"new" * 1000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == b"old"

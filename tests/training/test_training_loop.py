@@ -17,8 +17,8 @@ pytest.importorskip("lightning")
 import training_toy as toy
 from training_toy import Stop, metrics, stop_at
 
-from relational_rnn import InputError
-from relational_rnn.training import LoopConfig, files, fit, lightning_loop, loop, to_json
+from relational_rnn import InputError, _files
+from relational_rnn.training import LoopConfig, fit, lightning_loop, loop, to_json
 from relational_rnn.training.lightning_loop import count_intervals, next_stop, step_seed
 
 SHORT = LoopConfig(steps=10, validate_every=4, checkpoint_every=3, log_every=1)
@@ -139,7 +139,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(tmp_path, mon
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(descriptor)
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(_files.os, "fsync", full)
     with pytest.raises(InputError) as error:
         toy.run(tmp_path / "run")
     monkeypatch.undo()

@@ -17,8 +17,8 @@ from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.inspection import Influence, StoryReader, influence
 
 EXAMPLES = (
-    "relational-rnn ask runs/demo/rmc",
-    "printf 'Mary went to the kitchen.\\nWhere is Mary?\\n' | relational-rnn ask runs/demo/rmc",
+    "relational-rnn ask runs/demo/rmc-0",
+    "printf 'Mary went to the kitchen.\\nWhere is Mary?\\n' | relational-rnn ask runs/demo/rmc-0",
 )
 INTRODUCTION = (
     "Type a story, one sentence a line, then a question that ends with '?'. "
@@ -52,7 +52,10 @@ def parse(args: Sequence[str]) -> Arguments:
 def run(arguments: Arguments) -> None:
     first = _read_lines(arguments.story) if arguments.story else []
     loaded = recipes.load(arguments.run)
-    conversation = Conversation(StoryReader(loaded.model, loaded.vocabulary))
+    limit = loaded.config.data.max_sentences
+    if limit is not None:
+        print(f"note: this run reads only the last {limit} sentences before a question", file=sys.stderr)
+    conversation = Conversation(StoryReader(loaded.model, loaded.vocabulary, max_sentences=limit))
     for line in first:
         conversation.hear(line)
     if sys.stdin.isatty():

@@ -36,7 +36,7 @@ def parse_arguments(
             prog=f"relational-rnn {command}",
             args=list(args),
             default=tyro.MISSING_NONPROP if default is None else default,
-            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff),
+            config=(tyro.conf.HelptextFromCommentsOff,),
         )
     except SystemExit as stop:
         if stop.code == 0 and {"-h", "--help"} & set(args):

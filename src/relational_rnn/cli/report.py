@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,7 @@ from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.reports import group_runs, read_runs, records_of, write_report, write_results
 
 EXAMPLES = (
-    "relational-rnn report runs/demo/rmc runs/demo/lstm --out runs/demo/report",
+    "relational-rnn report runs/demo/rmc-0 runs/demo/lstm-0 --out runs/demo/report",
     "relational-rnn report runs/babi/* --results docs/results/babi --task babi-en-10k",
 )
 
@@ -51,6 +50,6 @@ def run(arguments: Arguments) -> None:
         print(write_report(arguments.runs, arguments.out, title=arguments.title))
         return
     assert arguments.task is not None
-    records = records_of(group_runs(read_runs(arguments.runs)), task=arguments.task, date=date.today().isoformat())
+    records = records_of(group_runs(read_runs(arguments.runs)), task=arguments.task)
     for path in write_results(arguments.results, records, title=arguments.title):
         print(path)

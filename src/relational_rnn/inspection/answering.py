@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from relational_rnn._check import check_positive
 from relational_rnn.tasks.babi.batching import Batch
 from relational_rnn.tasks.babi.encoding import Vocabulary
 from relational_rnn.tasks.babi.model import StoryModel
@@ -17,6 +18,8 @@ class StoryReader:
     Args:
         model: the model; it is put into evaluation mode.
         vocabulary: the one that the model was trained with.
+        max_sentences: None reads the whole story; a number only the last so many statements, as a run does that was
+            trained so.
 
     Example:
         >>> from relational_rnn.nn.cores import MemorySizes
@@ -27,9 +30,12 @@ class StoryReader:
         (60, 1.0)
     """
 
-    def __init__(self, model: StoryModel, vocabulary: Vocabulary) -> None:
+    def __init__(self, model: StoryModel, vocabulary: Vocabulary, *, max_sentences: int | None = None) -> None:
+        if max_sentences is not None:
+            check_positive("StoryReader", max_sentences=max_sentences)
         self.model = model.eval()
         self.vocabulary = vocabulary
+        self.max_sentences = max_sentences
         self._device = next(model.parameters()).device
 
     def __call__(self, statements: Sequence[str], question: str) -> Mapping[str, float]:
@@ -38,6 +44,8 @@ class StoryReader:
         Raises:
             InputError: a word is unknown (the message names it and words like it), or a sentence is too long.
         """
+        if self.max_sentences is not None:
+            statements = statements[-self.max_sentences :]
         rows = [self.vocabulary.encode(text, where="the story") for text in statements]
         asked = self.vocabulary.encode(question, where="the question")
         # An empty story is one step of padding that the question does not see.

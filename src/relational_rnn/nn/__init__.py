@@ -1,6 +1,26 @@
 """Parameters around the operations: the relational memory, its rivals, and the contract they share."""
 
+from relational_rnn.nn.attention import AttentionLSTM
+from relational_rnn.nn.core import Core, State
+from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, build_core
+from relational_rnn.nn.gru import GRU
+from relational_rnn.nn.lstm import LSTM
 from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
+from relational_rnn.nn.rnn import RNN
+from relational_rnn.nn.transformer import Transformer
 
-__all__ = ["RelationalMemory", "RelationalMemoryCell"]
+__all__ = [
+    "CORE_NAMES",
+    "GRU",
+    "LSTM",
+    "RNN",
+    "AttentionLSTM",
+    "Core",
+    "MemorySizes",
+    "RelationalMemory",
+    "RelationalMemoryCell",
+    "State",
+    "Transformer",
+    "build_core",
+]

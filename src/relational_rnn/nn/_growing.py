@@ -34,14 +34,9 @@ def visible(valid: Tensor, segment: Tensor) -> Tensor:
     return torch.cat([stored, causal & (segment.unsqueeze(2) == segment.unsqueeze(1))], 2)
 
 
-def positions(valid: Tensor, segment: Tensor) -> Tensor:
-    """[B, T]: position of every new step within its segment, counting the stored steps that segment 0 continues."""
-    if segment.shape[1] == 0:
-        return segment
-    time = torch.arange(segment.shape[1], device=segment.device)
-    resets = segment.diff(dim=1, prepend=torch.zeros_like(segment[:, :1])) > 0
-    start = torch.where(resets, time, 0).cummax(1).values
-    return time - start + torch.where(segment == 0, valid.sum(1, keepdim=True), 0)
+def positions(mask: Tensor) -> Tensor:
+    """[B, T]: position of every new step within its segment: how many earlier steps it sees in `visible`'s mask."""
+    return mask.sum(2) - 1
 
 
 def valid_after(valid: Tensor, segment: Tensor, lengths: Tensor | None) -> Tensor:

@@ -17,10 +17,20 @@ from relational_rnn.nn.core import Core, State
 START_HINT = "start a sequence with core.initial_state(batch_size), or pass state=None."
 
 
-def check_sequence(core: Core, x: Tensor, lengths: Tensor | None, reset: Tensor | None) -> None:
-    """Refuse an `x` that is not [B, T, I] in the parameters' dtype, or `lengths` or `reset` that do not fit it."""
+def check_sequence(
+    core: Core,
+    x: Tensor,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    *,
+    features: Mapping[str, int | None] | None = None,
+) -> None:
+    """Refuse an `x` that is not [B, T, I] in the parameters' dtype, or `lengths` or `reset` that do not fit it.
+
+    `features` names the axes after T where they are not just I.
+    """
     where = type(core).__name__
-    check_shape(where, "x", x, {"B": None, "T": None, "I": core.input_size})
+    check_shape(where, "x", x, {"B": None, "T": None, **(features or {"I": core.input_size})})
     check_kind(core, "x", x)
     batch_size, steps = x.shape[:2]
     if lengths is not None:
@@ -40,9 +50,8 @@ def check_step(core: Core, x_t: Tensor) -> None:
 
 
 def check_questions(core: Core, x: Tensor, rows: Tensor, at: Tensor) -> None:
-    """Refuse `rows` and `at` unless they are [M] whole numbers that name rows and steps of `x`."""
+    """Refuse `rows` and `at` unless they are [M] whole numbers that name rows and steps of `x` [B, T, ...]."""
     where = type(core).__name__
-    check_sequence(core, x, None, None)
     check_whole_numbers(where, "rows", rows, {"M": None}, x.device, highest=x.shape[0] - 1)
     check_whole_numbers(where, "at", at, {"M": rows.shape[0]}, x.device, highest=x.shape[1])
 

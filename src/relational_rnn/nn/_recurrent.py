@@ -56,6 +56,7 @@ class RecurrentCore(Core):
         return blank(self.outputs(states, x), valid), pick_states(states, row, lengths)
 
     def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
+        check_sequence(self, x, None, None)
         check_questions(self, x, rows, at)
         x = blank(x, asked_steps(x, rows, at))
         return pick_states(self.states(x, state, None), rows, at)
@@ -89,7 +90,7 @@ def valid_steps(lengths: Tensor, steps: int) -> Tensor:
 
 
 def asked_steps(x: Tensor, rows: Tensor, at: Tensor) -> Tensor:
-    """[B, T] booleans: true up to the last step of each row that any question (`rows`, `at`) [M] can see."""
+    """[B, T] booleans: true at the steps that any question (`rows`, `at`) [M] can see."""
     last = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
     last = last.scatter_reduce(0, rows.long(), at.long(), "amax")
     return valid_steps(last, x.shape[1])

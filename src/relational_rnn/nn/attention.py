@@ -87,6 +87,7 @@ class AttentionLSTM(Core):
         return blank(y, valid_steps(lengths, steps)), _grown(pick_states(carried, row, lengths), store, valid)
 
     def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
+        check_sequence(self, x, None, None)
         check_questions(self, x, rows, at)
         state = self._started(state, x.shape[0])
         carried, _, store = self._recur(blank(x, asked_steps(x, rows, at)), state, None)
@@ -117,7 +118,9 @@ class AttentionLSTM(Core):
         return carried, h, torch.cat([state["states"], h], 1)
 
     def _attend(self, h: Tensor, store: Tensor, mask: Tensor) -> Tensor:
-        context = nn.functional.scaled_dot_product_attention(self.score(h), store, store, attn_mask=mask)
+        # One head: ONNX knows attention with an axis for the heads only.
+        query, stored, seen = (tensor.unsqueeze(1) for tensor in (self.score(h), store, mask))
+        context = nn.functional.scaled_dot_product_attention(query, stored, stored, attn_mask=seen).squeeze(1)
         return torch.tanh(self.combine(torch.cat([context, h], -1)))
 
 

@@ -15,7 +15,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from relational_rnn.nn._pretrained import Pretrained
 
 State = Tensor | dict[str, Tensor]
 """What a core carries from step to step: one tensor, or a dict of tensors; the batch is the first axis of each."""
@@ -47,7 +49,7 @@ def state_bytes(state: State) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-class Core(nn.Module, ABC):
+class Core(Pretrained, ABC):
     """What a recurrent core is, for the models and tasks of this package.
 
     Subclasses set `input_size` and `output_size` and define `initial_state`, `step`, `forward`, `snapshots` and `rows`.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
@@ -14,8 +13,11 @@ from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.core import Core, state_bytes
 from relational_rnn.nn.gru import GRU
 from relational_rnn.nn.lstm import LSTM
+from relational_rnn.nn.relational_memory import RelationalMemory
+from relational_rnn.nn.relational_memory_cell import GateStyle, InitialMemory
 from relational_rnn.nn.rnn import RNN
 from relational_rnn.nn.transformer import Transformer
+from relational_rnn.ops.relational_scan import ACTIVATION_MODES, BACKENDS, ActivationMode, Backend, Formulation
 
 TOLERANCE = 0.1
 """A rival's parameter count may differ from its target by this share."""
@@ -37,16 +39,20 @@ class MemorySizes:
     """Size of queries and keys per head; None means head_size."""
     attention_mlp_layers: int = 2
     """Layers of the MLP after the attention."""
-    gate_style: Literal["unit", "memory"] | None = "unit"
+    gate_style: GateStyle | None = "unit"
     """One gate per number (unit), one per slot (memory), or none."""
     forget_bias: float = 1.0
     """Constant added to the forget gate before its sigmoid."""
     input_bias: float = 0.0
     """Constant added to the input gate before its sigmoid."""
-    formulation: Literal["sonnet", "chapter"] = "sonnet"
+    formulation: Formulation = "sonnet"
     """Arithmetic of a step: that of the authors' released code, or a plain attention block."""
-    initial_memory: Literal["identity", "zeros", "random", "learned"] = "identity"
+    initial_memory: InitialMemory = "identity"
     """What the memory holds before the first step."""
+    backend: Backend = "auto"
+    """What runs its sequences: reference, cpu, or auto, the fastest that can. A name is obeyed or refused."""
+    activations: ActivationMode = "store"
+    """Keep what the backward pass needs (store), or compute it again (recompute) to save memory in long sequences."""
 
     def __post_init__(self) -> None:
         check_positive(
@@ -59,6 +65,8 @@ class MemorySizes:
         )
         if self.key_size is not None:
             check_positive("MemorySizes", key_size=self.key_size)
+        check_choice("MemorySizes", "backend", self.backend, BACKENDS)
+        check_choice("MemorySizes", "activations", self.activations, ACTIVATION_MODES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +95,7 @@ def build_core(name: str, input_size: int, sizes: MemorySizes, *, target_paramet
 
     Example:
         >>> build_core("lstm", 16, MemorySizes(mem_slots=4, head_size=8, num_heads=2))
-        LSTM(16, 18)
+        LSTM(16, 19)
     """
     check_choice("build_core", "name", name, CORE_NAMES)
     check_positive("build_core", input_size=input_size)
@@ -112,8 +120,6 @@ def build_core(name: str, input_size: int, sizes: MemorySizes, *, target_paramet
 
 def relational_memory(input_size: int, sizes: MemorySizes) -> Core:
     """The relational memory of `sizes`."""
-    from relational_rnn.nn.relational_memory import RelationalMemory
-
     return RelationalMemory(
         input_size,
         sizes.mem_slots,
@@ -127,6 +133,8 @@ def relational_memory(input_size: int, sizes: MemorySizes) -> Core:
         input_bias=sizes.input_bias,
         formulation=sizes.formulation,
         initial_memory=sizes.initial_memory,
+        backend=sizes.backend,
+        activations=sizes.activations,
     )
 
 

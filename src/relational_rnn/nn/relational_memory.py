@@ -29,6 +29,7 @@ from relational_rnn.nn._layout import (
     refuse_nan,
     split_state,
 )
+from relational_rnn.nn._ports import PortImports
 from relational_rnn.nn._read_head import KINDS, ReadHead, ReadHeadKind
 from relational_rnn.nn._sonnet import load_sonnet
 from relational_rnn.nn.core import Core, State
@@ -39,16 +40,22 @@ from relational_rnn.nn.relational_memory_cell import (
     draw_like_the_original,
 )
 from relational_rnn.ops.relational_scan import (
+    ACTIVATION_MODES,
+    BACKENDS,
+    ActivationMode,
+    Backend,
+    BackendReport,
     Formulation,
     Scan,
     Trace,
+    choose,
     relational_scan,
     relational_step,
     relational_trace,
 )
 
 
-class RelationalMemory(Core):
+class RelationalMemory(PortImports, Core):
     r"""A recurrent layer whose state is a small table of slots that attend to one another.
 
     At each step the input becomes one more row under the table, every row attends to every row (multi-head attention,
@@ -86,6 +93,10 @@ class RelationalMemory(Core):
         batch_first: sequences are [B, T, ...] (the default, unlike `nn.LSTM`); False for [T, B, ...].
         check_finite: look for NaN and infinities in what comes in, at the price of a pass over it and, on a GPU, of
             waiting for it.
+        backend: what runs whole sequences: "reference", "cpu", or "auto", which chooses, as `backend_report` tells.
+            A name is obeyed or refused. Single steps and traces are always plain PyTorch operations.
+        activations: "store" keeps what the backward pass needs; "recompute" keeps little and computes it again, for
+            peak memory that grows with the square root of T. Not every backend can; it is obeyed or refused.
         device: where the parameters live.
         dtype: the parameters' dtype.
 
@@ -134,12 +145,16 @@ class RelationalMemory(Core):
         dropout: float = 0.0,
         batch_first: bool = True,
         check_finite: bool = False,
+        backend: Backend = "auto",
+        activations: ActivationMode = "store",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
         check_choice(WHERE, "read_head", read_head, KINDS)
         check_positive(WHERE, num_layers=num_layers, **({} if output_size is None else {"output_size": output_size}))
+        check_choice(WHERE, "backend", backend, BACKENDS)
+        check_choice(WHERE, "activations", activations, ACTIVATION_MODES)
         for name, flag in (("batch_first", batch_first), ("check_finite", check_finite)):
             if not isinstance(flag, bool):
                 raise InputError(describe(WHERE, f"{name} must be True or False", got=repr(flag)))
@@ -177,6 +192,8 @@ class RelationalMemory(Core):
         self.dropout = dropout
         self.batch_first = batch_first
         self.check_finite = check_finite
+        self.backend: Backend = backend
+        self.activations: ActivationMode = activations
         self.cells = nn.ModuleList([first, *(cell(mem_slots * self.width, None) for _ in range(num_layers - 1))])
         weight = first.input.weight
         self.read_head = ReadHead(read_head, mem_slots, self.width, device=weight.device, dtype=weight.dtype)
@@ -325,6 +342,28 @@ class RelationalMemory(Core):
         assert isinstance(state, Tensor)
         return (state if self.num_layers == 1 else state[-1]), None
 
+    def backend_report(self, x: Tensor | PackedSequence | None = None) -> BackendReport:
+        """What runs the sequence `x`, or a long one if none is given, and why, as things are now (autocast included).
+
+        Raises:
+            InputError: the layer's backend cannot run it.
+
+        Example:
+            >>> print(RelationalMemory(input_size=5, mem_slots=3, head_size=4, backend="reference").backend_report())
+            backend='reference' runs 'reference': it was asked for
+        """
+        cell = self.cell()
+        if x is None:
+            axes = [size for size in cell.row_axes().values() if size is not None]
+            x = (
+                cell.input.weight.new_zeros(1, 64, *axes)
+                if self.batch_first
+                else cell.input.weight.new_zeros(64, 1, *axes)
+            )
+        given = open_sequence(self, x, None)
+        rows = self._rows(given.x, [])
+        return choose(self.backend, self.activations, rows, given.memories[0], cell.scan_parameters())
+
     @classmethod
     def from_sonnet(cls, source: str | Path | Mapping[str, np.ndarray], **sizes: Any) -> Self:
         """A layer with the weights of a Sonnet v1 `RelationalMemory`.
@@ -370,6 +409,8 @@ class RelationalMemory(Core):
                 reset=given.reset,
                 initial=None if given.reset is None else cell.initial_memory(memory.shape[0], dtype=memory.dtype),
                 input_rows=self.read_head.kind == "input" and i == self.num_layers - 1,
+                backend=self.backend,
+                activations=self.activations,
             )
             scans.append(scan)
         return scans

@@ -31,6 +31,9 @@ class Transformer(Core):
     (2 * L + 1) * S * W numbers and one more step costs time and a copy in proportion to S. Padding and steps from
     before a reset stay in the cache, masked; `compact(state)` drops them. Outputs are kept for `rows` alone.
 
+    Attention is PyTorch's `scaled_dot_product_attention`. Its fused kernels have no second derivative (they raise) and
+    no vmap rule of their own; both work inside `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
+
     Args:
         input_size: features per step, I.
         hidden_size: width W of the residual stream and of the output.
@@ -117,6 +120,7 @@ class Transformer(Core):
         return blank(y, in_length), {**cache, "valid": valid}
 
     def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
+        check_sequence(self, x, None, None)
         check_questions(self, x, rows, at)
         state = self._started(state, x.shape[0])
         segment = segments(None, state["valid"], x.shape[1])
@@ -143,13 +147,13 @@ class Transformer(Core):
 
     def _attend(self, x: Tensor, state: dict[str, Tensor], segment: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """All steps of `x` at once: the outputs [B, T, W], and the cache with the new steps appended."""
-        mask = visible(state["valid"], segment).unsqueeze(1)
-        turn = rotations(positions(state["valid"], segment), self.head_size, self.embed.weight.dtype)
+        mask = visible(state["valid"], segment)
+        turn = rotations(positions(mask), self.head_size, self.embed.weight.dtype)
         u = self.embed(x)
         keys, values = [], []
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
-            u, k, v = layer(u, state["keys"][:, :, index], state["values"][:, :, index], mask, turn)
+            u, k, v = layer(u, state["keys"][:, :, index], state["values"][:, :, index], mask.unsqueeze(1), turn)
             keys.append(k)
             values.append(v)
         y = self.norm(u)

@@ -60,7 +60,16 @@ def learning_curves(groups: Sequence[Group], x: str) -> str:
                 across, accuracy = run.curve(x, "valid_accuracy")
                 if across:
                     percent = [100 * value for value in accuracy]
-                    axes.plot(across, percent, color=colour, linestyle=line, linewidth=1.6, label=label)
+                    axes.plot(
+                        across,
+                        percent,
+                        color=colour,
+                        linestyle=line,
+                        linewidth=1.6,
+                        marker="o",
+                        markersize=2.5,
+                        label=label,
+                    )
                     label = "_nolegend_"  # one entry for all seeds
         axes.set_ylim(0, 102)
         axes.set_xlim(left=0)

@@ -91,6 +91,7 @@ def render_page(title: str, groups: Sequence[Group], figures: Sequence[Figure]) 
         _task_table(groups),
         "<h2>What was measured</h2>",
         _facts(runs),
+        _notes(groups),
         "<h2>Configurations</h2>",
         *(_configuration(group) for group in groups),
     ]
@@ -170,7 +171,8 @@ def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[tuple[str,
 
 def _facts(runs: Sequence[Run]) -> str:
     """Machine, commit and versions; a value that is not the same in all runs is listed with each of its runs."""
-    names = dict.fromkeys(name for run in runs for name in run.versions)
+    # The step at which a sitting began is no fact about the machine.
+    names = dict.fromkeys(name for run in runs for name in run.versions if name != "step")
     entries = []
     for name in names:
         found: dict[str, list[str]] = {}
@@ -185,6 +187,18 @@ def _facts(runs: Sequence[Run]) -> str:
         entries.append(("test questions", ", ".join(sorted(questions))))
     entries.append(("run folders", ", ".join(run.folder.name for run in runs)))
     return "<dl>" + "\n".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in entries) + "</dl>"
+
+
+def _notes(groups: Sequence[Group]) -> str:
+    """What readers must know about the data and the runs, with the models it is about where it is not about all."""
+    about: dict[str, list[str]] = {}
+    for group in groups:
+        for note in group.notes:
+            about.setdefault(note, []).append(group.label)
+    if not about:
+        return ""
+    lines = [note if len(who) == len(groups) else f"{', '.join(who)}: {note}" for note, who in about.items()]
+    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
 def _plain(value: object) -> str:

@@ -86,13 +86,12 @@ class Record:
         return {name: value for name, value in entries.items() if value is not None}
 
 
-def records_of(groups: Sequence[Group], *, task: str, date: str) -> list[Record]:
+def records_of(groups: Sequence[Group], *, task: str) -> list[Record]:
     """One record of test accuracy per group of runs.
 
     Args:
         groups: from `group_runs`; every run must be evaluated on its test files.
         task: name of the data, e.g. "babi-en-10k".
-        date: ISO date of the measurement.
 
     Raises:
         InputError: when a run has not been evaluated, was not evaluated on the test split, or two groups share a core.
@@ -133,14 +132,19 @@ def records_of(groups: Sequence[Group], *, task: str, date: str) -> list[Record]
                 metric="test_accuracy",
                 values=tuple(group.values("mean_accuracy")),
                 seeds=tuple(group.seeds),
-                details={"per_task": per_task, "tasks_above_95": mean_and_spread(group.values("tasks_above_95"))[0]},
+                details={
+                    "per_task": per_task,
+                    "tasks_above_95": mean_and_spread(group.values("tasks_above_95"))[0],
+                    "notes": group.notes,
+                },
                 parameters=int(group.values("parameters")[0]),
                 state_bytes=int(group.values("state_bytes")[0]),
                 train_seconds=mean_and_spread(group.values("train_seconds"))[0],
                 machine=_joined(versions, "machine"),
                 torch=_joined(versions, "torch"),
                 commit=_joined(versions, "commit"),
-                date=date,
+                # Of the last run, when the whole figure was there.
+                date=max((str(entry["date"]) for entry in versions if entry.get("date")), default=None),
                 command=_joined(versions, "command"),
             )
         )
@@ -178,6 +182,9 @@ def render_markdown(records: Sequence[Record], *, title: str, introduction: str,
     tasks = sorted({int(task) for record in records for task in record.details.get("per_task", {})})
     if tasks:
         parts += ["## Per task, %", _per_task(records, tasks)]
+    notes = dict.fromkeys(note for record in records for note in record.details.get("notes", ()))
+    if notes:
+        parts += ["## Notes", "\n".join(f"- {note}" for note in notes)]
     if ours:
         parts += ["## How to measure it again", _commands(ours)]
     parts.append(f"The same figures for programs: [{data_name}]({data_name}).")

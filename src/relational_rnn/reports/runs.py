@@ -40,6 +40,8 @@ class Run:
     """Columns of metrics.csv; None where a row has no value."""
     result: Mapping[str, Any] | None
     """The evaluation (result.json), or None while the run has not been evaluated."""
+    notes: tuple[str, ...]
+    """What a reader must know: files that were missing, questions that lost sentences, a run that is not finished."""
 
     @property
     def core(self) -> str:
@@ -79,6 +81,11 @@ class Group:
     def results(self) -> list[Mapping[str, Any]]:
         """The evaluations there are; shorter than `runs` while some are not evaluated."""
         return [run.result for run in self.runs if run.result is not None]
+
+    @property
+    def notes(self) -> list[str]:
+        """The notes of all runs, each once."""
+        return list(dict.fromkeys(note for run in self.runs for note in run.notes))
 
     def values(self, name: str) -> list[float]:
         """One entry of every evaluation that has it."""
@@ -132,7 +139,8 @@ def read_run(folder: str | Path) -> Run:
     for name in ("core", "seed"):
         if name not in config:
             raise InputError(describe("report", f"the configuration has no {name!r}", got=config_path))
-    result_path, versions_path, metrics_path = (folder / n for n in ("result.json", "versions.json", "metrics.csv"))
+    names = ("result.json", "versions.json", "metrics.csv", "data.json")
+    result_path, versions_path, metrics_path, data_path = (folder / name for name in names)
     result = _read_object(result_path) if result_path.is_file() else None
     missing = [name for name in RESULT_ENTRIES if result is not None and name not in result]
     if missing:
@@ -144,12 +152,14 @@ def read_run(folder: str | Path) -> Run:
                 hint=f"run `relational-rnn evaluate {folder}` again",
             )
         )
+    data = _read_object(data_path) if data_path.is_file() else {}
     return Run(
         folder=folder,
         config=config,
         versions=_read_object(versions_path) if versions_path.is_file() else {},
         metrics=_read_columns(metrics_path) if metrics_path.is_file() else {},
         result=result,
+        notes=tuple(dict.fromkeys([*data.get("report", []), *(result or {}).get("report", [])])),
     )
 
 

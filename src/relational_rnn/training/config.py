@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
-from relational_rnn.training.files import Json
+from relational_rnn.training.json_files import Json
 
 Decay = Literal["cosine", "linear", "none"]
 Accelerator = Literal["cpu", "cuda", "mps", "auto"]

@@ -24,8 +24,8 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from relational_rnn._check import InputError, describe
+from relational_rnn._files import write_whole
 from relational_rnn.training.config import LoopConfig, OptimizerConfig, learning_rate_at
-from relational_rnn.training.files import write_bytes
 from relational_rnn.training.problem import Measure, Problem, Totals
 from relational_rnn.training.progress import Progress
 from relational_rnn.training.run_folder import CHECKPOINT_KEY, RunFolder, load_checkpoint, save_checkpoint
@@ -194,7 +194,7 @@ class Recorder(Callback):
         if self.best is None or _rank(score) > _rank(self.best):
             self.best = score
             tensors = {name: t.detach().cpu().contiguous().clone() for name, t in module.model.state_dict().items()}
-            write_bytes(self._folder.weights, serialize_tensors(tensors))
+            write_whole(self._folder.weights, serialize_tensors(tensors))
         seen = train.count + (int(self._rows[-1]["questions_seen"]) if self._rows else 0)
         figures = {
             "train_loss": train.loss,

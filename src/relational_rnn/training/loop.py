@@ -16,7 +16,7 @@ import torch
 
 from relational_rnn._check import InputError, describe, need_extra
 from relational_rnn.training.config import LoopConfig, OptimizerConfig
-from relational_rnn.training.files import Json
+from relational_rnn.training.json_files import Json
 from relational_rnn.training.problem import Problem
 from relational_rnn.training.progress import ConsoleProgress, Progress
 from relational_rnn.training.run_folder import CHECKPOINT_KEY, RunFolder
@@ -118,6 +118,7 @@ def fit(
             text = f"{folder}: stopped; the checkpoint of step {recorder.step} of {loop.steps} is kept"
             text = text if recorder.step else f"{folder}: stopped before the first checkpoint"
             raise KeyboardInterrupt(f"{text}\n  hint      continue with resume (--resume)") from stop
+    assert recorder.step == loop.steps, "Lightning ended the run before its budget"
     assert recorder.best is not None, "the last step is always validated"
     return _outcome(place, {"step": loop.steps, "seconds": recorder.seconds, "best": recorder.best})
 

@@ -17,7 +17,9 @@ import datetime
 import io
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -27,8 +29,9 @@ import torch
 
 import relational_rnn
 from relational_rnn._check import InputError, describe
+from relational_rnn._files import write_whole
 from relational_rnn.training.config import differences
-from relational_rnn.training.files import Json, read_json_object, write_bytes, write_json
+from relational_rnn.training.json_files import Json, read_json_object, write_json
 
 METRICS_COLUMNS: tuple[str, ...] = (
     "step",
@@ -137,7 +140,7 @@ class RunFolder:
         writer = csv.DictWriter(text, list(METRICS_COLUMNS), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_bytes(self.metrics, text.getvalue().encode())
+        write_whole(self.metrics, text.getvalue())
 
 
 CHECKPOINT_KEY = "relational_rnn"
@@ -176,7 +179,7 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
     """Replace a checkpoint file."""
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    write_bytes(path, buffer.getbuffer())
+    write_whole(path, buffer.getbuffer())
 
 
 def refuse_differences(path: Path, there: Json, here: Json) -> None:
@@ -192,7 +195,15 @@ def describe_software() -> dict[str, Json]:
     versions: dict[str, Json] = {"relational_rnn": relational_rnn.__version__, "python": platform.python_version()}
     for name in ("torch", "lightning", "numpy", "safetensors"):
         versions[name] = metadata.version(name)
-    return {**versions, "commit": git_commit(), "date": datetime.datetime.now(datetime.UTC).date().isoformat()}
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {**versions, "commit": git_commit(), "date": today, "command": command_line()}
+
+
+def command_line() -> str:
+    """What was typed, without the folders of the program itself."""
+    program = Path(sys.argv[0])
+    name = program.parent.name.replace("_", "-") if program.name == "__main__.py" else program.name
+    return shlex.join([name, *sys.argv[1:]])
 
 
 def git_commit() -> str | None:

@@ -6,10 +6,12 @@ import io
 import os
 import tarfile
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from relational_rnn.tasks.babi.reading import BabiFiles, read_babi
 from relational_rnn.tasks.babi.story import TASK_NAMES, Question, Story
 
 PEOPLE = ("Ada", "Bo", "Cy", "Di")
@@ -17,9 +19,10 @@ PLACES = ("attic", "barn", "cave", "dock", "exit")
 
 
 def made_up_story(task: int, number: int) -> Story:
-    """A story with 2 to 6 statements and 1 or 2 questions; a different one for every (task, number)."""
+    """A story with 2 to 6 statements and 1 or 2 questions; all stories of a task with numbers below 400 differ."""
     walks = [
-        (PEOPLE[(number + i) % 4], PLACES[(task + number // 4 + 2 * i) % 5]) for i in range(2 + (task + number) % 5)
+        (PEOPLE[(number // (25, 100)[i % 2] + i) % 4], PLACES[(task + number // (1, 5)[i % 2] + i) % 5])
+        for i in range(2 + (task + number) % 5)
     ]
     questions = []
     for at in sorted({2, len(walks)}):
@@ -32,19 +35,17 @@ def story_text(stories: list[Story]) -> str:
     """The stories in the published format."""
     lines = []
     for story in stories:
-        number, ids = 0, {}
+        number, ids = 0, []
         for i in range(len(story.statements) + 1):
-            for question in story.questions:
-                if question.at == i:
-                    number += 1
-                    lines.append(
-                        f"{number} {question.text} \t{question.answer}\t{' '.join(map(str, map(ids.get, question.supports)))}"
-                    )
+            for question in [question for question in story.questions if question.at == i]:
+                number += 1
+                supports = " ".join(str(ids[support]) for support in question.supports)
+                lines.append(f"{number} {question.text} \t{question.answer}\t{supports}\n")
             if i < len(story.statements):
                 number += 1
-                ids[i] = number
-                lines.append(f"{number} {story.statements[i]}")
-    return "".join(f"{line}\n" for line in lines)
+                ids.append(number)
+                lines.append(f"{number} {story.statements[i]}\n")
+    return "".join(lines)
 
 
 def made_up_files(train: int = 7, test: int = 3, valid: int = 0) -> dict[str, str]:
@@ -89,3 +90,9 @@ def published(variable: str) -> Path:
     if not value:
         pytest.skip(f"{variable} does not name published bAbI files")
     return Path(value)
+
+
+@cache
+def published_babi(variable: str, language: str) -> BabiFiles:
+    """The stories of the published files, read once."""
+    return read_babi(published(variable), language=language, partial=True)

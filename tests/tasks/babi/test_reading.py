@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from made_up import made_up_files, made_up_story, published, story_text, write_folder, write_tar, write_zip
+from made_up import made_up_files, made_up_story, published_babi, story_text, write_folder, write_tar, write_zip
 
 from relational_rnn._check import InputError
 from relational_rnn.tasks.babi.reading import read_babi, read_story_text
@@ -174,8 +174,8 @@ def test_a_missing_file_is_refused_unless_partial(tmp_path, files):
     assert 3 not in read.train
     assert 3 in read.test
     assert read_babi(folder, tasks=[1, 2, 20]).report == ()
+    (folder / "qa3_three-supporting-facts_test.txt").unlink()
     with pytest.raises(InputError, match="no file of the tasks asked for"):
-        (folder / "qa3_three-supporting-facts_test.txt").unlink()
         read_babi(folder, tasks=[3], partial=True)
 
 
@@ -225,7 +225,7 @@ def test_a_truncated_archive_is_refused(tmp_path, files, kind, share):
     path = write_zip(tmp_path / "a", files) if kind == "zip" else write_tar(tmp_path / "a", files, kind)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(InputError, match="archive (cannot|that can)"):
+    with pytest.raises(InputError, match=r"archive (cannot|that can)"):
         read_babi(path)
 
 
@@ -241,7 +241,7 @@ def test_bytes_that_are_not_ascii_and_a_cut_file_are_refused(tmp_path, files):
 
 
 def test_the_published_files_are_read():
-    read = read_babi(published("RELATIONAL_RNN_BABI"), partial=True)
+    read = published_babi("RELATIONAL_RNN_BABI", "en-10k")
     assert sum(len(s.questions) for stories in read.test.values() for s in stories) == 20_000
     counts = {task: sum(len(s.questions) for s in stories) for task, stories in read.train.items()}
     assert all(count == 10_000 for task, count in counts.items() if task != 3)
@@ -257,6 +257,7 @@ def test_the_published_files_are_read():
 
 
 def test_the_published_small_set_is_read_in_full():
-    read = read_babi(published("RELATIONAL_RNN_BABI_EN"), language="en")
+    read = published_babi("RELATIONAL_RNN_BABI_EN", "en")
+    assert read.report == ("task 4: 134 of 1,000 test stories also stand in the training file",)
     assert {sum(len(s.questions) for s in stories) for stories in read.train.values()} == {1000}
     assert max(len(s.statements) for s in read.test[3]) == 228

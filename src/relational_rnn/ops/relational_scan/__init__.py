@@ -1,8 +1,11 @@
 """The relational memory over a whole sequence, as functions of tensors.
 
-`reference` defines the arithmetic; `relational_scan` is what layers call: the same results up to rounding, faster.
+`reference` defines the arithmetic; `relational_scan` is what layers call: the same results up to rounding, faster, by
+one of several backends. README.md beside this file has the derivation, the cost and what each backend refuses.
 """
 
+from relational_rnn.ops.relational_scan.cpu import ActivationMode
+from relational_rnn.ops.relational_scan.dispatch import ACTIVATION_MODES, BACKENDS, Backend, BackendReport, choose
 from relational_rnn.ops.relational_scan.reference import (
     Block,
     Formulation,
@@ -19,6 +22,11 @@ from relational_rnn.ops.relational_scan.scan import relational_scan
 from relational_rnn.ops.relational_scan.trace import Trace, relational_trace
 
 __all__ = [
+    "ACTIVATION_MODES",
+    "BACKENDS",
+    "ActivationMode",
+    "Backend",
+    "BackendReport",
     "Block",
     "Formulation",
     "Linear",
@@ -28,6 +36,7 @@ __all__ = [
     "Settings",
     "Step",
     "Trace",
+    "choose",
     "relational_scan",
     "relational_scan_reference",
     "relational_step",

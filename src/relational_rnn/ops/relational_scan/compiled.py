@@ -48,6 +48,22 @@ class Spec(NamedTuple):
     autocast: torch.dtype | None  # inside a compiled graph autocast is off by the time the operator runs
 
 
+def spec_of(params: ScanParameters, *, input_rows: bool, autocast: torch.dtype | None = None) -> Spec:
+    settings = params.settings
+    return Spec(
+        formulation=settings.formulation,
+        num_heads=settings.num_heads,
+        key_size=settings.key_size,
+        forget_bias=settings.forget_bias,
+        input_bias=settings.input_bias,
+        mlp_layers=len(params.mlp),
+        blocks=len(params.blocks),
+        gates=params.gate_input is not None,
+        input_rows=input_rows,
+        autocast=autocast,
+    )
+
+
 TENSORS = "Tensor x, Tensor memory, Tensor[] tensors, Tensor? lengths, Tensor? reset, Tensor? initial"
 SPEC = (
     "str formulation, int num_heads, int key_size, float forget_bias, float input_bias, int mlp_layers, int blocks, "
@@ -97,19 +113,9 @@ def scan_as_operator(
     input_rows: bool,
 ) -> Scan:
     """`loop` as one operator."""
-    settings, device = params.settings, x.device.type
-    spec = Spec(
-        formulation=settings.formulation,
-        num_heads=settings.num_heads,
-        key_size=settings.key_size,
-        forget_bias=settings.forget_bias,
-        input_bias=settings.input_bias,
-        mlp_layers=len(params.mlp),
-        blocks=len(params.blocks),
-        gates=params.gate_input is not None,
-        input_rows=input_rows,
-        autocast=torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None,
-    )
+    device = x.device.type
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    spec = spec_of(params, input_rows=input_rows, autocast=autocast)
     outputs = _forward(x, memory, flatten(params), lengths, reset, initial, *spec)
     return Scan(outputs[0], outputs[1], outputs[2] if input_rows else None)
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from relational_rnn.ops.relational_scan.compiled import scan_as_operator
+from relational_rnn.ops.relational_scan.cpu import ActivationMode, relational_scan_cpu
+from relational_rnn.ops.relational_scan.dispatch import Backend, choose
 from relational_rnn.ops.relational_scan.loop import loop
 from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters
 
@@ -19,6 +21,8 @@ def relational_scan(
     reset: Tensor | None = None,
     initial: Tensor | None = None,
     input_rows: bool = False,
+    backend: Backend = "auto",
+    activations: ActivationMode = "store",
 ) -> Scan:
     """The relational memory over a whole sequence; equals `relational_scan_reference` up to rounding.
 
@@ -30,6 +34,9 @@ def relational_scan(
         reset: [B, T] booleans; before a step marked true the row's memory becomes `initial`.
         initial: [N, M] or [B, N, M], needed with `reset`.
         input_rows: whether the attended rows of the input are wanted too.
+        backend: "reference", "cpu" or "auto"; see `Backend`. A name is obeyed or refused.
+        activations: "store" keeps what the backward pass needs; "recompute" keeps little and computes it again, for
+            peak memory that grows with the square root of T. The backend "reference" can only store.
 
     Returns:
         a `Scan`: the memory after every step [B, T, N, M] (0 past a length), the memory after each row's last step
@@ -37,7 +44,21 @@ def relational_scan(
 
     Gradients flow into every tensor, the memory and `initial` included. Under `torch.compile` the sequence is one node
     of the graph, whatever T is; there its backward runs the steps a second time, and there is no double backward.
+
+    Raises:
+        InputError: an unknown backend, or one that cannot run here.
     """
     assert reset is None or initial is not None
+    if choose(backend, activations, x, memory, params).runs == "cpu":
+        return relational_scan_cpu(
+            x,
+            memory,
+            params,
+            lengths=lengths,
+            reset=reset,
+            initial=initial,
+            input_rows=input_rows,
+            activations=activations,
+        )
     run = scan_as_operator if torch.compiler.is_compiling() else loop
     return run(x, memory, params, lengths, reset, initial, input_rows)

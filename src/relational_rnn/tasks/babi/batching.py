@@ -17,7 +17,7 @@ from relational_rnn._check import InputError, check_positive, describe
 from relational_rnn.tasks.babi.encoding import Vocabulary
 from relational_rnn.tasks.babi.story import Question, Story
 
-BUCKETS = (10, 20, 40, 80, 160)
+BUCKETS = (5, 10, 15, 20, 30, 40, 60, 80, 120, 160)
 """Stories of a training batch fall between the same two of these numbers of statements (but for one batch per edge)."""
 
 
@@ -113,7 +113,8 @@ class EncodedStories:
         for story in stories:
             if not story.questions or story.questions[0].at < 1:
                 problem = "a question before any statement" if story.questions else "a story without a question"
-                raise InputError(describe(f"{name}, task {story.task}", problem, got=story))
+                got = story.questions[0].text if story.questions else " ".join(story.statements[:2])
+                raise InputError(describe(f"{name}, task {story.task}", problem, got=repr(got)))
             statements.extend(number(text, story.task) for text in story.statements)
             for question in story.questions:
                 questions.append(number(question.text, story.task))

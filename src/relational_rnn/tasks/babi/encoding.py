@@ -30,6 +30,7 @@ class Vocabulary:
     Word number 0 is padding, so `words[0]` has number 1; answers count from 0. Both are sorted, so that the numbers
     depend on the sets of words and answers alone.
 
+    >>> from relational_rnn.tasks.babi.story import Question
     >>> story = Story(1, ("Mary went home.",), (Question("Where is Mary?", "home", (0,), 1),))
     >>> vocabulary = Vocabulary.build([story])
     >>> vocabulary.words, vocabulary.answers

@@ -9,19 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_positive, check_shape, describe
+from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.nn.core import Core
+from relational_rnn.nn.cores import CORE_NAMES, CORES, TOLERANCE, MemorySizes, count_parameters
 from relational_rnn.tasks.babi.batching import Batch
 from relational_rnn.tasks.babi.encoding import Vocabulary
-
-if TYPE_CHECKING:
-    from relational_rnn.nn.cores import MemorySizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,9 +27,9 @@ class ModelConfig:
 
     embedding_size: int = 128
     """Features of a word and of a sentence, E."""
-    question_steps: int = 1
+    question_steps: int = 0
     """Further steps of the core at a question, with the question as input, on a copy of the state."""
-    read_hops: int = 2
+    read_hops: int = 3
     """Times that the question looks at the rows of the state; 0 answers from the core's output alone."""
     read_heads: int = 4
     """Heads of each look; they divide head_size."""
@@ -172,7 +169,9 @@ class StoryModel(nn.Module):
         max_words: the longest sentence, in words.
 
     Example:
+        >>> from relational_rnn.tasks.babi.batching import EncodedStories
         >>> from relational_rnn.tasks.babi.encoding import BABI
+        >>> from relational_rnn.tasks.babi.story import Question, Story
         >>> model = StoryModel.build(BABI, "lstm", MemorySizes())
         >>> story = Story(1, ("Mary went to the garden.",), (Question("Where is Mary?", "garden", (0,), 1),))
         >>> model(EncodedStories([story], BABI).batch([0])).shape
@@ -209,12 +208,13 @@ class StoryModel(nn.Module):
             words, answers = len(vocabulary.words), len(vocabulary.answers)
             return cls(words, answers, core, config, max_words=vocabulary.max_words)
 
-        return match_parameters(core_name, sizes, config.embedding_size, wrap)
+        check_choice("StoryModel.build", "core_name", core_name, CORE_NAMES)
+        size = config.embedding_size
+        return wrap(CORES[core_name].build(size, sizes, match_parameters(core_name, sizes, size, wrap)))
 
     def forward(self, batch: Batch) -> Tensor:
         """The logits [M, A] of every question of the batch."""
         sentences = self.dropout(self.encoder.statements(batch.statements))
-        check_shape("StoryModel", "sentences", sentences, {"B": len(batch.lengths), "T": None, "E": None})
         questions = self.dropout(self.encoder.questions(batch.questions))
         state = self.core.snapshots(sentences, batch.story, batch.at)
         output = None
@@ -230,42 +230,39 @@ def row_size(core: Core) -> int:
         return core.rows(core.initial_state(1))[0].shape[-1]
 
 
-def parameter_count(model: nn.Module) -> int:
-    """Trainable numbers of a model."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+def match_parameters(core_name: str, sizes: MemorySizes, input_size: int, wrap: Callable[[Core], StoryModel]) -> int:
+    """The number of parameters to ask of the named core, so that its whole model matches the relational memory's model.
 
+    The head grows with the core's output, so this is not the number of the memory's own parameters: it is found by the
+    secant method.
 
-def match_parameters(
-    core_name: str, sizes: MemorySizes, input_size: int, wrap: Callable[[Core], StoryModel], *, tolerance: float = 0.1
-) -> StoryModel:
-    """The model around the named core whose parameter count is nearest to that of the relational memory's model.
-
-    The head grows with the core's output, so the core's own target is lowered by what the head has more, a few times.
+    Raises:
+        InputError: no size of the core brings the whole model within 10 %.
     """
-    from relational_rnn.nn.cores import build_core
 
-    reference = wrap(build_core("rmc", input_size, sizes))
-    if core_name == "rmc":
-        return reference
-    wanted = parameter_count(reference)
-    target = parameter_count(reference.core)
-    best: StoryModel | None = None
-    for _ in range(6):
-        model = wrap(build_core(core_name, input_size, sizes, target_parameters=target))
-        miss = parameter_count(model) - wanted
-        if best is None or abs(miss) < abs(parameter_count(best) - wanted):
-            best = model
-        around = parameter_count(model) - parameter_count(model.core)
-        if target == wanted - around or wanted <= around:
+    def sized(name: str, target: int) -> StoryModel:
+        with torch.device("meta"):
+            return wrap(CORES[name].build(input_size, sizes, target))
+
+    reference = sized("rmc", 1)
+    wanted, target = count_parameters(reference), count_parameters(reference.core)
+    misses: dict[int, int] = {}
+    slope = 2.0  # parameters of the whole model per parameter of the core; 2 to begin with, as the head grows too
+    while target not in misses and len(misses) < 12:
+        misses[target] = count_parameters(sized(core_name, target)) - wanted
+        if abs(misses[target]) < wanted / 200:
             break
-        target = wanted - around
-    assert best is not None
-    if abs(parameter_count(best) - wanted) > tolerance * wanted:
+        if len(misses) > 1:
+            (before, miss_before), (last, miss) = list(misses.items())[-2:]
+            slope = max(1.0, (miss - miss_before) / (last - before))
+        target = max(1, target - round(misses[target] / slope))
+    best = min(misses, key=lambda target: abs(misses[target]))
+    if abs(misses[best]) > TOLERANCE * wanted:
         raise InputError(
             describe(
                 "StoryModel.build",
-                f"no size of the core {core_name!r} comes within {tolerance:.0%} of the relational memory's parameters",
-                got=f"{parameter_count(best):,} for the whole model",
+                f"no size of the core {core_name!r} comes within {TOLERANCE:.0%} of the relational memory's parameters",
+                got=f"{wanted + misses[best]:,} parameters of the whole model",
                 expected=f"{wanted:,}",
                 hint="choose larger sizes for the memory.",
             )

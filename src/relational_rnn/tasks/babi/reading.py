@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import re
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -22,7 +23,8 @@ MAX_BYTES = 64 * 2**20
 
 _LINE = re.compile(r"([0-9]+) (.*)", re.DOTALL)
 _PART = re.compile(r"qa([0-9]+)_train_([0-9]+)-of-([0-9]+)-stories\.txt")
-_BROKEN_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError)
+BROKEN_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError)
+"""What reading an archive raises when its bytes are not what they should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ def read_story_text(lines: Iterable[str], where: str, *, task: int) -> list[Stor
             if not text.endswith(".") or not text.strip(" ."):
                 raise refuse("a statement must be words and a full stop", repr(line))
             index[identity] = len(statements)
-            statements.append(text)
+            statements.append(sys.intern(text))  # a few thousand sentences make up all stories
             continue
         if not statements:
             raise refuse("a question before any statement", repr(line))
@@ -170,7 +172,9 @@ def read_story_text(lines: Iterable[str], where: str, *, task: int) -> list[Stor
         if wrong:
             known = f"IDs of statements before it in the same story: {', '.join(map(str, index))}"
             raise refuse("a supporting ID is no statement of this story", repr(wrong[0]), expected=known)
-        questions.append(Question(question, answer, tuple(index[int(i)] for i in ids), len(statements)))
+        questions.append(
+            Question(sys.intern(question), sys.intern(answer), tuple(index[int(i)] for i in ids), len(statements))
+        )
     if not last:
         raise InputError(describe(where, "the file holds no story"))
     close()
@@ -207,7 +211,7 @@ def _list_files(path: Path, language: str) -> dict[str, Callable[[], bytes]]:
         raise InputError(
             describe(str(path), "this is not an archive that can be read", got=error, expected=expected)
         ) from error
-    except _BROKEN_ARCHIVE as error:
+    except BROKEN_ARCHIVE as error:
         hint = "it may be cut off: fetch it again."
         raise InputError(
             describe(str(path), "this archive cannot be read to its end", got=error, expected=expected, hint=hint)

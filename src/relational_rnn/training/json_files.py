@@ -1,36 +1,20 @@
-"""Files that are whole or absent: written under another name in the same folder, flushed to the disk, then renamed."""
+"""JSON files that are whole or absent, and refused by name when they cannot be read."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from pathlib import Path
 
 from relational_rnn._check import InputError, describe
+from relational_rnn._files import write_whole
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 """What a JSON file can hold."""
 
 
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Replace `path` by `content`; a crash, a kill or a full disk leaves the old file as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):  # the error that brought us here is the one to report
-            temporary.unlink()
-        raise
-
-
 def write_json(path: Path, content: Json) -> None:
     """Replace `path` by `content` as indented JSON."""
-    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Json:

@@ -1,0 +1,133 @@
+"""relational-rnn compare babi"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Annotated
+
+import tyro
+
+from relational_rnn import recipes
+from relational_rnn.cli.babi_options import RecipeName, spell_out, starting_configuration
+from relational_rnn.cli.parsing import parse_arguments
+from relational_rnn.cli.tables import text_table
+from relational_rnn.nn.cores import CORES, MemorySizes
+from relational_rnn.recipes.babi import CoreName, DataConfig
+from relational_rnn.reports.runs import mean_and_spread
+from relational_rnn.tasks.babi.model import ModelConfig
+from relational_rnn.training import LoopConfig, OptimizerConfig
+
+COMMAND = "compare babi"
+EXAMPLES = (
+    "relational-rnn compare babi --data data/tasks_1-20_v1-2.tar.gz --cores rmc lstm --seeds 0 1 2 --out runs/babi",
+    "relational-rnn compare babi --recipe demo --data.tasks 1 4 --loop.steps 20 --cores rmc gru --out runs/quick",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arguments:
+    """Train and measure a model for every core and every seed, and print one table.
+
+    All models have the same sentence encoder and answer head and about the same number of parameters. Called again with
+    the same options, it goes on where it was stopped. With `--data PATH` it reads the published files, and with
+    `--partial` also a set that is not complete (short for --data.path and --data.partial).
+    """
+
+    recipe: RecipeName = "babi"
+    """What the options start from."""
+    cores: tuple[CoreName, ...] = ("rmc", "lstm")
+    """The recurrent cores."""
+    seeds: tuple[int, ...] = (0,)
+    """Decide initial weights, validation stories, batches and dropout."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/babi")
+    """Gets a run folder CORE-SEED for each run."""
+    batch_questions: int
+    """About how many questions a batch has."""
+    data: DataConfig
+    """The stories."""
+    memory: MemorySizes
+    """The relational memory."""
+    model: ModelConfig
+    """Sentence encoder and answer head, the same around every core."""
+    optimizer: OptimizerConfig
+    """AdamW and its schedule."""
+    loop: LoopConfig
+    """Budget, validation, device."""
+
+    @property
+    def base(self) -> recipes.BabiRun:
+        """The configuration of all runs but for core and seed."""
+        return recipes.BabiRun(
+            batch_questions=self.batch_questions,
+            data=self.data,
+            memory=self.memory,
+            model=self.model,
+            optimizer=self.optimizer,
+            loop=self.loop,
+        )
+
+
+def parse(args: Sequence[str]) -> Arguments:
+    words = spell_out(args)
+    recipe, config = starting_configuration(words, COMMAND)
+    default = Arguments(
+        recipe=recipe,
+        batch_questions=config.batch_questions,
+        data=config.data,
+        memory=config.memory,
+        model=config.model,
+        optimizer=config.optimizer,
+        loop=config.loop,
+    )
+    return parse_arguments(Arguments, words, command=COMMAND, examples=EXAMPLES, default=default)
+
+
+def run(arguments: Arguments) -> None:
+    try:
+        found = recipes.compare(
+            arguments.base,
+            arguments.cores,
+            arguments.seeds,
+            arguments.out,
+            on_run=lambda p, e: print(describe_run(p, e)),
+        )
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("what is done is kept; the same command goes on from there") from stop
+    print()
+    print(comparison_table(found))
+    print(
+        f"\nmake a page of it with: relational-rnn report {' '.join(map(str, found))} --out {arguments.out / 'report'}"
+    )
+
+
+def describe_run(folder: Path, found: recipes.Evaluation) -> str:
+    """One run in one line."""
+    return f"{folder}: {found.mean_accuracy:.1%} of test questions right, {found.tasks_above_95} tasks above 95 %"
+
+
+def comparison_table(found: Mapping[Path, recipes.Evaluation]) -> str:
+    """A row per core: parameters, state, mean accuracy, tasks above 95 %, seconds; with the spread over seeds.
+
+    Args:
+        found: measurements by run folder, as `recipes.compare` returns them.
+    """
+    head = ["core", "parameters", "state bytes", "mean accuracy", "tasks above 95 %", "seconds"]
+    rows = []
+    for core in dict.fromkeys(evaluation.core for evaluation in found.values()):
+        runs = [evaluation for evaluation in found.values() if evaluation.core == core]
+        accuracy, spread = mean_and_spread([run.mean_accuracy for run in runs])
+        above = mean(run.tasks_above_95 for run in runs)
+        rows.append(
+            [
+                CORES[core].label,
+                f"{runs[0].parameters:,}",
+                f"{max(run.state_bytes for run in runs):,}",
+                f"{100 * accuracy:.1f} %" + (f" ± {100 * spread:.1f}" if len(runs) > 1 else ""),
+                f"{above:.1f}" if len(runs) > 1 else f"{above:g}",
+                f"{mean(run.train_seconds for run in runs):,.0f}",
+            ]
+        )
+    return text_table(head, rows)

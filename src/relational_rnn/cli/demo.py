@@ -1,0 +1,103 @@
+"""relational-rnn demo"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from relational_rnn import recipes
+from relational_rnn._check import need_extra
+from relational_rnn.cli.compare_babi import comparison_table, describe_run
+from relational_rnn.cli.parsing import parse_arguments
+from relational_rnn.inspection import StoryReader
+from relational_rnn.inspection.influence import rank
+from relational_rnn.nn.cores import CORES
+from relational_rnn.recipes.babi import CoreName
+from relational_rnn.recipes.babi_problem import test_stories
+from relational_rnn.reports import write_report
+from relational_rnn.tasks.babi.story import TASK_NAMES, Story
+from relational_rnn.training.progress import clock
+
+EXAMPLES = ("relational-rnn demo",)
+DEMO_CORES: tuple[CoreName, ...] = ("rmc", "lstm", "attention", "transformer")
+STORY_TASKS = (1, 12, 15)
+"""The tasks of the three stories that are answered at the end."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arguments:
+    """Train a relational memory, an LSTM, an LSTM with attention and a Transformer on generated bAbI stories, one model
+    each for all 20 tasks, compare what they have learned, and let them answer three stories.
+
+    Stopped with Ctrl-C and called again, it goes on where it was. It prints what it measured, whoever is ahead.
+    """
+
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/demo")
+    """Gets a run folder for each model, and the report."""
+
+
+def parse(args: Sequence[str]) -> Arguments:
+    return parse_arguments(Arguments, args, command="demo", examples=EXAMPLES)
+
+
+def run(arguments: Arguments) -> None:
+    started = time.monotonic()
+    # Said before the minutes of training, not after them.
+    need_extra("matplotlib", "report", "the report at the end of the demo")
+    base = recipes.demo()
+    print(
+        f"{len(DEMO_CORES)} models, each {base.loop.steps:,} steps on {len(base.data.tasks)} tasks of "
+        f"{base.data.train_questions:,} generated questions; everything is kept in {arguments.out}"
+    )
+    try:
+        found = recipes.compare(
+            base,
+            DEMO_CORES,
+            [base.seed],
+            arguments.out,
+            on_run=lambda path, e: print(describe_run(path, e), flush=True),
+        )
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("what is done is kept; the same command goes on from there") from stop
+    print(f"\n{comparison_table(found)}\n")
+    readers = {e.core: _reader(path) for path, e in found.items()}
+    for story in demo_stories(base):
+        print(answered_story(story, readers))
+    page = write_report(
+        list(found), arguments.out / "report", title="Relational memory and its rivals on generated bAbI"
+    )
+    first = next(iter(found))
+    print(f"report: {page}")
+    print(f"ask it yourself: relational-rnn ask {first}")
+    print(f"time: {clock(time.monotonic() - started)}")
+
+
+def demo_stories(base: recipes.BabiRun) -> list[Story]:
+    """One story of each of STORY_TASKS that no run of `base` was trained or measured on."""
+    data = replace(base.data, tasks=STORY_TASKS, seed=base.data.seed + 1, test_questions=20)
+    return [stories[0] for stories in test_stories(data)[0].values()]
+
+
+def answered_story(story: Story, readers: Mapping[str, StoryReader]) -> str:
+    """The story up to its last question, the right answer, and what each model answers with which probability."""
+    question = story.questions[-1]
+    statements = story.statements[: question.at]
+    lines = [f"A story of task {story.task}, {TASK_NAMES[story.task]}:"]
+    lines += [f"  {statement}" for statement in statements]
+    lines += [f"{question.text}  Right: {question.answer}"]
+    width = max(len(CORES[core].label) for core in readers)
+    for core, reader in readers.items():
+        answer, probability = rank(reader(statements, question.text))[0]
+        verdict = "right" if answer == question.answer else "wrong"
+        lines.append(f"  {CORES[core].label:<{width}}  {answer}  {probability:.1%}  {verdict}")
+    return "\n".join(lines) + "\n"
+
+
+def _reader(folder: Path) -> StoryReader:
+    loaded = recipes.load(folder)
+    return StoryReader(loaded.model, loaded.vocabulary)

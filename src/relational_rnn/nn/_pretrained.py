@@ -1,0 +1,211 @@
+"""A module as two files: its weights (safetensors) and what its constructor was given (JSON).
+
+    config.json          {"format": "relational-rnn", "format_version": 1, "class", "dtype", "arguments"}
+    model.safetensors    the state dict; its header repeats the configuration, so that a mix of two saves is noticed
+
+Reading them builds the class that was asked for and copies numbers into it; nothing in the files is ever executed.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from relational_rnn._check import InputError, describe
+from relational_rnn._files import write_whole
+
+FORMAT, FORMAT_VERSION = "relational-rnn", 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+HEADER = "relational-rnn"
+PLACEMENT = ("device", "dtype")
+"""Arguments that say where weights live and how precise they are, not what is computed; they are not saved."""
+
+
+class Pretrained(nn.Module):
+    """A module that can be saved and loaded: it remembers what its constructor was given."""
+
+    _arguments: dict[str, Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _remembering(cls.__init__)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` and `model.safetensors` to `folder`, which is created when missing.
+
+        Each file is either the old one or the new one, whatever interrupts the write; `from_pretrained` refuses the
+        one file of an old save beside the other of a new one.
+
+        Raises:
+            InputError: the parameters have several dtypes, or an argument of the constructor cannot be written as JSON.
+
+        Example:
+            >>> import tempfile
+            >>> from relational_rnn import RelationalMemory
+            >>> layer = RelationalMemory(input_size=5, mem_slots=3, head_size=4)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     layer.save_pretrained(folder)
+            ...     same = RelationalMemory.from_pretrained(folder)
+            >>> bool((same(torch.ones(1, 2, 5))[0] == layer(torch.ones(1, 2, 5))[0]).all())
+            True
+        """
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        config = _config(self, tensors)
+        folder = Path(folder)
+        write_whole(folder / WEIGHTS, safetensors.torch.save(tensors, metadata={HEADER: json.dumps(config)}))
+        write_whole(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, revision: str | None = None, device: torch.device | str | None = None
+    ) -> Self:
+        """The module that `save_pretrained` wrote: same class, same arguments, same weights in the same dtype.
+
+        Args:
+            source: a folder; or, as a string "user/name" where no such folder exists, a repository of the Hugging Face
+                hub, which is then downloaded and needs the extra `hub`.
+            revision: branch, tag or commit of a repository of the hub.
+            device: where the weights are put; None means PyTorch's default device.
+
+        Raises:
+            InputError: a file is missing or damaged, is of another class or a later format, or a weight is missing,
+                unknown or of another shape or dtype. Nothing is built from such files.
+            MissingExtraError: `source` is a repository of the hub and the extra is not installed.
+        """
+        where = f"{cls.__name__}.from_pretrained"
+        folder = Path(source)
+        if not folder.is_dir():
+            from relational_rnn.nn._hub import download
+
+            folder = download(where, source, revision)
+        elif revision is not None:
+            raise InputError(describe(where, "a folder has no revisions", got=f"revision={revision!r}"))
+        config = _read_config(where, folder / CONFIG)
+        tensors, header = _read_tensors(where, folder / WEIGHTS)
+        if header is not None and header != config:
+            raise InputError(describe(where, f"{CONFIG} and {WEIGHTS} in {folder} are not of the same save"))
+        _check_class(where, cls, config)
+        dtype = getattr(torch, config["dtype"])
+        with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten: the caller's numbers stay
+            module = cls(**config["arguments"]).to(dtype)
+        _check_tensors(where, module.state_dict(), tensors)
+        module.load_state_dict(tensors)
+        return module if device is None else module.to(device)
+
+    def push_to_hub(self, repository: str, *, private: bool = False, message: str = "Upload the weights") -> str:
+        """Save to a repository "user/name" of the Hugging Face hub, which is made when missing; needs the extra `hub`.
+
+        Returns:
+            the address of the commit.
+
+        Raises:
+            InputError: the name cannot be used, or the hub refuses.
+            MissingExtraError: the extra is not installed.
+        """
+        from relational_rnn.nn._hub import upload
+
+        return upload(self, repository, private=private, message=message)
+
+
+def _remembering(init: Callable[..., None]) -> Callable[..., None]:
+    """`init`, which also notes its arguments when it is the constructor of the object's own class."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def remembering(self: Pretrained, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        if type(self).__init__ is remembering:
+            bound = signature.bind(self, *args, **kwargs)
+            bound.apply_defaults()
+            self._arguments = {name: value for name, value in list(bound.arguments.items())[1:]}
+
+    return remembering
+
+
+def _config(module: Pretrained, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    where = f"{type(module).__name__}.save_pretrained"
+    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
+    if len(dtypes) != 1:
+        hint = "convert first, for example layer.float()."
+        raise InputError(describe(where, "the weights must all have one dtype", got=", ".join(dtypes), hint=hint))
+    arguments = {name: value for name, value in module._arguments.items() if name not in PLACEMENT}
+    for name, value in arguments.items():
+        plain = (
+            value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
+        )
+        if not plain:
+            problem = f"{name} cannot be written as JSON"
+            raise InputError(
+                describe(where, problem, got=repr(value), expected="text, a finite number, True, False or None")
+            )
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "class": type(module).__name__,
+        "dtype": dtypes[0],
+        "arguments": arguments,
+    }
+
+
+def _read_config(where: str, path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(describe(where, f"{path} cannot be read as JSON", got=str(error))) from error
+    kinds = {"format": str, "format_version": int, "class": str, "dtype": str, "arguments": dict}
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise InputError(describe(where, f"{path} is not of a saved layer", expected=f'"format": "{FORMAT}"'))
+    if config.get("format_version") != FORMAT_VERSION:
+        got, expected = config.get("format_version"), FORMAT_VERSION
+        hint = "a newer relational-rnn may read it."
+        raise InputError(describe(where, f"{path} has another format version", got=got, expected=expected, hint=hint))
+    if set(config) != set(kinds) or not all(isinstance(config[name], kind) for name, kind in kinds.items()):
+        raise InputError(describe(where, f"{path} is damaged", got=sorted(config), expected=sorted(kinds)))
+    if config["dtype"] not in ("float64", "float32", "bfloat16", "float16"):
+        raise InputError(describe(where, f"{path} names an unknown dtype", got=config["dtype"]))
+    return config
+
+
+def _read_tensors(where: str, path: Path) -> tuple[dict[str, Tensor], object]:
+    """The tensors, and the configuration in the header (None where another program wrote the file)."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(HEADER)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
+        return tensors, None if header is None else json.loads(header)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise InputError(describe(where, f"{path} cannot be read as safetensors", got=str(error))) from error
+
+
+def _check_class(where: str, cls: type[Pretrained], config: dict[str, Any]) -> None:
+    if config["class"] != cls.__name__:
+        hint = f"call {config['class']}.from_pretrained."
+        raise InputError(describe(where, "the files are of another class", got=config["class"], hint=hint))
+    known = {name: p for name, p in inspect.signature(cls).parameters.items() if name not in PLACEMENT}
+    unknown = sorted(set(config["arguments"]) - set(known))
+    missing = sorted(n for n, p in known.items() if p.default is p.empty and n not in config["arguments"])
+    if unknown or missing:
+        got = f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
+        raise InputError(describe(where, f"{CONFIG} holds arguments that {cls.__name__} does not have", got=got))
+
+
+def _check_tensors(where: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    missing, unknown = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    if missing or unknown:
+        got = f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
+        raise InputError(describe(where, f"{WEIGHTS} does not hold the weights of this layer", got=got))
+    for name, tensor in wanted.items():
+        got, expected = (f"{tuple(t.shape)} of {t.dtype}" for t in (found[name], tensor))
+        if got != expected:
+            raise InputError(describe(where, f"{name} has the wrong shape or dtype", got=got, expected=expected))

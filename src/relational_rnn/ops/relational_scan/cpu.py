@@ -1,0 +1,312 @@
+"""The whole recurrence as one differentiable operation for the CPU, with a backward pass written by hand.
+
+Nothing is compiled: the steps are PyTorch operations into memory taken beforehand. What depends on the input alone is
+computed for all steps at once, nothing is computed for rows whose result is dropped, and each weight's gradient is one
+product over all steps of a chunk. README.md derives the backward pass and counts the cost.
+"""
+
+# Shape legend (for this file and its private siblings _cpu_*.py)
+#   B  batch             N  memory slots                H  heads
+#   T  time steps        R  rows attended, N + n        K  key size, V value size per head
+#   I  input features    M  memory width, H * V         F  H * (2K + V), queries, keys and values of all heads
+#   n  input rows        G  gate width, M or 1          S  attention blocks, L layers of the MLP
+#   Q  rows whose result is used: R, but N in the last block
+# Inside, time comes first, then rows, then the batch: [T, R, B, M]. So the first N rows of a step are one matrix, and
+# sequence and head are one axis.
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from relational_rnn._check import InputError, check_choice, describe
+from relational_rnn.ops.relational_scan._cpu_backward import Cotangents, backward_chunk
+from relational_rnn.ops.relational_scan._cpu_forward import (
+    Masks,
+    Outputs,
+    Prepared,
+    forward_chunk,
+    prepare,
+)
+from relational_rnn.ops.relational_scan._cpu_memory import Sizes, activations, sizes_of
+from relational_rnn.ops.relational_scan.compiled import Spec, flatten, spec_of, unflatten
+from relational_rnn.ops.relational_scan.loop import happening, loop
+from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters
+
+ActivationMode = Literal["store", "recompute"]
+_TILE_ROWS = 512  # memory rows worked on together: a step's activations stay in the second-level cache
+_CHUNK_ROWS = 4096  # rows of a weight gradient's product, from where on more do not make it faster
+
+
+def unsupported(x: Tensor, memory: Tensor, params: ScanParameters) -> str | None:
+    """Why `relational_scan_cpu` cannot take these, or None if it can."""
+    if torch.compiler.is_compiling():
+        return "it cannot be traced, compiled or exported"
+    tensors = [x, memory, *flatten(params)]
+    if any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors):
+        return "it takes plain tensors only"
+    if any(t.device.type != "cpu" for t in tensors):
+        return f"it runs on the CPU, not on {next(t.device for t in tensors if t.device.type != 'cpu')}"
+    dtypes = {t.dtype for t in tensors}
+    if len(dtypes) > 1:
+        return "it needs one dtype throughout, not " + ", ".join(sorted(str(d)[6:] for d in dtypes))
+    if not dtypes <= {torch.float32, torch.float64}:
+        return f"it computes in float32 or float64, not in {str(dtypes.pop())[6:]}"
+    if torch.is_autocast_enabled("cpu"):
+        return "it does not follow autocast"
+    if torch._C._are_functorch_transforms_active():
+        return "it does not work under the transforms of torch.func"
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "it has no forward-mode derivative"
+    return None
+
+
+def relational_scan_cpu(
+    x: Tensor,
+    memory: Tensor,
+    params: ScanParameters,
+    *,
+    lengths: Tensor | None = None,
+    reset: Tensor | None = None,
+    initial: Tensor | None = None,
+    input_rows: bool = False,
+    activations: ActivationMode = "store",
+) -> Scan:
+    """The relational memory over a whole sequence as one operation; equals `relational_scan_reference` up to rounding.
+
+    Args:
+        x: [B, T, n, I].
+        memory: the memory before the first step, [B, N, M].
+        params: the weights and choices.
+        lengths: [B] whole numbers in 0..T; later steps do not happen, whatever their input holds.
+        reset: [B, T] booleans; before a step marked true the row's memory becomes `initial`.
+        initial: [N, M] or [B, N, M], needed with `reset`.
+        input_rows: whether the attended rows of the input are wanted too.
+        activations: "store" keeps what the backward pass needs; "recompute" keeps the memory at about sqrt(T) of the
+            T steps and computes the rest again, so that peak memory grows with the square root of T.
+
+    Returns:
+        a `Scan`: the memory after every step [B, T, N, M] (0 past a length), the memory after each row's last step
+        [B, N, M], and the attended input rows [B, T, n, M] or None.
+
+    float32 or float64, on the CPU. Gradients flow into every tensor, the memory and `initial` included; a gradient of
+    a gradient is computed through the plain loop. Without gradients nothing is kept.
+
+    Raises:
+        InputError: the tensors are not of a kind that this implementation takes; see `unsupported`.
+    """
+    check_choice("relational_scan_cpu", "activations", activations, ("store", "recompute"))
+    reason = unsupported(x, memory, params)
+    if reason is not None:
+        hint = "backend='reference' computes the same, and so does 'auto'."
+        raise InputError(describe("relational_scan_cpu", f"cannot be used here: {reason}", hint=hint))
+    assert reset is None or initial is not None
+    if x.shape[1] == 0:
+        return loop(x, memory, params, input_rows=input_rows)
+    call = Call(spec_of(params, input_rows=input_rows), activations)
+    initial = None if reset is None else initial
+    return Scan(*_Scan.apply(call, x, memory, lengths, reset, initial, *flatten(params)))
+
+
+class Call(NamedTuple):
+    """What a call is, besides its tensors."""
+
+    spec: Spec
+    activations: ActivationMode
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of work: some sequences, some steps."""
+
+    sequences: slice
+    steps: slice
+    sizes: Sizes
+
+
+def plan(s: Sizes, mode: ActivationMode | None) -> list[list[Chunk]]:
+    """The chunks of a call of sizes `s`, tile of sequences by tile, in the order of time; no mode: no gradients."""
+    tiles = max(1, math.ceil(s.batch * s.slots / _TILE_ROWS))
+    batch = max(1, math.ceil(s.batch / tiles))
+    if mode == "recompute":
+        steps = math.ceil(math.sqrt(s.steps))
+    else:
+        rows = _CHUNK_ROWS if mode == "store" else _TILE_ROWS
+        steps = max(1, rows // (batch * s.rows))
+    steps = math.ceil(s.steps / math.ceil(s.steps / steps))  # chunks of about equal length
+
+    def chunk(b: int, t: int) -> Chunk:
+        sequences, times = slice(b, min(b + batch, s.batch)), slice(t, min(t + steps, s.steps))
+        return Chunk(sequences, times, replace(s, steps=times.stop - t, batch=sequences.stop - b))
+
+    return [[chunk(b, t) for t in range(0, s.steps, steps)] for b in range(0, s.batch, batch)]
+
+
+def slots_major(x: Tensor, c: Chunk) -> Tensor:
+    """[B, T, rows, width] to a chunk's [T, rows, B, width], a view."""
+    return x[c.sequences, c.steps].permute(1, 2, 0, 3)
+
+
+class Sequence(NamedTuple):
+    """The tensors of a call that run over time."""
+
+    x: Tensor
+    happens: Tensor | None  # [B, T]
+    reset: Tensor | None  # [B, T]
+    initial: Tensor | None  # [N, M] or [B, N, M]
+
+    def input(self, c: Chunk) -> Tensor:
+        """[T, n, B, I], zero where a step does not happen: padding may hold anything, even NaN."""
+        x = slots_major(self.x, c)
+        if self.happens is not None:
+            x = x.where(self.happens[c.sequences, c.steps].t()[:, None, :, None], 0)
+        return x.contiguous()
+
+    def masks(self, c: Chunk) -> Masks:
+        def steps_first(mask: Tensor | None) -> Tensor | None:
+            return None if mask is None else mask[c.sequences, c.steps].t()[:, None, :, None]
+
+        happens, reset = steps_first(self.happens), steps_first(self.reset)
+        if reset is None or self.initial is None:
+            return Masks(happens, None, None, (False,) * c.sizes.steps)
+        initial = self.initial
+        initial = initial[:, None] if initial.dim() == 2 else initial[c.sequences].transpose(0, 1)
+        return Masks(happens, reset, initial, tuple(reset.flatten(1).any(1).tolist()))
+
+
+def _sequence(x: Tensor, lengths: Tensor | None, reset: Tensor | None, initial: Tensor | None) -> Sequence:
+    happens = happening(lengths, x.shape[1], x.device)
+    if reset is not None and happens is not None:
+        reset = reset & happens  # a step that does not happen does not reset either
+    return Sequence(x, happens, reset, initial)
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        call: Call,
+        x: Tensor,
+        memory: Tensor,
+        lengths: Tensor | None,
+        reset: Tensor | None,
+        initial: Tensor | None,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        p = unflatten(tensors, call.spec)
+        s = sizes_of(p, x, memory, call.spec.input_rows)
+        needed = any(ctx.needs_input_grad)
+        tiles = plan(s, call.activations if needed else None)
+        store = needed and call.activations == "store"
+        sequence, w = _sequence(x, lengths, reset, initial), prepare(p, s)
+        memories = x.new_empty(s.batch, s.steps, s.slots, s.width)
+        input_rows = x.new_empty(s.batch, s.steps, s.inputs, s.width) if s.input_rows else None
+        final = x.new_empty(s.batch, s.slots, s.width)
+        kept: list[Tensor] = []
+        workspace: tuple[Sizes, Tensor] | None = None
+        for tile in tiles:
+            now = memory[tile[0].sequences].transpose(0, 1)
+            for c in tile:
+                if needed and not store:
+                    kept.append(now.contiguous())
+                used = workspace[1] if workspace is not None and workspace[0] == c.sizes else None
+                act = activations(c.sizes, x.dtype, used)
+                outputs = Outputs(slots_major(memories, c), None if input_rows is None else slots_major(input_rows, c))
+                now = forward_chunk(sequence.input(c), now, act, w, c.sizes, sequence.masks(c), outputs)
+                if store:
+                    kept.append(act.memory)
+                else:
+                    workspace = c.sizes, act.memory
+            final[tile[0].sequences] = now.transpose(0, 1)
+        ctx.call, ctx.tiles = call, tiles
+        ctx.set_materialize_grads(False)
+        if needed:
+            ctx.save_for_backward(x, memory, lengths, reset, initial, *tensors, *kept)
+        return memories, final, input_rows
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
+        call: Call = ctx.call
+        needed = ctx.needs_input_grad[1:]
+        inputs, kept = ctx.saved_tensors[: len(needed)], ctx.saved_tensors[len(needed) :]
+        if torch.is_grad_enabled():  # a gradient of this gradient will be wanted
+            return None, *_differentiable_backward(call, inputs, needed, cotangents)
+        gradients = _backward(call, ctx.tiles, inputs, list(kept), cotangents)
+        return None, *(g if need else None for g, need in zip(gradients, needed, strict=True))
+
+
+def _backward(
+    call: Call,
+    tiles: list[list[Chunk]],
+    inputs: tuple[Tensor, ...],
+    kept: list[Tensor],
+    cotangents: tuple[Tensor | None, ...],
+) -> list[Tensor | None]:
+    x, memory, lengths, reset, initial, *tensors = inputs
+    d_memories, d_final, d_input_rows = cotangents
+    p = unflatten(tensors, call.spec)
+    d_tensors = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in tensors]
+    into = unflatten(d_tensors, call.spec)
+    s = sizes_of(p, x, memory, call.spec.input_rows)
+    sequence, w = _sequence(x, lengths, reset, initial), prepare(p, s)
+    d_x, d_memory = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, memory))
+    d_initial = None if initial is None else x.new_zeros(memory.shape)
+    workspace: tuple[Sizes, Tensor] | None = None
+    for tile in reversed(tiles):
+        sequences = tile[0].sequences
+        now = x.new_zeros(s.slots, tile[0].sizes.batch, s.width)
+        if d_final is not None:
+            now.copy_(d_final[sequences].transpose(0, 1))
+        d_start = None if d_initial is None else x.new_zeros(now.shape)
+        for c in reversed(tile):
+            saved, x_c, masks = kept.pop(), sequence.input(c), sequence.masks(c)
+            if call.activations == "store":
+                act = activations(c.sizes, x.dtype, saved)
+            else:
+                used = workspace[1] if workspace is not None and workspace[0] == c.sizes else None
+                act = activations(c.sizes, x.dtype, used)
+                workspace = c.sizes, act.memory
+                forward_chunk(x_c, saved, act, w, c.sizes, masks, None)
+            d_out = Cotangents(*(None if d is None else slots_major(d, c) for d in (d_memories, d_input_rows)))
+            d_x_c, now = backward_chunk(x_c, act, w, c.sizes, masks, d_out, now, into, d_start)
+            slots_major(d_x, c).copy_(d_x_c)
+        d_memory[sequences] = now.transpose(0, 1)
+        if d_initial is not None and d_start is not None:
+            d_initial[sequences] = d_start.transpose(0, 1)
+    _unscale(into, w)
+    if d_initial is not None and initial.dim() == 2:
+        d_initial = d_initial.sum(0)
+    return [d_x, d_memory, None, None, d_initial, *d_tensors]
+
+
+def _unscale(into: ScanParameters, w: Prepared) -> None:
+    """From the gradients of the queries' scaled parameters to those of the parameters themselves."""
+    for block in into.blocks:
+        scaled = block.qkv if block.qkv_norm is None else block.qkv_norm
+        scaled.weight.mul_(w.query_scale.view(-1, *[1] * (scaled.weight.dim() - 1)))
+        scaled.bias.mul_(w.query_scale)
+
+
+def _differentiable_backward(
+    call: Call, inputs: tuple[Tensor, ...], needed: tuple[bool, ...], cotangents: tuple[Tensor | None, ...]
+) -> list[Tensor | None]:
+    """The gradients as functions that can be differentiated again, through the plain loop."""
+    x, memory, lengths, reset, initial, *tensors = inputs
+    results = loop(x, memory, unflatten(tensors, call.spec), lengths, reset, initial, call.spec.input_rows)
+    pairs = [(y, d) for y, d in zip(results, cotangents, strict=True) if y is not None and d is not None]
+    wanted = [i for i, need in enumerate(needed) if need]
+    found = torch.autograd.grad(
+        [y for y, _ in pairs],
+        [inputs[i] for i in wanted],
+        [d for _, d in pairs],
+        create_graph=True,
+        allow_unused=True,
+    )
+    gradients: list[Tensor | None] = [None] * len(inputs)
+    for i, gradient in zip(wanted, found, strict=True):
+        gradients[i] = gradient
+    return gradients

@@ -1,0 +1,121 @@
+"""Runs on bAbI: the whole configuration of one, and functions that return the ones worth repeating."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn.nn.cores import CORE_NAMES, MemorySizes
+from relational_rnn.tasks.babi.model import ModelConfig
+from relational_rnn.tasks.babi.reading import LANGUAGES
+from relational_rnn.tasks.babi.story import TASK_NAMES
+from relational_rnn.training import LoopConfig, OptimizerConfig
+
+CoreName = Literal["rmc", "rnn", "gru", "lstm", "attention", "transformer"]
+"""The cores of `nn.cores.CORE_NAMES`, for type checkers and help texts."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Which stories to read: those of a set of files, or generated ones where no path is given."""
+
+    path: Path | None = None
+    """A folder or an archive in the published format; without it, stories are generated."""
+    language: str = "en-10k"
+    """Which set of an archive (needs a path): en-10k has 10,000 training questions per task, en 1,000."""
+    partial: bool = False
+    """Read a set from which files are missing, and say what is missing (needs a path)."""
+    tasks: tuple[int, ...] = tuple(range(1, 21))
+    """Which of the 20 tasks; one model learns them all."""
+    max_sentences: int | None = None
+    """Keep only the last so many sentences before a question, and report it; by default the whole story counts."""
+    train_questions: int = 1000
+    """Generated training questions of each task, validation included (without a path)."""
+    test_questions: int = 200
+    """Generated test questions of each task (without a path)."""
+    seed: int = 0
+    """Seed of the generated stories (without a path)."""
+
+    def __post_init__(self) -> None:
+        where = "DataConfig"
+        check_choice(where, "language", self.language, LANGUAGES)
+        check_positive(where, train_questions=self.train_questions, test_questions=self.test_questions)
+        _check_seed(where, self.seed)
+        if self.max_sentences is not None:
+            check_positive(where, max_sentences=self.max_sentences)
+        if not self.tasks or sorted(set(self.tasks)) != list(self.tasks) or not set(self.tasks) <= set(TASK_NAMES):
+            expected = "different numbers from 1 to 20, in order"
+            raise InputError(describe(where, "there are no such tasks", got=self.tasks, expected=expected))
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        unused = ("train_questions", "test_questions", "seed") if self.path is not None else ("language", "partial")
+        changed = [name for name in unused if getattr(self, name) != defaults[name]]
+        if changed:
+            kind = "generated stories" if self.path is not None else "stories read from files"
+            found = "a path is given" if self.path is not None else "no path is given"
+            raise InputError(describe(where, f"{', '.join(changed)} would have no effect", got=found, expected=kind))
+
+
+def _check_seed(where: str, seed: int) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise InputError(describe(where, "seed must be a whole number", got=repr(seed), expected="0 to 2147483647"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class BabiRun:
+    """Everything that decides a run on bAbI."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    """The stories."""
+    core: CoreName = "rmc"
+    """The recurrent core; all others get as many parameters as the relational memory."""
+    memory: MemorySizes = dataclasses.field(default_factory=MemorySizes)
+    """The relational memory."""
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    """Sentence encoder and answer head, the same around every core."""
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    """AdamW and its schedule."""
+    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
+    """Budget, validation, device."""
+    batch_questions: int = 128
+    """About how many questions a batch has."""
+    seed: int = 0
+    """Decides initial weights, validation stories, batches and dropout."""
+
+    def __post_init__(self) -> None:
+        check_choice("BabiRun", "core", self.core, CORE_NAMES)
+        check_positive("BabiRun", batch_questions=self.batch_questions)
+        _check_seed("BabiRun", self.seed)
+
+
+def demo() -> BabiRun:
+    """All 20 tasks, generated, small enough that four models fit into minutes on two CPU cores.
+
+    Expected score: not measured yet. Time: not measured yet. Machine: not measured yet.
+    Command: `relational-rnn demo`.
+    """
+    return BabiRun(
+        data=DataConfig(train_questions=5000),
+        memory=MemorySizes(mem_slots=4, head_size=16, num_heads=4),
+        model=ModelConfig(embedding_size=64, head_size=64),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50),
+        loop=LoopConfig(steps=2500, validate_every=500, checkpoint_every=250),
+    )
+
+
+def babi() -> BabiRun:
+    """All 20 tasks in one model, sized for the published files with 10,000 training questions per task.
+
+    Expected score: not measured yet. Time: not measured yet. Machine: not measured yet.
+    Command: `relational-rnn train babi --data PATH`.
+    """
+    return BabiRun(
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100),
+        loop=LoopConfig(steps=20_000, validate_every=1000, checkpoint_every=100),
+    )
+
+
+RECIPES: dict[str, Callable[[], BabiRun]] = {"demo": demo, "babi": babi}
+"""Every recipe by its name."""

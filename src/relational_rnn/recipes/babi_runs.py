@@ -1,0 +1,357 @@
+"""Runs on bAbI from the outside: train one, measure it, load it, compare several."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from relational_rnn._check import InputError, describe
+from relational_rnn.nn.cores import count_parameters, state_bytes_after
+from relational_rnn.recipes.babi import BabiRun, CoreName, DataConfig
+from relational_rnn.recipes.babi_problem import (
+    BabiProblem,
+    TrainingStories,
+    absolute,
+    build,
+    build_data,
+    build_model,
+    test_stories,
+    training_stories,
+)
+from relational_rnn.tasks.babi.batching import BabiData
+from relational_rnn.tasks.babi.encoding import Vocabulary
+from relational_rnn.tasks.babi.model import StoryModel
+from relational_rnn.training import Outcome, Progress, RunFolder, fit, from_json, read_metrics, to_json
+from relational_rnn.training import evaluate as measure_batches
+from relational_rnn.training.json_files import Json, read_json_object, write_json
+
+PASSED = 0.95
+"""A task counts as solved above this accuracy (Weston et al. 2015)."""
+
+
+def train(
+    config: BabiRun,
+    folder: Path | str,
+    *,
+    resume: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_report: Callable[[str], None] | None = None,
+    stories: TrainingStories | None = None,
+) -> Outcome:
+    """Train a run into a folder.
+
+    Args:
+        config: everything that decides the run.
+        folder: the run folder; see `training.run_folder` for what it will hold.
+        resume: continue a run that was stopped, from its last checkpoint.
+        on_progress: called now and then; None shows the progress on standard error.
+        on_report: called once for each thing to know about the data; None prints it on standard error.
+        stories: those of `training_stories(config.data)`, where they are at hand already.
+
+    Raises:
+        InputError: what was given cannot be used, or the disk is full; see `training.fit`.
+        KeyboardInterrupt: stopped with Ctrl-C; the message says how to continue.
+    """
+    config = absolute(config)
+    configuration = _as_json(config)
+    RunFolder.claim(Path(folder), configuration, resume=resume)  # refused before minutes are spent on reading
+    stories = stories if stories is not None else training_stories(config.data)
+    problem = build(config, stories)
+    report = [*stories.report, *problem.data.report]
+    for line in report:
+        (on_report or _print_report)(line)
+    counts = problem.data.question_counts()
+    files: dict[str, Json] = {
+        "vocabulary.json": json.loads(problem.data.vocabulary.to_json()),
+        "data.json": {
+            "questions": {split: {str(task): n for task, n in tasks.items()} for split, tasks in counts.items()},
+            "report": [*report],
+        },
+    }
+    return fit(
+        problem,
+        Path(folder),
+        optimizer=config.optimizer,
+        loop=config.loop,
+        seed=config.seed,
+        configuration=configuration,
+        resume=resume,
+        on_progress=on_progress,
+        files=files,
+    )
+
+
+def _as_json(config: BabiRun) -> dict[str, Json]:
+    configuration = to_json(config)
+    assert isinstance(configuration, dict)
+    return configuration
+
+
+def _print_report(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _ignore(line: str) -> None:
+    pass
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedRun:
+    """A trained model with all that is needed to use it."""
+
+    folder: Path
+    """Where it was trained."""
+    config: BabiRun
+    """How."""
+    model: StoryModel
+    """With the weights that did best on the validation stories; on the CPU, in evaluation mode."""
+    vocabulary: Vocabulary
+    """The words it reads and the answers it chooses from."""
+
+
+def read_config(folder: Path | str) -> BabiRun:
+    """The configuration of the run in a folder.
+
+    Raises:
+        InputError: there is no run in the folder, or it was written by another version of this package.
+    """
+    path = Path(folder) / "config.json"
+    if not path.exists():
+        raise InputError(describe(str(folder), "there is no run in this folder", expected="a folder with config.json"))
+    return from_json(BabiRun, read_json_object(path), where=str(path))
+
+
+def load(folder: Path | str) -> LoadedRun:
+    """Load the best weights of a run.
+
+    Raises:
+        InputError: there is no run in the folder, no weights yet, or a file of it cannot be read.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    vocabulary = _read_vocabulary(folder / "vocabulary.json")
+    model = build_model(config, vocabulary)
+    path = folder / "model.safetensors"
+    if not path.exists():
+        hint = "weights are saved at the first validation; let the run go on with resume (--resume)"
+        raise InputError(describe(str(folder), "the run has no weights yet", hint=hint))
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise InputError(describe(str(path), f"the weights cannot be read: {error}")) from error
+    except RuntimeError as error:  # names or shapes that do not fit
+        raise InputError(describe(str(path), "the weights belong to another model", got=error)) from error
+    return LoadedRun(folder=folder, config=config, model=model.eval(), vocabulary=vocabulary)
+
+
+def _read_vocabulary(path: Path) -> Vocabulary:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(describe(str(path), f"the vocabulary cannot be read: {error}")) from error
+    return Vocabulary.from_json(text, where=str(path))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """How a run does on stories it has not learned from."""
+
+    split: str
+    """ "test" or "valid"."""
+    mean_accuracy: float
+    """Mean of the tasks' accuracies, a fraction."""
+    per_task: Mapping[int, float]
+    """Accuracy of each task."""
+    tasks_above_95: int
+    """Tasks with more than 95 % right answers."""
+    questions: int
+    """How many were asked."""
+    loss: float
+    """Mean cross entropy, in nats."""
+    parameters: int
+    """Trainable numbers of the whole model."""
+    state_bytes: int
+    """Of the core's state for one story, after the longest story of the split."""
+    train_seconds: float
+    """Training and validation, all sittings."""
+    evaluate_seconds: float
+    """This evaluation, without reading the stories."""
+    core: str
+    """Name of the core."""
+    seed: int
+    """Of the run."""
+    steps: int
+    """Updates done; fewer than the budget where the run is not finished."""
+    report: tuple[str, ...]
+    """What a user should know: files that are missing, answers that are no class, a run that is not finished."""
+
+    def to_json(self) -> dict[str, Json]:
+        """As result.json holds it."""
+        entries: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        entries["per_task"] = {str(task): accuracy for task, accuracy in self.per_task.items()}
+        entries["report"] = list(self.report)
+        return entries
+
+    @classmethod
+    def from_json(cls, entries: Mapping[str, Any]) -> Evaluation:
+        """What `to_json` gave."""
+        per_task = {int(task): accuracy for task, accuracy in entries["per_task"].items()}
+        return cls(**{**entries, "per_task": per_task, "report": tuple(entries["report"])})
+
+
+def evaluate(folder: Path | str, *, split: str = "test", data: DataConfig | Path | str | None = None) -> Evaluation:
+    """Measure the best weights of a run.
+
+    The result on the run's own test stories is kept in result.json; others are only returned.
+
+    Args:
+        folder: the run folder.
+        split: "test", or "valid" for the validation stories of the run.
+        data: other test stories than those of the run: a path (read like the run's files), or a whole `DataConfig`.
+
+    Raises:
+        InputError: see `load` and `tasks.babi.reading.read_babi`; a word the model does not know; an unknown split.
+    """
+    folder = Path(folder)
+    if split not in ("test", "valid"):
+        expected = "'test' or 'valid'"
+        raise InputError(describe("evaluate", "split is not a known choice", got=repr(split), expected=expected))
+    if split == "valid" and data is not None:
+        problem = "the validation stories are those of the run; other data has none"
+        raise InputError(describe("evaluate", problem, got=f"split 'valid' and data {data}"))
+    run = load(folder)
+    config = run.config.data
+    if isinstance(data, DataConfig):
+        config = data
+    elif data is not None:
+        config = dataclasses.replace(
+            DataConfig(path=Path(data), tasks=config.tasks, max_sentences=config.max_sentences),
+            **({"language": config.language, "partial": config.partial} if config.path is not None else {}),
+        )
+    if split == "valid":
+        stories = training_stories(config)
+        problem = BabiProblem(run.model, build_data(run.config, stories, run.vocabulary))
+        report, part, batches = stories.report, problem.data.valid, problem.valid_batches()
+    else:
+        tests, report = test_stories(config)
+        if data is None:  # a partial set may test what it does not teach
+            untaught = sorted(tests.keys() - _tasks_trained(folder))
+            tests = {task: stories for task, stories in tests.items() if task not in untaught}
+            report += tuple(f"task {task}: not measured, the run had no training stories of it" for task in untaught)
+        batching = BabiData({}, tests, run.vocabulary, batch_questions=512, max_sentences=config.max_sentences)
+        problem = BabiProblem(run.model, batching)
+        part, batches = batching.test, list(batching.test_batches())
+    assert part is not None
+    start = time.perf_counter()
+    totals = measure_batches(problem, batches)
+    seconds = time.perf_counter() - start
+    steps, train_seconds = _progress_of(folder)
+    notes = [*report, *part.report]
+    if steps < run.config.loop.steps:
+        notes.append(f"the run is not finished: {steps:,} of {run.config.loop.steps:,} steps")
+    evaluation = Evaluation(
+        split=split,
+        mean_accuracy=totals.accuracy,
+        per_task=totals.group_accuracy,
+        tasks_above_95=sum(accuracy > PASSED for accuracy in totals.group_accuracy.values()),
+        questions=totals.count,
+        loss=totals.loss,
+        parameters=count_parameters(run.model),
+        state_bytes=state_bytes_after(run.model.core, int(part.lengths.max())),
+        train_seconds=train_seconds,
+        evaluate_seconds=seconds,
+        core=run.config.core,
+        seed=run.config.seed,
+        steps=steps,
+        report=tuple(notes),
+    )
+    if split == "test" and data is None:
+        write_json(folder / "result.json", evaluation.to_json())
+    return evaluation
+
+
+def _tasks_trained(folder: Path) -> set[int]:
+    questions: Any = read_json_object(folder / "data.json")["questions"]
+    return {int(task) for task in questions["train"]}
+
+
+def _progress_of(folder: Path) -> tuple[int, float]:
+    """(updates done, seconds) by the last validation of a run."""
+    path = folder / "metrics.csv"
+    rows = read_metrics(path) if path.exists() else []
+    return (int(rows[-1]["step"]), float(rows[-1]["seconds"])) if rows else (0, 0.0)
+
+
+def compare(
+    base: BabiRun,
+    cores: Sequence[CoreName],
+    seeds: Sequence[int],
+    folder: Path | str,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_report: Callable[[str], None] | None = None,
+    on_run: Callable[[Path, Evaluation], None] | None = None,
+) -> dict[Path, Evaluation]:
+    """Train and measure a run for every core and seed; called again, it goes on where it was stopped.
+
+    Args:
+        base: the configuration of all runs but for core and seed.
+        cores: names of cores.
+        seeds: seeds of runs.
+        folder: gets one run folder `<core>-<seed>` for each.
+        on_progress: see `train`; None shows each run's progress on standard error.
+        on_report: see `train`; called for the data once, not once per run.
+        on_run: called with the folder and the measurement of each run as soon as it is there.
+
+    Returns:
+        the measurements by run folder, seeds within cores in the given order.
+
+    Raises:
+        InputError: a core or a seed is given twice or not at all; a folder holds a run of another configuration.
+    """
+    for name, values in (("cores", cores), ("seeds", seeds)):
+        if not values or len(set(values)) < len(values):
+            raise InputError(describe("compare", f"{name} must be given, each once", got=list(values)))
+    runs = {
+        Path(folder) / f"{core}-{seed}": absolute(dataclasses.replace(base, core=core, seed=seed))
+        for core in cores
+        for seed in seeds
+    }
+    started = {path: (path / "config.json").exists() for path in runs}
+    for path, config in runs.items():  # a folder in the way is found now, not after the first hours
+        RunFolder.claim(path, _as_json(config), resume=started[path])
+    stories: TrainingStories | None = None
+    results: dict[Path, Evaluation] = {}
+    for path, config in runs.items():
+        if not _is_finished(path, config):
+            say = _ignore if stories is not None else on_report
+            stories = stories if stories is not None else training_stories(config.data)
+            train(config, path, resume=started[path], on_progress=on_progress, on_report=say, stories=stories)
+        results[path] = _read_result(path, config) or evaluate(path)
+        if on_run is not None:
+            on_run(path, results[path])
+    return results
+
+
+def _is_finished(folder: Path, config: BabiRun) -> bool:
+    return _progress_of(folder)[0] == config.loop.steps
+
+
+def _read_result(folder: Path, config: BabiRun) -> Evaluation | None:
+    """The measurement of the finished run, where it was made already."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    entries = read_json_object(path)
+    names = {field.name for field in dataclasses.fields(Evaluation)}
+    if entries.keys() != names or entries["steps"] != config.loop.steps:
+        return None  # of an unfinished run, or of another version: measured again
+    return Evaluation.from_json(entries)

@@ -1,0 +1,206 @@
+"""The commands that train and measure, on a run that takes a blink."""
+
+import csv
+import json
+import shlex
+import signal
+from dataclasses import replace
+
+import pytest
+
+from relational_rnn import recipes
+from relational_rnn.cli import main
+from relational_rnn.cli.babi_options import RecipeName
+from relational_rnn.cli.commands import COMMANDS, find_command, load_command
+from relational_rnn.cli.compare_babi import Arguments as CompareArguments
+from relational_rnn.training import Progress
+from relational_rnn.training.progress import ConsoleProgress
+
+
+@pytest.mark.parametrize(
+    "line", [line for name in COMMANDS for line in load_command(name).EXAMPLES], ids=lambda line: line[15:50]
+)
+def test_every_example_is_a_command_that_parses(line):
+    words = shlex.split(line)
+    if "|" in words:  # what is typed into ask
+        words = words[words.index("|") + 1 :]
+    if "--resume" in words:
+        words.remove("--resume")  # there is no such run here; resuming has its own test
+    assert words[0] == "relational-rnn"
+    found = find_command(words[1:])
+    assert found is not None
+    name, rest = found
+    load_command(name).parse(rest)
+
+
+def test_train_leaves_a_run_that_evaluate_measures(call, tiny, tmp_path):
+    folder = tmp_path / "run"
+    done = call("train", "babi", *tiny, "--core", "gru", "--seed", 3, "--loop.steps", 4, "--out", folder)
+    assert done.code == 0
+    assert done.out.startswith(f"{folder}: 4 steps in ")
+    assert done.out.endswith(f"measure it with: relational-rnn evaluate {folder}\n")
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["core"], config["seed"], config["memory"]["mem_slots"], config["loop"]["steps"]) == ("gru", 3, 2, 4)
+    done = call("evaluate", folder)
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert lines[0].split() == ["task", "accuracy,", "%"]
+    assert lines[1].startswith("1 single-supporting-fact")
+    assert lines[2].startswith("15 basic-deduction")
+    result = json.loads((folder / "result.json").read_text())
+    assert lines[3].split() == ["mean", f"{100 * result['mean_accuracy']:.1f}"]
+    assert lines[5].startswith("GRU, seed 3: 0 of 2 tasks above 95 % on 40 test questions; ")
+    assert f"{result['parameters']:,} parameters" in lines[5]
+
+
+def test_evaluate_can_take_other_stories_and_the_validation_stories(call, trained, published, tmp_path):
+    before = (trained / "result.json").read_text()
+    other = call("evaluate", trained, "--data", published)
+    assert other.code == 0
+    assert "on 12 test questions" in other.out
+    (part := tmp_path / "part").mkdir()
+    for name in ("qa1_single-supporting-fact_test.txt", "qa15_basic-deduction_test.txt"):
+        (part / name).write_bytes((published / name).read_bytes())
+    assert call("evaluate", trained, "--data", part).code == 2
+    incomplete = call("evaluate", trained, "--data", part, "--partial")
+    assert "note: task 1: no train file" in incomplete.out
+    assert incomplete.out.endswith(other.out)
+    valid = call("evaluate", trained, "--split", "valid")
+    assert valid.code == 0
+    assert "valid questions" in valid.out
+    assert (trained / "result.json").read_text() == before
+
+
+def test_without_out_the_folder_is_named_after_core_and_seed(call, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call("train", "babi", *tiny, "--core", "lstm", "--seed", 5, "--loop.steps", 2).code == 0
+    assert (tmp_path / "runs" / "babi" / "lstm-5" / "config.json").is_file()
+
+
+def test_the_short_data_option_reads_the_published_format(call, tiny, published, tmp_path):
+    short = [word for word in tiny if word not in ("--data.train-questions", "60", "--data.test-questions", "20")]
+    done = call("train", "babi", *short, "--data", published, "--loop.steps", 2, "--out", tmp_path / "run")
+    assert done.code == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["path"] == str(published)
+
+
+def test_files_can_be_read_with_a_recipe_that_generates_few_stories(published, monkeypatch):
+    few = replace(recipes.demo(), data=recipes.DataConfig(train_questions=7, test_questions=5, tasks=(1, 2)))
+    monkeypatch.setitem(recipes.RECIPES, "demo", lambda: few)
+    config = load_command("train babi").parse(["--recipe", "demo", "--data", str(published)]).config
+    assert config == replace(few, data=recipes.DataConfig(path=published, tasks=(1, 2)))
+    assert load_command("train babi").parse(["--recipe", "demo"]).config == few
+
+
+def test_ctrl_c_keeps_the_run_says_how_to_go_on_and_resume_ends_like_an_undisturbed_run(
+    call, tiny, tmp_path, monkeypatch
+):
+    options = [*tiny, "--loop.log-every", 1, "--loop.steps", 6]
+    assert call("train", "babi", *options, "--out", tmp_path / "whole").code == 0
+    show = ConsoleProgress.__call__
+
+    def stop_at_five(self: ConsoleProgress, progress: Progress) -> None:
+        show(self, progress)
+        if progress.step == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    folder = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(ConsoleProgress, "__call__", stop_at_five)
+        done = call("train", "babi", *options, "--out", folder)
+    assert done.code == 130
+    assert done.err.splitlines()[-1] == (
+        f"interrupted: {folder}: stopped; the checkpoint of step 4 of 6 is kept; "
+        f"go on with: relational-rnn train babi --out {folder} --resume"
+    )
+    done = call("train", "babi", "--out", folder, "--resume")
+    assert done.code == 0
+    assert f"{folder}: 6 steps in " in done.out
+
+    def figures(name: str) -> list[dict[str, str]]:
+        with (tmp_path / name / "metrics.csv").open(newline="") as file:
+            return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+    assert figures("stopped") == figures("whole")
+    assert len(figures("whole")) == 2
+
+
+def test_compare_trains_every_core_with_every_seed_and_goes_on_where_it_was(call, tiny, tmp_path):
+    words = ["compare", "babi", *tiny, "--loop.steps", 3, "--cores", "rnn", "rmc", "--seeds", 1, 0, "--out", tmp_path]
+    done = call(*words)
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert [line.split(":")[0] for line in lines[:4]] == [
+        str(tmp_path / n) for n in ("rnn-1", "rnn-0", "rmc-1", "rmc-0")
+    ]
+    assert lines[5].split("  ")[0] == "core"
+    assert [line.split()[0] for line in lines[6:8]] == ["RNN", "RMC"]
+    assert all("±" in line for line in lines[6:8])
+    again = call(*words)
+    assert (again.code, again.out) == (0, done.out)
+    page = call("report", *(tmp_path / n for n in ("rnn-1", "rnn-0", "rmc-1", "rmc-0")), "-o", tmp_path / "page")
+    assert page.out == f"{tmp_path / 'page' / 'index.html'}\n"
+    assert "4 runs of 2 models" in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+
+
+def test_report_can_write_results_for_a_documentation(call, trained, tmp_path):
+    done = call("report", trained, "--results", tmp_path / "docs" / "babi", "--task", "babi-generated", "--title", "Us")
+    assert done.code == 0
+    record = json.loads((tmp_path / "docs" / "babi.json").read_text())[0]
+    assert (record["task"], record["core"], record["seeds"]) == ("babi-generated", "rmc", [0])
+    assert record["value"] == json.loads((trained / "result.json").read_text())["mean_accuracy"]
+    assert (tmp_path / "docs" / "babi.md").read_text(encoding="utf-8").startswith("# Us\n")
+
+
+def test_the_demo_prints_a_table_three_stories_and_the_time_and_writes_the_report(call, tiny, tmp_path, monkeypatch):
+    config = load_command("train babi").parse([*tiny, "--loop.steps", "2", "--data.tasks", "1", "12", "15"]).config
+    monkeypatch.setattr(recipes, "demo", lambda: config)
+    done = call("demo", "--out", tmp_path / "demo")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    table = lines.index("", 1)
+    assert [line.split("  ")[0] for line in lines[table + 2 : table + 6]] == [
+        "RMC",
+        "LSTM",
+        "LSTM + attention",
+        "Transformer",
+    ]
+    for title in ("task 1, single-supporting-fact", "task 12, conjunction", "task 15, basic-deduction"):
+        assert f"A story of {title}:" in lines
+    answers = [line for line in lines if line.endswith(("  right", "  wrong"))]
+    assert len(answers) == 12
+    rights = [line.split("Right: ")[1] for line in lines if "Right: " in line]
+    for right, line in zip([word for word in rights for _ in range(4)], answers, strict=True):
+        given = line[2:].split("  ")[-3].strip()
+        assert line.endswith("right" if given == right else "wrong")
+    assert f"report: {tmp_path / 'demo' / 'report' / 'index.html'}" in lines
+    assert lines[-1].startswith("time: ")
+    again = call("demo", "--out", tmp_path / "demo")
+    assert again.out.splitlines()[:-1] == lines[:-1]
+
+
+def test_the_demo_wants_matplotlib_before_it_trains(call, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    done = call("demo", "--out", tmp_path / "demo")
+    assert done.code == 2
+    assert 'pip install "relational-rnn[report]"' in done.err
+    assert not (tmp_path / "demo").exists()
+
+
+def test_the_help_names_every_recipe_and_every_field_of_a_run():
+    assert set(RecipeName.__args__) == set(recipes.RECIPES)
+    assert {f for f in recipes.BabiRun.__dataclass_fields__} - {"core", "seed"} <= set(
+        CompareArguments.__dataclass_fields__
+    )
+    base = replace(recipes.demo(), batch_questions=7)
+    parsed = load_command("compare babi").parse(["--recipe", "demo", "--batch-questions", "7"])
+    assert parsed.base == base
+
+
+def test_every_field_of_a_configuration_can_be_changed(capsys):
+    assert main(["train", "babi", "--help"]) == 0
+    text = capsys.readouterr().out
+    config = recipes.babi()
+    for group in ("data", "memory", "model", "optimizer", "loop"):
+        for field in getattr(config, group).__dataclass_fields__:
+            assert f"--{group}.{field.replace('_', '-')}" in text
