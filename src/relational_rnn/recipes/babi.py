@@ -101,7 +101,8 @@ def demo() -> BabiRun:
         memory=MemorySizes(mem_slots=4, head_size=16, num_heads=4),
         model=ModelConfig(embedding_size=64, head_size=64),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50),
-        loop=LoopConfig(steps=2500, validate_every=500, checkpoint_every=250, threads=1),  # more only wait for each other
+        # One thread: the products are so small that two only wait for each other.
+        loop=LoopConfig(steps=2500, validate_every=500, checkpoint_every=250, threads=1),
     )
 
 
