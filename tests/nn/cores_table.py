@@ -28,6 +28,8 @@ class Case:
     name: str
     create: Callable[[], Core]
     """The core with INPUTS features per step."""
+    float32_error: float = 2e-6
+    """How far an output in float32 may be from float64; another bound than this one has its reason beside it."""
     excluded: dict[str, str] = field(default_factory=dict)
     """Tests that do not run on this core, by name without `test_`, each with its reason."""
 
@@ -69,6 +71,7 @@ CASES = [
         create=lambda: RelationalMemory(
             INPUTS, 4, 3, num_heads=2, gate_style=None, formulation="chapter", read_head="attention", output_size=9
         ),
+        float32_error=2e-5,  # no gate holds the memory and rounding grows with every step: 8e-6 with PyTorch 2.11
         excluded=UNBATCHED,
     ),
     Case(

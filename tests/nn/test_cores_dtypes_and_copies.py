@@ -22,7 +22,7 @@ def test_float32_is_close_to_float64(case):
     y_low, final_low = case.core(torch.float32)(x.float())
     assert y_low.dtype == torch.float32
     assert {tensor.dtype for tensor in floats(final_low)} == {torch.float32}
-    torch.testing.assert_close(y_low.double(), y, rtol=0, atol=2e-6)
+    torch.testing.assert_close(y_low.double(), y, rtol=0, atol=case.float32_error)
 
 
 def test_the_initial_state_follows_the_parameters_or_the_wish(case):
