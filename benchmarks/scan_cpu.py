@@ -86,7 +86,7 @@ def contenders(s: Shape, mode: str) -> dict[str, Callable[[], object]]:
 
     def scan(function: Callable, **options: str) -> Callable[[], object]:
         def train() -> list[torch.Tensor]:
-            y, _ = function(x, start, cell.scan_parameters(), **options)
+            y, *_ = function(x, start, cell.scan_parameters(), **options)
             return [y, *torch.autograd.grad(y, [x, *parameters], d)]
 
         def infer() -> list[torch.Tensor]:
@@ -102,7 +102,7 @@ def contenders(s: Shape, mode: str) -> dict[str, Callable[[], object]]:
                 return lstm(x_lstm)
         return torch.autograd.grad(lstm(x_lstm)[0], [x, *lstm.parameters()], d_lstm)
 
-    runs = {"relational_rnn:plain": scan(relational_scan), "relational_rnn:cpu": scan(relational_scan_cpu)}
+    runs = {"relational_rnn:reference": scan(relational_scan, backend="reference"), "relational_rnn:cpu": scan(relational_scan_cpu)}
     if mode == "train":
         runs["relational_rnn:cpu, recompute"] = scan(relational_scan_cpu, activations="recompute")
     if arithmetic(s) < 5e10:
