@@ -102,7 +102,10 @@ def contenders(s: Shape, mode: str) -> dict[str, Callable[[], object]]:
                 return lstm(x_lstm)
         return torch.autograd.grad(lstm(x_lstm)[0], [x, *lstm.parameters()], d_lstm)
 
-    runs = {"relational_rnn:reference": scan(relational_scan, backend="reference"), "relational_rnn:cpu": scan(relational_scan_cpu)}
+    runs = {
+        "relational_rnn:reference": scan(relational_scan, backend="reference"),
+        "relational_rnn:cpu": scan(relational_scan_cpu),
+    }
     if mode == "train":
         runs["relational_rnn:cpu, recompute"] = scan(relational_scan_cpu, activations="recompute")
     if arithmetic(s) < 5e10:

@@ -66,7 +66,9 @@ class BlockBackward:
 
     def __init__(self, act: Activations, index: int, w: Prepared, s: Sizes, fed: Tensor):
         """`fed` [T * R * B, M]: what the block was given."""
-        self.s, self.p, self.mlp, self.fed = s, w.blocks[index], w.mlp, fed
+        self.s, self.p, self.fed = s, w.blocks[index], fed
+        self.mlp_back = [layer.weight.t() for layer in w.mlp]
+        self.qkv_back = self.p.qkv.weight.t()
         self.first = index == 0
         self.own = own = act.blocks[index]
         steps, width = s.steps, s.width
@@ -106,15 +108,15 @@ class BlockBackward:
 
         `d_fed` has [N * B, M] in the first block, where the input's rows are left for later, and [R * B, M] after that.
         """
-        p, mlp = self.p, self.mlp
+        p, back = self.p, self.mlp_back
         d_above = d_total = self.mlp_norm.step(d_result, self.total[t], self.total_mean[t], self.total_rstd[t])
         self.d_total.append(d_total)
-        for layer, hidden, d_hidden in zip(mlp[:0:-1], self.hidden[::-1], self.d_hidden_at[::-1], strict=True):
-            torch.mm(d_above, layer.weight.t(), out=d_hidden[t])
+        for weight, hidden, d_hidden in zip(back[:0:-1], self.hidden[::-1], self.d_hidden_at[::-1], strict=True):
+            torch.mm(d_above, weight, out=d_hidden[t])
             d_above = _relu_backward(d_hidden[t], hidden[t], 0, grad_input=d_hidden[t])
         d_mixed = None
         d_middle = self.d_middle if p.out is None else self.d_middle[t]
-        torch.addmm(d_total, d_above, mlp[0].weight.t(), out=d_middle)
+        torch.addmm(d_total, d_above, back[0], out=d_middle)
         if self.attention_norm is not None:
             d_mixed = self.attention_norm.step(d_middle, self.mixed[t], self.mixed_mean[t], self.mixed_rstd[t])
             d_attended = d_mixed
@@ -123,19 +125,19 @@ class BlockBackward:
             d_attended = torch.mm(d_middle, p.out.weight.t(), out=self.d_attended)
         d_z = self._through_attention(t, d_attended.view(self.per_matrix))
         self.d_z.append(d_z)
-        back = p.qkv.weight.t()
         if not self.first:
-            torch.mm(d_z, back, out=d_fed)
+            torch.mm(d_z, self.qkv_back, out=d_fed)
             if d_mixed is not None:
                 d_fed[: self.used].add_(d_mixed)
             return
         rows = self.memory_rows
         if d_mixed is None:
-            torch.mm(d_z[:rows], back, out=d_fed)
+            torch.mm(d_z[:rows], self.qkv_back, out=d_fed)
             return
-        torch.addmm(d_mixed[:rows], d_z[:rows], back, out=d_fed)
         if self.used > rows:
             self.d_input_rows.append(d_mixed[rows:])
+            d_mixed = d_mixed[:rows]
+        torch.addmm(d_mixed, d_z[:rows], self.qkv_back, out=d_fed)
 
     def _through_attention(self, t: int, d_attended: Tensor) -> Tensor:
         """The gradient of q k v before their norm, [R * B, F]."""
@@ -189,6 +191,7 @@ class GatesBackward:
         self.d_gates_flat = self.d_gates.view(s.steps, self.rows[0], s.gates).unbind(0)
         self.d_input_gate, self.d_forget_gate = (half.unbind(0) for half in self.d_gates.chunk(2, dim=-1))
         self.scratch = torch.empty_like(self.squashed[0])
+        self.flat_scratch = self.scratch.view(self.rows)
 
     def to_candidate(self, t: int, d_memory: Tensor, before: Tensor, d_candidate: Tensor) -> None:
         """From the gradient of the memory after the step to that of the candidate, and of the gates."""
@@ -206,7 +209,7 @@ class GatesBackward:
     def to_memory(self, t: int, d_memory: Tensor, d_before: Tensor) -> None:
         """Add what reaches the memory before the step through the gates, and past the attention."""
         scratch = self.scratch
-        torch.mm(self.d_gates_flat[t], self.back, out=scratch.view(self.rows))
+        torch.mm(self.d_gates_flat[t], self.back, out=self.flat_scratch)
         d_before.add_(_tanh_backward(scratch, self.squashed[t], grad_input=scratch))
         d_before.addcmul_(d_memory, self.forget_gate[t])
 
@@ -261,16 +264,17 @@ def backward_chunk(
     d_candidate = d_result[:rows].view(d_memory.shape)
     d_attended = None if cotangents.input_rows is None else d_result[rows:].view(s.inputs, s.batch, s.width)
     d_before = torch.empty_like(d_memory)
+    d_memories = None if cotangents.memories is None else cotangents.memories.unbind(0)
     d_block = [d_memory.new_empty(s.rows * s.batch, s.width) for _ in range(s.blocks - 1)]
     for t in range(s.steps - 1, -1, -1):
         d_kept = None
         if masks.happens is None:
-            if cotangents.memories is not None:
-                d_memory.add_(cotangents.memories[t])
+            if d_memories is not None:
+                d_memory.add_(d_memories[t])
         else:
             d_kept = d_memory.masked_fill(masks.happens[t], 0)
-            if cotangents.memories is not None:
-                d_memory.add_(cotangents.memories[t])
+            if d_memories is not None:
+                d_memory.add_(d_memories[t])
             d_memory.masked_fill_(~masks.happens[t], 0)
         if gates is None:
             d_candidate.copy_(d_memory)

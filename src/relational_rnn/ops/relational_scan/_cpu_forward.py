@@ -132,7 +132,9 @@ class BlockForward:
         own = act.blocks[index]
         steps, batch, queries = s.steps, s.batch, s.queries(index)
         fed = s.slots if index == 0 else s.rows  # rows whose q, k, v are computed here
+        self.table = act.table[:, :queries].view(steps, queries, batch * s.heads, s.value).unbind(0)
         self.used = queries * batch
+        self.first = index == 0
         self.attention = attention_for(s, index, own)
         z = own.z.view(steps, s.rows * batch, s.qkv)
         self.z, self.z_fed = z.unbind(0), z[:, : fed * batch].unbind(0)
@@ -152,7 +154,8 @@ class BlockForward:
         attended = self.attention.forward(t)
         mixed = self.mixed[t]
         if p.attention_norm is not None:
-            torch.add(h[: self.used].view(self.per_matrix), attended, out=self.mixed_by_head[t])
+            residual = self.table[t] if self.first else h[: self.used].view(self.per_matrix)
+            torch.add(residual, attended, out=self.mixed_by_head[t])
             middle = norm_forward(mixed, p.attention_norm)[0]
         else:
             assert p.out is not None
@@ -182,7 +185,7 @@ class GatesForward:
 
     def step(self, t: int, memory: Tensor, doubled: Tensor, new: Tensor) -> None:
         """The memory after the step, into `new`, from that before it and twice the candidate, which is overwritten."""
-        torch.mul(memory, 2, out=self.scratch)
+        torch.add(memory, memory, out=self.scratch)
         tanh_of_half(self.scratch, self.minus_one, self.squashed[t])
         self.flat_gates[t].addmm_(self.flat_squashed[t], self.weight).sigmoid_()
         tanh_of_half(doubled, self.minus_one, self.candidate)
@@ -206,7 +209,8 @@ def forward_chunk(
     hoist(x, act, w, s)
     blocks = [BlockForward(act, i, w, s) for i in range(s.blocks)]
     gates = None if act.gating is None or w.gating is None else GatesForward(act.gating, w.gating, s)
-    rows = s.slots * s.batch
+    rows, only_slots = s.slots * s.batch, s.queries(s.blocks - 1) == s.slots
+    out_at = None if outputs is None else outputs.memories.unbind(0)
     table = act.table.view(s.steps, s.rows * s.batch, s.width)
     tables, fed_rows = table.unbind(0), table[:, :rows].unbind(0)
     before = act.table[:, : s.slots].unbind(0)
@@ -226,15 +230,15 @@ def forward_chunk(
             attended = h[rows:].view(s.inputs, s.batch, s.width)
             torch.mul(attended, 1.0 if gates is None else 0.5, out=outputs.input_rows[t])
         new = before[t + 1] if t + 1 < s.steps and not masks.reset_at[t + 1] else after
-        result = h[:rows].view(memory.shape)
+        result = (h if only_slots else h[:rows]).view(memory.shape)
         if gates is None:
             new.copy_(result)
         else:
             gates.step(t, memory, result, new)
         if masks.happens is not None:
             torch.where(masks.happens[t], new, memory, out=new)
-        if outputs is not None:
-            outputs.memories[t].copy_(new)
+        if out_at is not None:
+            out_at[t].copy_(new)
         memory = new
     if outputs is not None and masks.happens is not None:
         for output in outputs:
