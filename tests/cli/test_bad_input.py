@@ -119,6 +119,7 @@ def test_a_damaged_line_is_named_with_file_and_line(call, options, files, tmp_pa
         (["data", "generate", "babi", "--out", "x", "--tasks"], ["there are no such tasks"]),
         (["data", "fetch", "babi", "--out", "x", "--url", "babi.tar.gz"], ["this is no web address"]),
         (["report", "--task", "babi", "run"], ["--results and --task go together"]),
+        (["report", "run", "--note", "a busy machine"], ["--note goes with --results"]),
     ],
     ids=lambda value: " ".join(value[:5]) if isinstance(value, list) else None,
 )

@@ -16,7 +16,7 @@ def records(make_run):
         make_run("r1", seed=1, per_task={1: 0.8, 2: 0.3}, train_seconds=120, versions=facts | {"date": "2025-12-09"}),
         make_run("l0", core="lstm", seed=7, per_task={1: 0.25, 2: 0.75}),
     ]
-    return records_of(group_runs(read_runs(folders)), task="babi-en-10k")
+    return records_of(group_runs(read_runs(folders)), task="babi-en-10k", notes=["a busy machine"])
 
 
 def test_the_json_has_the_entries_of_the_format(records, tmp_path):
@@ -26,7 +26,7 @@ def test_the_json_has_the_entries_of_the_format(records, tmp_path):
     assert rmc["spread"] == pytest.approx(0.2 / 2**0.5)
     assert rmc["values"] == pytest.approx([0.75, 0.55])
     assert rmc["details"]["per_task"] == pytest.approx({"1": 0.9, "2": 0.4})
-    assert rmc["details"]["notes"] == ["task 3: 385 of 2,000 stories"]
+    assert rmc["details"]["notes"] == ["task 3: 385 of 2,000 stories", "a busy machine"]
     rest = {name: value for name, value in rmc.items() if name not in ("value", "spread", "values", "details")}
     assert rest == {
         "task": "babi-en-10k",
@@ -53,7 +53,7 @@ def test_the_page_has_mean_spread_seeds_and_the_link_to_its_json(records, tmp_pa
     assert "| babi-en-10k | LSTM | 50.0 | 0 | 7 | 1,234 | 4,096 | 12 |" in text
     assert "| 1 single-supporting-fact | 90.0 | 25.0 |" in text
     assert "| RMC | 2-core CPU (test) | 2.13.0 | 0123abc | 2026-01-31 | `relational-rnn train` |" in text
-    assert "## Notes\n\n- task 3: 385 of 2,000 stories\n\n##" in text
+    assert "## Notes\n\n- task 3: 385 of 2,000 stories\n- a busy machine\n\n##" in text
     assert f"({data.name})" in text
 
 

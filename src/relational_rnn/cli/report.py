@@ -36,12 +36,16 @@ class Arguments:
     """Write STEM.md and STEM.json instead: the same figures for a documentation and for programs."""
     task: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """With --results: what the data are called there, e.g. babi-en-10k."""
+    note: tuple[str, ...] = ()
+    """With --results: what a reader should know of these runs, each in quotes; stands with every record."""
 
 
 def parse(args: Sequence[str]) -> Arguments:
     arguments = parse_arguments(Arguments, args, command="report", examples=EXAMPLES)
     if (arguments.results is None) != (arguments.task is None):
         raise InputError(describe("report", "--results and --task go together"))
+    if arguments.note and arguments.results is None:
+        raise InputError(describe("report", "--note goes with --results"))
     return arguments
 
 
@@ -50,6 +54,6 @@ def run(arguments: Arguments) -> None:
         print(write_report(arguments.runs, arguments.out, title=arguments.title))
         return
     assert arguments.task is not None
-    records = records_of(group_runs(read_runs(arguments.runs)), task=arguments.task)
+    records = records_of(group_runs(read_runs(arguments.runs)), task=arguments.task, notes=arguments.note)
     for path in write_results(arguments.results, records, title=arguments.title):
         print(path)

@@ -86,12 +86,13 @@ class Record:
         return {name: value for name, value in entries.items() if value is not None}
 
 
-def records_of(groups: Sequence[Group], *, task: str) -> list[Record]:
+def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ()) -> list[Record]:
     """One record of test accuracy per group of runs.
 
     Args:
         groups: from `group_runs`; every run must be evaluated on its test files.
         task: name of the data, e.g. "babi-en-10k".
+        notes: what a reader should know besides what the runs themselves say.
 
     Raises:
         InputError: when a run has not been evaluated, was not evaluated on the test split, or two groups share a core.
@@ -135,7 +136,7 @@ def records_of(groups: Sequence[Group], *, task: str) -> list[Record]:
                 details={
                     "per_task": per_task,
                     "tasks_above_95": mean_and_spread(group.values("tasks_above_95"))[0],
-                    "notes": group.notes,
+                    "notes": [*group.notes, *notes],
                 },
                 parameters=int(group.values("parameters")[0]),
                 state_bytes=int(group.values("state_bytes")[0]),
