@@ -93,7 +93,8 @@ class BabiRun:
 def demo() -> BabiRun:
     """All 20 tasks, generated, small enough that four models fit into minutes on two CPU cores.
 
-    Expected score: not measured yet. Time: not measured yet. Machine: not measured yet.
+    Expected score: mean test accuracy 67.7 % for the relational memory, 65.9 % LSTM, 78.8 % LSTM with attention, 79.3 %
+    Transformer (one seed). Time: 4:38 for all four. Machine: 2-core AMD EPYC, one thread, torch 2.13.
     Command: `relational-rnn demo`.
     """
     return BabiRun(
@@ -109,7 +110,8 @@ def demo() -> BabiRun:
 def babi() -> BabiRun:
     """All 20 tasks in one model, sized for the published files with 10,000 training questions per task.
 
-    Expected score: not measured yet. Time: not measured yet. Machine: not measured yet.
+    Expected score: not measured at this budget; after 5,000 steps 67.3 % mean test accuracy (docs/results/babi.md, one
+    seed). Time: 15 minutes for those 5,000 steps. Machine: 2-core AMD EPYC, one thread, shared, torch 2.13.
     Command: `relational-rnn train babi --data PATH`.
     """
     return BabiRun(
