@@ -29,7 +29,7 @@ _ALL = [True, True, True]
 
 
 class Cotangents(NamedTuple):
-    """Gradients of a chunk's results; None where a result was not used."""
+    """Gradients of a chunk's results, 0 where a step does not happen; None where a result was not used."""
 
     memories: Tensor | None  # [T, N, B, M]
     input_rows: Tensor | None  # [T, n, B, M]
@@ -268,22 +268,19 @@ def backward_chunk(
     d_block = [d_memory.new_empty(s.rows * s.batch, s.width) for _ in range(s.blocks - 1)]
     for t in range(s.steps - 1, -1, -1):
         d_kept = None
-        if masks.happens is None:
-            if d_memories is not None:
-                d_memory.add_(d_memories[t])
-        else:
-            d_kept = d_memory.masked_fill(masks.happens[t], 0)
-            if d_memories is not None:
-                d_memory.add_(d_memories[t])
-            d_memory.masked_fill_(~masks.happens[t], 0)
+        if masks.missed_at[t]:
+            assert masks.happens is not None
+            assert masks.missed is not None
+            d_kept = d_memory * masks.missed[t]
+            d_memory.mul_(masks.happens[t])
+        if d_memories is not None:
+            d_memory.add_(d_memories[t])
         if gates is None:
             d_candidate.copy_(d_memory)
         else:
             gates.to_candidate(t, d_memory, before[t], d_candidate)
         if d_attended is not None and cotangents.input_rows is not None:
             d_attended.copy_(cotangents.input_rows[t])
-            if masks.happens is not None:
-                d_attended.masked_fill_(~masks.happens[t], 0)
         d_h = d_result
         for i in range(s.blocks - 1, 0, -1):
             blocks[i].step(t, d_h, d_block[i - 1])

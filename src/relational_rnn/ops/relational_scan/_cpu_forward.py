@@ -48,10 +48,12 @@ class Prepared:
 class Masks(NamedTuple):
     """What happens at the steps of a chunk; None where everything does, or nothing is reset."""
 
-    happens: Tensor | None  # [T, 1, B, 1]
-    reset: Tensor | None  # [T, 1, B, 1]
-    initial: Tensor | None  # [N, 1 or B, M]
+    happens: Tensor | None  # [T, 1, B, 1], 1 where a step happens and 0 where not, as numbers: products are fast
+    missed: Tensor | None  # 1 - happens
+    missed_at: tuple[bool, ...]  # per step, whether any sequence misses it
+    reset: Tensor | None  # [T, 1, B, 1] booleans
     reset_at: tuple[bool, ...]  # per step, whether any sequence is reset
+    initial: Tensor | None  # [N, 1 or B, M]
 
 
 class Outputs(NamedTuple):
@@ -235,8 +237,10 @@ def forward_chunk(
             new.copy_(result)
         else:
             gates.step(t, memory, result, new)
-        if masks.happens is not None:
-            torch.where(masks.happens[t], new, memory, out=new)
+        if masks.missed_at[t]:
+            assert masks.happens is not None
+            assert masks.missed is not None
+            new.mul_(masks.happens[t]).addcmul_(memory, masks.missed[t])
         if out_at is not None:
             out_at[t].copy_(new)
         memory = new

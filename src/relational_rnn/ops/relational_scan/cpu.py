@@ -163,19 +163,34 @@ class Sequence(NamedTuple):
         """[T, n, B, I], zero where a step does not happen: padding may hold anything, even NaN."""
         x = slots_major(self.x, c)
         if self.happens is not None:
-            x = x.where(self.happens[c.sequences, c.steps].t()[:, None, :, None], 0)
+            x = x.where(_time_first(self.happens, c), 0)
         return x.contiguous()
 
-    def masks(self, c: Chunk) -> Masks:
-        def steps_first(mask: Tensor | None) -> Tensor | None:
-            return None if mask is None else mask[c.sequences, c.steps].t()[:, None, :, None]
+    def cotangent(self, d: Tensor | None, c: Chunk) -> Tensor | None:
+        """[T, rows, B, M], zero where a step does not happen, whatever was given."""
+        if d is None or self.happens is None:
+            return None if d is None else slots_major(d, c)
+        return slots_major(d, c).where(_time_first(self.happens, c), 0)
 
-        happens, reset = steps_first(self.happens), steps_first(self.reset)
-        if reset is None or self.initial is None:
-            return Masks(happens, None, None, (False,) * c.sizes.steps)
-        initial = self.initial
-        initial = initial[:, None] if initial.dim() == 2 else initial[c.sequences].transpose(0, 1)
-        return Masks(happens, reset, initial, tuple(reset.flatten(1).any(1).tolist()))
+    def masks(self, c: Chunk) -> Masks:
+        happens = missed = reset = initial = None
+        missed_at = reset_at = (False,) * c.sizes.steps
+        if self.happens is not None:
+            happens = _time_first(self.happens, c)
+            missed_at = tuple((~happens).flatten(1).any(1).tolist())
+            happens = happens.to(self.x.dtype, memory_format=torch.contiguous_format)
+            missed = 1 - happens
+        if self.reset is not None and self.initial is not None:
+            reset = _time_first(self.reset, c)
+            reset_at = tuple(reset.flatten(1).any(1).tolist())
+            shared = self.initial.dim() == 2
+            initial = self.initial[:, None] if shared else self.initial[c.sequences].transpose(0, 1)
+        return Masks(happens, missed, missed_at, reset, reset_at, initial)
+
+
+def _time_first(mask: Tensor, c: Chunk) -> Tensor:
+    """[B, T] to a chunk's [T, 1, B, 1], a view."""
+    return mask[c.sequences, c.steps].t()[:, None, :, None]
 
 
 def _sequence(x: Tensor, lengths: Tensor | None, reset: Tensor | None, initial: Tensor | None) -> Sequence:
@@ -271,7 +286,7 @@ def _backward(
                 act = activations(c.sizes, x.dtype, used)
                 workspace = c.sizes, act.memory
                 forward_chunk(x_c, saved, act, w, c.sizes, masks, None)
-            d_out = Cotangents(*(None if d is None else slots_major(d, c) for d in (d_memories, d_input_rows)))
+            d_out = Cotangents(sequence.cotangent(d_memories, c), sequence.cotangent(d_input_rows, c))
             d_x_c, now = backward_chunk(x_c, act, w, c.sizes, masks, d_out, now, into, d_start)
             slots_major(d_x, c).copy_(d_x_c)
         d_memory[sequences] = now.transpose(0, 1)
