@@ -389,3 +389,23 @@ def test_what_is_refused(rng):
     assert reasons == ["it does not work under the transforms of torch.func", "it has no forward-mode derivative"]
     with pytest.raises(InputError, match="activations is not a known choice"):
         relational_scan_cpu(x, memory, p, activations="keep")
+
+
+@pytest.mark.parametrize("activations", ["store", "recompute"])
+def test_cotangents_past_a_length_are_never_looked_at(activations, rng):
+    cell, x, memory = cell_and_input(SIZES["unit"], rng)
+    lengths = options_for("lengths", cell, x, rng)["lengths"]
+    scan = relational_scan_cpu(
+        x, memory, cell.scan_parameters(), lengths=lengths, input_rows=True, activations=activations
+    )
+    happens = (torch.arange(T) < lengths[:, None])[:, :, None, None]
+    results = [scan.memories, scan.input_rows]
+    cotangents = [torch.randn(y.shape, generator=rng, dtype=y.dtype) for y in results]
+    found = [
+        torch.autograd.grad(
+            results, list(cell.parameters()), [d.where(happens, past) for d in cotangents], retain_graph=True
+        )
+        for past in (0.0, math.nan)
+    ]
+    for got, expected in zip(*found, strict=True):
+        assert torch.equal(got, expected)
