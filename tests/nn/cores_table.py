@@ -52,7 +52,7 @@ REFUSED = "the backend refuses it by name; its own tests pin how"
 REFUSED_BY_CPU = {
     name: REFUSED
     for name in (
-        "bfloat16_autocast_is_close_to_float32",
+        "autocast_is_close_to_float32",
         "vmap_over_the_batch",
         "vmap_over_an_ensemble",
         "gradients_of_every_row_on_its_own",
