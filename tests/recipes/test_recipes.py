@@ -20,7 +20,7 @@ from little_runs import TASKS, little_run, quiet, silent, train_quietly, with_da
 pytest.importorskip("lightning")
 
 from relational_rnn import InputError, recipes
-from relational_rnn.nn.cores import CORE_NAMES, count_parameters
+from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, count_parameters
 from relational_rnn.recipes import RECIPES, BabiRun, DataConfig, babi_problem
 from relational_rnn.recipes.babi import CoreName
 from relational_rnn.recipes.babi_problem import build_data, build_model, build_vocabulary, training_stories
@@ -392,3 +392,10 @@ def test_training_and_measuring_read_no_test_story(data):
     stories = training_stories(little_run(data).data)
     config = little_run(data)
     assert build_data(config, stories, build_vocabulary(config.data, stories)).test is None
+
+
+@pytest.mark.parametrize("chosen", [{"backend": "cpu"}, {"activations": "recompute"}])
+def test_how_the_memory_computes_is_no_option_of_a_rival(chosen):
+    BabiRun(memory=MemorySizes(**chosen))
+    with pytest.raises(InputError, match="would have no effect on the core 'lstm'"):
+        BabiRun(core="lstm", memory=MemorySizes(**chosen))

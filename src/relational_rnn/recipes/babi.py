@@ -88,6 +88,11 @@ class BabiRun:
         check_choice("BabiRun", "core", self.core, CORE_NAMES)
         check_positive("BabiRun", batch_questions=self.batch_questions)
         _check_seed("BabiRun", self.seed)
+        asked = (self.memory.backend, self.memory.activations)
+        if self.core != "rmc" and asked != ("auto", "store"):
+            problem = f"memory.backend and memory.activations would have no effect on the core {self.core!r}"
+            hint = "give them to runs of the relational memory (rmc) alone."
+            raise InputError(describe("BabiRun", problem, got=asked, expected=("auto", "store"), hint=hint))
 
 
 def demo() -> BabiRun:
