@@ -17,8 +17,9 @@ INTRODUCTION = """# The command line
 
 This page is the program's own help, collected by `python docs/make_cli.py`; do not edit it by hand.
 
-Exit codes: 0, done; 2, something that was given cannot be used (one message on stderr says what, and what would work);
-130, stopped by Ctrl-C. Anything else is a bug.
+Exit codes: 0, done; 1, `data compare` is done and some of what it compares is out of bounds; 2, something that was
+given cannot be used (one message on stderr says what, and what would work); 130, stopped by Ctrl-C. Anything else, and
+every traceback, is a bug.
 """
 
 

@@ -1,10 +1,16 @@
 """Shared fixtures: one seeded generator per test, and one thread so that small tests do not fight over cores."""
 
+import cores_summary
 import pytest
+import solver_summary
 import torch
-from cores_summary import pytest_terminal_summary as pytest_terminal_summary
 
 torch.set_num_threads(1)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    cores_summary.pytest_terminal_summary(terminalreporter)
+    solver_summary.pytest_terminal_summary(terminalreporter)
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` (by default the process's own arguments) names.
 
     Returns:
-        the exit code: 0, or 2 for a mistake in what was given, or 130 after Ctrl-C. Nothing is raised but bugs.
+        the exit code: 0, or 1 where `data compare` finds stories that are not alike, or 2 for a mistake in what was
+        given, or 130 after Ctrl-C. Nothing is raised but bugs.
 
     Example:
         >>> main(["--version"])

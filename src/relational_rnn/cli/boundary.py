@@ -22,7 +22,7 @@ def guarded(command: Callable[[], None]) -> int:
     try:
         command()
         sys.stdout.flush()
-    except SystemExit as stop:  # the parser has printed help (0) or the mistake (2)
+    except SystemExit as stop:  # a check does not hold (1), or the parser has printed help (0) or the mistake (2)
         if isinstance(stop.code, str):
             _say(f"error: {stop.code}")
             return MISTAKE

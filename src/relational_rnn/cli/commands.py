@@ -18,6 +18,7 @@ COMMANDS = {
     "report": "make one HTML page and SVG figures from finished runs",
     "data generate babi": "write generated stories in the published file format",
     "data fetch babi": "download the published bAbI archive",
+    "data compare": "hold generated stories against published ones, task by task",
 }
 """Every command with its one line; `train babi` lives in train_babi.py."""
 
@@ -33,7 +34,7 @@ class Command(Protocol):
         ...
 
     def run(self, arguments: Any) -> None:
-        """Do it and print what came of it."""
+        """Do it and print what came of it; exit with 1 where that is an answer of "no" to what was asked."""
         ...
 
 
@@ -80,6 +81,7 @@ def overview(start: Sequence[str] = ()) -> str:
     commands:
       data generate babi  write generated stories in the published file format
       data fetch babi     download the published bAbI archive
+      data compare        hold generated stories against published ones, task by task
     <BLANKLINE>
     `relational-rnn COMMAND --help` lists the options of a command and ends with an example.
     """
