@@ -175,7 +175,6 @@ _NOT_FOR_USERS = (
     "💡 Tip",
     "GPU available",
     "TPU available",
-    "`Trainer.fit` stopped: `max_epochs",
     "Restoring states from the checkpoint",
     "Restored all states from the checkpoint",
     "\nDetected KeyboardInterrupt",
@@ -195,6 +194,8 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # Lightning 2.6 calls something that PyTorch 2.13 deprecates; not the user's business
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            # it compares the step with the length of the next interval; batches are functions of the step here
+            warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
             yield
     finally:
         logger.removeFilter(wanted)
