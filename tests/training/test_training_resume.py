@@ -85,7 +85,7 @@ def test_a_run_broken_off_anywhere_resumes_exactly(step, undisturbed, tmp_path):
 
 # As often as after every step; now and then, whatever the machine does; and by the steps alone.
 @pytest.mark.parametrize("seconds", [1e-9, 0.03, None])
-@pytest.mark.parametrize("step", [9, 21, 33])
+@pytest.mark.parametrize("step", [9, 15, 21, 33])
 def test_checkpoints_by_the_clock_change_nothing(step, seconds, undisturbed, tmp_path):
     loop = dataclasses.replace(toy.LOOP, checkpoint_seconds=seconds)
     with pytest.raises(Stop):

@@ -190,8 +190,6 @@ class Recorder(Callback):
             raise InputError(describe(str(self._folder.path), problem, hint=hint))
         if pl_module.valid_totals.count:
             self._end_validation(trainer, pl_module, step)
-        # Lightning would take an interval that was cut short for one to be finished first
-        trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = True
         trainer.save_checkpoint(self._folder.checkpoint, weights_only=False)
         self.step = step
         pl_module.saved_at = time.monotonic()

@@ -194,8 +194,6 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # Lightning 2.6 calls something that PyTorch 2.13 deprecates; not the user's business
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-            # it compares the step with the length of the next interval; batches are functions of the step here
-            warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
             yield
     finally:
         logger.removeFilter(wanted)
