@@ -103,6 +103,7 @@ def test_an_optimizer_that_cannot_work_is_refused(wrong):
         {"steps": 0},
         {"validate_every": -1},
         {"checkpoint_every": 1.5},
+        {"checkpoint_seconds": 0.0},
         {"log_every": True},
         {"threads": 0},
         {"precision": "fp8"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import signal
@@ -79,6 +80,19 @@ def test_a_run_broken_off_anywhere_resumes_exactly(step, undisturbed, tmp_path):
     toy.run(tmp_path / "run", resume=True, on_progress=lambda progress: steps.append(progress.step))
     checkpoint = max((stop for stop in (*range(0, 60, 7), 20, 40) if stop < step), default=0)
     assert steps[0] == checkpoint // 3 * 3 + 3  # it went on from there, and did not begin again
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
+# As often as after every step; now and then, whatever the machine does; and by the steps alone.
+@pytest.mark.parametrize("seconds", [1e-9, 0.03, None])
+@pytest.mark.parametrize("step", [9, 15, 21, 33])
+def test_checkpoints_by_the_clock_change_nothing(step, seconds, undisturbed, tmp_path):
+    loop = dataclasses.replace(toy.LOOP, checkpoint_seconds=seconds)
+    with pytest.raises(Stop):
+        toy.run(tmp_path / "run", loop=loop, on_progress=stop_at(step))
+    if seconds == 1e-9:  # nothing is lost but the step that was broken off
+        assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == step - 1
+    toy.run(tmp_path / "run", loop=loop, resume=True)
     assert_same_run(tmp_path / "run", undisturbed)
 
 

@@ -91,6 +91,8 @@ class LoopConfig:
     """Validate after every so many steps, and after the last one."""
     checkpoint_every: int = 100
     """Save what a killed run needs to continue after every so many steps; every validation saves too."""
+    checkpoint_seconds: float | None = 60.0
+    """Save as well when so many seconds have passed since the last time; None leaves it to the steps."""
     log_every: int = 10
     """A point in TensorBoard's training curves and a sign of life after every so many steps."""
     accelerator: Accelerator = "cpu"
@@ -111,6 +113,8 @@ class LoopConfig:
             checkpoint_every=self.checkpoint_every,
             log_every=self.log_every,
         )
+        if self.checkpoint_seconds is not None:
+            _check_range(where, "checkpoint_seconds", self.checkpoint_seconds, 0.0, above=True)
         check_choice(where, "accelerator", self.accelerator, get_args(Accelerator))
         check_choice(where, "precision", self.precision, get_args(Precision))
         if self.threads is not None:

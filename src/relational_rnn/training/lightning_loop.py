@@ -2,9 +2,9 @@
 
 Imported only where Lightning is installed; `loop.fit` is the door.
 
-One Lightning epoch is one interval: the steps up to the next checkpoint or validation. Checkpoints are written at the
-ends of intervals only, and batches are functions of the step number, so that a resumed run does exactly what an
-undisturbed one does.
+One Lightning epoch is one interval: the steps up to the next checkpoint or validation. An interval that takes longer
+than `checkpoint_seconds` is cut short, and the next one begins there. Checkpoints are written at the ends of intervals
+only, and batches are functions of the step number, so that a resumed run does exactly what an undisturbed one does.
 """
 
 from __future__ import annotations
@@ -32,18 +32,9 @@ from relational_rnn.training.run_folder import CHECKPOINT_KEY, RunFolder, load_c
 
 
 def next_stop(step: int, loop: LoopConfig) -> int:
-    """The step at the end of the interval that begins with update number `step`."""
+    """The step at the end of the interval that begins with update number `step`, unless it is cut short."""
     ends = (step // every * every + every for every in (loop.validate_every, loop.checkpoint_every))
     return min(*ends, loop.steps)
-
-
-def count_intervals(loop: LoopConfig) -> int:
-    """How many intervals the budget has."""
-    step = intervals = 0
-    while step < loop.steps:
-        step = next_stop(step, loop)
-        intervals += 1
-    return intervals
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -53,17 +44,27 @@ def step_seed(seed: int, step: int) -> int:
 
 
 class Batches:
-    """The batches `get(i)` for i in `numbers`; a class of its own, since Lightning takes a list for many loaders."""
+    """The batches `get(i)` for i in `numbers`; a class of its own, since Lightning takes a list for many loaders.
 
-    def __init__(self, get: Callable[[int], Any], numbers: range) -> None:
+    Args:
+        get: makes a batch.
+        numbers: of the batches.
+        cut: asked before every batch but the first; there are no more once it says yes.
+    """
+
+    def __init__(self, get: Callable[[int], Any], numbers: range, cut: Callable[[], bool] = lambda: False) -> None:
         self._get = get
         self._numbers = numbers
+        self._cut = cut
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def __iter__(self) -> Iterator[Any]:
-        return map(self._get, self._numbers)
+        for number in self._numbers:
+            if number != self._numbers.start and self._cut():
+                return
+            yield self._get(number)
 
 
 class TrainingModule(LightningModule):
@@ -74,6 +75,7 @@ class TrainingModule(LightningModule):
         self.model = problem.model
         self.train_totals = Totals()
         self.valid_totals = Totals()
+        self.saved_at = time.monotonic()
         self._problem = problem
         self._optimizer = optimizer
         self._loop = loop
@@ -81,7 +83,11 @@ class TrainingModule(LightningModule):
 
     def train_dataloader(self) -> Batches:
         start = self.global_step
-        return Batches(self._problem.train_batch, range(start, next_stop(start, self._loop)))
+        return Batches(self._problem.train_batch, range(start, next_stop(start, self._loop)), self._checkpoint_is_due)
+
+    def _checkpoint_is_due(self) -> bool:
+        seconds = self._loop.checkpoint_seconds
+        return seconds is not None and time.monotonic() - self.saved_at >= seconds
 
     def val_dataloader(self) -> Batches:
         batches = self._problem.valid_batches()
@@ -186,6 +192,8 @@ class Recorder(Callback):
             self._end_validation(trainer, pl_module, step)
         trainer.save_checkpoint(self._folder.checkpoint, weights_only=False)
         self.step = step
+        pl_module.saved_at = time.monotonic()
+        trainer.should_stop = step == self._loop.steps
 
     def _end_validation(self, trainer: Trainer, module: TrainingModule, step: int) -> None:
         train, valid = module.train_totals, module.valid_totals
@@ -268,7 +276,7 @@ def build_trainer(
         accelerator=loop.accelerator,
         devices=1,
         precision=loop.precision,
-        max_epochs=count_intervals(loop),
+        max_epochs=-1,  # the recorder stops after the last step: how many intervals there are is not known before
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         gradient_clip_val=optimizer.clip_norm,

@@ -175,7 +175,6 @@ _NOT_FOR_USERS = (
     "💡 Tip",
     "GPU available",
     "TPU available",
-    "`Trainer.fit` stopped: `max_epochs",
     "Restoring states from the checkpoint",
     "Restored all states from the checkpoint",
     "\nDetected KeyboardInterrupt",

@@ -104,6 +104,15 @@ def test_three_errors_are_allowed_where_that_is_more():
     assert not verdict.holds
 
 
+def test_the_worst_is_the_worst_for_its_bound():
+    """A quarter of every story is c, which may be 2 points off; a and b vary from story to story, so 18 points."""
+    published = [story("a", "a", "a", "c")] * 20 + [story("b", "b", "b", "c")] * 20
+    generated = [story(*["a"] * 47, *["b"] * 31, *["c"] * 22)]
+    verdict = compare_shares("answer shares", published, generated)
+    assert (verdict.where, verdict.published, verdict.generated, verdict.bound) == ("c", 0.25, 0.22, POINTS)
+    assert not verdict.holds
+
+
 def test_a_value_of_one_side_only_counts():
     published, generated = [story("yes")] * 9, [story("yes")] * 9 + [story("maybe")]
     verdict = compare_shares("answer shares", published, generated)
