@@ -11,12 +11,16 @@ from torch import nn
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.core import Core, state_bytes
+from relational_rnn.nn.dnc import DNC
+from relational_rnn.nn.gated_delta_net import GatedDeltaNet
 from relational_rnn.nn.gru import GRU
 from relational_rnn.nn.lstm import LSTM
+from relational_rnn.nn.ntm import NTM
 from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.nn.relational_memory_cell import GateStyle, InitialMemory
 from relational_rnn.nn.rnn import RNN
 from relational_rnn.nn.transformer import Transformer
+from relational_rnn.nn.universal_transformer import UniversalTransformer
 from relational_rnn.ops.relational_scan import ACTIVATION_MODES, BACKENDS, ActivationMode, Backend, Formulation
 
 TOLERANCE = 0.1
@@ -180,14 +184,39 @@ def size_recurrent(
     return build
 
 
-def size_transformer(input_size: int, sizes: MemorySizes, target: int) -> Transformer:
-    """Find the width, in steps that four heads can share, then the feed-forward size nearest to the target."""
+def size_layers(
+    kind: type[Transformer] | type[UniversalTransformer] | type[GatedDeltaNet],
+) -> Callable[[int, MemorySizes, int], Core]:
+    """A builder that finds the width, in steps that four heads can share, then the feed-forward size."""
 
-    def make(width: int, feedforward_size: int) -> Transformer:
-        return Transformer(input_size, width, feedforward_size=feedforward_size)
+    def build(input_size: int, sizes: MemorySizes, target: int) -> Core:
+        def make(width: int, feedforward_size: int) -> Core:
+            return kind(input_size, width, feedforward_size=feedforward_size)
 
-    width = 8 * nearest_size(lambda eighth: count_on_meta(lambda: make(8 * eighth, 32 * eighth)), target)
-    return make(width, nearest_size(lambda size: count_on_meta(lambda: make(width, size)), target))
+        width = 8 * nearest_size(lambda eighth: count_on_meta(lambda: make(8 * eighth, 32 * eighth)), target)
+        return make(width, nearest_size(lambda size: count_on_meta(lambda: make(width, size)), target))
+
+    return build
+
+
+def size_machine(kind: type[NTM] | type[DNC]) -> Callable[[int, MemorySizes, int], Core]:
+    """A builder that finds the word size, with a controller four times as wide, then the width of the controller.
+
+    There are as many read heads as the relational memory has heads, and the matrix holds about as many numbers as it.
+    """
+
+    def build(input_size: int, sizes: MemorySizes, target: int) -> Core:
+        numbers = sizes.mem_slots * sizes.num_heads * sizes.head_size
+
+        def make(word_size: int, hidden_size: int) -> Core:
+            slots = min(max(round(numbers / word_size), 4), 128)
+            heads = sizes.num_heads
+            return kind(input_size, hidden_size, memory_slots=slots, word_size=word_size, read_heads=heads)
+
+        word = nearest_size(lambda size: count_on_meta(lambda: make(size, 4 * size)), target)
+        return make(word, nearest_size(lambda size: count_on_meta(lambda: make(word, size)), target))
+
+    return build
 
 
 CORES = {
@@ -205,7 +234,27 @@ CORES = {
         build=size_recurrent(AttentionLSTM),
     ),
     "transformer": CoreRow(
-        label="Transformer", description="causal Transformer whose cache is its state", build=size_transformer
+        label="Transformer",
+        description="causal Transformer whose cache is its state",
+        build=size_layers(Transformer),
+    ),
+    "ntm": CoreRow(
+        label="NTM", description="Neural Turing Machine: heads that move over a matrix", build=size_machine(NTM)
+    ),
+    "dnc": CoreRow(
+        label="DNC",
+        description="Differentiable Neural Computer: a matrix with free slots and an order of writing",
+        build=size_machine(DNC),
+    ),
+    "universal": CoreRow(
+        label="Universal Transformer",
+        description="causal Transformer that applies one block again and again",
+        build=size_layers(UniversalTransformer),
+    ),
+    "deltanet": CoreRow(
+        label="Gated DeltaNet",
+        description="fast weights in linear time, corrected by the gated delta rule",
+        build=size_layers(GatedDeltaNet),
     ),
 }
 CORE_NAMES = tuple(CORES)
