@@ -112,10 +112,39 @@ def test_a_red_check_times_nothing_and_ends_with_1(call, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_recipe_is_trained_with_every_backend(call, tmp_path):
+    words = [
+        "benchmark",
+        "--quick",
+        "--threads",
+        "1",
+        "--shapes",
+        "--sweeps",
+        "--recipe",
+        "demo",
+        "--recipe-steps",
+        "3",
+    ]
+    ending = call(*words, "--out", tmp_path)
+    assert ending.code == 0, ending.err
+    results = results_of(tmp_path)
+    assert [row["contender"] for row in results["training"]] == ["relational_rnn:reference", "relational_rnn:cpu"]
+    assert results["rows"] == []
+    (page,) = tmp_path.glob("*.md")
+    for row in results["training"]:
+        assert f"| {row['steps_per_second']:.2f} |" in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (["--shapes", "--sweeps"], "there is nothing to measure"),
+        (["--data", "x"], "are those of a recipe, and none is given"),
+        (["--recipe-steps", "5"], "are those of a recipe, and none is given"),
+        (["--recipe", "demo", "--recipe-steps", "2"], "a recipe needs 3 steps to be timed"),
+        (["--recipe", "demo", "--dtype", "float64"], "a recipe is timed on the CPU in float32"),
+        (["--recipe", "demo", "--partial"], "partial would have no effect"),
+        (["--shapes", "--sweeps", "--recipe", "babi", "--data", "/nowhere"], "/nowhere"),
         (["--shapes", "c", "c"], "shapes must be given once each"),
         (["--threads", "0"], "threads must be a whole number of at least 1"),
         (["--runs", "0"], "runs must be a whole number of at least 1"),

@@ -61,11 +61,14 @@ class Record:
     seconds: float = 0.0
     """Spent so far, all sittings."""
     cases: dict[str, Measured] = field(default_factory=dict)
+    training: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Whole training runs that were timed, by backend."""
 
     def save(self) -> None:
         """Replace the partial file."""
         cases = {key: asdict(measured) for key, measured in self.cases.items()}
-        content = {"about": self.about, "date": self.date, "seconds": self.seconds, "cases": cases}
+        content: dict[str, Any] = {"about": self.about, "date": self.date, "seconds": self.seconds, "cases": cases}
+        content["training"] = self.training
         write_json(partial_path(self.path), content)
 
     def finish(self, cases: list[Case], extra: Mapping[str, Any]) -> Path:
@@ -91,6 +94,7 @@ class Record:
             "chosen_by_auto": {case.key: self.cases[case.key].chosen for case in cases},
             "cannot_run": {case.key: measured.refused for case in cases if (measured := self.cases[case.key]).refused},
             "matmul_size": QUICK_MATMUL if self.about["quick"] else MATMUL,
+            "training": list(self.training.values()),
             "date": self.date,
             "seconds": round(self.seconds),
             "settings": self.about,
@@ -158,7 +162,9 @@ def open_record(folder: Path, about: dict[str, Any], date: str) -> tuple[Record,
         _refuse_differences(begun[0], content["about"], about, "a stopped benchmark", hint)
         path = begun[0].with_name(begun[0].name.removesuffix(PARTIAL) + FINISHED)
         cases = {key: Measured(**measured) for key, measured in content["cases"].items()}
-        return Record(about=about, date=content["date"], path=path, seconds=content["seconds"], cases=cases), False
+        record = Record(about=about, date=content["date"], path=path, seconds=content["seconds"], cases=cases)
+        record.training = content["training"]
+        return record, False
     path = folder / f"{date}_{name}{FINISHED}"
     record = Record(about=about, date=date, path=path)
     if path.exists():

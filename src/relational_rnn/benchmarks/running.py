@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.benchmarks.checking import check
-from relational_rnn.benchmarks.contenders import Contender, Setting, build, chosen_backend, names
+from relational_rnn.benchmarks.contenders import LAYER, Contender, Setting, build, chosen_backend, names
 from relational_rnn.benchmarks.l0sg import load_port, port_commit
 from relational_rnn.benchmarks.peak import peak_memory
 from relational_rnn.benchmarks.record import MATMUL, QUICK_MATMUL, Measured, Record, open_record
@@ -28,10 +28,15 @@ from relational_rnn.benchmarks.shapes import (
     memory_flop,
 )
 from relational_rnn.benchmarks.timing import Rounds, matmul_rate, take_turns, wait_for
+from relational_rnn.benchmarks.whole_training import recipe_run, time_training
+from relational_rnn.ops.relational_scan import BACKENDS
+from relational_rnn.recipes import RECIPES
+from relational_rnn.recipes.babi_problem import training_stories
 from relational_rnn.training.run_folder import command_line, describe_machine, describe_software
 
 LEAST, WINDOW, SAVE_EVERY = 3, 10.0, 5.0
 """Rounds of every case at least; seconds after which it has been timed often enough; seconds between two savings."""
+RecipeName = Literal["babi", "demo"]
 DTYPES = ("float32", "float64", "bfloat16")
 
 
@@ -57,6 +62,14 @@ class Benchmark:
     """Tiny sizes, to see that everything works; the figures mean nothing."""
     l0sg: Path | None = None
     """A checkout of the L0SG port to time too; its code is run."""
+    recipe: RecipeName | None = None
+    """A recipe to train with every backend."""
+    recipe_steps: int = 300
+    """Updates of such a run."""
+    data: Path | None = None
+    """Published stories for it; generated ones without."""
+    partial: bool = False
+    """Read a set of stories from which files are missing."""
 
     def __post_init__(self) -> None:
         where = "benchmark"
@@ -65,8 +78,20 @@ class Benchmark:
                 check_choice(where, name, value, known)
             if len(set(given)) < len(given):
                 raise InputError(describe(where, f"{name} must be given once each", got=" ".join(given)))
-        if not self.shapes and not self.sweeps:
-            raise InputError(describe(where, "there is nothing to measure", got="no shape and no sweep"))
+        if not self.shapes and not self.sweeps and self.recipe is None:
+            raise InputError(describe(where, "there is nothing to measure", got="no shape, no sweep and no recipe"))
+        if self.recipe is None and (self.data is not None or self.partial or self.recipe_steps != 300):
+            raise InputError(describe(where, "data, partial and recipe_steps are those of a recipe, and none is given"))
+        if self.recipe is not None:
+            check_choice(where, "recipe", self.recipe, tuple(RECIPES))
+            check_positive(where, recipe_steps=self.recipe_steps)
+            if self.recipe_steps < 3:
+                raise InputError(describe(where, "a recipe needs 3 steps to be timed", got=self.recipe_steps))
+            if (self.device, self.dtype) != ("cpu", "float32"):
+                problem, got = "a recipe is timed on the CPU in float32", f"{self.device}, {self.dtype}"
+                raise InputError(describe(where, problem, got=got, hint="leave the recipe or the others away"))
+            if self.partial and self.data is None:
+                raise InputError(describe(where, "partial would have no effect", got="no data are given"))
         check_choice(where, "device", self.device, ("cpu", "cuda"))
         check_choice(where, "dtype", self.dtype, DTYPES)
         if self.threads is not None:
@@ -132,35 +157,62 @@ def _run(benchmark: Benchmark, folder: Path, on_stage: Callable[[Stage], None]) 
             measure(case, measured, setting, clock, benchmark)
             measured.done = True
             clock.save()
+    if benchmark.recipe is not None:
+        time_recipe(benchmark, record, clock)
     return record.finish(plan, {"command": command_line()})
 
 
 def measure(case: Case, measured: Measured, setting: Setting, progress: Progress, benchmark: Benchmark) -> None:
     """Fill in what is not known about a case yet."""
     runs, start = benchmark.runs, progress.seconds
-    progress.tell(case, "checking against the definition")
+    progress.tell(f"{case.key}: checking against the definition")
     found, measured.refused = names(case, setting)
     measured.chosen = chosen_backend(case, setting)
     contenders = {name: build(case, setting, name) for name in found}
     measured.facts = {name: facts(contender, setting) for name, contender in contenders.items()}
     check(case, contenders, setting)
-    progress.tell(case, "timing")
+    progress.tell(f"{case.key}: timing")
     size = QUICK_MATMUL if benchmark.quick else MATMUL
     measured.matmul_gflops = matmul_rate(size, device=setting.torch_device, dtype=setting.torch_dtype)
     take_turns(
         {name: contender.run for name, contender in contenders.items()},
         measured.samples,
-        progress.rounds(case) if runs is None else Rounds(seconds=0.0, least=runs, most=runs),
+        progress.rounds() if runs is None else Rounds(seconds=0.0, least=runs, most=runs),
         wait=wait_for(setting.torch_device),
         on_round=progress.save_now_and_then,
     )
     del contenders
     for name in found:
         if name not in measured.peaks:
-            progress.tell(case, f"peak memory of {name}")
+            progress.tell(f"{case.key}: peak memory of {name}")
             measured.peaks[name] = list(peak_memory(case, setting, name))
             progress.save_now_and_then()
     measured.seconds += progress.seconds - start
+
+
+def time_recipe(benchmark: Benchmark, record: Record, progress: Progress) -> None:
+    """Train with every backend that can, one after the other; what an earlier sitting finished is not repeated."""
+    assert benchmark.recipe is not None
+    config = recipe_run(
+        benchmark.recipe,
+        steps=benchmark.recipe_steps,
+        data=benchmark.data,
+        partial=benchmark.partial,
+        quick=benchmark.quick,
+        threads=torch.get_num_threads(),
+    )
+    progress.tell(f"recipe {benchmark.recipe}: reading stories")
+    stories = training_stories(config.data)
+    for backend in BACKENDS:
+        if backend in ("auto", *record.training):
+            continue
+        progress.tell(f"recipe {benchmark.recipe}: {benchmark.recipe_steps} steps by {backend}")
+        try:
+            figures = time_training(config, backend, stories)
+        except InputError as error:
+            figures = {"contender": f"{LAYER}{backend}", "cannot_run": str(error).splitlines()[0]}
+        record.training[backend] = {"recipe": benchmark.recipe, **figures}
+        progress.save()
 
 
 def facts(contender: Contender, setting: Setting) -> dict[str, float]:
@@ -185,6 +237,9 @@ def describe_all(benchmark: Benchmark, setting: Setting) -> dict[str, Any]:
         "runs": benchmark.runs,
         "budget_seconds": benchmark.budget_seconds if benchmark.runs is None else None,
         "quick": benchmark.quick,
+        "recipe": benchmark.recipe,
+        "recipe_steps": benchmark.recipe_steps if benchmark.recipe else None,
+        "data": None if benchmark.data is None else str(benchmark.data),
         "l0sg": None if benchmark.l0sg is None else port_commit(benchmark.l0sg) or "a checkout of unknown commit",
     }
 
@@ -233,17 +288,17 @@ class Progress:
         if self._clock() - self._saved >= SAVE_EVERY:
             self.save()
 
-    def tell(self, case: Case, what: str) -> None:
+    def tell(self, what: str) -> None:
         left = self._left()
         stage = Stage(
             done=len(self._plan) - len(left),
             cases=len(self._plan),
-            what=f"{case.key}: {what}",
+            what=what,
             seconds_left=self._expected(left),
         )
         self._on_stage(stage)
 
-    def rounds(self, case: Case) -> Rounds:
+    def rounds(self) -> Rounds:
         """A fair share of what the budget leaves beside the least that all cases need."""
         left = self._left()
         spare = self._budget - self.seconds - self._expected(left)

@@ -12,7 +12,16 @@ from typing import Annotated, Literal
 import tyro
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.benchmarks import SHAPE_NAMES, SWEEP_NAMES, Benchmark, CheckFailed, ShapeName, Stage, SweepName
+from relational_rnn.benchmarks import (
+    SHAPE_NAMES,
+    SWEEP_NAMES,
+    Benchmark,
+    CheckFailed,
+    RecipeName,
+    ShapeName,
+    Stage,
+    SweepName,
+)
 from relational_rnn.benchmarks import run as run_benchmark
 from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.reports import read_benchmark, write_benchmark_page
@@ -23,6 +32,7 @@ EXAMPLES = (
     "relational-rnn benchmark",
     "relational-rnn benchmark --quick --out /tmp/quick",
     "relational-rnn benchmark --shapes c e --sweeps T --threads 1 --runs 5 --out runs/benchmark",
+    "relational-rnn benchmark --shapes --sweeps --recipe babi --data data/tasks_1-20_v1-2.tar.gz --out runs/training",
     "relational-rnn benchmark --page runs/benchmark/2026-01-31_my-machine.json",
 )
 LINE_EVERY = 10.0
@@ -58,6 +68,14 @@ class Arguments:
     l0sg: Annotated[Path | None, tyro.conf.arg(metavar="CHECKOUT")] = None
     """Also time the port in this checkout of github.com/L0SG/relational-rnn-pytorch. This runs the code that lies
     there."""
+    recipe: RecipeName | None = None
+    """Also train this recipe with every backend, and report whole steps per second and the core's share of a step."""
+    recipe_steps: int = 300
+    """Updates of these runs; a validation follows the last."""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """Published stories for the recipe, a folder or an archive; without it, stories are generated."""
+    partial: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Read a set of stories from which files are missing."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = Path("benchmarks/results")
     """Folder for results, page and figures."""
     page: Annotated[Path | None, tyro.conf.arg(metavar="JSON")] = None
@@ -88,6 +106,10 @@ def run(arguments: Arguments) -> None:
         runs=3 if arguments.quick and arguments.runs is None else arguments.runs,
         quick=arguments.quick,
         l0sg=arguments.l0sg,
+        recipe=arguments.recipe,
+        recipe_steps=arguments.recipe_steps,
+        data=arguments.data,
+        partial=arguments.partial,
         **({} if arguments.budget_seconds is None else {"budget_seconds": arguments.budget_seconds}),
     )
     try:
@@ -120,4 +142,6 @@ class Lines:
         if stage.done != self._case or now - self._last >= LINE_EVERY:
             self._case, self._last = stage.done, now
             left = f"about {clock(stage.seconds_left)} left"
-            print(f"[{stage.done + 1}/{stage.cases}] {stage.what}; {left}", file=sys.stderr, flush=True)
+            print(
+                f"[{min(stage.done + 1, stage.cases)}/{stage.cases}] {stage.what}; {left}", file=sys.stderr, flush=True
+            )

@@ -64,6 +64,12 @@ def render_benchmark(results: BenchmarkResults, figures: Mapping[str, str]) -> s
             parts += [f"![{TITLES[name]}]({figures[name]})"] if name in figures else []
             parts.append(recompute_table(results) if name == "recompute" else sweep_table(results, name))
             parts += [linearity(results)] if name == "T" else []
+    if facts.get("training"):
+        parts += [
+            f"## Whole training, recipe {facts['training'][0]['recipe']}",
+            training_text(facts),
+            training_table(facts),
+        ]
     if facts.get("cannot_run"):
         lines = [f"- {case}: {why}" for case, reasons in facts["cannot_run"].items() for why in reasons.values()]
         parts += ["## What cannot run here", "\n".join(dict.fromkeys(lines))]
@@ -193,6 +199,39 @@ def linearity(results: BenchmarkResults) -> str:
         for contender, (short, long, ratio) in results.per_step_growth().items()
     ]
     return "Time per step (1 means that the cost is linear in T):\n\n" + "\n".join(lines) if lines else ""
+
+
+def training_text(facts: Mapping[str, Any]) -> str:
+    stories = "published" if facts["settings"].get("data") else "generated"
+    return (
+        f"{facts['settings']['recipe_steps']:,} updates on {stories} stories and one validation, from the same "
+        "configuration and seed, one backend after the other. A step is from one batch asked for to the next: data, "
+        "forward, backward, optimizer and the loop's own work. The core's share is the time from the input to the "
+        "state and back; data is the share of the run that was spent waiting for batches. Backends round differently, "
+        "so that the accuracies differ by noise."
+    )
+
+
+def training_table(facts: Mapping[str, Any]) -> str:
+    head = ["contender", "steps/s", "median ms", "min to max", "core", "data", "whole run, s", "validation accuracy"]
+    rows = []
+    for row in facts["training"]:
+        if "cannot_run" in row:
+            rows.append([row["contender"], row["cannot_run"], *[""] * 6])
+            continue
+        rows.append(
+            [
+                row["contender"],
+                f"{row['steps_per_second']:.2f}",
+                milliseconds(row["median_ms"]),
+                f"{milliseconds(row['min_ms'])} to {milliseconds(row['max_ms'])}",
+                f"{100 * row['core_share']:.1f} %",
+                f"{100 * row['data_share']:.1f} %",
+                f"{row['seconds']:.1f}",
+                f"{100 * row['valid_accuracy']:.1f} %",
+            ]
+        )
+    return markdown_table(head, rows)
 
 
 def milliseconds(value: float) -> str:
