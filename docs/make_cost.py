@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from relational_rnn.reports.benchmark import (
+    TITLES,
     conditions,
     linearity,
     recompute_table,
@@ -25,7 +26,6 @@ from relational_rnn.reports.results import markdown_table
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "cost.md"
-FIGURES = ROOT / "docs" / "figures"
 BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.S)
 SOURCE = re.compile(r"Results: `([^`]+)`")
 
@@ -36,20 +36,29 @@ def source(page: str) -> Path | None:
     return ROOT / found[1] if found else None
 
 
-def render(page: str, results: BenchmarkResults) -> str:
-    """The page with every block made from the results."""
-    return BLOCK.sub(lambda match: f"{match[1]}{block(match[2], results)}\n{match[3]}", page)
+def render(page: str, results: BenchmarkResults | None) -> str:
+    """The page with every block made from the results, or saying that there are none."""
+
+    def made(name: str) -> str:
+        return "Not measured yet." if results is None else block(name, results)
+
+    return BLOCK.sub(lambda match: f"{match[1]}{made(match[2])}\n{match[3]}", page)
 
 
 def block(name: str, results: BenchmarkResults) -> str:
     if name == "conditions":
         return f"{conditions(results)}\n- Results: `{results.path.resolve().relative_to(ROOT).as_posix()}`."
     if name == "recompute":
-        return f"{sweep_text(results, name)}\n\n{recompute_table(results)}\n\n{memory_growth(results)}"
-    parts = [sweep_text(results, name), sweep_table(results, name)]
+        parts = [sweep_text(results, name), recompute_table(results), memory_growth(results)]
+    else:
+        parts = [sweep_text(results, name), sweep_table(results, name)]
     if name == "T":
         parts += [linearity(results), counted(results)]
-    return "\n\n".join(parts)
+    return "\n\n".join([f"![{TITLES[name]}](figures/{figure(name).name})", *parts])
+
+
+def figure(sweep: str) -> Path:
+    return ROOT / "docs" / "figures" / f"cost_{sweep}.svg"
 
 
 def counted(results: BenchmarkResults) -> str:
@@ -102,9 +111,8 @@ def main() -> None:
         if not results.sweep(sweep):
             raise SystemExit(f"{path}: the sweep {sweep!r} was not measured")
     for sweep in SWEEPS:
-        place = FIGURES / f"cost_{sweep}.svg"
-        place.parent.mkdir(exist_ok=True)
-        place.write_text(sweep_figure(results, sweep), encoding="utf-8")
+        figure(sweep).parent.mkdir(exist_ok=True)
+        figure(sweep).write_text(sweep_figure(results, sweep), encoding="utf-8")
     PAGE.write_text(render(page, results), encoding="utf-8")
     print(PAGE)
 
