@@ -1,4 +1,4 @@
-"""Imports point one way: ops <- nn <- tasks, training <- recipes <- cli; inspection and reports read, never train."""
+"""Imports point one way: ops <- nn <- tasks, training <- recipes <- cli, benchmarks; inspection and reports read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "recipes": {"ops", "nn", "tasks", "training"},
     "inspection": {"ops", "nn", "tasks"},
     "reports": {"ops", "nn", "tasks", "inspection"},
-    "cli": {"ops", "nn", "tasks", "training", "recipes", "inspection", "reports"},
+    "benchmarks": {"ops", "nn", "training", "recipes"},
+    "cli": {"ops", "nn", "tasks", "training", "recipes", "inspection", "reports", "benchmarks"},
 }
 
 

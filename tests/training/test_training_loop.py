@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -48,12 +49,44 @@ def test_the_folder_holds_what_it_should(tmp_path):
     found = {path.relative_to(tmp_path / "run").parts[0] for path in (tmp_path / "run").rglob("*")}
     assert found == {
         "config.json", "versions.json", "metrics.csv", "tensorboard", "model.safetensors", "last.ckpt", "labels.json",
+        "summary.json",
     }  # fmt: skip
     assert [row["step"] for row in metrics(tmp_path / "run")] == ["4", "8", "10"]
     versions = json.loads((tmp_path / "run" / "versions.json").read_text())
     assert versions["torch"] == torch.__version__
     assert versions["threads"] == 1
     assert "CPU" in versions["machine"]
+
+
+def test_waiting_for_data_is_counted_in_every_sitting(tmp_path, monkeypatch):
+    make, served = toy.Toy.train_batch, []
+
+    def slow(self, step):
+        served.append(step)
+        time.sleep(0.02)
+        return make(self, step)
+
+    monkeypatch.setattr(toy.Toy, "train_batch", slow)
+    with pytest.raises(Stop):
+        toy.run(tmp_path / "run", loop=SHORT, on_progress=stop_at(7))
+    kept = [step for step in served if step < 6]  # up to the checkpoint
+    served.clear()
+    outcome = toy.run(tmp_path / "run", loop=SHORT, resume=True)
+    assert served[0] == len(kept) == 6
+    assert 0.02 * (len(kept) + len(served)) <= outcome.data_seconds < outcome.seconds
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["data_seconds"] == outcome.data_seconds
+    assert toy.run(tmp_path / "run", loop=SHORT, resume=True).data_seconds == pytest.approx(outcome.data_seconds)
+
+
+def test_validation_batches_are_waited_for_too(tmp_path, monkeypatch):
+    make = toy.Toy.valid_batches
+
+    def slow(self):
+        time.sleep(0.3)
+        return make(self)
+
+    monkeypatch.setattr(toy.Toy, "valid_batches", slow)
+    assert toy.run(tmp_path / "run", loop=SHORT).data_seconds >= 3 * 0.3
 
 
 def test_the_best_weights_are_kept_and_not_the_last(tmp_path, monkeypatch):

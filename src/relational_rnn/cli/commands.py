@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "measure a trained run on its test stories, task by task",
     "ask": "type a story, ask questions about it, and see which sentences the answer rests on",
     "report": "make one HTML page and SVG figures from finished runs",
+    "benchmark": "measure what the layer costs on this machine, beside PyTorch's LSTM and Transformer",
     "data generate babi": "write generated stories in the published file format",
     "data fetch babi": "download the published bAbI archive",
     "data compare": "hold generated stories against published ones, task by task",

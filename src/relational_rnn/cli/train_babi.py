@@ -63,4 +63,5 @@ def run(arguments: Arguments) -> None:
         f"{folder}: {outcome.steps:,} steps in {outcome.seconds:,.0f} s; best validation accuracy "
         f"{outcome.valid_accuracy:.1%} after step {outcome.best_step:,}"
     )
+    print(f"{outcome.data_seconds / outcome.seconds:.1%} of the time was spent waiting for data")
     print(f"measure it with: relational-rnn evaluate {folder}")

@@ -84,7 +84,7 @@ def learning_curves(groups: Sequence[Group], x: str) -> str:
         if axes.get_legend_handles_labels()[0]:
             figure.legend(frameon=False, loc="outside upper center", ncols=4)
 
-    return _svg(7.2, 3.6, paint)
+    return draw(7.2, 3.6, paint)
 
 
 def task_bars(groups: Sequence[Group]) -> str:
@@ -120,7 +120,7 @@ def task_bars(groups: Sequence[Group]) -> str:
         all_axes[0].set_ylim(len(tasks) - 0.4, -0.6)  # the first task on top
         figure.supxlabel("test accuracy, % (dotted line: 95)", fontsize=9)
 
-    return _svg(2.2 + 1.6 * max(1, len(panels)), 1.1 + 0.24 * max(1, len(tasks)), paint)
+    return draw(2.2 + 1.6 * max(1, len(panels)), 1.1 + 0.24 * max(1, len(tasks)), paint)
 
 
 def inline(svg: str, name: str, description: str) -> str:
@@ -149,7 +149,7 @@ def _style(groups: Sequence[Group], number: int) -> tuple[str, Any]:
     return list(STYLES.values())[number % len(STYLES)]
 
 
-def _svg(width: float, height: float, paint: Callable[[Figure], None]) -> str:
+def draw(width: float, height: float, paint: Callable[[Figure], None]) -> str:
     """The SVG of a figure of `width` x `height` inches that `paint` has drawn."""
     matplotlib = need_extra("matplotlib", "report", "drawing figures")
     # A Figure of its own, not pyplot's: no window system is asked, no state is shared.

@@ -212,7 +212,7 @@ def _models(records: Sequence[Record]) -> str:
                 *("" if number is None else f"{number:,.0f}" for number in numbers),
             ]
         )
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _per_task(records: Sequence[Record], tasks: Sequence[int]) -> str:
@@ -222,7 +222,7 @@ def _per_task(records: Sequence[Record], tasks: Sequence[int]) -> str:
     for task in tasks:
         cells = [record.details["per_task"].get(str(task)) for record in shown]
         rows.append([f"{task} {TASK_NAMES.get(task, '')}".strip(), *("" if c is None else _percent(c) for c in cells)])
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _commands(records: Sequence[Record]) -> str:
@@ -235,10 +235,17 @@ def _commands(records: Sequence[Record]) -> str:
         ]
         for record in records
     ]
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown.
+
+    >>> print(markdown_table(["core", "state"], [["RMC", "fixed"]]))
+    | core | state |
+    | --- | --- |
+    | RMC | fixed |
+    """
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 

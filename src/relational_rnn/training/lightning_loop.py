@@ -76,6 +76,7 @@ class TrainingModule(LightningModule):
         self.train_totals = Totals()
         self.valid_totals = Totals()
         self.saved_at = time.monotonic()
+        self.data_seconds = 0.0  # waited for batches, all sittings
         self._problem = problem
         self._optimizer = optimizer
         self._loop = loop
@@ -83,15 +84,27 @@ class TrainingModule(LightningModule):
 
     def train_dataloader(self) -> Batches:
         start = self.global_step
-        return Batches(self._problem.train_batch, range(start, next_stop(start, self._loop)), self._checkpoint_is_due)
+        get = self._waiting(self._problem.train_batch)
+        return Batches(get, range(start, next_stop(start, self._loop)), self._checkpoint_is_due)
 
     def _checkpoint_is_due(self) -> bool:
         seconds = self._loop.checkpoint_seconds
         return seconds is not None and time.monotonic() - self.saved_at >= seconds
 
     def val_dataloader(self) -> Batches:
-        batches = self._problem.valid_batches()
-        return Batches(batches.__getitem__, range(len(batches)))
+        batches = self._waiting(self._problem.valid_batches)()
+        return Batches(self._waiting(batches.__getitem__), range(len(batches)))
+
+    def _waiting(self, make: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function; the time that it takes counts as waiting for data."""
+
+        def timed(*arguments: Any) -> Any:
+            start = time.perf_counter()
+            made = make(*arguments)
+            self.data_seconds += time.perf_counter() - start
+            return made
+
+        return timed
 
     def on_train_epoch_start(self) -> None:
         end = next_stop(self.global_step, self._loop)
@@ -152,6 +165,7 @@ class Recorder(Callback):
         self.best = ours["best"]
         self.valid_accuracy = ours["valid_accuracy"]
         self._seconds_before = ours["seconds"]
+        pl_module.data_seconds = ours.get("data_seconds", 0.0)  # older checkpoints did not count it
         pl_module.train_totals.load_state_dict(ours["train_totals"])
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -160,6 +174,7 @@ class Recorder(Callback):
             "configuration": self._folder.configuration,
             "step": trainer.global_step,
             "seconds": self.seconds,
+            "data_seconds": pl_module.data_seconds,
             "best": self.best,
             "valid_accuracy": self.valid_accuracy,
             "train_totals": pl_module.train_totals.state_dict(),
@@ -217,6 +232,7 @@ class Recorder(Callback):
         self._folder.write_metrics(self._rows)
         points = {"train/loss": train.loss, "train/accuracy": train.accuracy}
         points |= {"valid/loss": valid.loss, "valid/accuracy": valid.accuracy}
+        points["train/waiting_for_data"] = module.data_seconds / self.seconds
         points |= {f"valid_accuracy/{group}": accuracy for group, accuracy in valid.group_accuracy.items()}
         self._log(trainer, points, step)
         self._tell(step, train)

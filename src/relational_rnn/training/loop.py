@@ -32,6 +32,8 @@ class Outcome:
     """Updates done."""
     seconds: float
     """Spent on training and validation, all sittings."""
+    data_seconds: float
+    """Of these, spent waiting for the next batch."""
     best_step: int
     """After so many updates the weights in model.safetensors were taken."""
     valid_accuracy: float
@@ -120,7 +122,22 @@ def fit(
             raise KeyboardInterrupt(f"{text}\n  hint      continue with resume (--resume)") from stop
     assert recorder.step == loop.steps, "Lightning ended the run before its budget"
     assert recorder.best is not None, "the last step is always validated"
-    return _outcome(place, {"step": loop.steps, "seconds": recorder.seconds, "best": recorder.best})
+    state = {
+        "step": loop.steps,
+        "seconds": recorder.seconds,
+        "data_seconds": module.data_seconds,
+        "best": recorder.best,
+    }
+    outcome = _outcome(place, state)
+    place.write_summary(
+        steps=outcome.steps,
+        seconds=outcome.seconds,
+        data_seconds=outcome.data_seconds,
+        best_step=outcome.best_step,
+        valid_accuracy=outcome.valid_accuracy,
+        valid_loss=outcome.valid_loss,
+    )
+    return outcome
 
 
 def _outcome(place: RunFolder, state: Mapping[str, Any]) -> Outcome:
@@ -129,6 +146,7 @@ def _outcome(place: RunFolder, state: Mapping[str, Any]) -> Outcome:
         folder=place.path,
         steps=state["step"],
         seconds=state["seconds"],
+        data_seconds=state.get("data_seconds", 0.0),  # older checkpoints did not count it
         best_step=best["step"],
         valid_accuracy=best["valid_accuracy"],
         valid_loss=best["valid_loss"],

@@ -5,6 +5,7 @@
     metrics.csv         one row per validation
     tensorboard/        the same figures and more, for TensorBoard
     model.safetensors   the weights that did best on the validation set
+    summary.json        what a finished run came to, and how long it waited for data
     last.ckpt           what a killed run needs to continue; read as plain tensors and numbers, never as code
 
 Every file is whole or absent: a kill or a full disk leaves the version before.
@@ -133,6 +134,10 @@ class RunFolder:
             return []
         rows = read_metrics(self.metrics)
         return [row for row in rows if int(row["step"]) <= up_to_step]
+
+    def write_summary(self, **figures: Json) -> None:
+        """Write summary.json."""
+        write_json(self.path / "summary.json", figures)
 
     def write_metrics(self, rows: list[dict[str, str]]) -> None:
         """Replace metrics.csv."""

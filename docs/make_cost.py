@@ -1,0 +1,121 @@
+"""Fills in docs/cost.md from results of `relational-rnn benchmark`, and draws its figures.
+
+    python docs/make_cost.py [benchmarks/results/<date>_<machine>.json]
+
+Without a file it takes the one that the page was made from.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+from relational_rnn.reports.benchmark import (
+    TITLES,
+    conditions,
+    linearity,
+    recompute_table,
+    sweep_table,
+    sweep_text,
+)
+from relational_rnn.reports.benchmark_figures import sweep_figure
+from relational_rnn.reports.benchmark_results import SWEEPS, BenchmarkResults, read_benchmark
+from relational_rnn.reports.results import markdown_table
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "cost.md"
+BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.S)
+SOURCE = re.compile(r"Results: `([^`]+)`")
+
+
+def source(page: str) -> Path | None:
+    """The file of results that a page says it was made from."""
+    found = SOURCE.search(page)
+    return ROOT / found[1] if found else None
+
+
+def render(page: str, results: BenchmarkResults | None) -> str:
+    """The page with every block made from the results, or saying that there are none."""
+
+    def made(name: str) -> str:
+        return "Not measured yet." if results is None else block(name, results)
+
+    return BLOCK.sub(lambda match: f"{match[1]}{made(match[2])}\n{match[3]}", page)
+
+
+def block(name: str, results: BenchmarkResults) -> str:
+    if name == "conditions":
+        return f"{conditions(results)}\n- Results: `{results.path.resolve().relative_to(ROOT).as_posix()}`."
+    if name == "recompute":
+        parts = [sweep_text(results, name), recompute_table(results), memory_growth(results)]
+    else:
+        parts = [sweep_text(results, name), sweep_table(results, name)]
+    if name == "T":
+        parts += [linearity(results), counted(results)]
+    return "\n\n".join([f"![{TITLES[name]}](figures/{figure(name).name})", *parts])
+
+
+def figure(sweep: str) -> Path:
+    return ROOT / "docs" / "figures" / f"cost_{sweep}.svg"
+
+
+def counted(results: BenchmarkResults) -> str:
+    """Theory beside measurement: how pass and arithmetic grow over the sweep over T, by contender."""
+    points = results.sweep("T")
+    rows = []
+    for contender in results.sweep_contenders("T"):
+        sizes = [size for size, found in points.items() if contender in found]
+        for short, long in pairwise(sizes):
+            a, b = points[short][contender], points[long][contender]
+            rows.append(
+                [
+                    contender,
+                    f"{short:,} to {long:,}",
+                    f"x {long / short:.3g}",
+                    f"x {b['gflop'] / a['gflop']:.3g}",
+                    f"x {b['median_ms'] / a['median_ms']:.3g}",
+                    f"x {b['peak_mib'] / a['peak_mib']:.3g}",
+                ]
+            )
+    return markdown_table(
+        ["contender", "from T to T", "T", "arithmetic, counted", "time, measured", "peak memory"], rows
+    )
+
+
+def memory_growth(results: BenchmarkResults) -> str:
+    """How the memory beside the results grows over the sweep, by contender, beside T and its square root."""
+    points = results.sweep("recompute")
+    sizes = list(points)
+    rows = []
+    for contender in results.sweep_contenders("recompute"):
+        for short, long in pairwise(sizes):
+            beside = [
+                points[size][contender]["peak_mib"] - points[size][contender]["result_mib"] for size in (short, long)
+            ]
+            ratio, growth = long / short, beside[1] / beside[0]
+            rows.append(
+                [contender, f"{short:,} to {long:,}", f"x {ratio:.3g}", f"x {ratio**0.5:.3g}", f"x {growth:.3g}"]
+            )
+    return markdown_table(["contender", "from T to T", "T", "√T", "memory beside the results"], rows)
+
+
+def main() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    path = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else source(page)
+    if path is None:
+        raise SystemExit("the page names no results yet: give a file of benchmarks/results")
+    results = read_benchmark(path)
+    for sweep in SWEEPS:
+        if not results.sweep(sweep):
+            raise SystemExit(f"{path}: the sweep {sweep!r} was not measured")
+    for sweep in SWEEPS:
+        figure(sweep).parent.mkdir(exist_ok=True)
+        figure(sweep).write_text(sweep_figure(results, sweep), encoding="utf-8")
+    PAGE.write_text(render(page, results), encoding="utf-8")
+    print(PAGE)
+
+
+if __name__ == "__main__":
+    main()

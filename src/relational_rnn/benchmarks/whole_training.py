@@ -1,0 +1,122 @@
+"""Whole training runs of a recipe, one per backend, from the same configuration: what a faster core is worth there."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from relational_rnn.benchmarks.contenders import LAYER
+from relational_rnn.nn.core import Core, State
+from relational_rnn.ops.relational_scan import Backend
+from relational_rnn.recipes import RECIPES, BabiRun, DataConfig
+from relational_rnn.recipes.babi_problem import BabiProblem, TrainingStories, build
+from relational_rnn.training import Measure, fit, to_json
+
+
+class CoreClock:
+    """How long a core works in every training step: its forward, and its backward from the gradient of the state that
+    it returned to that of the input that it was given.
+
+    Args:
+        core: its `snapshots` is watched.
+        clock: what the time is.
+    """
+
+    def __init__(self, core: Core, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.seconds = 0.0
+        self._clock = clock
+        self._began = 0.0
+        self._snapshots = core.snapshots
+        core.snapshots = self._watched  # type: ignore[method-assign]
+
+    def _watched(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
+        start = self._clock()
+        after = self._snapshots(x, rows, at, state)
+        if torch.is_grad_enabled():
+            self.seconds += self._clock() - start
+            assert isinstance(after, Tensor), "only the relational memory is watched"
+            after.register_hook(self._begin)
+            x.register_hook(self._end)
+        return after
+
+    def _begin(self, gradient: Tensor) -> None:
+        self._began = self._clock()
+
+    def _end(self, gradient: Tensor) -> None:
+        self.seconds += self._clock() - self._began
+
+
+class TimedProblem:
+    """A problem that notes when each batch was asked for, and what the core had worked by then."""
+
+    def __init__(self, problem: BabiProblem, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.model = problem.model
+        self.asked: list[float] = []
+        self.worked: list[float] = []
+        self._problem = problem
+        self._clock = clock
+        self._core = CoreClock(problem.model.core, clock)
+
+    def train_batch(self, step: int) -> Any:
+        self.asked.append(self._clock())
+        self.worked.append(self._core.seconds)
+        return self._problem.train_batch(step)
+
+    def valid_batches(self) -> Sequence[Any]:
+        return self._problem.valid_batches()
+
+    def measure(self, batch: Any) -> Measure:
+        return self._problem.measure(batch)
+
+
+def recipe_run(name: str, *, steps: int, data: Path | None, partial: bool, quick: bool, threads: int) -> BabiRun:
+    """The configuration of a recipe, cut to so many steps with one validation after the last."""
+    config = RECIPES[name]()
+    if quick:
+        config = replace(config, data=DataConfig(tasks=(1, 4), train_questions=60), batch_questions=16)
+    elif data is not None:
+        config = replace(config, data=DataConfig(path=data, partial=partial))
+    loop = replace(config.loop, steps=steps, validate_every=steps, checkpoint_every=steps, threads=threads)
+    return replace(config, loop=loop)
+
+
+def time_training(config: BabiRun, backend: str, stories: TrainingStories) -> dict[str, Any]:
+    """Train with one backend in a folder that is thrown away, and say how long it took."""
+    config = replace(config, memory=replace(config.memory, backend=cast(Backend, backend)))
+    problem = TimedProblem(build(config, stories))
+    configuration = to_json(config)
+    assert isinstance(configuration, dict)
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = fit(
+            problem,
+            Path(folder) / "run",
+            optimizer=config.optimizer,
+            loop=config.loop,
+            seed=config.seed,
+            configuration=configuration,
+            on_progress=lambda progress: None,
+        )
+    # From one batch asked for to the next; what follows the last one is the validation.
+    durations = [after - before for before, after in zip(problem.asked, problem.asked[1:], strict=False)]
+    total = problem.asked[-1] - problem.asked[0]
+    return {
+        "contender": f"{LAYER}{backend}",
+        "steps": outcome.steps,
+        "seconds": round(outcome.seconds, 3),
+        "steps_per_second": round(len(durations) / total, 3),
+        "median_ms": round(1e3 * statistics.median(durations), 3),
+        "min_ms": round(1e3 * min(durations), 3),
+        "max_ms": round(1e3 * max(durations), 3),
+        "core_share": round((problem.worked[-1] - problem.worked[0]) / total, 4),
+        "data_share": round(outcome.data_seconds / outcome.seconds, 4),
+        "valid_accuracy": round(outcome.valid_accuracy, 4),
+        "valid_loss": round(outcome.valid_loss, 4),
+    }

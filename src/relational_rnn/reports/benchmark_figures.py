@@ -1,0 +1,83 @@
+"""How time and memory grow with a size, as SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from relational_rnn._check import check_choice
+from relational_rnn.reports.benchmark_results import SWEEPS, BenchmarkResults
+from relational_rnn.reports.figures import STYLES, draw
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+AXES = {"T": "steps, T", "slots": "slots", "batch": "sequences in the batch", "recompute": "steps, T"}
+
+
+def sweep_figure(results: BenchmarkResults, sweep: str) -> str:
+    """Two panels over the sizes of a sweep: the time of a training pass, and its peak memory.
+
+    In the sweep over T, time is that of a step, so that a linear cost is a flat line; in the sweep of recomputation,
+    memory is what a pass takes beside its results, with the slopes of T and of the square root of T.
+
+    Returns:
+        a whole SVG document.
+    """
+    check_choice("sweep_figure", "sweep", sweep, SWEEPS)
+
+    def milliseconds(size: int, row: Row) -> float:
+        return row["median_ms"] / (size if sweep in ("T", "recompute") else 1)
+
+    def memory(size: int, row: Row) -> float:
+        return row["peak_mib"] - (row["result_mib"] if sweep == "recompute" else 0)
+
+    def paint(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2)
+        per = " per step" if sweep in ("T", "recompute") else ""
+        _panel(left, results, sweep, milliseconds, f"ms{per}, training pass")
+        beside = " beside its results" if sweep == "recompute" else ""
+        _panel(right, results, sweep, memory, f"peak MiB of a pass{beside}")
+        if sweep == "recompute":
+            _slopes(right, results)
+        handles, labels = left.get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, labels, frameon=False, loc="outside upper center", ncols=3)
+
+    return draw(7.2, 3.4, paint)
+
+
+def _panel(axes: Axes, results: BenchmarkResults, sweep: str, value: Callable[[int, Row], float], label: str) -> None:
+    points = results.sweep(sweep)
+    styles = list(STYLES.values())
+    for number, contender in enumerate(results.sweep_contenders(sweep)):
+        pairs = [(size, value(size, rows[contender])) for size, rows in points.items() if contender in rows]
+        pairs = [(size, height) for size, height in pairs if height > 0]  # less than the resident set resolves
+        colour, line = styles[number % len(styles)]
+        sizes, heights = [size for size, _ in pairs], [height for _, height in pairs]
+        axes.plot(
+            sizes, heights, color=colour, linestyle=line, marker="o", markersize=3, linewidth=1.5, label=contender
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(list(points), [f"{size:,}" for size in points])
+    axes.minorticks_off()
+    axes.set_xlabel(AXES[sweep])
+    axes.set_ylabel(label)
+    axes.grid(True, linewidth=0.4, alpha=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _slopes(axes: Axes, results: BenchmarkResults) -> None:
+    """Thin lines that grow with T and with its square root, from the first point of each contender."""
+    points = results.sweep("recompute")
+    first = min(points, default=0)
+    for contender in results.sweep_contenders("recompute"):
+        power = 0.5 if contender.endswith("recompute") else 1.0
+        row = points[first][contender]
+        start = row["peak_mib"] - row["result_mib"]
+        heights = [start * (size / first) ** power for size in points]
+        axes.plot(list(points), heights, color="#888888", linewidth=0.7, label="_nolegend_")
+        axes.annotate("T" if power == 1 else "√T", (max(points), heights[-1]), fontsize=8, color="#888888")

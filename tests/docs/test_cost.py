@@ -1,0 +1,77 @@
+"""The figures of docs/cost.md are those of the results that it was made from."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from relational_rnn.benchmarks.record import Measured, Record
+from relational_rnn.benchmarks.shapes import SWEEP_NAMES, cases, memory_flop
+from relational_rnn.reports import read_benchmark
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def maker():
+    spec = importlib.util.spec_from_file_location("make_cost", ROOT / "docs" / "make_cost.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def made_up(folder: Path) -> Path:
+    """Results whose figures are easy to tell: a pass takes T^power milliseconds."""
+    names = {"relational_rnn:cpu": 1.0, "nn.LSTM": 1.0, "nn.TransformerEncoder": 2.0}
+    plan = cases((), SWEEP_NAMES, quick=True)
+    record = Record(
+        about={"machine": "M", "threads": 1, "dtype": "float32", "versions": {}, "commit": "0", "quick": True,
+               "device": "cpu"},
+        date="2026-01-31", path=folder / "2026-01-31_m.json",
+    )  # fmt: skip
+    for case in plan:
+        found = ("relational_rnn:cpu", "relational_rnn:cpu, recompute") if case.sweep == "recompute" else tuple(names)
+        flop = memory_flop(case.shape)
+        record.cases[case.key] = Measured(
+            done=True,
+            matmul_gflops=50.0,
+            facts={name: {"parameters": 5, "state_bytes": 8, "flop": flop} for name in found},
+            samples={name: [1e-3 * case.shape.steps ** names.get(name, 1.0)] for name in found},
+            peaks={name: [2.0 + case.shape.steps ** (0.5 if "recompute" in name else 1.0), 2.0] for name in found},
+        )
+    return record.finish(plan, {})
+
+
+def test_the_page_is_made_from_the_results_that_it_names(maker):
+    page = maker.PAGE.read_text(encoding="utf-8")
+    path = maker.source(page)
+    results = None if path is None else read_benchmark(path)
+    assert page == maker.render(page, results), "run `python docs/make_cost.py`"
+    for sweep in SWEEP_NAMES:
+        assert maker.figure(sweep).exists() == (results is not None)
+
+
+def test_growth_stands_beside_what_was_counted(maker, tmp_path):
+    results = read_benchmark(made_up(tmp_path))
+    assert results.per_step_growth() == {
+        "relational_rnn:cpu": (4, 16, 1.0), "nn.LSTM": (4, 16, 1.0), "nn.TransformerEncoder": (4, 16, 4.0),
+    }  # fmt: skip
+    assert "| nn.TransformerEncoder | 4 to 16 | x 4 | x 4 | x 16 | x 3 |" in maker.counted(results)
+    growth = maker.memory_growth(results)
+    assert "| relational_rnn:cpu | 8 to 32 | x 4 | x 2 | x 4 |" in growth
+    assert "| relational_rnn:cpu, recompute | 8 to 32 | x 4 | x 2 | x 2 |" in growth
+
+
+def test_every_block_is_filled_and_filling_twice_changes_nothing(maker, tmp_path, monkeypatch):
+    results = read_benchmark(made_up(tmp_path))
+    monkeypatch.setattr(maker, "ROOT", tmp_path)
+    page = maker.render(maker.PAGE.read_text(encoding="utf-8"), results)
+    assert "Not measured yet." not in page
+    assert maker.render(page, results) == page
+    assert maker.source(page) == tmp_path / "2026-01-31_m.json"
+    assert page.count(".svg)") == len(SWEEP_NAMES)
+    for row in json.loads((tmp_path / "2026-01-31_m.json").read_text())["rows"]:
+        assert f"{row['median_ms']:.3g}" in page
