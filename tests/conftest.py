@@ -1,5 +1,7 @@
 """Shared fixtures: one seeded generator per test, and one thread so that small tests do not fight over cores."""
 
+import os
+
 import cores_summary
 import pytest
 import solver_summary
@@ -8,6 +10,8 @@ import torch
 from relational_rnn.ops.relational_scan.cpu import kernels_report
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported, here and in processes started from here
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
