@@ -28,12 +28,12 @@ kernels:
 	$(PYTHON) hatch_build.py
 
 clean:
-	rm -f src/relational_rnn/ops/relational_scan/_kernels.so
+	rm -f src/relational_rnn/ops/relational_scan/native/kernels.so
 	rm -rf $(VENV) dist build site .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Exact versions come from constraints.txt; the package itself only asks for ranges.
-$(INSTALLED): pyproject.toml constraints.txt hatch_build.py $(wildcard src/relational_rnn/ops/relational_scan/native/*)
+$(INSTALLED): pyproject.toml constraints.txt hatch_build.py $(wildcard src/relational_rnn/ops/relational_scan/native/*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@

@@ -27,7 +27,7 @@ except ModuleNotFoundError:  # run by hand, or by make
 
 ROOT = Path(__file__).parent
 SCAN = ROOT / "src" / "relational_rnn" / "ops" / "relational_scan"
-SOURCES, LIBRARY = SCAN / "native", SCAN / "_kernels.so"
+SOURCES, LIBRARY = SCAN / "native", SCAN / "native" / "kernels.so"
 VARIABLE = "RELATIONAL_RNN_BUILD_KERNELS"
 FLAGS = [
     "-std=gnu11",

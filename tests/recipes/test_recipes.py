@@ -25,6 +25,7 @@ from relational_rnn.recipes import RECIPES, BabiRun, DataConfig, babi_problem
 from relational_rnn.recipes.babi import CoreName
 from relational_rnn.recipes.babi_problem import build_data, build_model, build_vocabulary, training_stories
 from relational_rnn.tasks.babi.encoding import BABI
+from relational_rnn.tasks.babi.generation import generate
 from relational_rnn.tasks.babi.reading import LANGUAGES
 from relational_rnn.training import from_json, to_json
 
@@ -84,6 +85,8 @@ def test_a_run_is_a_value():
         ({"partial": True}, "DataConfig: partial would have no effect"),
         ({"path": Path("x"), "train_questions": 5, "seed": 2}, "train_questions, seed would have no effect"),
         ({"path": Path("x"), "test_questions": 5}, "test_questions would have no effect\n  got       a path is given"),
+        ({"fill_up": True}, "DataConfig: fill_up would have no effect"),
+        ({"path": Path("x"), "fill_up": True, "language": "hn"}, "DataConfig: fill_up adds English stories"),
         ({"train_questions": 0}, "DataConfig: train_questions must be"),
         ({"max_sentences": 0}, "DataConfig: max_sentences must be"),
         ({"seed": -1}, "DataConfig: seed must be"),
@@ -266,6 +269,18 @@ def test_a_missing_file_is_refused_unless_asked_and_then_reported(tmp_path):
     evaluation = recipes.evaluate(tmp_path / "run")
     assert evaluation.per_task.keys() == {1}
     assert evaluation.report[-1] == "task 6: not measured, the run had no training stories of it"
+
+
+def test_a_task_that_lacks_questions_is_filled_up_and_reported(tmp_path):
+    folder = write_files(tmp_path / "set", train=1000, test=3)
+    short = folder / "qa6_yes-no-questions_train.txt"
+    short.write_text("".join(short.read_text().splitlines(keepends=True)[: 3 * 40]))
+    plain = training_stories(DataConfig(path=folder, language="en", tasks=TASKS))
+    filled = training_stories(DataConfig(path=folder, language="en", tasks=TASKS, fill_up=True))
+    assert filled.train[1] == plain.train[1]
+    assert filled.train[6] == [*plain.train[6], *generate(6, 0, questions=960)]
+    assert len(plain.train[6]) == 40
+    assert filled.report == (*plain.report, "task 6: 40 published training questions and 960 generated ones")
 
 
 def test_shortened_stories_are_reported(data, tmp_path, capsys):

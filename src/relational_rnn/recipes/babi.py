@@ -19,6 +19,10 @@ CoreName = Literal["rmc", "rnn", "gru", "lstm", "attention", "transformer", "ntm
 """The cores of `nn.cores.CORE_NAMES`, for type checkers and help texts."""
 
 
+QUESTIONS = {"en": 1_000, "en-10k": 10_000}
+"""Training questions of each task in the published sets that have no validation files of their own."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """Which stories to read: those of a set of files, or generated ones where no path is given."""
@@ -29,6 +33,9 @@ class DataConfig:
     """Which set of an archive (needs a path): en-10k has 10,000 training questions per task, en 1,000."""
     partial: bool = False
     """Read a set from which files are missing, and say what is missing (needs a path)."""
+    fill_up: bool = False
+    """Add generated training stories where a task has fewer questions than it should, and say how many (needs a
+    path)."""
     tasks: tuple[int, ...] = tuple(range(1, 21))
     """Which of the 20 tasks; one model learns them all."""
     max_sentences: int | None = None
@@ -45,13 +52,20 @@ class DataConfig:
         check_choice(where, "language", self.language, LANGUAGES)
         check_positive(where, train_questions=self.train_questions, test_questions=self.test_questions)
         check_seed(where, self.seed)
+        if self.fill_up and self.language not in QUESTIONS:
+            problem = "fill_up adds English stories to a set without validation files"
+            raise InputError(describe(where, problem, got=self.language, expected=" or ".join(QUESTIONS)))
         if self.max_sentences is not None:
             check_positive(where, max_sentences=self.max_sentences)
         if not self.tasks or sorted(set(self.tasks)) != list(self.tasks) or not set(self.tasks) <= set(TASK_NAMES):
             expected = "different numbers from 1 to 20, in order"
             raise InputError(describe(where, "there are no such tasks", got=self.tasks, expected=expected))
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        unused = ("train_questions", "test_questions", "seed") if self.path is not None else ("language", "partial")
+        unused = (
+            ("train_questions", "test_questions", "seed")
+            if self.path is not None
+            else ("language", "partial", "fill_up")
+        )
         changed = [name for name in unused if getattr(self, name) != defaults[name]]
         if changed:
             kind = "generated stories" if self.path is not None else "stories read from files"

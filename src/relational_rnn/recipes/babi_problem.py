@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.recipes.babi import BabiRun, DataConfig
+from relational_rnn.recipes.babi import QUESTIONS, BabiRun, DataConfig
 from relational_rnn.tasks.babi.batching import BabiData, Batch
 from relational_rnn.tasks.babi.encoding import BABI, Vocabulary
 from relational_rnn.tasks.babi.generation import generate
@@ -49,7 +49,21 @@ def training_stories(data: DataConfig) -> TrainingStories:
     files = read_babi(data.path, language=data.language, partial=data.partial, tasks=data.tasks)
     if not files.train:
         raise InputError(describe(str(data.path), "there is no training file of the tasks asked for", got=data.tasks))
-    return TrainingStories(train=files.train, valid=files.valid or None, report=files.report)
+    train, report = fill_up(files.train, data) if data.fill_up else (files.train, ())
+    return TrainingStories(train=train, valid=files.valid or None, report=files.report + report)
+
+
+def fill_up(train: StoriesByTask, data: DataConfig) -> tuple[StoriesByTask, tuple[str, ...]]:
+    """Training stories with generated ones added to each task that lacks questions, and a line for each such task."""
+    wanted = QUESTIONS[data.language]
+    filled, report = dict(train), []
+    for task in data.tasks:
+        stories = train.get(task, [])
+        there = sum(len(story.questions) for story in stories)
+        if there < wanted:
+            filled[task] = [*stories, *generate(task, 2 * data.seed, questions=wanted - there)]
+            report.append(f"task {task}: {there:,} published training questions and {wanted - there:,} generated ones")
+    return dict(sorted(filled.items())), tuple(report)
 
 
 def test_stories(data: DataConfig) -> tuple[StoriesByTask, tuple[str, ...]]:

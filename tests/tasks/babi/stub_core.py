@@ -26,10 +26,12 @@ class StubCore(Core):
         return state, state
 
     def forward(self, x: Tensor, state: State | None = None, *, lengths=None, reset=None) -> tuple[Tensor, State]:
-        assert lengths is None
         assert reset is None
-        states = self._states(x, state)
-        return torch.stack(states[1:], 1), states[-1]
+        states = torch.stack(self._states(x, state), 1)
+        if lengths is None:
+            return states[:, 1:], states[:, -1]
+        past = torch.arange(x.shape[1]) >= lengths[:, None]
+        return states[:, 1:].masked_fill(past[..., None], 0), states[torch.arange(len(x)), lengths]
 
     def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
         return torch.stack(self._states(x, state), 1)[rows, at]

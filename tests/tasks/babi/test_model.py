@@ -51,20 +51,23 @@ def ask(model: StoryModel, *stories: Story, vocabulary: Vocabulary = VOCABULARY)
 
 
 CORES = pytest.mark.parametrize("core", ["stub", *CORE_NAMES])
+FIRST = replace(CONFIG, question_first=True)
+CONFIGS = pytest.mark.parametrize("config", [CONFIG, FIRST], ids=["question after", "question first"])
 
 
 def close(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=0, atol=1e-12)
 
 
+@CONFIGS
 @CORES
-def test_a_question_is_never_seen_by_what_follows(core):
+def test_a_question_is_never_seen_by_what_follows(core, config):
     story = max(STORIES, key=lambda story: len(story.statements))
     first, last = story.questions
     assert first.at < last.at
     changed = replace(first, text="Where is Ada or Bo?")
     vocabulary = Vocabulary.build(STORIES, [replace(story, questions=(changed, last))])
-    model = make_model(core, vocabulary=vocabulary)
+    model = make_model(core, config, vocabulary)
     both = ask(model, story, vocabulary=vocabulary)
     other = ask(model, replace(story, questions=(changed, last)), vocabulary=vocabulary)
     assert not close(both[0], other[0])
@@ -73,9 +76,10 @@ def test_a_question_is_never_seen_by_what_follows(core):
     assert close(ask(model, replace(story, questions=(first, first, last)), vocabulary=vocabulary)[2], both[1])
 
 
+@CONFIGS
 @CORES
-def test_a_question_sees_every_statement_before_it_and_none_after(core):
-    model = make_model(core)
+def test_a_question_sees_every_statement_before_it_and_none_after(core, config):
+    model = make_model(core, config)
     story = max(STORIES, key=lambda story: len(story.statements))
     plain = ask(model, story)
     at = [question.at for question in story.questions]
@@ -90,9 +94,10 @@ def test_a_question_sees_every_statement_before_it_and_none_after(core):
     assert close(ask(model, cut)[0], plain[0])
 
 
+@CONFIGS
 @CORES
-def test_a_story_gets_the_same_answers_alone_and_in_a_batch(core):
-    model = make_model(core)
+def test_a_story_gets_the_same_answers_alone_and_in_a_batch(core, config):
+    model = make_model(core, config)
     together = ask(model, *STORIES)
     alone = torch.cat([ask(model, story) for story in STORIES])
     assert together.shape == (sum(len(story.questions) for story in STORIES), len(VOCABULARY.answers))
@@ -108,6 +113,7 @@ def test_a_story_gets_the_same_answers_alone_and_in_a_batch(core):
         {"read_hops": 0},
         {"read_hops": 1, "read_heads": 1},
         {"head_layers": 0},
+        {"question_first": True},
     ],
 )
 @pytest.mark.parametrize("core", ["stub", "rmc", "transformer"])
@@ -119,6 +125,25 @@ def test_every_choice_of_the_head_answers_and_trains_every_parameter(core, chang
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     # The last step of the question leaves only its output to a head that reads no rows.
     assert idle == []
+
+
+def test_a_question_that_comes_first_scales_every_sentence_before_it():
+    model = make_model("rmc", replace(FIRST, question_steps=0))
+    story = max(STORIES, key=lambda story: len(story.statements))
+    batch = EncodedStories([story], VOCABULARY).batch([0])
+    answers = ask(model, story)
+    assert model.scale is not None
+    with torch.no_grad():
+        for m, question in enumerate(story.questions):
+            asked = model.encoder.questions(batch.questions[m : m + 1])
+            state = model.core.initial_state(1)
+            for t in range(question.at):
+                sentence = model.encoder.statements(batch.statements[:, t])
+                _, state = model.core.step(
+                    sentence * (1 + F.linear(asked, model.scale.weight, model.scale.bias)), state
+                )
+            rows, mask = model.core.rows(state)
+            assert close(answers[m], model.head(asked, None, rows, mask)[0])
 
 
 def test_further_question_steps_and_hops_change_the_answer():

@@ -27,6 +27,9 @@ class ModelConfig:
 
     embedding_size: int = 128
     """Features of a word and of a sentence, E."""
+    question_first: bool = False
+    """Read the story again for each question, its sentences scaled by what is asked; otherwise once for all questions,
+    none of them known."""
     question_steps: int = 0
     """Further steps of the core at a question, with the question as input, on a copy of the state."""
     read_hops: int = 3
@@ -44,6 +47,9 @@ class ModelConfig:
         check_positive(
             "ModelConfig", embedding_size=self.embedding_size, read_heads=self.read_heads, head_size=self.head_size
         )
+        if not isinstance(self.question_first, bool):
+            problem = "question_first must be True or False"
+            raise InputError(describe("ModelConfig", problem, got=repr(self.question_first)))
         for name in ("question_steps", "read_hops", "head_layers"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
@@ -65,8 +71,9 @@ class ModelConfig:
 class SentenceEncoder(nn.Module):
     """A sentence as the sum of its word embeddings, each times a learned vector of its position, then LayerNorm.
 
-    The position vectors start at 1, so the model starts from a bag of words (Henaff et al. 2017, arXiv 1612.03969,
-    eq. 1). Statements and questions share the embeddings and have position vectors of their own.
+    Henaff et al. 2017, arXiv 1612.03969, eq. 1. The position vectors start around 1 with standard deviation 1/2: from
+    exactly 1, a bag of words, the tasks in which the order of words matters are learned much later. Statements and
+    questions share the embeddings and have position vectors of their own.
 
     Args:
         words: how many words there are, padding not counted.
@@ -78,8 +85,8 @@ class SentenceEncoder(nn.Module):
         super().__init__()
         self.words, self.max_words = words, max_words
         self.embedding = nn.Parameter(torch.randn(words, size) / math.sqrt(size))
-        self.statement_positions = nn.Parameter(torch.ones(max_words, size))
-        self.question_positions = nn.Parameter(torch.ones(max_words, size))
+        self.statement_positions = nn.Parameter(1 + torch.randn(max_words, size) / 2)
+        self.question_positions = nn.Parameter(1 + torch.randn(max_words, size) / 2)
         self.statement_norm = nn.LayerNorm(size)
         self.question_norm = nn.LayerNorm(size)
 
@@ -159,7 +166,9 @@ class StoryModel(nn.Module):
     """Answers all questions of a batch of stories in one pass over each.
 
     The core steps over the sentences. A question is answered from a copy of the state at its point in the story, so it
-    is never part of what later sentences and questions see.
+    is never part of what later sentences and questions see. With `question_first` the core reads the sentences before
+    each question anew, every sentence x scaled to x (1 + W q): it can keep what the question needs, and the cost grows
+    with the number of questions.
 
     Args:
         words: how many words there are, padding not counted.
@@ -188,6 +197,7 @@ class StoryModel(nn.Module):
         self.encoder = SentenceEncoder(words, max_words, config.embedding_size)
         self.core = core
         self.head = AnswerHead(config, core.output_size, row_size(core), answers)
+        self.scale = nn.Linear(config.embedding_size, config.embedding_size) if config.question_first else None
         self.dropout = nn.Dropout(config.dropout)
 
     @classmethod
@@ -215,7 +225,11 @@ class StoryModel(nn.Module):
         """The logits [M, A] of every question of the batch."""
         sentences = self.dropout(self.encoder.statements(batch.statements))
         questions = self.dropout(self.encoder.questions(batch.questions))
-        state = self.core.snapshots(sentences, batch.story, batch.at)
+        if self.scale is None:
+            state = self.core.snapshots(sentences, batch.story, batch.at)
+        else:
+            asked = sentences[batch.story, : int(batch.at.max())] * (1 + self.scale(questions))[:, None]
+            _, state = self.core(asked, lengths=batch.at)
         output = None
         for _ in range(self.config.question_steps):
             output, state = self.core.step(questions, state)
