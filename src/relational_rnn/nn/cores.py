@@ -50,7 +50,7 @@ class MemorySizes:
     initial_memory: InitialMemory = "identity"
     """What the memory holds before the first step."""
     backend: Backend = "auto"
-    """What runs its sequences: reference, cpu, or auto, the fastest that can. A name is obeyed or refused."""
+    """What runs its sequences: reference, cpu, triton, or auto, the fastest that can. A name is obeyed or refused."""
     activations: ActivationMode = "store"
     """Keep what the backward pass needs (store), or compute it again (recompute) to save memory in long sequences."""
 

@@ -93,8 +93,8 @@ class RelationalMemory(PortImports, Core):
         batch_first: sequences are [B, T, ...] (the default, unlike `nn.LSTM`); False for [T, B, ...].
         check_finite: look for NaN and infinities in what comes in, at the price of a pass over it and, on a GPU, of
             waiting for it.
-        backend: what runs whole sequences: "reference", "cpu", or "auto", which chooses, as `backend_report` tells.
-            A name is obeyed or refused. Single steps and traces are always plain PyTorch operations.
+        backend: what runs whole sequences: "reference", "cpu", "triton", or "auto", which chooses, as `backend_report`
+            tells. A name is obeyed or refused. Single steps and traces are always plain PyTorch operations.
         activations: "store" keeps what the backward pass needs; "recompute" keeps little and computes it again, for
             peak memory that grows with the square root of T. Not every backend can; it is obeyed or refused.
         device: where the parameters live.
@@ -362,7 +362,10 @@ class RelationalMemory(PortImports, Core):
             )
         given = open_sequence(self, x, None)
         rows = self._rows(given.x, [])
-        return choose(self.backend, self.activations, rows, given.memories[0], cell.scan_parameters())
+        attended = self.read_head.kind == "input" and self.num_layers == 1
+        return choose(
+            self.backend, self.activations, rows, given.memories[0], cell.scan_parameters(), input_rows=attended
+        )
 
     @classmethod
     def from_sonnet(cls, source: str | Path | Mapping[str, np.ndarray], **sizes: Any) -> Self:

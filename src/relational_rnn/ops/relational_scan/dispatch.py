@@ -8,16 +8,18 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_choice, describe
-from relational_rnn.ops.relational_scan import cpu
+from relational_rnn.ops.relational_scan import cpu, triton_scan
+from relational_rnn.ops.relational_scan._triton_launch import precision
 from relational_rnn.ops.relational_scan.cpu import ActivationMode
 from relational_rnn.ops.relational_scan.reference import ScanParameters
 
-Backend = Literal["auto", "reference", "cpu"]
+Backend = Literal["auto", "reference", "cpu", "triton"]
 """What may be asked for.
 
 - "reference": plain PyTorch operations, step by step, which autograd, torch.func, autocast and torch.compile follow,
   on any device and in any dtype.
 - "cpu": the whole sequence as one operation with its own backward pass; see `relational_scan_cpu`.
+- "triton": one kernel per direction for the whole sequence, on NVIDIA GPUs; see `relational_scan_triton`.
 - "auto": the faster one of those that can run.
 """
 BACKENDS: tuple[str, ...] = get_args(Backend)
@@ -45,7 +47,13 @@ class BackendReport:
 
 
 def choose(
-    backend: Backend, activations: ActivationMode, x: Tensor, memory: Tensor, params: ScanParameters
+    backend: Backend,
+    activations: ActivationMode,
+    x: Tensor,
+    memory: Tensor,
+    params: ScanParameters,
+    *,
+    input_rows: bool = False,
 ) -> BackendReport:
     """The implementation that runs a call.
 
@@ -55,6 +63,7 @@ def choose(
         x: [B, T, n, I].
         memory: [B, N, M].
         params: the weights and choices.
+        input_rows: whether the attended rows of the input are wanted too.
 
     Raises:
         InputError: an unknown name, or one that cannot run here, with the reason and what can.
@@ -64,25 +73,40 @@ def choose(
     recompute = activations == "recompute"
     if backend == "reference":
         if recompute:
-            hint = "activations='recompute' needs backend='cpu' (or 'auto', where that can run)."
+            hint = "activations='recompute' needs backend='cpu' or 'triton' (or 'auto', where one of them can run)."
             problem = "backend 'reference' keeps all activations"
             raise InputError(describe("relational_scan", problem, got="activations='recompute'", hint=hint))
         return BackendReport(asked=backend, runs="reference", why="it was asked for")
-    reason = cpu.unsupported(x, memory, params)
-    if backend == "cpu":
+    special = "triton" if backend == "triton" or (backend == "auto" and x.device.type == "cuda") else "cpu"
+    name = {"cpu": "the CPU scan", "triton": "the Triton scan"}[special]
+    reason = (
+        cpu.unsupported(x, memory, params)
+        if special == "cpu"
+        else triton_scan.unsupported(x, memory, params, input_rows=input_rows)
+    )
+    if backend == special:
         if reason is not None:
-            hint = "backend='reference' can run here, and 'auto' chooses it."
-            raise InputError(describe("relational_scan", f"backend 'cpu' cannot run here: {reason}", hint=hint))
-        return BackendReport(asked=backend, runs="cpu", why="it was asked for")
+            hint = "backend='reference' can run here, and so can 'auto'."
+            raise InputError(describe("relational_scan", f"backend {backend!r} cannot run here: {reason}", hint=hint))
+        return BackendReport(asked=backend, runs=special, why="it was asked for" + _products(special, x))
     if reason is not None:
         if recompute:
-            hint = "only the CPU scan recomputes; activations='store' can run here."
-            problem = f"activations='recompute' cannot be obeyed here: for the CPU scan, {reason}"
+            hint = f"only {name} recomputes; activations='store' can run here."
+            problem = f"activations='recompute' cannot be obeyed here: for {name}, {reason}"
             raise InputError(describe("relational_scan", problem, hint=hint))
-        return BackendReport(asked=backend, runs="reference", why=f"as to the CPU scan, {reason}")
+        return BackendReport(asked=backend, runs="reference", why=f"as to {name}, {reason}")
+    if special == "triton":
+        return BackendReport(
+            asked=backend, runs=special, why="it takes the sequence in one kernel per direction" + _products(special, x)
+        )
     if recompute:
         return BackendReport(asked=backend, runs="cpu", why="only it recomputes activations")
     batch, steps, inputs = x.shape[:3]
     if steps <= _FEW_STEPS and batch * (memory.shape[1] + inputs) <= _FEW_ROWS:
         return BackendReport(asked=backend, runs="reference", why="so short a call is over before the CPU scan begins")
     return BackendReport(asked=backend, runs="cpu", why="it is the fastest that can run here")
+
+
+def _products(runs: str, x: Tensor) -> str:
+    """How exact the products of the Triton kernels are, which is a choice."""
+    return f"; products of {str(x.dtype)[6:]} in {precision(x.dtype)}" if runs == "triton" else ""

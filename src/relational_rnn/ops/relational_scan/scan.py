@@ -10,6 +10,7 @@ from relational_rnn.ops.relational_scan.cpu import ActivationMode, relational_sc
 from relational_rnn.ops.relational_scan.dispatch import Backend, choose
 from relational_rnn.ops.relational_scan.loop import loop
 from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters
+from relational_rnn.ops.relational_scan.triton_scan import relational_scan_triton
 
 
 def relational_scan(
@@ -34,7 +35,7 @@ def relational_scan(
         reset: [B, T] booleans; before a step marked true the row's memory becomes `initial`.
         initial: [N, M] or [B, N, M], needed with `reset`.
         input_rows: whether the attended rows of the input are wanted too.
-        backend: "reference", "cpu" or "auto"; see `Backend`. A name is obeyed or refused.
+        backend: "reference", "cpu", "triton" or "auto"; see `Backend`. A name is obeyed or refused.
         activations: "store" keeps what the backward pass needs; "recompute" keeps little and computes it again, for
             peak memory that grows with the square root of T. The backend "reference" can only store.
 
@@ -49,7 +50,12 @@ def relational_scan(
         InputError: an unknown backend, or one that cannot run here.
     """
     assert reset is None or initial is not None
-    if choose(backend, activations, x, memory, params).runs == "cpu":
+    runs = choose(backend, activations, x, memory, params, input_rows=input_rows).runs
+    if runs == "triton":
+        return relational_scan_triton(
+            x, memory, params, lengths=lengths, reset=reset, initial=initial, activations=activations
+        )
+    if runs == "cpu":
         return relational_scan_cpu(
             x,
             memory,
