@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from relational_rnn import InputError, RelationalMemory
 from relational_rnn.nn.cores import MemorySizes, build_core
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 from relational_rnn.ops.relational_scan import BACKENDS, choose, relational_scan
+from relational_rnn.ops.relational_scan import dispatch as dispatch_module
 from relational_rnn.ops.relational_scan import scan as scan_module
 
 
@@ -78,6 +81,24 @@ def test_auto_chooses_and_says_why(situation, runs, why, given, monkeypatch):
         report = choose("auto", "store", x, memory, p)
     assert (report.asked, report.runs, report.why) == ("auto", runs, why)
     assert str(report) == f"backend='auto' runs '{runs}': {why}"
+
+
+@pytest.mark.parametrize("reason", [None, "it takes one attention block per step, not 2"])
+def test_on_a_gpu_auto_chooses_the_triton_scan_where_that_can_run(reason, given, monkeypatch):
+    """A stand-in for the input tells the device, so that no GPU is needed."""
+    _, memory, p = given
+    x = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
+    monkeypatch.setattr(dispatch_module.triton_scan, "unsupported", lambda *_, **__: reason)
+    report = choose("auto", "store", x, memory, p)
+    if reason is None:
+        why = "it takes the sequence in one kernel per direction; products in ieee"
+        assert str(report) == f"backend='auto' runs 'triton': {why}"
+        assert choose("auto", "recompute", x, memory, p).runs == "triton"
+        assert str(choose("triton", "store", x, memory, p)).startswith("backend='triton' runs 'triton': it was asked")
+        return
+    assert str(report) == f"backend='auto' runs 'reference': as to the Triton scan, {reason}"
+    with pytest.raises(InputError, match="for the Triton scan, it takes one attention block"):
+        choose("auto", "recompute", x, memory, p)
 
 
 def test_what_cannot_be_obeyed_is_refused(given):

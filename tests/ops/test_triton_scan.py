@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -32,12 +33,12 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 B, T, INPUTS = 6, 3, 5
 # Every size differs on every axis. Tiles have 16 rows: one to five sequences, and rows of padding.
 SIZES = {
-    "unit": dict(mem_slots=3, head_size=10, num_heads=2, key_size=7),
+    "unit": dict(mem_slots=2, head_size=10, num_heads=2, key_size=7),
     "unit, one slot": dict(mem_slots=1, head_size=19, num_heads=1, attention_mlp_layers=3),
     "unit, many slots": dict(mem_slots=17, head_size=9, num_heads=2, attention_mlp_layers=1),
     "memory, matrix": dict(mem_slots=4, head_size=9, num_heads=2, gate_style="memory", input_rows=2, forget_bias=-0.5),
     "no gates": dict(mem_slots=5, head_size=17, num_heads=1, gate_style=None, attention_mlp_layers=1),
-    "chapter": dict(mem_slots=2, head_size=11, num_heads=2, key_size=18, gate_style=None, formulation="chapter"),
+    "chapter": dict(mem_slots=3, head_size=11, num_heads=2, key_size=18, gate_style=None, formulation="chapter"),
 }
 SMALL = Tiling(columns=16, inner=16, elementwise=16, stages=1)
 LARGE = Tiling()
@@ -98,7 +99,9 @@ def options_for(option, cell, x, per_sequence=False):
         for row, length in enumerate(chosen["lengths"]):
             x[row, length:] = math.nan
     if option in ("reset", "both"):
-        chosen["reset"] = torch.rand(batch, steps, generator=rng) < 0.4
+        # Twice in one sequence, at its first and at its last step, past its length, never; one goes on unreset.
+        pattern = [[1, 0, 1], [0, 1, 0], [1, 0, 0], [0, 1, 1], [1, 1, 0], [0, 0, 0]]
+        chosen["reset"] = torch.tensor(pattern)[:batch, :steps].bool()
         shape = (batch,) * per_sequence + (cell.mem_slots, cell.width)
         chosen["initial"] = torch.randn(shape, generator=rng).bfloat16().to(x.dtype)
     return chosen
@@ -221,7 +224,7 @@ def test_nothing_to_do(shape, device):
     cell, x, memory = cell_and_input("unit", steps=shape[1], batch=shape[0])
     cell, memory = cell.to(device), memory.to(device).requires_grad_()
     outputs, final, _ = relational_scan_triton(x.to(device), memory, cell.scan_parameters())
-    assert outputs.shape == (*shape, 3, 20)
+    assert outputs.shape == (*shape, 2, 20)
     (final.sum() + outputs.sum()).backward()
     assert torch.equal(memory.grad, torch.ones_like(memory))
 
@@ -336,8 +339,8 @@ def test_how_exact_products_are_is_said_and_is_pytorchs_own_setting(device, sett
         setting(precision)
         reports.append(choose("triton", "recompute", x, memory, cell.scan_parameters()))
     assert [str(report) for report in reports] == [
-        f"backend='triton' runs 'triton': it was asked for; products of {products}"
-        for products in ("float64 in ieee", "float32 in ieee", "float32 in tf32")
+        f"backend='triton' runs 'triton': it was asked for{products}"
+        for products in ("", "; products in ieee", "; products in tf32")
     ]
     assert (choose("auto", "store", x, memory, cell.scan_parameters()).runs == "triton") == (device == "cuda")
 
@@ -366,9 +369,18 @@ def compiled_for_hopper(*arguments):
     return json.loads(done.stdout.splitlines()[-1])["rows"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
-@pytest.mark.parametrize("shape", ["c", "e", "memory gates", "no gates", "chapter"])
+SMALLEST = "no gates", "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        pytest.param(*case, marks=[] if case == SMALLEST else [pytest.mark.slow])
+        for case in product(
+            ["c", "e", "memory gates", "no gates", "chapter"], ["float32", "bfloat16", "float16", "float64"]
+        )
+    ],
+)
 def test_it_compiles_for_a_hopper_gpu(shape, dtype):
     rows = compiled_for_hopper("--shapes", shape, "--dtypes", dtype, "--masks")
     assert [row["kernel"] for row in rows] == ["forward_kernel", "backward_kernel"]

@@ -10,6 +10,7 @@ Everything that `relational_scan_triton` does between the products over the inpu
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ class Tiling(NamedTuple):
     columns: int = 64  # of a product's tile
     inner: int = 32  # numbers that a product's tile adds up at a time
     elementwise: int = 64  # columns of an elementwise tile
-    stages: int = 2  # inner tiles in flight
+    stages: int = 3  # inner tiles in flight
 
 
 TILING = Tiling()
@@ -183,9 +184,11 @@ def _programs(s: Sizes, dtype: torch.dtype) -> int:
     return math.ceil(s.batch / (tile_rows(s, dtype) // s.slots))
 
 
-def _launch(kernel: Any, s: Sizes, dtype: torch.dtype, arguments: dict[str, Any]) -> None:
-    warps = 4 if tile_rows(s, dtype) == 16 else 8
-    kernel[(_programs(s, dtype),)](**arguments, num_warps=warps)
+def _launch(kernel: Any, s: Sizes, like: Tensor, arguments: dict[str, Any]) -> None:
+    warps = 4 if tile_rows(s, like.dtype) == 16 else 8
+    with torch.cuda.device(like.device) if like.is_cuda else nullcontext():
+        # One stage: only the products, which say so themselves, read ahead; other loops read what they have written.
+        kernel[(_programs(s, like.dtype),)](**arguments, num_warps=warps, num_stages=1)
 
 
 class Sequence(NamedTuple):
@@ -221,7 +224,7 @@ def _forward(
         "KEEP": kept == len(chunk),
         **_constants(s, state),
     }
-    _launch(forward_kernel, s, state.dtype, arguments)
+    _launch(forward_kernel, s, state, arguments)
 
 
 def _contiguous(*tensors: Tensor | None) -> list[Any]:
@@ -364,7 +367,7 @@ def _backward(
         "kept": steps,
         **_constants(s, act.before),
     }
-    _launch(backward_kernel, s, q.input_qkv.dtype, arguments)
+    _launch(backward_kernel, s, q.input_qkv, arguments)
 
     def add(name: str, above: Tensor, below: Tensor, layer: int | None = None) -> None:
         weight, above = found.weight[f"{name}_weight"], above.flatten(0, -2)
