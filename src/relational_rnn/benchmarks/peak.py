@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from relational_rnn._check import InputError, describe
 from relational_rnn.benchmarks.contenders import Setting, build
 from relational_rnn.benchmarks.shapes import Case
 
@@ -29,7 +30,7 @@ def peak_memory(case: Case, setting: Setting, name: str) -> tuple[float, float]:
     """(MiB that one pass of a contender takes at its worst moment, MiB of these that are its results).
 
     Raises:
-        RuntimeError: the process ended without an answer, for want of memory, for example.
+        InputError: the process ended without an answer, as it does for want of memory.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, f"{__package__}._imports"])
@@ -41,7 +42,9 @@ def peak_memory(case: Case, setting: Setting, name: str) -> tuple[float, float]:
         answer = here.recv()
     except EOFError:
         process.join()
-        raise RuntimeError(f"{case.key}: {name} could not be measured: exit code {process.exitcode}") from None
+        problem = f"{name} ended with exit code {process.exitcode} at {case.key}, before its memory could be measured"
+        hint = "was there enough memory? Leave the shape or the sweep away to measure the others"
+        raise InputError(describe("benchmark", problem, hint=hint)) from None
     finally:
         process.kill()
         process.join()

@@ -84,7 +84,8 @@ def recipe_run(name: str, *, steps: int, data: Path | None, partial: bool, quick
         config = replace(config, data=DataConfig(tasks=(1, 4), train_questions=60), batch_questions=16)
     elif data is not None:
         config = replace(config, data=DataConfig(path=data, partial=partial))
-    loop = replace(config.loop, steps=steps, validate_every=steps, checkpoint_every=steps, threads=threads)
+    ends = {"validate_every": steps, "checkpoint_every": steps, "checkpoint_seconds": None}
+    loop = replace(config.loop, steps=steps, threads=threads, **ends)
     return replace(config, loop=loop)
 
 

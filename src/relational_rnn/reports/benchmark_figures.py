@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from relational_rnn._check import check_choice
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = dict[str, Any]
+RIVALS = {"nn.LSTM": "lstm", "nn.TransformerEncoder": "transformer", "nn.LSTM, equal state": "gru"}
 AXES = {"T": "steps, T", "slots": "slots", "batch": "sequences in the batch", "recompute": "steps, T"}
 
 
@@ -51,23 +53,36 @@ def sweep_figure(results: BenchmarkResults, sweep: str) -> str:
 
 def _panel(axes: Axes, results: BenchmarkResults, sweep: str, value: Callable[[int, Row], float], label: str) -> None:
     points = results.sweep(sweep)
-    styles = list(STYLES.values())
-    for number, contender in enumerate(results.sweep_contenders(sweep)):
+    contenders = results.sweep_contenders(sweep)
+    every: list[float] = []
+    for contender in contenders:
         pairs = [(size, value(size, rows[contender])) for size, rows in points.items() if contender in rows]
         pairs = [(size, height) for size, height in pairs if height > 0]  # less than the resident set resolves
-        colour, line = styles[number % len(styles)]
+        colour, line = style(contender, contenders)
         sizes, heights = [size for size, _ in pairs], [height for _, height in pairs]
+        every += heights
         axes.plot(
             sizes, heights, color=colour, linestyle=line, marker="o", markersize=3, linewidth=1.5, label=contender
         )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(list(points), [f"{size:,}" for size in points])
-    axes.minorticks_off()
+    axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+    if every:  # whole decades, so that there is a number at both ends
+        axes.set_ylim(10 ** math.floor(math.log10(min(every))), 10 ** (math.floor(math.log10(max(every))) + 1))
     axes.set_xlabel(AXES[sweep])
     axes.set_ylabel(label)
     axes.grid(True, linewidth=0.4, alpha=0.5)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def style(contender: str, contenders: Sequence[str]) -> tuple[str, Any]:
+    """Colour and line of a contender: those of PyTorch's layers are always the same, ours take the others in order."""
+    if contender in RIVALS:
+        return STYLES[RIVALS[contender]]
+    free = [name for name in STYLES if name not in RIVALS.values()]
+    ours = [name for name in contenders if name not in RIVALS]
+    return STYLES[free[ours.index(contender) % len(free)]]
 
 
 def _slopes(axes: Axes, results: BenchmarkResults) -> None:
@@ -80,4 +95,5 @@ def _slopes(axes: Axes, results: BenchmarkResults) -> None:
         start = row["peak_mib"] - row["result_mib"]
         heights = [start * (size / first) ** power for size in points]
         axes.plot(list(points), heights, color="#888888", linewidth=0.7, label="_nolegend_")
-        axes.annotate("T" if power == 1 else "√T", (max(points), heights[-1]), fontsize=8, color="#888888")
+        text, end = "T" if power == 1 else "√T", (max(points), heights[-1])
+        axes.annotate(text, end, xytext=(4, 4), textcoords="offset points", fontsize=8, color="#888888")
