@@ -11,8 +11,10 @@ from torch import Tensor
 from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.compat import PortedRelationalMemory
 from relational_rnn.nn.core import Core, State, map_state
+from relational_rnn.nn.dnc import DNC
 from relational_rnn.nn.gru import GRU
 from relational_rnn.nn.lstm import LSTM
+from relational_rnn.nn.ntm import NTM
 from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.nn.rnn import RNN
 from relational_rnn.nn.transformer import Transformer
@@ -95,6 +97,11 @@ CASES = [
         name="transformer",
         create=lambda: Transformer(INPUTS, 8, num_layers=3, num_heads=2, feedforward_size=10),
     ),
+    Case(
+        name="ntm",
+        create=lambda: NTM(INPUTS, 6, memory_slots=5, word_size=4, read_heads=2, write_heads=3, output_size=8),
+    ),
+    Case(name="dnc", create=lambda: DNC(INPUTS, 6, memory_slots=5, word_size=4, read_heads=2, output_size=8)),
 ]
 
 

@@ -1,0 +1,112 @@
+"""What the two cores with a memory matrix share: an LSTM that controls it, and finding rows by their content.
+
+Axes: B batch, I input features, H hidden size, N slots, W word size, R read heads, A any number of heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from relational_rnn._check import check_positive
+from relational_rnn.nn._inputs import check_state_tensors
+from relational_rnn.nn._recurrent import RecurrentCore
+from relational_rnn.nn.core import State
+
+EPSILON = 1e-6
+"""Added to squared norms, so that a row of zeros has similarity 0 to every key, and a slope."""
+
+
+class MatrixMemoryCore(RecurrentCore):
+    """An LSTM whose input includes what was read from a memory matrix one step before.
+
+    Its hidden state sets the interface, the numbers that a subclass moves its heads with, in one linear map:
+
+        h_t, c_t = LSTM([x_t; r_{t-1}], h_{t-1}, c_{t-1}),    interface_t = W h_t + b,    y_t = W_y [h_t; r_t] + b_y
+
+    Subclasses define `advance`, `initial_state` and `state_axes`; their states hold "h", "c", "memory" and "reads".
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        memory_slots: int,
+        word_size: int,
+        read_heads: int,
+        interface_size: int,
+        output_size: int | None,
+    ) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.memory_slots = memory_slots
+        self.word_size = word_size
+        self.read_heads = read_heads
+        self.output_size = hidden_size if output_size is None else output_size
+        check_positive(type(self).__name__, output_size=self.output_size)
+        seen = hidden_size + read_heads * word_size
+        self.input = nn.Linear(input_size, 4 * hidden_size)
+        self.recurrent = nn.Linear(seen, 4 * hidden_size, bias=False)
+        self.interface = nn.Linear(hidden_size, interface_size)
+        self.out = nn.Linear(seen, self.output_size)
+        for linear in (self.input, self.interface, self.out):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        nn.init.ones_(self.input.bias.detach()[hidden_size : 2 * hidden_size])  # the forget gates
+        for gate in self.recurrent.weight.detach().chunk(4):
+            nn.init.xavier_uniform_(gate)
+            nn.init.orthogonal_(gate[:, :hidden_size])
+
+    def state_axes(self, batch_size: int) -> Mapping[str, Mapping[str, int | None]]:
+        """Names and axes of the tensors of a state."""
+        hidden = {"B": batch_size, "H": self.hidden_size}
+        return {
+            "h": hidden,
+            "c": hidden,
+            "memory": {"B": batch_size, "N": self.memory_slots, "W": self.word_size},
+            "reads": {"B": batch_size, "R": self.read_heads, "W": self.word_size},
+        }
+
+    def check_state(self, state: State, batch_size: int) -> None:
+        check_state_tensors(self, state, self.state_axes(batch_size))
+
+    def project_input(self, x: Tensor) -> Tensor:
+        return self.input(x)
+
+    def control(self, projected_t: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of the LSTM: the new h and c, both [B, H], and the interface."""
+        i, f, g, o = (projected_t + self.recurrent(_seen(state))).chunk(4, -1)
+        c = torch.sigmoid(f) * state["c"] + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        return h, c, self.interface(h).to(h.dtype)  # autocast multiplies in half precision, what follows is exact
+
+    def output(self, state: State) -> Tensor:
+        assert isinstance(state, dict)
+        return self.out(_seen(state))
+
+    def outputs(self, states: list[State], x: Tensor) -> Tensor:
+        if len(states) == 1:
+            return x.new_zeros(x.shape[0], 0, self.output_size)
+        return self.out(torch.stack([_seen(state) for state in states[1:] if isinstance(state, dict)], 1))
+
+    def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
+        assert isinstance(state, dict)
+        return state["memory"], None
+
+
+def _seen(state: dict[str, Tensor]) -> Tensor:
+    """The hidden state beside what was read, [B, H + R * W]."""
+    return torch.cat([state["h"], state["reads"].flatten(1)], 1)
+
+
+def content_weights(memory: Tensor, keys: Tensor, strengths: Tensor) -> Tensor:
+    """Weights over the rows of `memory` [B, N, W] by their cosine similarity to `keys` [B, A, W], [B, A, N].
+
+    softmax over n of strengths[a] * cos(keys[a], memory[n]); strengths [B, A].
+    """
+    rows = memory * torch.rsqrt(memory.square().sum(-1, keepdim=True) + EPSILON)
+    scale = strengths * torch.rsqrt(keys.square().sum(-1) + EPSILON)
+    return torch.softmax((keys * scale.unsqueeze(-1)) @ rows.mT, -1)
