@@ -3,8 +3,10 @@
 from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.core import Core, State
 from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, build_core
+from relational_rnn.nn.dnc import DNC
 from relational_rnn.nn.gru import GRU
 from relational_rnn.nn.lstm import LSTM
+from relational_rnn.nn.ntm import NTM
 from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 from relational_rnn.nn.rnn import RNN
@@ -12,8 +14,10 @@ from relational_rnn.nn.transformer import Transformer
 
 __all__ = [
     "CORE_NAMES",
+    "DNC",
     "GRU",
     "LSTM",
+    "NTM",
     "RNN",
     "AttentionLSTM",
     "Core",

@@ -5,8 +5,6 @@ Axes: B batch, I input features, H hidden size, N slots, W word size, R read hea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
@@ -60,7 +58,7 @@ class MatrixMemoryCore(RecurrentCore):
             nn.init.xavier_uniform_(gate)
             nn.init.orthogonal_(gate[:, :hidden_size])
 
-    def state_axes(self, batch_size: int) -> Mapping[str, Mapping[str, int | None]]:
+    def state_axes(self, batch_size: int) -> dict[str, dict[str, int]]:
         """Names and axes of the tensors of a state."""
         hidden = {"B": batch_size, "H": self.hidden_size}
         return {
@@ -69,6 +67,13 @@ class MatrixMemoryCore(RecurrentCore):
             "memory": {"B": batch_size, "N": self.memory_slots, "W": self.word_size},
             "reads": {"B": batch_size, "R": self.read_heads, "W": self.word_size},
         }
+
+    def zeros(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> dict[str, Tensor]:
+        """A state of zeros; device and dtype default to the parameters'."""
+        like = self.input.weight
+        device, dtype = device or like.device, dtype or like.dtype
+        axes = self.state_axes(batch_size).items()
+        return {name: torch.zeros(*sizes.values(), device=device, dtype=dtype) for name, sizes in axes}
 
     def check_state(self, state: State, batch_size: int) -> None:
         check_state_tensors(self, state, self.state_axes(batch_size))

@@ -11,8 +11,10 @@ from torch import nn
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.core import Core, state_bytes
+from relational_rnn.nn.dnc import DNC
 from relational_rnn.nn.gru import GRU
 from relational_rnn.nn.lstm import LSTM
+from relational_rnn.nn.ntm import NTM
 from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.nn.relational_memory_cell import GateStyle, InitialMemory
 from relational_rnn.nn.rnn import RNN
@@ -190,6 +192,26 @@ def size_transformer(input_size: int, sizes: MemorySizes, target: int) -> Transf
     return make(width, nearest_size(lambda size: count_on_meta(lambda: make(width, size)), target))
 
 
+def size_machine(kind: type[NTM] | type[DNC]) -> Callable[[int, MemorySizes, int], Core]:
+    """A builder that finds the word size, with a controller four times as wide, then the width of the controller.
+
+    There are as many read heads as the relational memory has heads, and the matrix holds about as many numbers as it.
+    """
+
+    def build(input_size: int, sizes: MemorySizes, target: int) -> Core:
+        numbers = sizes.mem_slots * sizes.num_heads * sizes.head_size
+
+        def make(word_size: int, hidden_size: int) -> Core:
+            slots = min(max(round(numbers / word_size), 4), 128)
+            heads = sizes.num_heads
+            return kind(input_size, hidden_size, memory_slots=slots, word_size=word_size, read_heads=heads)
+
+        word = nearest_size(lambda size: count_on_meta(lambda: make(size, 4 * size)), target)
+        return make(word, nearest_size(lambda size: count_on_meta(lambda: make(word, size)), target))
+
+    return build
+
+
 CORES = {
     "rmc": CoreRow(
         label="RMC",
@@ -206,6 +228,14 @@ CORES = {
     ),
     "transformer": CoreRow(
         label="Transformer", description="causal Transformer whose cache is its state", build=size_transformer
+    ),
+    "ntm": CoreRow(
+        label="NTM", description="Neural Turing Machine: heads that move over a matrix", build=size_machine(NTM)
+    ),
+    "dnc": CoreRow(
+        label="DNC",
+        description="Differentiable Neural Computer: a matrix with free slots and an order of writing",
+        build=size_machine(DNC),
     ),
 }
 CORE_NAMES = tuple(CORES)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,7 +17,7 @@ TIE = 2.0**-18
 
 
 class DNC(MatrixMemoryCore):
-    r"""A Differentiable Neural Computer with an LSTM controller (Graves et al., 2016, doi:10.1038/nature20101, Methods).
+    r"""A Differentiable Neural Computer with an LSTM controller (Graves et al., 2016, doi:10.1038/nature20101).
 
     The one write head goes to free slots or to a content, the read heads to a content or along the order in which slots
     were written. All that moves them comes from h_t (k, beta, e, v, f, g, pi):
@@ -49,7 +47,7 @@ class DNC(MatrixMemoryCore):
     two points, in which this class keeps to the paper: beta there is softplus, and no gradient flows from the usage
     into the write weights.
 
-    The state of S slots has S * S links: keep S in the hundreds.
+    The state of N slots has N * N links: keep N in the hundreds.
 
     Args:
         input_size: features per step, I.
@@ -94,12 +92,9 @@ class DNC(MatrixMemoryCore):
     def initial_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> dict[str, Tensor]:
-        like = self.input.weight
-        device, dtype = device or like.device, dtype or like.dtype
-        shapes = {name: [size or 0 for size in axes.values()] for name, axes in self.state_axes(batch_size).items()}
-        return {name: torch.zeros(shape, device=device, dtype=dtype) for name, shape in shapes.items()}
+        return self.zeros(batch_size, device, dtype)
 
-    def state_axes(self, batch_size: int) -> Mapping[str, Mapping[str, int | None]]:
+    def state_axes(self, batch_size: int) -> dict[str, dict[str, int]]:
         slots = {"B": batch_size, "N": self.memory_slots}
         return {
             **super().state_axes(batch_size),
@@ -140,7 +135,7 @@ class DNC(MatrixMemoryCore):
 
 
 def used(usage: Tensor, written: Tensor, read: Tensor, free: Tensor) -> Tensor:
-    """The usage [B, N] after the last write [B, N], and after the read heads [B, R, N] have freed [B, R] their slots."""
+    """The usage [B, N] after a write [B, N], and after the read heads [B, R, N] have freed [B, R] what they read."""
     retained = (1 - free.unsqueeze(-1) * read).prod(1)
     return (usage + written - usage * written) * retained
 

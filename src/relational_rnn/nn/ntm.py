@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,7 +24,8 @@ class NTM(MatrixMemoryCore):
     of slots and sharpens them (equations 5 to 9; the numbers k, beta, g, s, gamma of every head come from h_t):
 
     $$ w^c = \mathrm{softmax}_n(\beta \cos(k, M_{t-1}[n])), \qquad w^g = g\,w^c + (1 - g)\,w_{t-1} $$
-    $$ \tilde w[n] = \textstyle\sum_d s[d]\, w^g[n - d], \qquad w_t[n] = \tilde w[n]^\gamma / \sum_m \tilde w[m]^\gamma $$
+    $$ \tilde w[n] = \textstyle\sum_d s[d]\, w^g[n - d], \qquad
+       w_t[n] = \tilde w[n]^\gamma / \sum_m \tilde w[m]^\gamma $$
 
     The write heads erase and add (3 and 4), then the read heads read (2):
 
@@ -95,15 +94,12 @@ class NTM(MatrixMemoryCore):
     def initial_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> dict[str, Tensor]:
-        like = self.input.weight
-        device, dtype = device or like.device, dtype or like.dtype
-        shapes = {name: [size or 0 for size in axes.values()] for name, axes in self.state_axes(batch_size).items()}
-        state = {name: torch.zeros(shape, device=device, dtype=dtype) for name, shape in shapes.items()}
+        state = self.zeros(batch_size, device, dtype)
         state["memory"] += START
         state["weights"][..., 0] = 1
         return state
 
-    def state_axes(self, batch_size: int) -> Mapping[str, Mapping[str, int | None]]:
+    def state_axes(self, batch_size: int) -> dict[str, dict[str, int]]:
         heads = self.write_heads + self.read_heads
         return {**super().state_axes(batch_size), "weights": {"B": batch_size, "A": heads, "N": self.memory_slots}}
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 INK, PAPER = "#1b1b1f", "#fefefe"
 """The colours of text and of the background; `inline` gives both up to the page that the figure stands in."""
-# Okabe and Ito's colours, told apart with every common kind of colour blindness; line styles differ too.
+# Okabe and Ito's colours, then Tol's, told apart with every common kind of colour blindness; line styles differ too.
 STYLES: dict[str, tuple[str, Any]] = {
     "rmc": ("#0072b2", "-"),
     "lstm": ("#d55e00", "--"),
@@ -26,6 +26,8 @@ STYLES: dict[str, tuple[str, Any]] = {
     "transformer": ("#cc79a7", ":"),
     "gru": ("#e69f00", (0, (5, 1))),
     "rnn": ("#56b4e9", (0, (1, 1))),
+    "ntm": ("#999933", "--"),
+    "dnc": ("#882255", "-."),
 }
 SETTINGS = {
     "svg.fonttype": "none",
