@@ -4,6 +4,7 @@ from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.core import Core, State
 from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, build_core
 from relational_rnn.nn.dnc import DNC
+from relational_rnn.nn.gated_delta_net import GatedDeltaNet
 from relational_rnn.nn.gru import GRU
 from relational_rnn.nn.lstm import LSTM
 from relational_rnn.nn.ntm import NTM
@@ -11,6 +12,7 @@ from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 from relational_rnn.nn.rnn import RNN
 from relational_rnn.nn.transformer import Transformer
+from relational_rnn.nn.universal_transformer import UniversalTransformer
 
 __all__ = [
     "CORE_NAMES",
@@ -21,10 +23,12 @@ __all__ = [
     "RNN",
     "AttentionLSTM",
     "Core",
+    "GatedDeltaNet",
     "MemorySizes",
     "RelationalMemory",
     "RelationalMemoryCell",
     "State",
     "Transformer",
+    "UniversalTransformer",
     "build_core",
 ]

@@ -12,6 +12,7 @@ from relational_rnn._check import InputError, check_choice, check_positive, desc
 from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.core import Core, state_bytes
 from relational_rnn.nn.dnc import DNC
+from relational_rnn.nn.gated_delta_net import GatedDeltaNet
 from relational_rnn.nn.gru import GRU
 from relational_rnn.nn.lstm import LSTM
 from relational_rnn.nn.ntm import NTM
@@ -19,6 +20,7 @@ from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.nn.relational_memory_cell import GateStyle, InitialMemory
 from relational_rnn.nn.rnn import RNN
 from relational_rnn.nn.transformer import Transformer
+from relational_rnn.nn.universal_transformer import UniversalTransformer
 from relational_rnn.ops.relational_scan import ACTIVATION_MODES, BACKENDS, ActivationMode, Backend, Formulation
 
 TOLERANCE = 0.1
@@ -182,14 +184,19 @@ def size_recurrent(
     return build
 
 
-def size_transformer(input_size: int, sizes: MemorySizes, target: int) -> Transformer:
-    """Find the width, in steps that four heads can share, then the feed-forward size nearest to the target."""
+def size_layers(
+    kind: type[Transformer] | type[UniversalTransformer] | type[GatedDeltaNet],
+) -> Callable[[int, MemorySizes, int], Core]:
+    """A builder that finds the width, in steps that four heads can share, then the feed-forward size."""
 
-    def make(width: int, feedforward_size: int) -> Transformer:
-        return Transformer(input_size, width, feedforward_size=feedforward_size)
+    def build(input_size: int, sizes: MemorySizes, target: int) -> Core:
+        def make(width: int, feedforward_size: int) -> Core:
+            return kind(input_size, width, feedforward_size=feedforward_size)
 
-    width = 8 * nearest_size(lambda eighth: count_on_meta(lambda: make(8 * eighth, 32 * eighth)), target)
-    return make(width, nearest_size(lambda size: count_on_meta(lambda: make(width, size)), target))
+        width = 8 * nearest_size(lambda eighth: count_on_meta(lambda: make(8 * eighth, 32 * eighth)), target)
+        return make(width, nearest_size(lambda size: count_on_meta(lambda: make(width, size)), target))
+
+    return build
 
 
 def size_machine(kind: type[NTM] | type[DNC]) -> Callable[[int, MemorySizes, int], Core]:
@@ -227,7 +234,9 @@ CORES = {
         build=size_recurrent(AttentionLSTM),
     ),
     "transformer": CoreRow(
-        label="Transformer", description="causal Transformer whose cache is its state", build=size_transformer
+        label="Transformer",
+        description="causal Transformer whose cache is its state",
+        build=size_layers(Transformer),
     ),
     "ntm": CoreRow(
         label="NTM", description="Neural Turing Machine: heads that move over a matrix", build=size_machine(NTM)
@@ -236,6 +245,16 @@ CORES = {
         label="DNC",
         description="Differentiable Neural Computer: a matrix with free slots and an order of writing",
         build=size_machine(DNC),
+    ),
+    "universal": CoreRow(
+        label="Universal Transformer",
+        description="causal Transformer that applies one block again and again",
+        build=size_layers(UniversalTransformer),
+    ),
+    "deltanet": CoreRow(
+        label="Gated DeltaNet",
+        description="fast weights in linear time, corrected by the gated delta rule",
+        build=size_layers(GatedDeltaNet),
     ),
 }
 CORE_NAMES = tuple(CORES)

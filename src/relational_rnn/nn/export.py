@@ -30,8 +30,8 @@ from torch.export import Dim, ExportedProgram
 
 from relational_rnn._check import InputError, describe, need_extra
 from relational_rnn._files import write_whole
+from relational_rnn.nn._cached_attention import CachedAttentionCore
 from relational_rnn.nn.core import Core, State
-from relational_rnn.nn.transformer import Transformer
 
 BATCH, TIME, STORED = "batch", "time", "stored"
 EXAMPLE = {BATCH: 3, TIME: 4, STORED: 2}  # sizes while tracing; not 0 or 1, which would be taken for fixed
@@ -287,7 +287,7 @@ class _AllSteps(_Sequence):
 
 def _sequence(core: Core, where: str, lengths: bool, reset: bool) -> _Sequence:
     core = _frozen(core)
-    if isinstance(core, Transformer):
+    if isinstance(core, CachedAttentionCore):
         return _AllSteps(core, lengths, reset)
     loop = _Loop(core, lengths, reset)
     if loop.layout.grows:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_positive, describe
-from relational_rnn.nn._growing import compact_steps, positions, segments, valid_after, valid_at, visible
-from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensors, check_step
-from relational_rnn.nn._recurrent import asked_steps, blank, valid_steps
-from relational_rnn.nn.core import Core, State
+from relational_rnn.nn._cached_attention import CachedAttentionCore
 
-# Shape legend: B batch, S stored steps, T new steps, I input features, M questions,
-#               W width, L layers, H heads, K head size (W = H * K)
+# Shape legend: B batch, S stored steps, T new steps, I input features, W width, L layers, H heads,
+#               K head size (W = H * K)
 
 ROTARY_BASE = 10_000.0
 
 
-class Transformer(Core):
+class Transformer(CachedAttentionCore):
     r"""A causal Transformer (Vaswani et al., 2017, arXiv:1706.03762) with layer norms before each part and at the end:
 
     $$ a = u + \mathrm{Attention}(\mathrm{LN}(u)), \qquad u' = a + W_2\,\mathrm{GELU}(W_1 \mathrm{LN}(a)) $$
@@ -64,21 +60,9 @@ class Transformer(Core):
         num_heads: int = 4,
         feedforward_size: int | None = None,
     ) -> None:
-        super().__init__()
         feedforward_size = 4 * hidden_size if feedforward_size is None else feedforward_size
-        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
-        check_positive("Transformer", **sizes, feedforward_size=feedforward_size)
-        if hidden_size % (2 * num_heads):
-            problem = "hidden_size must be a multiple of 2 * num_heads"
-            raise InputError(
-                describe("Transformer", problem, got=hidden_size, expected=f"a multiple of {2 * num_heads}")
-            )
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.output_size = hidden_size
-        self.num_heads = num_heads
-        self.head_size = hidden_size // num_heads
-        self.embed = nn.Linear(input_size, hidden_size)
+        sizes = {"num_layers": num_layers, "feedforward_size": feedforward_size}
+        super().__init__(input_size, hidden_size, num_heads, passes=num_layers, **sizes)
         self.layers = nn.ModuleList(Layer(hidden_size, num_heads, feedforward_size) for _ in range(num_layers))
         self.norm = nn.LayerNorm(hidden_size)
         for module in self.modules():
@@ -86,79 +70,18 @@ class Transformer(Core):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
-    def initial_state(
-        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> dict[str, Tensor]:
-        like = self.embed.weight
-        outputs = torch.zeros(batch_size, 0, self.hidden_size, device=device or like.device, dtype=dtype or like.dtype)
-        keys = outputs.new_zeros(batch_size, 0, len(self.layers), self.num_heads, self.head_size)
-        return {
-            "keys": keys,
-            "values": keys.clone(),
-            "outputs": outputs,
-            "valid": outputs.new_zeros(batch_size, 0, dtype=torch.bool),
-        }
-
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        check_step(self, x_t)
-        y, state = self.forward(x_t.unsqueeze(1), state)
-        return y.squeeze(1), state
-
-    def forward(
-        self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
-    ) -> tuple[Tensor, State]:
-        check_sequence(self, x, lengths, reset)
-        batch_size, steps = x.shape[:2]
-        state = self._started(state, batch_size)
-        segment = segments(reset, state["valid"], steps)
-        valid = valid_after(state["valid"], segment, lengths)
-        if lengths is None:
-            y, cache = self._attend(x, state, segment)
-            return y, {**cache, "valid": valid}
-        in_length = valid_steps(lengths, steps)
-        y, cache = self._attend(blank(x, in_length), state, segment)
-        return blank(y, in_length), {**cache, "valid": valid}
-
-    def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
-        check_sequence(self, x, None, None)
-        check_questions(self, x, rows, at)
-        state = self._started(state, x.shape[0])
-        segment = segments(None, state["valid"], x.shape[1])
-        _, cache = self._attend(blank(x, asked_steps(x, rows, at)), state, segment)
-        valid = valid_at(state["valid"], x.shape[1], rows, at)
-        return {**{name: tensor[rows] for name, tensor in cache.items()}, "valid": valid}
-
-    def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
-        assert isinstance(state, dict)
-        return state["outputs"], state["valid"]
-
-    def compact(self, state: State) -> dict[str, Tensor]:
-        """The same state without the stored steps that no row sees any more: padding, and what a reset left behind."""
-        assert isinstance(state, dict)
-        return compact_steps(state, tuple(state))
-
-    def _started(self, state: State | None, batch_size: int) -> dict[str, Tensor]:
-        if state is None:
-            return self.initial_state(batch_size)
-        stored = {"B": batch_size, "S": None}
-        heads = {**stored, "L": len(self.layers), "H": self.num_heads, "K": self.head_size}
-        outputs = {**stored, "W": self.hidden_size}
-        return check_state_tensors(self, state, {"valid": stored, "keys": heads, "values": heads, "outputs": outputs})
-
-    def _attend(self, x: Tensor, state: dict[str, Tensor], segment: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """All steps of `x` at once: the outputs [B, T, W], and the cache with the new steps appended."""
-        mask = visible(state["valid"], segment)
-        turn = rotations(positions(mask), self.head_size, self.embed.weight.dtype)
+    def attend(
+        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor, position: Tensor
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        turn = rotations(position, self.head_size, self.embed.weight.dtype)
         u = self.embed(x)
-        keys, values = [], []
+        all_keys, all_values = [], []
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
-            u, k, v = layer(u, state["keys"][:, :, index], state["values"][:, :, index], mask.unsqueeze(1), turn)
-            keys.append(k)
-            values.append(v)
-        y = self.norm(u)
-        outputs = torch.cat([state["outputs"], y], 1)
-        return y, {"keys": torch.stack(keys, 2), "values": torch.stack(values, 2), "outputs": outputs}
+            u, k, v = layer(u, keys[:, :, index], values[:, :, index], mask, turn)
+            all_keys.append(k)
+            all_values.append(v)
+        return self.norm(u), all_keys, all_values
 
 
 class Layer(nn.Module):

@@ -28,6 +28,8 @@ STYLES: dict[str, tuple[str, Any]] = {
     "rnn": ("#56b4e9", (0, (1, 1))),
     "ntm": ("#999933", "--"),
     "dnc": ("#882255", "-."),
+    "universal": ("#44aa99", ":"),
+    "deltanet": ("#777777", (0, (5, 1))),
 }
 SETTINGS = {
     "svg.fonttype": "none",
