@@ -9,22 +9,32 @@ from typing import Any, Protocol, cast
 
 from relational_rnn._check import InputError, describe, need_extra
 
+TASKS = {
+    "nth-farthest": "which vector is the n-th farthest from another",
+    "programs": "what a short program prints",
+    "memorize": "a sequence given back as it was, reversed, or twice",
+    "relations": "who is older, greater, above or left, over chains of comparisons",
+    "associative-recall": "the values that keys were paired with",
+}
+"""The generated tasks, each in a few words; `train` and `compare` have a command for every one of them."""
 COMMANDS = {
     "demo": "train four models on generated stories, compare them, and let them answer questions",
     "train babi": "train one model on the bAbI tasks",
+    **{f"train {task}": f"train one model: {line}" for task, line in TASKS.items()},
     "compare babi": "train several models under several seeds and print one table",
-    "evaluate": "measure a trained run on its test stories, task by task",
+    **{f"compare {task}": f"train several models: {line}" for task, line in TASKS.items()},
+    "evaluate": "measure a trained run on its test set, group by group",
     "ask": "type a story, ask questions about it, and see which sentences the answer rests on",
     "report": "make one HTML page and SVG figures from finished runs",
     "data generate babi": "write generated stories in the published file format",
     "data fetch babi": "download the published bAbI archive",
     "data compare": "hold generated stories against published ones, task by task",
 }
-"""Every command with its one line; `train babi` lives in train_babi.py."""
+"""Every command with its one line; `train babi` lives in train_babi.py, those of generated tasks in *_task.py."""
 
 
 class Command(Protocol):
-    """What the file of a command defines."""
+    """What the file of a command defines, or an object that stands for it."""
 
     EXAMPLES: tuple[str, ...]
     """Lines that can be pasted into a shell; the help ends with them."""
@@ -50,6 +60,11 @@ def find_command(words: Sequence[str]) -> tuple[str, list[str]] | None:
 def load_command(name: str) -> Command:
     """Import the file of a command."""
     need_extra("tyro", "train", f"relational-rnn {name}")
+    verb, _, task = name.partition(" ")
+    if task in TASKS:
+        if verb == "train":
+            return importlib.import_module("relational_rnn.cli.train_task").TrainTask(task)
+        return importlib.import_module("relational_rnn.cli.compare_task").CompareTask(task)
     return cast(Command, importlib.import_module(f"relational_rnn.cli.{name.replace(' ', '_')}"))
 
 

@@ -21,17 +21,17 @@ EXAMPLES = ("relational-rnn evaluate runs/demo/rmc-0",)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arguments:
-    """Measure a trained run on stories it has not learned from, task by task.
+    """Measure a trained run on what it has not learned from: stories, task by task, or new sequences, group by group.
 
-    The result on the run's own test stories is kept in its folder (result.json), where `report` finds it.
+    The result on the run's own test set is kept in its folder (result.json), where `report` finds it.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a trained run."""
     split: Literal["test", "valid"] = "test"
-    """Test stories, or the validation stories that the best weights were chosen on."""
+    """The test set, or the validation set that the best weights were chosen on."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Other test stories than the run's own: a folder or an archive in the published format."""
+    """bAbI: other test stories than the run's own, a folder or an archive in the published format."""
     partial: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """With --data: take a set that is not complete, and say what is missing."""
 
@@ -44,6 +44,12 @@ def parse(args: Sequence[str]) -> Arguments:
 
 
 def run(arguments: Arguments) -> None:
+    task = recipes.task_of(arguments.run)
+    if task != "babi":
+        if arguments.data is not None:
+            raise InputError(describe("evaluate", f"--data has no effect: the sequences of {task} are generated"))
+        print(task_measurement(recipes.evaluate_task(arguments.run, split=arguments.split)))
+        return
     data = None
     if arguments.data is not None:
         own = recipes.read_config(arguments.run).data
@@ -64,3 +70,25 @@ def run(arguments: Arguments) -> None:
         f"{found.questions:,} {found.split} questions; {found.parameters:,} parameters, {found.state_bytes:,} bytes of "
         f"state, {found.steps:,} steps in {found.train_seconds:,.0f} s"
     )
+
+
+def task_measurement(found: recipes.TaskEvaluation) -> str:
+    """What was measured of a run on a generated task: a row per group, then one line."""
+    whole = found.per_group_whole != found.per_group
+    rows = [
+        [name, f"{100 * accuracy:.1f}", *([f"{100 * found.per_group_whole[name]:.1f}"] if whole else [])]
+        for name, accuracy in found.per_group.items()
+    ]
+    rows.append(["mean", f"{100 * found.mean_accuracy:.1f}", *([f"{100 * found.whole_accuracy:.1f}"] if whole else [])])
+    if found.mean_beyond is not None:
+        rows[-1][0] = "mean of what was trained"
+        rows.append(["mean beyond", f"{100 * found.mean_beyond:.1f}", *([""] if whole else [])])
+    head = ["group", "accuracy, %", *(["whole answers, %"] if whole else [])]
+    lines = [f"note: {line}" for line in found.report]
+    lines.append(text_table(head, rows))
+    lines.append(
+        f"\n{CORES[found.core].label}, seed {found.seed}, {found.task}: {found.sequences:,} {found.split} sequences; "
+        f"{found.parameters:,} parameters, {found.state_bytes:,} bytes of state, {found.steps:,} steps in "
+        f"{found.train_seconds:,.0f} s"
+    )
+    return "\n".join(lines)

@@ -3,20 +3,46 @@
 from relational_rnn.recipes.babi import RECIPES, BabiRun, DataConfig, babi, demo
 from relational_rnn.recipes.babi_problem import BabiProblem, build
 from relational_rnn.recipes.babi_runs import Evaluation, LoadedRun, compare, evaluate, load, read_config, train
+from relational_rnn.recipes.task_runs import (
+    LoadedTaskRun,
+    TaskEvaluation,
+    TaskProblem,
+    build_task,
+    compare_task,
+    evaluate_task,
+    load_task,
+    read_task_config,
+    task_of,
+    train_task,
+)
+from relational_rnn.recipes.tasks import TASK_RECIPES, TASK_RUNS, TaskRun
 
 __all__ = [
     "RECIPES",
+    "TASK_RECIPES",
+    "TASK_RUNS",
     "BabiProblem",
     "BabiRun",
     "DataConfig",
     "Evaluation",
     "LoadedRun",
+    "LoadedTaskRun",
+    "TaskEvaluation",
+    "TaskProblem",
+    "TaskRun",
     "babi",
     "build",
+    "build_task",
     "compare",
+    "compare_task",
     "demo",
     "evaluate",
+    "evaluate_task",
     "load",
+    "load_task",
     "read_config",
+    "read_task_config",
+    "task_of",
     "train",
+    "train_task",
 ]

@@ -9,6 +9,7 @@ from typing import Literal
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.nn.cores import CORE_NAMES, MemorySizes
+from relational_rnn.recipes.checks import check_memory_options, check_seed
 from relational_rnn.tasks.babi.model import ModelConfig
 from relational_rnn.tasks.babi.reading import LANGUAGES
 from relational_rnn.tasks.babi.story import TASK_NAMES
@@ -43,7 +44,7 @@ class DataConfig:
         where = "DataConfig"
         check_choice(where, "language", self.language, LANGUAGES)
         check_positive(where, train_questions=self.train_questions, test_questions=self.test_questions)
-        _check_seed(where, self.seed)
+        check_seed(where, self.seed)
         if self.max_sentences is not None:
             check_positive(where, max_sentences=self.max_sentences)
         if not self.tasks or sorted(set(self.tasks)) != list(self.tasks) or not set(self.tasks) <= set(TASK_NAMES):
@@ -56,11 +57,6 @@ class DataConfig:
             kind = "generated stories" if self.path is not None else "stories read from files"
             found = "a path is given" if self.path is not None else "no path is given"
             raise InputError(describe(where, f"{', '.join(changed)} would have no effect", got=found, expected=kind))
-
-
-def _check_seed(where: str, seed: int) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
-        raise InputError(describe(where, "seed must be a whole number", got=repr(seed), expected="0 to 2147483647"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,12 +83,8 @@ class BabiRun:
     def __post_init__(self) -> None:
         check_choice("BabiRun", "core", self.core, CORE_NAMES)
         check_positive("BabiRun", batch_questions=self.batch_questions)
-        _check_seed("BabiRun", self.seed)
-        asked = (self.memory.backend, self.memory.activations)
-        if self.core != "rmc" and asked != ("auto", "store"):
-            problem = f"memory.backend and memory.activations would have no effect on the core {self.core!r}"
-            hint = "give them to runs of the relational memory (rmc) alone."
-            raise InputError(describe("BabiRun", problem, got=asked, expected=("auto", "store"), hint=hint))
+        check_seed("BabiRun", self.seed)
+        check_memory_options("BabiRun", self.core, self.memory)
 
 
 def demo() -> BabiRun:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from relational_rnn._check import InputError, describe
 from relational_rnn.nn.cores import count_parameters, state_bytes_after
@@ -26,10 +22,19 @@ from relational_rnn.recipes.babi_problem import (
     test_stories,
     training_stories,
 )
+from relational_rnn.recipes.running import (
+    as_json,
+    check_grid,
+    finish_runs,
+    load_weights,
+    print_report,
+    progress_of,
+    read_config_file,
+)
 from relational_rnn.tasks.babi.batching import BabiData
 from relational_rnn.tasks.babi.encoding import Vocabulary
 from relational_rnn.tasks.babi.model import StoryModel
-from relational_rnn.training import Outcome, Progress, RunFolder, fit, from_json, read_metrics, to_json
+from relational_rnn.training import Outcome, Progress, RunFolder, fit, from_json
 from relational_rnn.training import evaluate as measure_batches
 from relational_rnn.training.json_files import Json, read_json_object, write_json
 
@@ -61,13 +66,13 @@ def train(
         KeyboardInterrupt: stopped with Ctrl-C; the message says how to continue.
     """
     config = absolute(config)
-    configuration = _as_json(config)
+    configuration = as_json(config)
     RunFolder.claim(Path(folder), configuration, resume=resume)  # refused before minutes are spent on reading
     stories = stories if stories is not None else training_stories(config.data)
     problem = build(config, stories)
     report = [*stories.report, *problem.data.report]
     for line in report:
-        (on_report or _print_report)(line)
+        (on_report or print_report)(line)
     counts = problem.data.question_counts()
     files: dict[str, Json] = {
         "vocabulary.json": json.loads(problem.data.vocabulary.to_json()),
@@ -87,16 +92,6 @@ def train(
         on_progress=on_progress,
         files=files,
     )
-
-
-def _as_json(config: BabiRun) -> dict[str, Json]:
-    configuration = to_json(config)
-    assert isinstance(configuration, dict)
-    return configuration
-
-
-def _print_report(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _ignore(line: str) -> None:
@@ -121,12 +116,12 @@ def read_config(folder: Path | str) -> BabiRun:
     """The configuration of the run in a folder.
 
     Raises:
-        InputError: there is no run in the folder, or it was written by another version of this package.
+        InputError: there is no run on bAbI in the folder, or it was written by another version of this package.
     """
-    path = Path(folder) / "config.json"
-    if not path.exists():
-        raise InputError(describe(str(folder), "there is no run in this folder", expected="a folder with config.json"))
-    return from_json(BabiRun, read_json_object(path), where=str(path))
+    path, content = read_config_file(Path(folder))
+    if "task" in content:
+        raise InputError(describe(str(folder), "the run is not on bAbI", got=content["task"]))
+    return from_json(BabiRun, content, where=str(path))
 
 
 def load(folder: Path | str) -> LoadedRun:
@@ -138,18 +133,8 @@ def load(folder: Path | str) -> LoadedRun:
     folder = Path(folder)
     config = read_config(folder)
     vocabulary = _read_vocabulary(folder / "vocabulary.json")
-    model = build_model(config, vocabulary)
-    path = folder / "model.safetensors"
-    if not path.exists():
-        hint = "weights are saved at the first validation; let the run go on with resume (--resume)"
-        raise InputError(describe(str(folder), "the run has no weights yet", hint=hint))
-    try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise InputError(describe(str(path), f"the weights cannot be read: {error}")) from error
-    except RuntimeError as error:  # names or shapes that do not fit
-        raise InputError(describe(str(path), "the weights belong to another model", got=error)) from error
-    return LoadedRun(folder=folder, config=config, model=model.eval(), vocabulary=vocabulary)
+    model = load_weights(build_model(config, vocabulary), folder)
+    return LoadedRun(folder=folder, config=config, model=model, vocabulary=vocabulary)
 
 
 def _read_vocabulary(path: Path) -> Vocabulary:
@@ -253,7 +238,7 @@ def evaluate(folder: Path | str, *, split: str = "test", data: DataConfig | Path
     start = time.perf_counter()
     totals = measure_batches(problem, batches)
     seconds = time.perf_counter() - start
-    steps, train_seconds = _progress_of(folder)
+    steps, train_seconds = progress_of(folder)
     notes = [*report, *part.report]
     if steps < run.config.loop.steps:
         notes.append(f"the run is not finished: {steps:,} of {run.config.loop.steps:,} steps")
@@ -283,13 +268,6 @@ def _tasks_trained(folder: Path) -> set[int]:
     return {int(task) for task in questions["train"]}
 
 
-def _progress_of(folder: Path) -> tuple[int, float]:
-    """(updates done, seconds) by the last validation of a run."""
-    path = folder / "metrics.csv"
-    rows = read_metrics(path) if path.exists() else []
-    return (int(rows[-1]["step"]), float(rows[-1]["seconds"])) if rows else (0, 0.0)
-
-
 def compare(
     base: BabiRun,
     cores: Sequence[CoreName],
@@ -317,32 +295,24 @@ def compare(
     Raises:
         InputError: a core or a seed is given twice or not at all; a folder holds a run of another configuration.
     """
-    for name, values in (("cores", cores), ("seeds", seeds)):
-        if not values or len(set(values)) < len(values):
-            raise InputError(describe("compare", f"{name} must be given, each once", got=list(values)))
+    check_grid(cores, seeds)
     runs = {
         Path(folder) / f"{core}-{seed}": absolute(dataclasses.replace(base, core=core, seed=seed))
         for core in cores
         for seed in seeds
     }
-    started = {path: (path / "config.json").exists() for path in runs}
-    for path, config in runs.items():  # a folder in the way is found now, not after the first hours
-        RunFolder.claim(path, _as_json(config), resume=started[path])
     stories: TrainingStories | None = None
-    results: dict[Path, Evaluation] = {}
-    for path, config in runs.items():
-        if not _is_finished(path, config):
-            say = _ignore if stories is not None else on_report
-            stories = stories if stories is not None else training_stories(config.data)
-            train(config, path, resume=started[path], on_progress=on_progress, on_report=say, stories=stories)
-        results[path] = _read_result(path, config) or evaluate(path)
-        if on_run is not None:
-            on_run(path, results[path])
-    return results
 
+    def train_one(config: BabiRun, path: Path, resume: bool) -> None:
+        nonlocal stories
+        say = _ignore if stories is not None else on_report
+        stories = stories if stories is not None else training_stories(config.data)
+        train(config, path, resume=resume, on_progress=on_progress, on_report=say, stories=stories)
 
-def _is_finished(folder: Path, config: BabiRun) -> bool:
-    return _progress_of(folder)[0] == config.loop.steps
+    def measure(config: BabiRun, path: Path) -> Evaluation:
+        return _read_result(path, config) or evaluate(path)
+
+    return finish_runs(runs, configuration=as_json, train=train_one, measure=measure, on_run=on_run)
 
 
 def _read_result(folder: Path, config: BabiRun) -> Evaluation | None:

@@ -10,8 +10,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from relational_rnn._check import check_choice, need_extra
-from relational_rnn.reports.runs import Group, mean_and_spread
-from relational_rnn.tasks.babi.story import TASK_NAMES
+from relational_rnn.reports.runs import Group, all_names, mean_and_spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,11 +39,11 @@ SETTINGS = {
     "axes.facecolor": PAPER,
     "figure.facecolor": PAPER,
 }
-AXIS_LABELS = {"step": "steps", "seconds": "seconds of training"}
+AXIS_LABELS = {"step": "steps", "samples": "training samples", "seconds": "seconds of training"}
 
 
 def learning_curves(groups: Sequence[Group], x: str) -> str:
-    """Validation accuracy against `x` ("step" or "seconds"), one line per run, one colour per group.
+    """Validation accuracy against `x` ("step", "samples" or "seconds"), one line per run, one colour per group.
 
     Returns:
         a whole SVG document. Runs without a validated step have no line.
@@ -84,13 +83,14 @@ def learning_curves(groups: Sequence[Group], x: str) -> str:
 
 
 def task_bars(groups: Sequence[Group]) -> str:
-    """Test accuracy per task: a panel per group, a bar per task, the spread over seeds where there are several.
+    """Test accuracy per bAbI task, or per group of a generated task: a panel per group of runs, a bar per task, the
+    spread over seeds where there are several.
 
     Returns:
         a whole SVG document. Groups without an evaluation have no panel.
     """
-    panels = [(number, group, group.per_task()) for number, group in enumerate(groups) if group.per_task()]
-    tasks = sorted({task for _, _, accuracies in panels for task in accuracies})
+    panels = [(number, group, group.per_group()) for number, group in enumerate(groups) if group.per_group()]
+    tasks = all_names(panel[2] for panel in panels)
 
     def paint(figure: Figure) -> None:
         all_axes = figure.subplots(1, max(1, len(panels)), sharey=True, squeeze=False)[0]
@@ -112,7 +112,7 @@ def task_bars(groups: Sequence[Group]) -> str:
             axes.set_xticks([0, 50, 95])
             axes.tick_params(length=0, labelsize=8)
             axes.spines[["top", "right"]].set_visible(False)
-        all_axes[0].set_yticks(range(len(tasks)), [f"{task} {TASK_NAMES.get(task, '')}".strip() for task in tasks])
+        all_axes[0].set_yticks(range(len(tasks)), tasks)
         all_axes[0].set_ylim(len(tasks) - 0.4, -0.6)  # the first task on top
         figure.supxlabel("test accuracy, % (dotted line: 95)", fontsize=9)
 

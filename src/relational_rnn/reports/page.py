@@ -11,8 +11,8 @@ from pathlib import Path
 
 from relational_rnn._files import write_whole
 from relational_rnn.reports.figures import inline, learning_curves, task_bars
-from relational_rnn.reports.runs import Group, Run, group_runs, mean_and_spread, read_runs
-from relational_rnn.tasks.babi.story import TASK_NAMES
+from relational_rnn.reports.published import published_beside_all
+from relational_rnn.reports.runs import Group, Run, all_names, group_runs, mean_and_spread, read_runs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +55,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path, *, title: str =
 
 
 def draw_figures(groups: Sequence[Group]) -> list[Figure]:
-    """The figures for which the runs have numbers: two learning curves, and bars per task."""
+    """The figures for which the runs have numbers: learning curves, and bars per task."""
     figures = []
     if any(run.curve("step", "valid_accuracy")[0] for group in groups for run in group.runs):
         figures += [
@@ -65,12 +65,14 @@ def draw_figures(groups: Sequence[Group]) -> list[Figure]:
                 description=f"Validation accuracy against {words}, one line per run.",
             )
             for name, x, words in [
-                ("accuracy-by-step", "step", "steps of training"),
+                ("accuracy-by-step", "step", "steps of training")
+                if _noun(groups) == "task"
+                else ("accuracy-by-samples", "samples", "training samples"),
                 ("accuracy-by-seconds", "seconds", "seconds of training"),
             ]
         ]
-    if any(group.per_task() for group in groups):
-        description = "Test accuracy of every task, one panel per model."
+    if any(group.per_group() for group in groups):
+        description = f"Test accuracy of every {_noun(groups)}, one panel per model."
         figures.append(Figure(name="accuracy-by-task", svg=task_bars(groups), description=description))
     return figures
 
@@ -89,6 +91,7 @@ def render_page(title: str, groups: Sequence[Group], figures: Sequence[Figure]) 
             for figure in figures
         ),
         _task_table(groups),
+        _published(groups),
         "<h2>What was measured</h2>",
         _facts(runs),
         _notes(groups),
@@ -110,18 +113,34 @@ def _summary(groups: Sequence[Group]) -> str:
     sentence = f"{runs} {'run' if runs == 1 else 'runs'} of {len(groups)} {'model' if len(groups) == 1 else 'models'}"
     if evaluated < runs:
         sentence += f", {runs - evaluated} of them not evaluated yet"
-    return sentence + ". Accuracies are shares of test questions answered exactly; ± is the spread over seeds."
+    what = "test questions answered exactly" if _noun(groups) == "task" else "right answers on new sequences"
+    return f"{sentence}. Accuracies are shares of {what}; ± is the spread over seeds."
+
+
+def _noun(groups: Sequence[Group]) -> str:
+    """What accuracies are listed by."""
+    return "task" if all(run.task == "babi" for group in groups for run in group.runs) else "group"
 
 
 def _overview(groups: Sequence[Group]) -> str:
-    head = ["model", "parameters", "state bytes", "mean accuracy", "tasks above 95 %", "training seconds", "seeds"]
+    names = {"mean_accuracy": "mean accuracy"}
+    for name, label in (("mean_beyond", "beyond training"), ("whole_accuracy", "whole answers")):
+        if any(group.values(name) for group in groups):
+            names[name] = label
+    above = _noun(groups) == "task"
+    head = ["model", "parameters", "state bytes", *names.values(), *(["tasks above 95 %"] if above else [])]
+    head += ["training seconds", "seeds"]
     rows = [
         [
             (group.label, group.label),
             _cell(group.values("parameters"), "{:,.0f}"),
             _cell(group.values("state_bytes"), "{:,.0f}"),
-            _cell([100 * value for value in group.values("mean_accuracy")], "{:.1f} %"),
-            _cell(group.values("tasks_above_95"), "{:g}" if len(group.results) == 1 else "{:.1f}"),
+            *(_cell([100 * value for value in group.values(name)], "{:.1f} %") for name in names),
+            *(
+                [_cell(group.values("tasks_above_95"), "{:g}" if len(group.results) == 1 else "{:.1f}")]
+                if above
+                else []
+            ),
             _cell(group.values("train_seconds"), "{:,.0f}"),
             (", ".join(map(str, group.seeds)), len(group.seeds)),
         ]
@@ -131,19 +150,28 @@ def _overview(groups: Sequence[Group]) -> str:
 
 
 def _task_table(groups: Sequence[Group]) -> str:
-    per_task = [(group, group.per_task()) for group in groups if group.per_task()]
-    if not per_task:
+    per_group = [(group, group.per_group()) for group in groups if group.per_group()]
+    if not per_group:
         return ""
-    tasks = sorted({task for _, accuracies in per_task for task in accuracies})
-    head = ["task", *(group.label for group, _ in per_task)]
+    names = all_names(accuracies for _, accuracies in per_group)
+    head = [_noun(groups), *(group.label for group, _ in per_group)]
     rows = [
         [
-            (f"{task} {TASK_NAMES.get(task, '')}".strip(), task),
-            *(_cell([100 * value for value in accuracies.get(task, [])], "{:.1f}") for _, accuracies in per_task),
+            (name, number),
+            *(_cell([100 * value for value in accuracies.get(name, [])], "{:.1f}") for _, accuracies in per_group),
         ]
-        for task in tasks
+        for number, name in enumerate(names, start=1)
     ]
-    return _table("Test accuracy per task, %", head, rows)
+    return _table(f"Test accuracy per {_noun(groups)}, %", head, rows)
+
+
+def _published(groups: Sequence[Group]) -> str:
+    """What others have published for the settings of these runs."""
+    figures = published_beside_all([group.runs[0].config for group in groups])
+    if not figures:
+        return ""
+    rows = [[(f.model, f.model), (f.shown, f.accuracy), (f.setting, f.setting), (f.source, f.source)] for f in figures]
+    return _table("Published by others", ["model", "accuracy", "setting", "source"], rows)
 
 
 def _cell(values: Sequence[float], form: str) -> tuple[str, object]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from relational_rnn._check import InputError, describe
 from relational_rnn._files import write_whole
-from relational_rnn.reports.runs import Group, core_label, mean_and_spread
+from relational_rnn.reports.published import published_beside_all
+from relational_rnn.reports.runs import Group, all_names, core_label, mean_and_spread
 from relational_rnn.tasks.babi.story import TASK_NAMES
 
 
@@ -87,7 +88,7 @@ class Record:
 
 
 def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ()) -> list[Record]:
-    """One record of test accuracy per group of runs.
+    """One record of test accuracy per group of runs, then the published figures that may stand beside them.
 
     Args:
         groups: from `group_runs`; every run must be evaluated on its test files.
@@ -125,7 +126,15 @@ def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ())
                 )
             )
         versions = [run.versions for run in group.runs]
-        per_task = {str(n): mean_and_spread(values)[0] for n, values in group.per_task().items()}
+        if group.runs[0].task == "babi":
+            details: dict[str, Any] = {
+                "per_task": {str(n): mean_and_spread(values)[0] for n, values in group.per_task().items()},
+                "tasks_above_95": mean_and_spread(group.values("tasks_above_95"))[0],
+            }
+        else:
+            names = [name for name in ("whole_accuracy", "mean_beyond") if group.values(name)]
+            details = {name: mean_and_spread(group.values(name))[0] for name in names}
+            details["per_group"] = {name: mean_and_spread(values)[0] for name, values in group.per_group().items()}
         records.append(
             Record(
                 task=task,
@@ -133,11 +142,7 @@ def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ())
                 metric="test_accuracy",
                 values=tuple(group.values("mean_accuracy")),
                 seeds=tuple(group.seeds),
-                details={
-                    "per_task": per_task,
-                    "tasks_above_95": mean_and_spread(group.values("tasks_above_95"))[0],
-                    "notes": [*group.notes, *notes],
-                },
+                details={**details, "notes": [*group.notes, *notes]},
                 parameters=int(group.values("parameters")[0]),
                 state_bytes=int(group.values("state_bytes")[0]),
                 train_seconds=mean_and_spread(group.values("train_seconds"))[0],
@@ -147,6 +152,18 @@ def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ())
                 # Of the last run, when the whole figure was there.
                 date=max((str(entry["date"]) for entry in versions if entry.get("date")), default=None),
                 command=_joined(versions, "command"),
+            )
+        )
+    for figure in published_beside_all([group.runs[0].config for group in groups]):
+        details = {"setting": figure.setting, **({"below": True} if figure.below else {})}
+        records.append(
+            Record(
+                task=task,
+                core=figure.model,
+                metric="test_accuracy",
+                values=(figure.accuracy,),
+                details=details,
+                published=figure.source,
             )
         )
     return records
@@ -180,9 +197,10 @@ def render_markdown(records: Sequence[Record], *, title: str, introduction: str,
     """The page: a table of models, a table of tasks, and what is needed to repeat them."""
     ours = [record for record in records if record.published is None]
     parts = [f"# {title}", introduction.strip(), _models(records)]
-    tasks = sorted({int(task) for record in records for task in record.details.get("per_task", {})})
-    if tasks:
-        parts += ["## Per task, %", _per_task(records, tasks)]
+    for kind in ("task", "group"):
+        tables = [_accuracies(record) for record in records if f"per_{kind}" in record.details]
+        if any(tables):
+            parts += [f"## Per {kind}, %", _per_group(records, kind, all_names(tables))]
     notes = dict.fromkeys(note for record in records for note in record.details.get("notes", ()))
     if notes:
         parts += ["## Notes", "\n".join(f"- {note}" for note in notes)]
@@ -196,7 +214,7 @@ def _models(records: Sequence[Record]) -> str:
     head = ["task", "model", "accuracy, %", "tasks above 95 %", "seeds", "parameters", "state bytes", "train seconds"]
     rows = []
     for record in records:
-        accuracy = _percent(record.value)
+        accuracy = ("below " if record.details.get("below") else "") + _percent(record.value)
         if len(record.values) > 1:
             accuracy += f" ± {_percent(record.spread)}"
         seeds = f"published: {record.published}" if record.published else ", ".join(map(str, record.seeds))
@@ -215,13 +233,20 @@ def _models(records: Sequence[Record]) -> str:
     return _table(head, rows)
 
 
-def _per_task(records: Sequence[Record], tasks: Sequence[int]) -> str:
-    shown = [record for record in records if record.details.get("per_task")]
-    head = ["task", *(core_label(record.core) for record in shown)]
+def _accuracies(record: Record) -> Mapping[str, float]:
+    """By bAbI task, with its name, or by group."""
+    per_task = record.details.get("per_task", {})
+    named = {f"{task} {TASK_NAMES.get(int(task), '')}".strip(): value for task, value in per_task.items()}
+    return named or record.details.get("per_group", {})
+
+
+def _per_group(records: Sequence[Record], kind: str, names: Sequence[str]) -> str:
+    shown = [record for record in records if record.details.get(f"per_{kind}")]
+    head = [kind, *(core_label(record.core) for record in shown)]
     rows = []
-    for task in tasks:
-        cells = [record.details["per_task"].get(str(task)) for record in shown]
-        rows.append([f"{task} {TASK_NAMES.get(task, '')}".strip(), *("" if c is None else _percent(c) for c in cells)])
+    for name in names:
+        cells = [_accuracies(record).get(name) for record in shown]
+        rows.append([name, *("" if c is None else _percent(c) for c in cells)])
     return _table(head, rows)
 
 

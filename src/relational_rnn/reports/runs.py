@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,18 +13,13 @@ from typing import Any
 
 from relational_rnn._check import InputError, describe
 from relational_rnn.nn.cores import CORES
+from relational_rnn.tasks.babi.story import TASK_NAMES
 
-RESULT_ENTRIES = (
-    "split",
-    "mean_accuracy",
-    "per_task",
-    "tasks_above_95",
-    "questions",
-    "parameters",
-    "state_bytes",
-    "train_seconds",
-)
-"""What an evaluation (result.json) must hold."""
+RESULT_ENTRIES = ("split", "mean_accuracy")
+BABI_ENTRIES = ("per_task", "tasks_above_95", "questions")
+TASK_ENTRIES = ("per_group", "sequences")
+COST_ENTRIES = ("parameters", "state_bytes", "train_seconds")
+"""What an evaluation (result.json) must hold: of a run on bAbI or on a generated task, between what both have."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,11 +50,26 @@ class Run:
     def title(self) -> str:
         return core_label(self.core)
 
+    @property
+    def task(self) -> str:
+        """The task's name: "babi", or that of a generated task."""
+        return str(self.config.get("task", "babi"))
+
     def curve(self, x: str, y: str) -> tuple[list[float], list[float]]:
-        """The rows of metrics.csv where both columns have a value."""
-        columns = [self.metrics.get(name, ()) for name in (x, y)]
+        """The rows of metrics.csv where both columns have a value; "samples" is what the run has been shown by then:
+        sequences of a generated task, questions of bAbI.
+        """
+        columns = [self._column(x), self.metrics.get(y, ())]
         pairs = [(a, b) for a, b in zip(*columns, strict=False) if a is not None and b is not None]
         return [a for a, _ in pairs], [b for _, b in pairs]
+
+    def _column(self, name: str) -> tuple[float | None, ...]:
+        if name != "samples":
+            return self.metrics.get(name, ())
+        if "batch_size" not in self.config:
+            return self.metrics.get("questions_seen", ())
+        size = int(self.config["batch_size"])
+        return tuple(None if step is None else step * size for step in self.metrics.get("step", ()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,17 +102,35 @@ class Group:
         return [float(result[name]) for result in self.results if result.get(name) is not None]
 
     def per_task(self) -> dict[int, list[float]]:
-        """Task to the accuracies of all evaluated seeds."""
+        """bAbI: task to the accuracies of all evaluated seeds."""
         tasks = sorted({int(task) for result in self.results for task in result.get("per_task", {})})
         return {
             task: [float(r["per_task"][str(task)]) for r in self.results if str(task) in r["per_task"]]
             for task in tasks
         }
 
+    def per_group(self) -> dict[str, list[float]]:
+        """The accuracies of all evaluated seeds: by bAbI task, or by the group of a generated task."""
+        babi = {f"{task} {TASK_NAMES.get(task, '')}".strip(): values for task, values in self.per_task().items()}
+        names = dict.fromkeys(name for result in self.results for name in result.get("per_group", {}))
+        return babi | {
+            name: [float(r["per_group"][name]) for r in self.results if name in r["per_group"]] for name in names
+        }
+
 
 def core_label(core: str) -> str:
     """What readers call a core; one that this version does not know (a published rival) is called by its name."""
     return CORES[core].label if core in CORES else core
+
+
+def all_names(tables: Iterable[Mapping[str, object]]) -> list[str]:
+    """The names of several tables, each once: bAbI tasks by their numbers, others in order of appearance.
+
+    >>> all_names([{"19 path-finding": 0}, {"2 two-supporting-facts": 0}]), all_names([{"length 9": 0, "length 60": 0}])
+    (['2 two-supporting-facts', '19 path-finding'], ['length 9', 'length 60'])
+    """
+    names = dict.fromkeys(name for table in tables for name in table)
+    return sorted(names, key=lambda name: int(word) if (word := name.split()[0]).isdigit() else 0)
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
@@ -142,7 +170,8 @@ def read_run(folder: str | Path) -> Run:
     names = ("result.json", "versions.json", "metrics.csv", "data.json")
     result_path, versions_path, metrics_path, data_path = (folder / name for name in names)
     result = _read_object(result_path) if result_path.is_file() else None
-    missing = [name for name in RESULT_ENTRIES if result is not None and name not in result]
+    expected = (*RESULT_ENTRIES, *(TASK_ENTRIES if "task" in config else BABI_ENTRIES), *COST_ENTRIES)
+    missing = [name for name in expected if result is not None and name not in result]
     if missing:
         raise InputError(
             describe(
@@ -178,8 +207,13 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Put runs together whose configurations differ in nothing but the seed, in order of first appearance.
 
     Raises:
-        InputError: when one configuration occurs twice with one seed, which would count the same run twice.
+        InputError: when the runs are on different tasks, whose figures do not belong in one table; when one
+            configuration occurs twice with one seed, which would count the same run twice.
     """
+    tasks = sorted({run.task for run in runs})
+    if len(tasks) > 1:
+        hint = "make a report for each"
+        raise InputError(describe("report", "the runs are on different tasks", got=", ".join(tasks), hint=hint))
     members: dict[str, list[Run]] = {}
     for run in runs:
         key = json.dumps({name: value for name, value in run.config.items() if name != "seed"}, sort_keys=True)

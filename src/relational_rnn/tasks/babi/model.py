@@ -7,7 +7,6 @@ state, D features of a row, A answers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.nn.core import Core
-from relational_rnn.nn.cores import CORE_NAMES, CORES, TOLERANCE, MemorySizes, count_parameters
+from relational_rnn.nn.cores import CORE_NAMES, MemorySizes
+from relational_rnn.nn.matching import build_matched
 from relational_rnn.tasks.babi.batching import Batch
 from relational_rnn.tasks.babi.encoding import Vocabulary
 
@@ -209,8 +209,7 @@ class StoryModel(nn.Module):
             return cls(words, answers, core, config, max_words=vocabulary.max_words)
 
         check_choice("StoryModel.build", "core_name", core_name, CORE_NAMES)
-        size = config.embedding_size
-        return wrap(CORES[core_name].build(size, sizes, match_parameters(core_name, sizes, size, wrap)))
+        return wrap(build_matched(core_name, sizes, config.embedding_size, wrap))
 
     def forward(self, batch: Batch) -> Tensor:
         """The logits [M, A] of every question of the batch."""
@@ -228,46 +227,6 @@ def row_size(core: Core) -> int:
     """Features of one row of the core's state, D."""
     with torch.no_grad():
         return core.rows(core.initial_state(1))[0].shape[-1]
-
-
-def match_parameters(core_name: str, sizes: MemorySizes, input_size: int, wrap: Callable[[Core], StoryModel]) -> int:
-    """The number of parameters to ask of the named core, so that its whole model matches the relational memory's model.
-
-    The head grows with the core's output, so this is not the number of the memory's own parameters: it is found by the
-    secant method.
-
-    Raises:
-        InputError: no size of the core brings the whole model within 10 %.
-    """
-
-    def sized(name: str, target: int) -> StoryModel:
-        with torch.device("meta"):
-            return wrap(CORES[name].build(input_size, sizes, target))
-
-    reference = sized("rmc", 1)
-    wanted, target = count_parameters(reference), count_parameters(reference.core)
-    misses: dict[int, int] = {}
-    slope = 2.0  # parameters of the whole model per parameter of the core; 2 to begin with, as the head grows too
-    while target not in misses and len(misses) < 12:
-        misses[target] = count_parameters(sized(core_name, target)) - wanted
-        if abs(misses[target]) < wanted / 200:
-            break
-        if len(misses) > 1:
-            (before, miss_before), (last, miss) = list(misses.items())[-2:]
-            slope = max(1.0, (miss - miss_before) / (last - before))
-        target = max(1, target - round(misses[target] / slope))
-    best = min(misses, key=lambda target: abs(misses[target]))
-    if abs(misses[best]) > TOLERANCE * wanted:
-        raise InputError(
-            describe(
-                "StoryModel.build",
-                f"no size of the core {core_name!r} comes within {TOLERANCE:.0%} of the relational memory's parameters",
-                got=f"{wanted + misses[best]:,} parameters of the whole model",
-                expected=f"{wanted:,}",
-                hint="choose larger sizes for the memory.",
-            )
-        )
-    return best
 
 
 def answer_loss(logits: Tensor, answers: Tensor) -> Tensor:

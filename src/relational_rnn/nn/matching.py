@@ -1,0 +1,171 @@
+"""Rivals of equal cost: as many parameters, as large a state, or as many operations as a relational memory.
+
+Axes: T time.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn.nn.core import Core
+from relational_rnn.nn.cores import (
+    CORE_NAMES,
+    CORES,
+    TOLERANCE,
+    MemorySizes,
+    count_parameters,
+    state_bytes_after,
+)
+
+Match = Literal["parameters", "state", "flops"]
+"""What a rival has as much of as the relational memory."""
+
+
+def count_operations(core: Core, steps: int) -> int:
+    """Floating-point operations of one sequence of `steps` steps, forward: those of its matrix products, two for each
+    multiply-add, as PyTorch's own counter sees them. Sums, gates and norms are not counted.
+
+    Args:
+        core: any core; a copy of it without weights is counted, so one on the device "meta" will do.
+        steps: length of the sequence, T.
+
+    Example:
+        >>> from relational_rnn.nn import LSTM
+        >>> count_operations(LSTM(5, 8), 3), 3 * 2 * (5 + 8) * 4 * 8
+        (2496, 2496)
+    """
+    check_positive("count_operations", steps=steps)
+    core = copy.deepcopy(core).to("meta")  # where every core runs its plain definition, whatever runs it elsewhere
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        core(torch.zeros(1, steps, core.input_size, device="meta", dtype=next(core.parameters()).dtype))
+    return counter.get_total_flops()
+
+
+def build_matched(
+    name: str,
+    sizes: MemorySizes,
+    input_size: int,
+    wrap: Callable[[Core], nn.Module],
+    *,
+    match: Match = "parameters",
+    steps: int = 1,
+) -> Core:
+    """Build the relational memory of `sizes`, or a rival that costs as much.
+
+    Args:
+        name: one of `CORE_NAMES`.
+        sizes: sizes of the relational memory.
+        input_size: features of one input step.
+        wrap: from a core to the whole model around it, whose parameters are counted for "parameters".
+        match: "parameters" of the whole model, bytes of the core's "state" after a sequence, or the core's "flops" for
+            one (see `count_operations`).
+        steps: length of that sequence.
+
+    Raises:
+        InputError: an unknown name, or no size of the core comes within 10 %.
+    """
+    check_choice("build_matched", "name", name, CORE_NAMES)
+    check_choice("build_matched", "match", match, get_args(Match))
+    if name == "rmc":
+        return CORES[name].build(input_size, sizes, 1)
+    if match == "parameters":
+        return CORES[name].build(input_size, sizes, match_parameters(name, sizes, input_size, wrap))
+
+    def cost(core: Core) -> int:
+        return state_bytes_after(core, steps) if match == "state" else count_operations(core, steps)
+
+    def sized(parameters: int) -> int:
+        with torch.device("meta"):
+            return cost(CORES[name].build(input_size, sizes, parameters))
+
+    with torch.device("meta"):
+        memory = CORES["rmc"].build(input_size, sizes, 1)
+        wanted = cost(memory)
+    target, found = nearest_cost(sized, wanted, count_parameters(memory))
+    if abs(found - wanted) > TOLERANCE * wanted:
+        what = "bytes of state" if match == "state" else "operations"
+        raise InputError(
+            describe(
+                "build_matched",
+                f"no size of the core {name!r} comes within {TOLERANCE:.0%} of the relational memory's {what}",
+                got=f"{found:,} {what} for a sequence of {steps}",
+                expected=f"{wanted:,}",
+                hint="choose larger sizes for the memory, or match something else.",
+            )
+        )
+    return CORES[name].build(input_size, sizes, target)
+
+
+def nearest_cost(cost: Callable[[int], int], wanted: int, start: int) -> tuple[int, int]:
+    """The size whose `cost`, which grows with it, is nearest to `wanted`, to a hundredth of the size; and that cost.
+
+    Few costs are asked for, as each may take a while: the size is bracketed from `start`, then halved down to.
+
+    >>> nearest_cost(lambda size: size * size, 10_000, start=30)
+    (100, 10000)
+    """
+    costs: dict[int, int] = {}
+
+    def ask(size: int) -> int:
+        if size not in costs:
+            costs[size] = cost(size)
+        return costs[size]
+
+    low = high = start
+    while ask(high) < wanted:
+        low, high = high, 2 * high
+    while low > 1 and ask(low) > wanted:
+        low, high = low // 2, low
+    while high - low > max(1, low // 100):
+        middle = (low + high) // 2
+        low, high = (middle, high) if ask(middle) < wanted else (low, middle)
+    nearest = min(costs, key=lambda size: abs(costs[size] - wanted))
+    return nearest, costs[nearest]
+
+
+def match_parameters(core_name: str, sizes: MemorySizes, input_size: int, wrap: Callable[[Core], nn.Module]) -> int:
+    """The number of parameters to ask of the named core, so that its whole model matches the relational memory's model.
+
+    The head grows with the core's output, so this is not the number of the memory's own parameters: it is found by the
+    secant method.
+
+    Raises:
+        InputError: no size of the core brings the whole model within 10 %.
+    """
+
+    def sized(name: str, target: int) -> tuple[int, int]:
+        """Parameters of (the whole model, its core)."""
+        with torch.device("meta"):
+            core = CORES[name].build(input_size, sizes, target)
+            return count_parameters(wrap(core)), count_parameters(core)
+
+    wanted, target = sized("rmc", 1)
+    misses: dict[int, int] = {}
+    slope = 2.0  # parameters of the whole model per parameter of the core; 2 to begin with, as the head grows too
+    while target not in misses and len(misses) < 12:
+        misses[target] = sized(core_name, target)[0] - wanted
+        if abs(misses[target]) < wanted / 200:
+            break
+        if len(misses) > 1:
+            (before, miss_before), (last, miss) = list(misses.items())[-2:]
+            slope = max(1.0, (miss - miss_before) / (last - before))
+        target = max(1, target - round(misses[target] / slope))
+    best = min(misses, key=lambda target: abs(misses[target]))
+    if abs(misses[best]) > TOLERANCE * wanted:
+        raise InputError(
+            describe(
+                "build_matched",
+                f"no size of the core {core_name!r} comes within {TOLERANCE:.0%} of the relational memory's parameters",
+                got=f"{wanted + misses[best]:,} parameters of the whole model",
+                expected=f"{wanted:,}",
+                hint="choose larger sizes for the memory.",
+            )
+        )
+    return best

@@ -1,0 +1,121 @@
+"""What runs of every kind share: weights out of a folder, how far a run is, and a grid of runs that can be stopped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from relational_rnn._check import InputError, describe
+from relational_rnn.training import LoopConfig, RunFolder, read_metrics, to_json
+from relational_rnn.training.json_files import Json, read_json_object
+
+
+class RunConfig(Protocol):
+    """What every configuration of a run has."""
+
+    @property
+    def loop(self) -> LoopConfig: ...
+
+
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
+ResultT = TypeVar("ResultT")
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+def as_json(config: Any) -> dict[str, Json]:
+    """A configuration as config.json holds it."""
+    configuration = to_json(config)
+    assert isinstance(configuration, dict)
+    return configuration
+
+
+def print_report(line: str) -> None:
+    """What is said about the data, where nobody listens: on standard error."""
+    print(line, file=sys.stderr)
+
+
+def read_config_file(folder: Path) -> tuple[Path, dict[str, Json]]:
+    """Path and content of the config.json of a run folder.
+
+    Raises:
+        InputError: there is no run in the folder, or the file cannot be read.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        raise InputError(describe(str(folder), "there is no run in this folder", expected="a folder with config.json"))
+    return path, read_json_object(path)
+
+
+def load_weights(model: ModelT, folder: Path) -> ModelT:
+    """Put the best weights of a run into its model.
+
+    Returns:
+        the model, in evaluation mode.
+
+    Raises:
+        InputError: there are no weights yet, or they cannot be read, or belong to another model.
+    """
+    path = folder / "model.safetensors"
+    if not path.exists():
+        hint = "weights are saved at the first validation; let the run go on with resume (--resume)"
+        raise InputError(describe(str(folder), "the run has no weights yet", hint=hint))
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise InputError(describe(str(path), f"the weights cannot be read: {error}")) from error
+    except RuntimeError as error:  # names or shapes that do not fit
+        raise InputError(describe(str(path), "the weights belong to another model", got=error)) from error
+    return model.eval()
+
+
+def progress_of(folder: Path) -> tuple[int, float]:
+    """(updates done, seconds) by the last validation of a run."""
+    path = folder / "metrics.csv"
+    rows = read_metrics(path) if path.exists() else []
+    return (int(rows[-1]["step"]), float(rows[-1]["seconds"])) if rows else (0, 0.0)
+
+
+def check_grid(cores: Sequence[str], seeds: Sequence[int]) -> None:
+    """Refuse a grid without cores or seeds, or with one of them twice."""
+    for name, values in (("cores", cores), ("seeds", seeds)):
+        if not values or len(set(values)) < len(values):
+            raise InputError(describe("compare", f"{name} must be given, each once", got=list(values)))
+
+
+def finish_runs(
+    runs: Mapping[Path, ConfigT],
+    *,
+    configuration: Callable[[ConfigT], dict[str, Json]],
+    train: Callable[[ConfigT, Path, bool], object],
+    measure: Callable[[ConfigT, Path], ResultT],
+    on_run: Callable[[Path, ResultT], None] | None = None,
+) -> dict[Path, ResultT]:
+    """Train what is not finished, then measure, run by run; called again, it goes on where it was stopped.
+
+    Args:
+        runs: configurations by run folder.
+        configuration: the JSON of one, as its config.json holds it.
+        train: called with a configuration, its folder, and whether there is a run to resume in it.
+        measure: the result of a finished run.
+        on_run: called with each result as soon as it is there.
+
+    Raises:
+        InputError: a folder holds something else; found before anything is trained.
+    """
+    started = {path: (path / "config.json").exists() for path in runs}
+    for path, config in runs.items():  # a folder in the way is found now, not after the first hours
+        RunFolder.claim(path, configuration(config), resume=started[path])
+    results: dict[Path, ResultT] = {}
+    for path, config in runs.items():
+        if progress_of(path)[0] != config.loop.steps:
+            train(config, path, started[path])
+        results[path] = measure(config, path)
+        if on_run is not None:
+            on_run(path, results[path])
+    return results

@@ -1,0 +1,360 @@
+"""Runs on generated tasks from the outside: train one, measure it, load it, compare several.
+
+Axes: M the answers asked for in a batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+
+from relational_rnn._check import InputError, check_choice, describe
+from relational_rnn.nn.cores import count_parameters, state_bytes_after
+from relational_rnn.recipes.babi import CoreName
+from relational_rnn.recipes.running import (
+    as_json,
+    check_grid,
+    finish_runs,
+    load_weights,
+    progress_of,
+    read_config_file,
+)
+from relational_rnn.recipes.tasks import TASK_RUNS, TaskRun, check_device
+from relational_rnn.tasks.contract import Split, TaskBatch, draw_batch
+from relational_rnn.tasks.model import TaskModel, whole_answers
+from relational_rnn.training import Measure, Outcome, Progress, Totals, fit, from_json
+from relational_rnn.training.json_files import Json, read_json_object, write_json
+
+
+class TaskProblem:
+    """A task model with its batches; a `training.Problem`."""
+
+    def __init__(self, model: TaskModel, config: TaskRun) -> None:
+        self.model = model
+        self.config = config
+        self._valid: list[TaskBatch] | None = None
+
+    def train_batch(self, step: int) -> TaskBatch:
+        """The training batch of this step (from 0), at the level of the curriculum."""
+        config, curriculum = self.config, self.model.curriculum
+        return draw_batch(
+            config.task,
+            "train",
+            step,
+            seed=config.seed,
+            size=config.batch_size,
+            device=config.drawn_on,
+            level=None if curriculum is None else curriculum.level,
+        )
+
+    def valid_batches(self) -> Sequence[TaskBatch]:
+        """The validation set of the seed."""
+        if self._valid is None:
+            self._valid = split_batches(self.config, "valid")
+        return self._valid
+
+    def measure(self, batch: TaskBatch) -> Measure:
+        """The model on a batch; an item is an answer. While training, the curriculum hears of the loss."""
+        logits = self.model(batch)
+        targets = batch.targets[batch.asked]
+        losses = F.cross_entropy(logits, targets, reduction="none")
+        groups = batch.groups.unsqueeze(1).expand_as(batch.targets)[batch.asked]
+        if self.model.training and self.model.curriculum is not None:
+            self.model.curriculum.update(losses.mean())
+        return Measure(losses, logits.argmax(-1) == targets, groups)
+
+
+def split_batches(config: TaskRun, split: Split) -> list[TaskBatch]:
+    """All batches of the validation or the test set of a run."""
+    total = config.valid_samples if split == "valid" else config.test_samples
+    sizes = [min(config.batch_size, total - first) for first in range(0, total, config.batch_size)]
+    return [
+        draw_batch(config.task, split, number, seed=config.seed, size=size, device=config.drawn_on)
+        for number, size in enumerate(sizes)
+    ]
+
+
+def build_task_model(config: TaskRun) -> TaskModel:
+    """The model of a configuration with its initial weights, which are a function of the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        curriculum = config.task.make_curriculum()
+        return TaskModel.build(
+            config.task.shape, config.core, config.memory, config.model, match=config.match, curriculum=curriculum
+        )
+
+
+def build_task(config: TaskRun) -> TaskProblem:
+    """The problem of a configuration: model, initial weights and batches.
+
+    Raises:
+        InputError: the device to draw on is not there, or no size of the core fits.
+
+    Example:
+        >>> from relational_rnn.recipes.tasks import nth_farthest_small
+        >>> problem = build_task(nth_farthest_small())
+        >>> problem.measure(problem.train_batch(0)).losses.shape
+        torch.Size([128])
+    """
+    check_device(config)
+    return TaskProblem(build_task_model(config), config)
+
+
+def task_config_json(config: TaskRun) -> dict[str, Json]:
+    """The configuration as config.json holds it: the name of the task comes first."""
+    return {"task": config.task_name, **as_json(config)}
+
+
+def train_task(
+    config: TaskRun,
+    folder: Path | str,
+    *,
+    resume: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Outcome:
+    """Train a run into a folder.
+
+    Args:
+        config: everything that decides the run.
+        folder: the run folder; see `training.run_folder` for what it will hold.
+        resume: continue a run that was stopped, from its last checkpoint.
+        on_progress: called now and then; None shows the progress on standard error.
+
+    Raises:
+        InputError: see `build_task` and `training.fit`.
+        KeyboardInterrupt: stopped with Ctrl-C; the message says how to continue.
+    """
+    return fit(
+        build_task(config),
+        Path(folder),
+        optimizer=config.optimizer,
+        loop=config.loop,
+        seed=config.seed,
+        configuration=task_config_json(config),
+        resume=resume,
+        on_progress=on_progress,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedTaskRun:
+    """A trained model with all that is needed to use it."""
+
+    folder: Path
+    """Where it was trained."""
+    config: TaskRun
+    """How."""
+    model: TaskModel
+    """With the weights that did best on the validation set; on the CPU, in evaluation mode."""
+
+
+def task_of(folder: Path | str) -> str:
+    """The name of the task of the run in a folder: one of `TASK_RUNS`, or "babi".
+
+    Raises:
+        InputError: there is no run in the folder, or its task is not known.
+    """
+    path, content = read_config_file(Path(folder))
+    name = content.get("task", "babi")
+    check_choice(str(path), "task", name, ("babi", *TASK_RUNS))
+    return cast(str, name)
+
+
+def read_task_config(folder: Path | str) -> TaskRun:
+    """The configuration of the run in a folder.
+
+    Raises:
+        InputError: there is no run of a generated task in it, or it was written by another version of this package.
+    """
+    path, content = read_config_file(Path(folder))
+    name = content.pop("task", "babi")
+    check_choice(str(path), "task", name, tuple(TASK_RUNS))
+    return from_json(TASK_RUNS[cast(str, name)], content, where=str(path))
+
+
+def load_task(folder: Path | str) -> LoadedTaskRun:
+    """Load the best weights of a run.
+
+    Raises:
+        InputError: there is no run in the folder, no weights yet, or a file of it cannot be read.
+    """
+    folder = Path(folder)
+    config = read_task_config(folder)
+    return LoadedTaskRun(folder=folder, config=config, model=load_weights(build_task_model(config), folder))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TaskEvaluation:
+    """How a run does on sequences it has not learned from."""
+
+    split: str
+    """ "test" or "valid"."""
+    task: str
+    """Name of the task."""
+    mean_accuracy: float
+    """Mean accuracy of the groups that training shows; of single answers (characters, where answers are decoded)."""
+    mean_beyond: float | None
+    """The same of the groups that training never shows; None where there is none."""
+    per_group: Mapping[str, float]
+    """Accuracy of each group."""
+    whole_accuracy: float
+    """Share of sequences of the groups that training shows in which every answer is right."""
+    per_group_whole: Mapping[str, float]
+    """The same for each group."""
+    sequences: int
+    """How many were measured."""
+    loss: float
+    """Mean cross entropy of an answer, in nats."""
+    parameters: int
+    """Trainable numbers of the whole model."""
+    state_bytes: int
+    """Of the core's state after the longest training sequence."""
+    train_seconds: float
+    """Training and validation, all sittings."""
+    evaluate_seconds: float
+    """This evaluation."""
+    core: str
+    """Name of the core."""
+    match: str
+    """What the core has as much of as the relational memory."""
+    seed: int
+    """Of the run."""
+    steps: int
+    """Updates done; fewer than the budget where the run is not finished."""
+    report: tuple[str, ...]
+    """What a user should know: a run that is not finished."""
+
+    def to_json(self) -> dict[str, Json]:
+        """As result.json holds it."""
+        entries: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**entries, "report": list(self.report)}
+
+    @classmethod
+    def from_json(cls, entries: Mapping[str, Any]) -> TaskEvaluation:
+        """What `to_json` gave."""
+        return cls(**{**entries, "report": tuple(entries["report"])})
+
+
+def evaluate_task(folder: Path | str, *, split: Split = "test") -> TaskEvaluation:
+    """Measure the best weights of a run; the result on the test set is kept in result.json.
+
+    Args:
+        folder: the run folder.
+        split: "test", or "valid" for the validation set that the best weights were chosen on.
+
+    Raises:
+        InputError: see `load_task`; an unknown split.
+    """
+    folder = Path(folder)
+    check_choice("evaluate", "split", split, ("test", "valid"))
+    run = load_task(folder)
+    config, shape = run.config, run.config.task.shape
+    check_device(config)
+    problem = TaskProblem(run.model, config)
+    answers, whole = Totals(), Totals()
+    start = time.perf_counter()
+    with torch.inference_mode():
+        for batch in split_batches(config, split):
+            measure = problem.measure(batch.to("cpu"))
+            answers.add(measure)
+            whole.add(
+                Measure(measure.losses.sum(), whole_answers(measure.correct, batch.to("cpu")), batch.groups.cpu())
+            )
+    seconds = time.perf_counter() - start
+    steps, train_seconds = progress_of(folder)
+    unfinished = f"the run is not finished: {steps:,} of {config.loop.steps:,} steps"
+    per_group = {shape.groups[group]: accuracy for group, accuracy in answers.group_accuracy.items()}
+    per_group_whole = {shape.groups[group]: accuracy for group, accuracy in whole.group_accuracy.items()}
+    evaluation = TaskEvaluation(
+        split=split,
+        task=config.task_name,
+        mean_accuracy=_mean_of(per_group, [name for name in per_group if name not in shape.beyond]),
+        mean_beyond=_mean_of(per_group, shape.beyond) if split == "test" and shape.beyond else None,
+        per_group=per_group,
+        whole_accuracy=_mean_of(per_group_whole, [name for name in per_group if name not in shape.beyond]),
+        per_group_whole=per_group_whole,
+        sequences=whole.count,
+        loss=answers.loss,
+        parameters=count_parameters(run.model),
+        state_bytes=state_bytes_after(run.model.core, shape.steps),
+        train_seconds=train_seconds,
+        evaluate_seconds=seconds,
+        core=config.core,
+        match=config.match,
+        seed=config.seed,
+        steps=steps,
+        report=(unfinished,) if steps < config.loop.steps else (),
+    )
+    if split == "test":
+        write_json(folder / "result.json", evaluation.to_json())
+    return evaluation
+
+
+def _mean_of(accuracies: Mapping[str, float], names: Sequence[str]) -> float:
+    found = [accuracies[name] for name in names if name in accuracies]
+    if not found:
+        raise InputError(describe("evaluate", "too few test sequences: none of some groups was drawn", got=list(names)))
+    return sum(found) / len(found)
+
+
+def compare_task(
+    base: TaskRun,
+    cores: Sequence[CoreName],
+    seeds: Sequence[int],
+    folder: Path | str,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_run: Callable[[Path, TaskEvaluation], None] | None = None,
+) -> dict[Path, TaskEvaluation]:
+    """Train and measure a run for every core and seed; called again, it goes on where it was stopped.
+
+    Args:
+        base: the configuration of all runs but for core and seed.
+        cores: names of cores.
+        seeds: seeds of runs.
+        folder: gets one run folder `<core>-<seed>` for each.
+        on_progress: see `train_task`.
+        on_run: called with the folder and the measurement of each run as soon as it is there.
+
+    Returns:
+        the measurements by run folder, seeds within cores in the given order.
+
+    Raises:
+        InputError: a core or a seed is given twice or not at all; no size of a core fits; a folder holds a run of
+            another configuration.
+    """
+    check_grid(cores, seeds)
+    check_device(base)
+    for core in cores:  # a rival that has no fitting size is found now, not after the first hours
+        build_task_model(dataclasses.replace(base, core=core))
+    runs = {
+        Path(folder) / f"{core}-{seed}": dataclasses.replace(base, core=core, seed=seed)
+        for core in cores
+        for seed in seeds
+    }
+
+    def train_one(config: TaskRun, path: Path, resume: bool) -> None:
+        train_task(config, path, resume=resume, on_progress=on_progress)
+
+    def measure(config: TaskRun, path: Path) -> TaskEvaluation:
+        return _read_result(path, config) or evaluate_task(path)
+
+    return finish_runs(runs, configuration=task_config_json, train=train_one, measure=measure, on_run=on_run)
+
+
+def _read_result(folder: Path, config: TaskRun) -> TaskEvaluation | None:
+    """The measurement of the finished run, where it was made already."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    entries = read_json_object(path)
+    names = {field.name for field in dataclasses.fields(TaskEvaluation)}
+    if entries.keys() != names or entries["steps"] != config.loop.steps:
+        return None  # of an unfinished run, or of another version: measured again
+    return TaskEvaluation.from_json(entries)

@@ -1,0 +1,259 @@
+"""Runs on generated tasks: the whole configuration of one, and functions that return the ones worth repeating."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+
+from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn.nn.cores import CORE_NAMES, MemorySizes
+from relational_rnn.nn.matching import Match
+from relational_rnn.recipes.babi import CoreName
+from relational_rnn.recipes.checks import check_memory_options, check_seed
+from relational_rnn.tasks.associative_recall import AssociativeRecall
+from relational_rnn.tasks.contract import Task
+from relational_rnn.tasks.memorize import Memorize
+from relational_rnn.tasks.model import TaskModelConfig
+from relational_rnn.tasks.nth_farthest import NthFarthest
+from relational_rnn.tasks.programs import Programs
+from relational_rnn.tasks.relations import Relations
+from relational_rnn.training import LoopConfig, OptimizerConfig
+
+DrawnOn = Literal["cpu", "cuda"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TaskRun:
+    """Everything that decides a run on a generated task; each task has a subclass with its own `data`."""
+
+    core: CoreName = "rmc"
+    """The recurrent core."""
+    match: Match = "parameters"
+    """What a rival has as much of as the relational memory: parameters, bytes of state, or operations."""
+    memory: MemorySizes = dataclasses.field(default_factory=MemorySizes)
+    """The relational memory."""
+    model: TaskModelConfig = dataclasses.field(default_factory=TaskModelConfig)
+    """What stands around the core, the same for every core."""
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    """AdamW and its schedule."""
+    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
+    """Budget, validation, device."""
+    batch_size: int = 128
+    """Sequences of a batch; every batch is new."""
+    valid_samples: int = 2048
+    """Sequences of the validation set."""
+    test_samples: int = 12_800
+    """Sequences that a finished run is measured on."""
+    drawn_on: DrawnOn = "cpu"
+    """The device whose generator draws the batches; the two draw different ones."""
+    seed: int = 0
+    """Decides initial weights and every batch."""
+
+    task_name: ClassVar[str]
+
+    @property
+    def task(self) -> Task:
+        """The task with its settings."""
+        return getattr(self, "data")  # noqa: B009  (each subclass has its own type of it)
+
+    def __post_init__(self) -> None:
+        where = type(self).__name__
+        check_choice(where, "core", self.core, CORE_NAMES)
+        check_choice(where, "match", self.match, get_args(Match))
+        check_choice(where, "drawn_on", self.drawn_on, get_args(DrawnOn))
+        check_positive(
+            where, batch_size=self.batch_size, valid_samples=self.valid_samples, test_samples=self.test_samples
+        )
+        check_seed(where, self.seed)
+        check_memory_options(where, self.core, self.memory)
+        shape = self.task.shape
+        if self.model.teacher_forcing and shape.answer != "decoded":
+            problem = f"teacher_forcing would have no effect: {self.task_name} decodes nothing"
+            raise InputError(describe(where, problem, got=f"answers at the {shape.answer}"))
+
+
+def check_device(config: TaskRun) -> None:
+    """Refuse to draw batches on a device that is not there."""
+    if config.drawn_on == "cuda" and not torch.cuda.is_available():
+        problem = "this machine cannot draw batches on 'cuda': PyTorch finds no such device"
+        raise InputError(describe(type(config).__name__, problem, hint="leave drawn_on at 'cpu'"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class NthFarthestRun(TaskRun):
+    """Everything that decides a run on N-th farthest."""
+
+    data: NthFarthest = dataclasses.field(default_factory=NthFarthest)
+    """The task."""
+
+    task_name: ClassVar[str] = NthFarthest.name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ProgramsRun(TaskRun):
+    """Everything that decides a run on learning to execute."""
+
+    data: Programs = dataclasses.field(default_factory=Programs)
+    """The task."""
+
+    task_name: ClassVar[str] = Programs.name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class MemorizeRun(TaskRun):
+    """Everything that decides a run on memorization."""
+
+    data: Memorize = dataclasses.field(default_factory=Memorize)
+    """The task."""
+
+    task_name: ClassVar[str] = Memorize.name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RelationsRun(TaskRun):
+    """Everything that decides a run on relations."""
+
+    data: Relations = dataclasses.field(default_factory=Relations)
+    """The task."""
+
+    task_name: ClassVar[str] = Relations.name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class AssociativeRecallRun(TaskRun):
+    """Everything that decides a run on multi-query associative recall."""
+
+    data: AssociativeRecall = dataclasses.field(default_factory=AssociativeRecall)
+    """The task."""
+
+    task_name: ClassVar[str] = AssociativeRecall.name
+
+
+def nth_farthest_small() -> NthFarthestRun:
+    """N-th farthest with 4 objects of 4 dimensions, the released example's reduced task.
+
+    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU.
+    Command: `relational-rnn train nth-farthest --recipe nth-farthest-small`.
+    """
+    return NthFarthestRun(
+        data=NthFarthest(objects=4, dimensions=4),
+        memory=MemorySizes(mem_slots=4, head_size=16, num_heads=4),
+        model=TaskModelConfig(head_size=128, head_layers=4),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=200, weight_decay=0.0),
+        loop=LoopConfig(steps=30_000, validate_every=1000, checkpoint_every=1000, log_every=100, threads=1),
+    )
+
+
+def nth_farthest_paper() -> NthFarthestRun:
+    """N-th farthest as in the paper (A.1): 8 objects of 16 dimensions, 8 slots of 256 numbers, batches of 1,600.
+
+    Expected score: not measured yet (published: 91 %). Time: not measured yet. Machine: one GPU.
+    Command: `relational-rnn train nth-farthest --recipe nth-farthest-paper --loop.accelerator cuda --drawn-on cuda`.
+    """
+    return NthFarthestRun(
+        memory=MemorySizes(mem_slots=8, head_size=32, num_heads=8),
+        model=TaskModelConfig(head_size=256, head_layers=4),
+        optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=1000, decay="none", weight_decay=0.0),
+        loop=LoopConfig(steps=500_000, validate_every=5000, checkpoint_every=1000, log_every=100),
+        batch_size=1600,
+    )
+
+
+def _decoding(task: Programs | Memorize) -> dict[str, Any]:
+    """What the paper trains decoded tasks with (A.2): 4 slots of 256 numbers, one gate per slot, batches of 128."""
+    return {
+        "data": task,
+        "memory": MemorySizes(mem_slots=4, head_size=64, num_heads=4, gate_style="memory"),
+        "model": TaskModelConfig(embedding_size=64, head_size=256, head_layers=4),
+        "optimizer": OptimizerConfig(learning_rate=1e-3, warmup_steps=1000, decay="none", weight_decay=0.0),
+        "loop": LoopConfig(steps=200_000, validate_every=5000, checkpoint_every=1000, log_every=100),
+        "batch_size": 128,
+    }
+
+
+def programs_add() -> ProgramsRun:
+    """Additions of two numbers of up to five digits, as in the paper (A.2).
+
+    Expected score: not measured yet (published: 99.9 %). Time: not measured yet. Machine: one GPU.
+    Command: `relational-rnn train programs --recipe programs-add --loop.accelerator cuda`.
+    """
+    return ProgramsRun(**_decoding(Programs(mode="add", length=5)))
+
+
+def programs_control() -> ProgramsRun:
+    """Choices and loops, numbers of up to five digits, nesting 2, as in the paper (A.2).
+
+    Expected score: not measured yet (published: 99.6 %). Time: not measured yet. Machine: one GPU.
+    Command: `relational-rnn train programs --recipe programs-control --loop.accelerator cuda`.
+    """
+    return ProgramsRun(**_decoding(Programs(mode="control", length=5, nesting=2)))
+
+
+def programs_program() -> ProgramsRun:
+    """Arithmetic, choices and loops, numbers of up to five digits, nesting 2, as in the paper (A.2).
+
+    Expected score: not measured yet (published: 79.0 %). Time: not measured yet. Machine: one GPU.
+    Command: `relational-rnn train programs --recipe programs-program --loop.accelerator cuda`.
+    """
+    return ProgramsRun(**_decoding(Programs(mode="program", length=5, nesting=2)))
+
+
+def memorize() -> MemorizeRun:
+    """Up to 60 digits to give back (`--data.mode` copy, reverse or double), trained as the paper's (A.2).
+
+    Expected score: not measured yet (published: 99 to 100 %, at a length that is not stated). Time: not measured yet.
+    Machine: one GPU. Command: `relational-rnn train memorize --loop.accelerator cuda`.
+    """
+    return MemorizeRun(**_decoding(Memorize()))
+
+
+def relations() -> RelationsRun:
+    """The chapter's exercise: a memory of 4 slots and one head on chains of 2 and 3 relations.
+
+    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU.
+    Command: `relational-rnn train relations`.
+    """
+    return RelationsRun(
+        memory=MemorySizes(mem_slots=4, head_size=64, num_heads=1),
+        model=TaskModelConfig(embedding_size=64, head_size=128, head_layers=2),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=0.0),
+        loop=LoopConfig(steps=5000, validate_every=500, checkpoint_every=500, log_every=50, threads=1),
+    )
+
+
+def associative_recall() -> AssociativeRecallRun:
+    """Eight pairs in 64 steps.
+
+    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU.
+    Command: `relational-rnn train associative-recall`.
+    """
+    return AssociativeRecallRun(
+        memory=MemorySizes(mem_slots=8, head_size=16, num_heads=4),
+        model=TaskModelConfig(embedding_size=64, head_size=128, head_layers=1),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=200, weight_decay=0.0),
+        loop=LoopConfig(steps=10_000, validate_every=500, checkpoint_every=500, log_every=50, threads=1),
+        batch_size=64,
+        valid_samples=1024,
+        test_samples=2048,
+    )
+
+
+TASK_RUNS: dict[str, type[Any]] = {
+    run.task_name: run for run in (NthFarthestRun, ProgramsRun, MemorizeRun, RelationsRun, AssociativeRecallRun)
+}
+"""The class of runs of every generated task, by the task's name."""
+TASK_RECIPES: dict[str, dict[str, Callable[[], Any]]] = {
+    "nth-farthest": {"nth-farthest-small": nth_farthest_small, "nth-farthest-paper": nth_farthest_paper},
+    "programs": {
+        "programs-add": programs_add,
+        "programs-control": programs_control,
+        "programs-program": programs_program,
+    },
+    "memorize": {"memorize": memorize},
+    "relations": {"relations": relations},
+    "associative-recall": {"associative-recall": associative_recall},
+}
+"""The recipes of every task by their names; the first one is what a task starts from."""

@@ -1,0 +1,116 @@
+"""Multi-query associative recall: pairs of keys and values, then keys again, in between noise (Arora et al. 2023, arXiv
+2312.04927).
+
+Shape legend: B sequences, T steps, P pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from relational_rnn._check import InputError, check_positive, describe
+from relational_rnn.tasks.contract import NO_ANSWER, Split, Task, TaskBatch, TaskShape
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AssociativeRecall(Task):
+    """Every key that comes back asks for the value that followed it the first time.
+
+    Two pairs in 10 steps, keys 1 to 4, values 5 to 8:
+
+        inputs   2  7  4  5  |  2  8  4  6  6  1
+        answers                 7     5
+
+    The first 2 P steps hold P pairs of different keys and values. Each key is asked once in the steps after them, an
+    even number of steps after the last pair that is most often small: with probability proportional to g^(power - 1)
+    for the g-th place, each place taken once. All other steps hold any token at random. Keys are the tokens 1 to
+    `vocabulary` / 2, values those above; classes are the values from 0.
+
+    Runs are judged at `pairs` and `length`, and apart at twice as many pairs in twice as many steps.
+
+    Plateau: a model that only knows which values occurred is right with probability 1 / P; chance is 2 / vocabulary.
+    Record: Transformers solve it at every size that Arora et al. tried; a recurrent model needs a state that grows with
+    the number of pairs.
+
+    Example:
+        >>> from relational_rnn.tasks.contract import draw_batch
+        >>> batch = draw_batch(AssociativeRecall(pairs=2, length=10, vocabulary=8), "train", 0, seed=0, size=1)
+        >>> batch.inputs.tolist(), batch.targets.tolist()
+        ([[4, 8, 1, 7, 1, 6, 4, 8, 4, 7]], [[-1, -1, -1, -1, 2, -1, 3, -1, -1, -1]])
+    """
+
+    pairs: int = 8
+    """Keys with their values, P."""
+    length: int = 64
+    """Steps of a training sequence."""
+    vocabulary: int = 64
+    """Tokens; half of them are keys, half are values."""
+    power: float = 0.01
+    """How soon keys come back: 1 for any time, near 0 for soon."""
+
+    name: ClassVar[str] = "associative-recall"
+
+    def __post_init__(self) -> None:
+        where = "AssociativeRecall"
+        check_positive(where, pairs=self.pairs, length=self.length, vocabulary=self.vocabulary)
+        if self.vocabulary % 2 or self.vocabulary < 4 * self.pairs:
+            expected = f"an even number, {4 * self.pairs} or more (keys for twice the pairs)"
+            raise InputError(
+                describe(where, "the vocabulary does not hold the keys", got=self.vocabulary, expected=expected)
+            )
+        if self.length < 4 * self.pairs or self.length % 2:
+            expected = f"an even number, {4 * self.pairs} or more for {self.pairs} pairs"
+            raise InputError(
+                describe(where, "the sequence does not hold pairs and queries", got=self.length, expected=expected)
+            )
+        if not 0 < self.power <= 1:
+            raise InputError(describe(where, "power must be above 0 and at most 1", got=repr(self.power)))
+
+    @property
+    def shape(self) -> TaskShape:
+        groups = tuple(f"{n * self.pairs} pairs in {n * self.length}" for n in (1, 2))
+        return TaskShape(
+            inputs=self.vocabulary + 1,
+            tokens=True,
+            classes=self.vocabulary // 2,
+            answer="every",
+            steps=self.length,
+            groups=groups,
+            beyond=groups[1:],
+        )
+
+    def draw(self, count: int, generator: torch.Generator, *, split: Split, level: int | None = None) -> TaskBatch:
+        if split != "test":
+            inputs, targets = self._sequences(count, self.pairs, self.length, generator)
+            return TaskBatch(inputs, None, targets, torch.zeros(count, dtype=torch.int64, device=generator.device))
+        longer = count // 2
+        short_inputs, short_targets = self._sequences(count - longer, self.pairs, self.length, generator)
+        groups = (torch.arange(count, device=generator.device) >= count - longer).long()
+        padded = torch.nn.functional.pad
+        short_inputs = padded(short_inputs, (0, self.length))
+        short_targets = padded(short_targets, (0, self.length), value=NO_ANSWER)
+        inputs, targets = self._sequences(longer, 2 * self.pairs, 2 * self.length, generator)
+        return TaskBatch(
+            torch.cat([short_inputs, inputs]), self.length * (1 + groups), torch.cat([short_targets, targets]), groups
+        )
+
+    def _sequences(self, count: int, pairs: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Inputs and targets, both [B, length]."""
+        device, half = generator.device, self.vocabulary // 2
+        keys, values = (
+            torch.rand(count, half, device=device, generator=generator).argsort(1)[:, :pairs] for _ in range(2)
+        )
+        inputs = torch.randint(1, self.vocabulary + 1, (count, length), device=device, generator=generator)
+        inputs[:, : 2 * pairs] = torch.stack([1 + keys, 1 + half + values], 2).flatten(1)
+        # Gumbel noise on the logarithms of the weights draws places without putting any back.
+        places = (length - 2 * pairs) // 2
+        weights = (self.power - 1) * torch.arange(1, places + 1, device=device).log()
+        noise = torch.rand(count, places, device=device, generator=generator).clamp_(min=1e-30).log().neg().log().neg()
+        at = 2 * pairs + 2 * (weights + noise).topk(pairs, 1).indices
+        inputs.scatter_(1, at, 1 + keys)
+        targets = torch.full_like(inputs, NO_ANSWER).scatter_(1, at, values)
+        return inputs, targets

@@ -1,0 +1,69 @@
+"""A curriculum that advances: the level of difficulty is part of what training has learned, and saved with it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from relational_rnn._check import InputError, check_positive, describe
+
+
+class Curriculum(nn.Module):
+    """The level that training batches are drawn at, and the rule by which it rises.
+
+    The losses of `window` updates are averaged. Where the mean is not at least `improvement` (a share) lower than that
+    of the window before, the level has taught what it can: the next one begins, and with it the count of windows, so
+    that a level lasts two windows at least. After the last level nothing changes any more.
+
+    It is a module so that its state is saved and resumed with the weights; it has no parameters.
+
+    Args:
+        levels: how many there are.
+        window: updates.
+        improvement: the least relative fall of the loss from one window to the next that keeps a level.
+
+    Example:
+        >>> curriculum = Curriculum(levels=3, window=2, improvement=0.05)
+        >>> for loss in (2.0, 1.0, 1.0, 0.5, 0.75, 0.75):  # windows of 1.5, 0.75 (better) and 0.75 (no better)
+        ...     curriculum.update(torch.tensor(loss))
+        >>> curriculum.level
+        1
+    """
+
+    current: Tensor
+    updates: Tensor
+    total: Tensor
+    before: Tensor
+
+    def __init__(self, levels: int, *, window: int, improvement: float) -> None:
+        super().__init__()
+        check_positive("Curriculum", levels=levels, window=window)
+        if not 0 < improvement < 1:
+            problem = "improvement must be a share between 0 and 1"
+            raise InputError(describe("Curriculum", problem, got=repr(improvement)))
+        self.levels, self.window, self.improvement = levels, window, improvement
+        self.register_buffer("current", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("total", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("before", torch.full((), torch.inf, dtype=torch.float64))
+
+    @property
+    def level(self) -> int:
+        """From 0 to `levels` - 1."""
+        return int(self.current)
+
+    @torch.no_grad()
+    def update(self, loss: Tensor) -> None:
+        """Take the mean loss of one update's batch."""
+        self.total += loss.detach()
+        self.updates += 1
+        if int(self.updates) < self.window:
+            return
+        mean = self.total / self.window
+        if bool(mean > self.before * (1 - self.improvement)):
+            self.current.add_(1).clamp_(max=self.levels - 1)
+            self.before.fill_(torch.inf)
+        else:
+            self.before.copy_(mean)
+        self.total.zero_()
+        self.updates.zero_()

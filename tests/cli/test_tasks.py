@@ -1,0 +1,150 @@
+"""The commands of generated tasks, on runs that take a blink."""
+
+import json
+import shlex
+from dataclasses import fields
+
+import pytest
+
+from relational_rnn import recipes
+from relational_rnn.cli.commands import TASKS, load_command
+from relational_rnn.cli.task_options import SHARED
+from relational_rnn.recipes import TASK_RECIPES, TASK_RUNS
+
+TINY = shlex.split(
+    "--data.objects 2 --data.dimensions 1 --memory.mem-slots 2 --memory.head-size 6 --memory.num-heads 2 "
+    "--model.head-size 12 --model.head-layers 1 --batch-size 8 --valid-samples 20 --test-samples 30 "
+    "--loop.validate-every 3 --loop.checkpoint-every 2"
+)
+
+
+def test_train_leaves_a_run_that_evaluate_measures(call, tmp_path):
+    folder = tmp_path / "run"
+    done = call("train", "nth-farthest", *TINY, "--core", "gru", "--seed", 3, "--loop.steps", 4, "--out", folder)
+    assert done.code == 0
+    assert done.out.startswith(f"{folder}: 4 steps in ")
+    assert done.out.endswith(f"measure it with: relational-rnn evaluate {folder}\n")
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["task"], config["core"], config["seed"], config["data"]["objects"]) == ("nth-farthest", "gru", 3, 2)
+    done = call("evaluate", folder)
+    assert done.code == 0
+    lines = done.out.splitlines()
+    result = json.loads((folder / "result.json").read_text())
+    assert [line.split() for line in lines[:4]] == [
+        ["group", "accuracy,", "%"],
+        *(["n", "=", n, f"{100 * result['per_group'][f'n = {n}']:.1f}"] for n in "12"),
+        ["mean", f"{100 * result['mean_accuracy']:.1f}"],
+    ]
+    assert lines[5].startswith("GRU, seed 3, nth-farthest: 30 test sequences; ")
+    assert (
+        call("evaluate", folder, "--split", "valid")
+        .out.splitlines()[5]
+        .startswith("GRU, seed 3, nth-farthest: 20 valid")
+    )
+    refused = call("evaluate", folder, "--data", tmp_path)
+    assert (refused.code, refused.out) == (2, "")
+    assert "--data has no effect: the sequences of nth-farthest are generated" in refused.err
+    asked = call("ask", folder, typed="Mary left.\nWhere is Mary?\n")
+    assert asked.code == 2
+    assert "the run is not on bAbI" in asked.err
+    again = call("train", "nth-farthest", "--out", folder, "--resume")
+    assert again.code == 0
+    other = call("train", "relations", "--out", folder, "--resume")
+    assert other.code == 2
+    assert "the run in this folder has another task" in other.err
+
+
+def test_measured_groups_beyond_training_and_whole_answers_are_shown_apart(call, tmp_path):
+    words = ["--data.length", 3, "--memory.mem-slots", 2, "--memory.head-size", 6, "--memory.num-heads", 2]
+    words += ["--model.head-size", 12, "--model.head-layers", 1, "--loop.steps", 2, "--test-samples", 40]
+    assert call("train", "memorize", *words, "--out", tmp_path / "run").code == 0
+    lines = call("evaluate", tmp_path / "run").out.splitlines()
+    assert lines[0].split("  ")[0] == "group"
+    assert lines[0].endswith("whole answers, %")
+    assert [" ".join(line.split()[:-2]) for line in lines[1:5]] == [
+        "length 3",
+        "length 4",
+        "length 6",
+        "mean of what was trained",
+    ]
+    assert lines[5].startswith("mean beyond ")
+
+
+def test_compare_writes_a_table_the_published_figures_and_a_report_and_goes_on_where_it_was(call, tmp_path):
+    words = ["compare", "nth-farthest", *TINY, "--data.objects", 8, "--data.dimensions", 16, "--loop.steps", 3]
+    words += ["--cores", "rnn", "rmc", "--seeds", 1, 0, "--test-samples", 100, "--out", tmp_path / "grid"]
+    done = call(*words)
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert [line.split(":")[0] for line in lines[:4]] == [
+        str(tmp_path / "grid" / n) for n in ("rnn-1", "rnn-0", "rmc-1", "rmc-0")
+    ]
+    assert [line.split()[0] for line in lines[5:8]] == ["core", "RNN", "RMC"]
+    assert all("±" in line for line in lines[6:8])
+    assert lines[9] == "published:"
+    assert any("STM" in line and "98 %" in line and "Le et al. 2020" in line for line in lines)
+    page = tmp_path / "grid" / "report" / "index.html"
+    assert lines[-1] == f"report: {page}"
+    text = page.read_text(encoding="utf-8")
+    assert "Validation accuracy against training samples" in text
+    assert "Validation accuracy against seconds" in text
+    assert "Published by others" in text
+    assert "TPR-RNN" in text
+    again = call(*words)
+    assert (again.code, again.out) == (0, done.out)
+    mixed = call(
+        "report", tmp_path / "grid" / "rmc-0", tmp_path / "grid" / "rnn-0", "--results", tmp_path / "nf", "--task", "nf"
+    )
+    assert mixed.code == 0
+    records = json.loads((tmp_path / "nf.json").read_text())
+    assert [r["core"] for r in records] == ["rmc", "rnn", "RMC", "LSTM", "DNC", "STM", "TPR-RNN"]
+    assert set(records[0]["details"]["per_group"]) == {f"n = {n}" for n in range(1, 9)}
+    assert records[3]["published"].startswith("Santoro et al. 2018")
+    assert "| LSTM | below 30.0 |" in (tmp_path / "nf.md").read_text(encoding="utf-8")
+    assert "## Per group, %" in (tmp_path / "nf.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train nth-farthest --data.n 9", "4 objects have no 9-th farthest"),
+        ("train programs --data.nesting 2", "nesting needs the mode control or program"),
+        ("train programs --data.length 0", "length must be a whole number"),
+        ("train programs --data.curriculum hard", "hard"),
+        ("train memorize --data.length 0", "length must be a whole number"),
+        ("compare relations --data.chain 1", "there are no such chains"),
+        ("compare relations --cores gpt", "gpt"),
+        ("compare relations --recipe best", "best"),
+        ("compare relations --match seconds", "seconds"),
+        ("train relations --model.teacher-forcing", "teacher_forcing would have no effect"),
+        ("train relations --resume", "--resume needs to know which run"),
+        ("train relations --resume --out runs --recipe relations", "--recipe has no place"),
+        (
+            "compare relations --cores rmc lstm --match state --memory.mem-slots 1 --memory.head-size 3",
+            "no size of the core 'lstm' comes within 10% of the relational memory's bytes of state",
+        ),
+        ("compare relations --cores rmc rmc", "cores must be given, each once"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(call, words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = call(*words.split())
+    assert done.code == 2
+    assert done.out == ""
+    assert "Traceback" not in done.err
+    assert message in " ".join(done.err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_recipe_names_the_folder_and_sets_the_options(tmp_path):
+    config = load_command("train nth-farthest").parse(["--recipe", "nth-farthest-paper", "--seed", "4"])
+    assert config.config.data == recipes.TASK_RECIPES["nth-farthest"]["nth-farthest-paper"]().data
+    assert (config.recipe, config.config.seed) == ("nth-farthest-paper", 4)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_compare_takes_over_every_field_of_a_run(task):
+    assert {field.name for field in fields(TASK_RUNS[task])} == {"core", "seed", "data", *SHARED}
+    recipe = list(TASK_RECIPES[task])[-1]
+    command = load_command(f"compare {task}")
+    assert command.base(command.parse(["--recipe", recipe])) == TASK_RECIPES[task][recipe]()

@@ -1,0 +1,93 @@
+"""Rivals of equal cost: what is counted, and how near a size comes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from relational_rnn import InputError
+from relational_rnn.nn import GRU, LSTM, RNN, RelationalMemory, Transformer
+from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, count_parameters, state_bytes_after
+from relational_rnn.nn.matching import build_matched, count_operations
+
+SIZES = MemorySizes(mem_slots=4, head_size=16, num_heads=3)
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+@pytest.mark.parametrize(("kind", "gates"), [(RNN, 1), (GRU, 3), (LSTM, 4)])
+def test_operations_of_a_gated_core_are_those_of_its_two_products(kind, gates, steps):
+    assert count_operations(kind(5, 6), steps) == steps * 2 * gates * 6 * (5 + 6)
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_operations_of_the_relational_memory_are_those_of_its_equations(steps):
+    inputs, slots, width, heads, key, mlp = 5, 4, 6, 3, 7, 2
+    core = RelationalMemory(
+        inputs, slots, 2, num_heads=heads, key_size=key, attention_mlp_layers=mlp, backend="reference"
+    )
+    rows = slots + 1
+    attention = rows * width * (2 * heads * key + width) + heads * rows * rows * key + heads * rows * rows * 2
+    gates = width * 2 * width + slots * width * 2 * width  # from the input, and from every slot
+    step = inputs * width + attention + mlp * rows * width * width + gates
+    assert count_operations(core, steps) == pytest.approx(steps * 2 * step, rel=0.1)  # the last block may skip a row
+
+
+def test_operations_of_a_transformer_grow_with_the_square_of_the_length():
+    core = Transformer(5, 8, num_layers=2, num_heads=2, feedforward_size=10)
+    linear = 5 * 8 + 2 * (8 * 24 + 8 * 8 + 2 * 8 * 10)
+    for steps in (3, 9):
+        assert count_operations(core, steps) == 2 * (steps * linear + 2 * 2 * steps * steps * 8)
+
+
+def test_a_core_on_the_meta_device_is_counted_too():
+    with torch.device("meta"):
+        core = LSTM(5, 6)
+    assert count_operations(core, 3) == count_operations(LSTM(5, 6), 3)
+
+
+COSTS = {
+    "parameters": lambda core: count_parameters(core),
+    "state": lambda core: state_bytes_after(core, 9),
+    "flops": lambda core: count_operations(core, 9),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [*((name, "parameters") for name in CORE_NAMES), ("gru", "state"), ("lstm", "flops"), ("rnn", "flops")]
+    + [pytest.param(name, "flops", marks=pytest.mark.slow) for name in CORE_NAMES if name not in ("lstm", "rnn")],
+)
+def test_a_rival_costs_what_the_relational_memory_costs(name, match):
+    wanted = COSTS[match](build_matched("rmc", SIZES, 5, lambda core: core))
+    core = build_matched(name, SIZES, 5, lambda core: core, match=match, steps=9)
+    assert abs(COSTS[match](core) / wanted - 1) <= 0.1
+
+
+def test_parameters_are_those_of_the_whole_model():
+    def wrap(core):
+        return nn.ModuleList([core, nn.Linear(core.output_size, 100)])
+
+    counts = [count_parameters(wrap(build_matched(name, SIZES, 5, wrap))) for name in ("rmc", "lstm")]
+    assert abs(counts[1] / counts[0] - 1) <= 0.1
+    assert (
+        abs(
+            count_parameters(build_matched("lstm", SIZES, 5, wrap))
+            / count_parameters(build_matched("rmc", SIZES, 5, wrap))
+            - 1
+        )
+        > 0.1
+    )
+
+
+def test_what_cannot_be_matched_is_refused():
+    with pytest.raises(InputError, match=r"no size of the core 'lstm' comes within 10% of (.|\n)*bytes of state"):
+        build_matched(
+            "lstm", MemorySizes(mem_slots=1, head_size=3, num_heads=1), 5, lambda c: c, match="state", steps=9
+        )
+    with pytest.raises(InputError, match="match is not a known choice"):
+        build_matched("lstm", SIZES, 5, lambda core: core, match="seconds")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="name is not a known choice"):
+        build_matched("ltsm", SIZES, 5, lambda core: core)
+    with pytest.raises(InputError, match="steps must be"):
+        count_operations(LSTM(5, 6), 0)

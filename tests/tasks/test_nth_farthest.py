@@ -1,0 +1,95 @@
+"""N-th farthest against a slow reading of its definition, sequence by sequence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from relational_rnn import InputError
+from relational_rnn.tasks.contract import draw_batch
+from relational_rnn.tasks.nth_farthest import CONVENTIONS, NthFarthest
+
+
+def answer(steps: np.ndarray, objects: int, convention: str) -> tuple[int, int]:
+    """(label, n as a user counts it) of the right answer, from the features of a sequence alone."""
+    dimensions = steps.shape[1] - 3 * objects
+    vectors, rest = steps[:, :dimensions].astype(np.float64), steps[:, dimensions:].reshape(-1, 3, objects)
+    assert (rest.sum(2) == 1).all()  # one-hot, three times
+    labels, second, third = rest.argmax(2).T
+    n, m = (third, second) if convention == "sonnet" else (second, third)
+    assert len(set(n)) == len(set(m)) == 1  # the question stands beside every step
+    assert sorted(labels) == list(range(objects))
+    where = {label: vector for label, vector in zip(labels, vectors, strict=True)}
+    nearest_first = sorted(where, key=lambda label: np.linalg.norm(where[label] - where[m[0]]))
+    assert nearest_first[0] == m[0]
+    if convention == "sonnet":  # the n-th nearest, from 0
+        return nearest_first[n[0]], n[0]
+    if convention == "l0sg":  # the n-th farthest, from 0
+        return nearest_first[::-1][n[0]], n[0]
+    return nearest_first[::-1][n[0]], n[0] + 1  # the paper counts from 1; its one-hot begins with n = 1
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize(("objects", "dimensions"), [(8, 16), (4, 4), (2, 1), (5, 3)])
+def test_targets_are_those_of_the_definition(convention, objects, dimensions):
+    task = NthFarthest(objects=objects, dimensions=dimensions, convention=convention)
+    batch = draw_batch(task, "train", 0, seed=3, size=100)
+    for steps, target, group in zip(batch.inputs.numpy(), batch.targets[:, 0], batch.groups, strict=True):
+        label, n = answer(steps, objects, convention)
+        assert label == target
+        assert task.shape.groups[group] == f"n = {n}"
+
+
+def test_labels_and_questions_are_uniform_and_vectors_fill_their_cube():
+    task = NthFarthest(objects=4, dimensions=2)
+    batch = draw_batch(task, "train", 0, seed=0, size=20_000)
+    vectors, labels, n, m = (part.numpy() for part in batch.inputs.split([2, 4, 4, 4], 2))
+    for one_hot in (labels, n, m):
+        assert np.abs(one_hot.mean(0) - 0.25).max() < 0.02
+    assert np.abs(np.bincount(batch.targets[:, 0]) / 20_000 - 0.25).max() < 0.02
+    assert vectors.min() >= -1
+    assert vectors.max() < 1
+    assert abs(vectors.mean()) < 0.01
+    assert abs(vectors.std() - 3**-0.5) < 0.01
+
+
+def test_the_plateau_is_the_one_that_is_stated():
+    """Knowing the reference's own rank and guessing otherwise: 2 / N."""
+    for objects in (4, 8):
+        batch = draw_batch(NthFarthest(objects=objects, dimensions=2), "train", 0, seed=0, size=40_000)
+        n, m = (batch.inputs[:, 0, 2 + i * objects : 2 + (i + 1) * objects].argmax(1) for i in (1, 2))
+        guess = (m + 1 + n % (objects - 1)) % objects  # some other label
+        right = (m.where(n == objects - 1, guess) == batch.targets[:, 0]).float().mean()
+        assert abs(float(right) - 2 / objects) < 0.01
+
+
+def test_one_n_can_be_asked_for_alone():
+    task = NthFarthest(objects=4, dimensions=2, n=4)
+    batch = draw_batch(task, "train", 0, seed=0, size=50)
+    assert task.shape.groups == ("n = 4",)
+    assert not batch.groups.any()
+    assert bool((batch.inputs[:, 0, 10:14].argmax(1) == batch.targets[:, 0]).all())  # the 4th farthest of 4 is m
+
+
+def test_l0sg_and_the_paper_draw_the_same_and_count_differently():
+    paper, l0sg = (NthFarthest(objects=4, dimensions=2, convention=c) for c in ("paper", "l0sg"))
+    a, b = (draw_batch(task, "train", 0, seed=0, size=5) for task in (paper, l0sg))
+    assert a.inputs.equal(b.inputs)
+    assert (paper.shape.groups[0], l0sg.shape.groups[0]) == ("n = 1", "n = 0")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"objects": 4, "n": 5}, r"4 objects have no 5-th farthest\n  got       n = 5\n  expected  1 to 4"),
+        ({"objects": 4, "n": 0}, "4 objects have no 0-th farthest"),
+        ({"objects": 4, "n": 4, "convention": "l0sg"}, r"4 objects have no 4-th farthest(.|\n)*0 to 3"),
+        ({"objects": 1}, "there must be two objects"),
+        ({"objects": 0}, "objects must be a whole number"),
+        ({"dimensions": 0}, "dimensions must be a whole number"),
+        ({"convention": "mine"}, "convention is not a known choice"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(wrong, message):
+    with pytest.raises(InputError, match=f"NthFarthest: {message}"):
+        NthFarthest(**wrong)
