@@ -93,3 +93,42 @@ def test_a_damaged_file_is_named_with_what_is_wrong(make_run, name, content, mes
     with pytest.raises(InputError, match=message) as error:
         read_run(folder)
     assert str(folder) in str(error.value)
+
+
+def make_task_run(make_run, name: str, task: str, **arguments) -> Path:
+    """The same folder as a run on a generated task has it."""
+    folder = make_run(name, **arguments)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({"task": task, "batch_size": 32, **config}))
+    result = json.loads((folder / "result.json").read_text())
+    for entry in ("per_task", "tasks_above_95", "questions"):
+        del result[entry]
+    result |= {"per_group": {"length 60": 0.9, "length 120": 0.4}, "sequences": 100, "mean_beyond": 0.4}
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def test_runs_on_generated_tasks_have_groups_and_samples(make_run):
+    folders = [make_task_run(make_run, "a", "memorize"), make_task_run(make_run, "b", "memorize", seed=1)]
+    (group,) = group_runs(read_runs(folders))
+    assert group.per_group() == {"length 60": [0.9, 0.9], "length 120": [0.4, 0.4]}
+    assert group.values("mean_beyond") == [0.4, 0.4]
+    assert group.runs[0].curve("samples", "valid_accuracy") == ([20 * 32, 30 * 32], [0.25, 0.5])
+
+
+def test_babi_tasks_are_groups_with_their_names(make_run):
+    (group,) = group_runs(read_runs([make_run("a", per_task={2: 0.5, 19: 0.1})]))
+    assert group.per_group() == {"2 two-supporting-facts": [0.5], "19 path-finding": [0.1]}
+
+
+def test_runs_on_different_tasks_make_no_report(make_run):
+    runs = read_runs([make_run("a"), make_task_run(make_run, "b", "memorize")])
+    with pytest.raises(InputError, match=r"the runs are on different tasks\n  got       babi, memorize"):
+        group_runs(runs)
+
+
+def test_what_an_evaluation_must_hold_depends_on_the_task(make_run):
+    folder = make_task_run(make_run, "a", "memorize")
+    (folder / "result.json").write_text('{"split": "test", "mean_accuracy": 0.5}')
+    with pytest.raises(InputError, match="the evaluation lacks per_group, sequences, parameters"):
+        read_run(folder)

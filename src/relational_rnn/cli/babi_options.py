@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, cast
 
-import tyro
-
-from relational_rnn._check import InputError, describe
+from relational_rnn.cli.training import starting_configuration
 from relational_rnn.recipes import RECIPES, BabiRun, DataConfig, read_config
 
 RecipeName = Literal["babi", "demo"]
@@ -30,37 +27,10 @@ def spell_out(args: Sequence[str]) -> list[str]:
     return [SHORT.get(name, name) + word[len(name) :] for name, word in zip(names, args, strict=True)]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Start:
-    """The options that decide which configuration the others change."""
-
-    recipe: RecipeName | None = None
-    """A recipe."""
-    out: Path | None = None
-    """A run folder."""
-    resume: bool = False
-    """Take the configuration of the run folder."""
-
-
-def starting_configuration(args: Sequence[str], command: str) -> tuple[RecipeName, BabiRun]:
-    """The name of the recipe, and the configuration that the other options start from: its own, or a resumed run's.
-
-    Raises:
-        InputError: `--resume` without `--out`, with `--recipe`, or where there is no run.
-    """
-    start, _ = tyro.cli(
-        Start, args=list(args), prog=f"relational-rnn {command}", return_unknown_args=True, add_help=False
-    )
-    if start.resume and not {"-h", "--help"} & set(args):
-        if start.out is None:
-            raise InputError(describe(command, "--resume needs to know which run", hint="name its folder with --out"))
-        if start.recipe is not None:
-            problem = "--resume goes on with the configuration of the run, so --recipe has no place"
-            raise InputError(describe(command, problem, got=f"--recipe {start.recipe}"))
-        return "babi", read_config(start.out)
-    name = start.recipe or "babi"
-    config = RECIPES[name]()
-    if any(word.split("=", 1)[0] == "--data.path" for word in args):
+def starting_run(args: Sequence[str], command: str) -> tuple[RecipeName, BabiRun]:
+    """The name of the recipe, and the configuration that the other options start from; see `starting_configuration`."""
+    name, config = starting_configuration(args, command, {"babi": RECIPES["babi"], **RECIPES}, read_config)
+    if "--resume" not in args and any(word.split("=", 1)[0] == "--data.path" for word in args):
         # How many stories a recipe generates means nothing where they come from files.
         config = replace(config, data=DataConfig(tasks=config.data.tasks, max_sentences=config.data.max_sentences))
-    return name, config
+    return cast(RecipeName, name), config

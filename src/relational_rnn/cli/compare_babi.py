@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from relational_rnn import recipes
-from relational_rnn.cli.babi_options import RecipeName, spell_out, starting_configuration
+from relational_rnn.cli.babi_options import RecipeName, spell_out, starting_run
 from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.cli.tables import text_table
 from relational_rnn.nn.cores import CORES, MemorySizes
@@ -72,7 +72,7 @@ class Arguments:
 
 def parse(args: Sequence[str]) -> Arguments:
     words = spell_out(args)
-    recipe, config = starting_configuration(words, COMMAND)
+    recipe, config = starting_run(words, COMMAND)
     default = Arguments(
         recipe=recipe,
         batch_questions=config.batch_questions,

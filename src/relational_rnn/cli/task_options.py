@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from relational_rnn._check import InputError, describe
+from relational_rnn.cli.training import starting_configuration
 from relational_rnn.nn.cores import MemorySizes
 from relational_rnn.nn.matching import Match
 from relational_rnn.recipes.babi import CoreName
@@ -96,38 +97,13 @@ def _arguments(base: type[Any], description: str, fields: Sequence[tuple[str, An
     return made
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Start:
-    """The options that decide which configuration the others change."""
-
-    recipe: str | None = None
-    """A recipe."""
-    out: Path | None = None
-    """A run folder."""
-    resume: bool = False
-    """Take the configuration of the run folder."""
-
-
 def starting_run(task: str, args: Sequence[str], command: str) -> tuple[str, TaskRun]:
-    """The name of the recipe, and the configuration that the other options start from: its own, or a resumed run's.
+    """The name of the recipe, and the configuration that the other options start from; see `starting_configuration`."""
 
-    Raises:
-        InputError: `--resume` without `--out`, with `--recipe`, or where there is no run of this task.
-    """
-    start, _ = tyro.cli(
-        Start, args=list(args), prog=f"relational-rnn {command}", return_unknown_args=True, add_help=False
-    )
-    recipes = TASK_RECIPES[task]
-    first = next(iter(recipes))
-    if start.resume and not {"-h", "--help"} & set(args):
-        if start.out is None:
-            raise InputError(describe(command, "--resume needs to know which run", hint="name its folder with --out"))
-        if start.recipe is not None:
-            problem = "--resume goes on with the configuration of the run, so --recipe has no place"
-            raise InputError(describe(command, problem, got=f"--recipe {start.recipe}"))
-        config = read_task_config(start.out)
+    def read(folder: Path) -> TaskRun:
+        config = read_task_config(folder)
         if config.task_name != task:
             raise InputError(describe(command, "the run in this folder has another task", got=config.task_name))
-        return first, config
-    name = start.recipe if start.recipe in recipes else first  # a wrong name is refused by the parser
-    return name, recipes[name]()
+        return config
+
+    return starting_configuration(args, command, TASK_RECIPES[task], read)

@@ -10,8 +10,9 @@ from typing import Annotated
 import tyro
 
 from relational_rnn import recipes
-from relational_rnn.cli.babi_options import RecipeName, spell_out, starting_configuration
+from relational_rnn.cli.babi_options import RecipeName, spell_out, starting_run
 from relational_rnn.cli.parsing import parse_arguments
+from relational_rnn.cli.training import train_and_say
 
 COMMAND = "train babi"
 EXAMPLES = (
@@ -46,22 +47,11 @@ class Arguments:
 
 def parse(args: Sequence[str]) -> Arguments:
     words = spell_out(args)
-    recipe, config = starting_configuration(words, COMMAND)
+    recipe, config = starting_run(words, COMMAND)
     default = Arguments(recipe=recipe, config=config)
     return parse_arguments(Arguments, words, command=COMMAND, examples=EXAMPLES, default=default)
 
 
 def run(arguments: Arguments) -> None:
     folder = arguments.folder
-    try:
-        outcome = recipes.train(arguments.config, folder, resume=arguments.resume)
-    except KeyboardInterrupt as stop:
-        where = str(stop).splitlines()[0] if str(stop) else "nothing was begun"
-        again = f"; go on with: relational-rnn {COMMAND} --out {folder} --resume" if str(stop) else ""
-        raise KeyboardInterrupt(where + again) from stop
-    print(
-        f"{folder}: {outcome.steps:,} steps in {outcome.seconds:,.0f} s; best validation accuracy "
-        f"{outcome.valid_accuracy:.1%} after step {outcome.best_step:,}"
-    )
-    print(f"{outcome.data_seconds / outcome.seconds:.1%} of the time was spent waiting for data")
-    print(f"measure it with: relational-rnn evaluate {folder}")
+    train_and_say(COMMAND, folder, lambda: recipes.train(arguments.config, folder, resume=arguments.resume))

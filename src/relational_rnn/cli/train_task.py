@@ -8,6 +8,7 @@ from typing import Any
 
 from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.cli.task_options import starting_run, train_arguments
+from relational_rnn.cli.training import train_and_say
 from relational_rnn.recipes.task_runs import train_task
 from relational_rnn.recipes.tasks import TASK_RECIPES
 
@@ -39,14 +40,4 @@ class TrainTask:
     def run(self, arguments: Any) -> None:
         config = arguments.config
         folder: Path = arguments.out or Path("runs") / arguments.recipe / f"{config.core}-{config.seed}"
-        try:
-            outcome = train_task(config, folder, resume=arguments.resume)
-        except KeyboardInterrupt as stop:
-            where = str(stop).splitlines()[0] if str(stop) else "nothing was begun"
-            again = f"; go on with: relational-rnn {self.command} --out {folder} --resume" if str(stop) else ""
-            raise KeyboardInterrupt(where + again) from stop
-        print(
-            f"{folder}: {outcome.steps:,} steps in {outcome.seconds:,.0f} s; best validation accuracy "
-            f"{outcome.valid_accuracy:.1%} after step {outcome.best_step:,}"
-        )
-        print(f"measure it with: relational-rnn evaluate {folder}")
+        train_and_say(self.command, folder, lambda: train_task(config, folder, resume=arguments.resume))

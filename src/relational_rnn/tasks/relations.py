@@ -33,18 +33,19 @@ class Relations(Task):
         Carol is older than Bob . Alice is older than Carol . Bob is above Alice . who is older : Bob or Alice ?  Alice
         Dan > Eve . Bob < Eve . is Bob < Dan ?                                                                    yes
 
-    As vectors, every sentence is one step: one-hot subject, object and relation, and two features that say whether the
-    step is a yes/no question or a who-question. A story is a chain of relations between entities in their order, each
-    stated in one of its two directions and all of them shuffled, with distractors: statements from another family of
-    relations about the same entities. The question is about two entities of the chain that are not neighbours in it;
-    half of the questions are yes/no, half of those yes.
+    As vectors, every sentence is one step: one-hot subject, object, family and direction of the relation, and two
+    features that say whether the step is a yes/no question or a who-question. A story is a chain of relations
+    between entities in their order, each stated in one of its two directions and all of them shuffled, with
+    distractors: statements from another family of relations about the same entities. The question is about two
+    entities of the chain that are not neighbours in it (chains of 1 have no others); half of the questions are
+    yes/no, half of those yes.
 
-    Training shows chains of 2 to `chain` relations; runs are judged on chains of `chain`, and apart on every longer one
-    up to `longest_chain`.
+    Training shows chains of 1 to `chain` relations, as what is stated itself is learned before what follows; runs
+    are judged on chains of `chain`, and apart on every longer one up to `longest_chain`.
 
-    Plateau: 50 % (yes or no; one of the two who are named). In chains of 2 the question is always about both ends,
-    which one statement each decides; longer ones need the order. Record: none, the task is this package's own, after
-    the chapter's examples.
+    Plateau: 50 % (yes or no; one of the two who are named). In chains of 2 and 3 the question names an end of the
+    order, which the one statement about it decides; from 4 on most questions take several statements. Record: none, the
+    task is this package's own, after the chapter's examples.
 
     Example:
         >>> from relational_rnn.tasks.contract import draw_batch
@@ -56,7 +57,7 @@ class Relations(Task):
     form: Form = "vectors"
     """One word a step, or one sentence a step."""
     chain: int = 3
-    """Relations of the longest training chain."""
+    """Relations of the longest training chain, at least 2."""
     longest_chain: int = 6
     """Relations of the longest test chain."""
     distractors: int = 1
@@ -82,7 +83,7 @@ class Relations(Task):
         statements = self.chain + self.distractors
         words = self.form == "words"
         return TaskShape(
-            inputs=len(WORDS) if words else 2 * len(ENTITIES) + len(RELATIONS) + 2,
+            inputs=len(WORDS) if words else 2 * len(ENTITIES) + len(FAMILIES) + 4,
             tokens=words,
             classes=len(CLASSES),
             answer="end",
@@ -116,7 +117,7 @@ class Relations(Task):
             return torch.rand(count, *shape, device=device, generator=generator)
 
         most = self.longest_chain if split == "test" else self.chain
-        least = 2 if split == "train" else self.chain
+        least = 1 if split == "train" else self.chain
         chain = least + whole(most - least + 1)
         order = uniform(len(ENTITIES)).argsort(1)  # the first one is before all others: left of them, older, ...
         family = whole(len(FAMILIES), 1)
@@ -129,9 +130,9 @@ class Relations(Task):
         a = (uniform(self.distractors) * (chain + 1).unsqueeze(1)).long()
         b = (a + 1 + (uniform(self.distractors) * chain.unsqueeze(1)).long()) % (chain + 1).unsqueeze(1)
         noise = _sentences(order.gather(1, a), order.gather(1, b), others, whole(2, self.distractors))
-        # The question: two entities that are not neighbours.
+        # The question: two entities that are not neighbours, where there are such.
         first = (uniform(1) * (chain - 1).unsqueeze(1)).long()
-        apart = 2 + (uniform(1) * (chain.unsqueeze(1) - first - 1)).long()
+        apart = chain.clamp(max=2).unsqueeze(1) + (uniform(1) * (chain.unsqueeze(1) - first - 1)).long()
         before, after = order.gather(1, first), order.gather(1, first + apart)
         swapped = whole(2, 1)  # which of the two is named first
         subject, other = torch.where(swapped == 1, after, before), torch.where(swapped == 1, before, after)
@@ -166,10 +167,9 @@ def _sentences(before: Tensor, after: Tensor, family: Tensor, turned: Tensor) ->
 def _vectors(sentences: Tensor, present: Tensor) -> Tensor:
     """[B, S + 1, F] one-hot features of sentences, zeros where there is none."""
     subject, other, relation, kind = sentences.unbind(2)
-    parts = [
-        torch.nn.functional.one_hot(numbers, size)
-        for numbers, size in ((subject, len(ENTITIES)), (other, len(ENTITIES)), (relation, len(RELATIONS)))
-    ]
+    entities = len(ENTITIES)
+    numbered = ((subject, entities), (other, entities), (relation // 2, len(FAMILIES)), (relation % 2, 2))
+    parts = [torch.nn.functional.one_hot(numbers, size) for numbers, size in numbered]
     asks = torch.nn.functional.one_hot(kind, 3)[..., 1:]
     return torch.cat([*parts, asks], 2).float() * present.unsqueeze(2)
 
