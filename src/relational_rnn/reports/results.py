@@ -247,7 +247,7 @@ def _per_group(records: Sequence[Record], kind: str, names: Sequence[str]) -> st
     for name in names:
         cells = [_accuracies(record).get(name) for record in shown]
         rows.append([name, *("" if c is None else _percent(c) for c in cells)])
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _commands(records: Sequence[Record]) -> str:
