@@ -53,6 +53,9 @@ def test_what_takes_part_follows_from_the_case():
         "nn.LSTM, equal state",
         "nn.TransformerEncoder",
     ]
+    assert names(plan["c"], SETTING)[1] == {
+        "relational_rnn:triton": "on the CPU it runs under Triton's interpreter alone, which is for tests"
+    }
     assert names(plan["d"], SETTING)[0][0] == "relational_rnn:step"
     assert "relational_rnn:reference" in names(plan["T=1024"], SETTING)[0]
     assert "relational_rnn:reference" not in names(plan["T=4096"], SETTING)[0]

@@ -21,20 +21,25 @@ class Ticking:
         return self.now
 
 
+@pytest.mark.parametrize("way", ["snapshots", "forward"])
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
-def test_the_core_is_watched_forward_and_backward_and_computes_the_same(backend):
+def test_the_core_is_watched_forward_and_backward_and_computes_the_same(backend, way):
     torch.manual_seed(0)
     core = RelationalMemory(5, 3, 4, num_heads=2, backend=backend)
     x, rows, at = torch.randn(2, 6, 5, requires_grad=True), torch.tensor([0, 1, 1]), torch.tensor([2, 6, 3])
-    expected = core.snapshots(x, rows, at)
+
+    def states():
+        return core.snapshots(x, rows, at) if way == "snapshots" else core(x, lengths=torch.tensor([4, 6]))[1]
+
+    expected = states()
     gradient = torch.autograd.grad(expected.sum(), x)[0]
     clock = CoreClock(core, Ticking())
-    state = core.snapshots(x, rows, at)
+    state = states()
     assert clock.seconds == 1.0  # forward
     torch.testing.assert_close(torch.autograd.grad(state.sum(), x)[0], gradient)
     assert clock.seconds == 2.0  # and backward
     with torch.no_grad():
-        core.snapshots(x, rows, at)
+        states()
     assert clock.seconds == 2.0
 
 

@@ -78,6 +78,9 @@ def names(case: Case, setting: Setting) -> tuple[list[str], dict[str, str]]:
     refused: dict[str, str] = {}
     for backend in BACKENDS:
         name = f"{LAYER}{backend}"
+        if interpreted(backend, setting.device):
+            refused[name] = INTERPRETED
+            continue
         if backend == "auto" or (case.sweep == "T" and backend == "reference" and case.shape.steps > DEFINITION_STEPS):
             continue
         for suffix in ("", RECOMPUTE) if case.sweep == "recompute" else ("",):
@@ -94,6 +97,14 @@ def names(case: Case, setting: Setting) -> tuple[list[str], dict[str, str]]:
         found += [LSTM, LSTM_STATE] if case.run == "step" else [LSTM, LSTM_STATE, TRANSFORMER]
         found += [L0SG] if setting.l0sg is not None else []
     return found, refused
+
+
+def interpreted(backend: str, device: str) -> bool:
+    """Whether a backend could run there under an interpreter alone, which tells nothing about speed."""
+    return backend == "triton" and device == "cpu"
+
+
+INTERPRETED = "on the CPU it runs under Triton's interpreter alone, which is for tests"
 
 
 def chosen_backend(case: Case, setting: Setting) -> str:

@@ -14,7 +14,7 @@ import torch
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.benchmarks.checking import check
-from relational_rnn.benchmarks.contenders import LAYER, Contender, Setting, build, chosen_backend, names
+from relational_rnn.benchmarks.contenders import LAYER, Contender, Setting, build, chosen_backend, interpreted, names
 from relational_rnn.benchmarks.l0sg import load_port, port_commit
 from relational_rnn.benchmarks.peak import peak_memory
 from relational_rnn.benchmarks.record import MATMUL, QUICK_MATMUL, Measured, Record, open_record
@@ -204,7 +204,7 @@ def time_recipe(benchmark: Benchmark, record: Record, progress: Progress) -> Non
     progress.tell(f"recipe {benchmark.recipe}: reading stories")
     stories = training_stories(config.data)
     for backend in BACKENDS:
-        if backend in ("auto", *record.training):
+        if backend in ("auto", *record.training) or interpreted(backend, benchmark.device):
             continue
         progress.tell(f"recipe {benchmark.recipe}: {benchmark.recipe_steps} steps by {backend}")
         try:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from relational_rnn.benchmarks.contenders import LAYER
-from relational_rnn.nn.core import Core, State
+from relational_rnn.nn.core import Core
 from relational_rnn.ops.relational_scan import Backend
 from relational_rnn.recipes import RECIPES, BabiRun, DataConfig
 from relational_rnn.recipes.babi_problem import BabiProblem, TrainingStories, build
@@ -26,7 +26,7 @@ class CoreClock:
     it returned to that of the input that it was given.
 
     Args:
-        core: its `snapshots` is watched.
+        core: its `snapshots` and `forward` are watched.
         clock: what the time is.
     """
 
@@ -34,18 +34,29 @@ class CoreClock:
         self.seconds = 0.0
         self._clock = clock
         self._began = 0.0
-        self._snapshots = core.snapshots
-        core.snapshots = self._watched  # type: ignore[method-assign]
+        self._within = False
+        for name in ("snapshots", "forward"):
+            setattr(core, name, self._watched(getattr(core, name)))
 
-    def _watched(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
-        start = self._clock()
-        after = self._snapshots(x, rows, at, state)
-        if torch.is_grad_enabled():
-            self.seconds += self._clock() - start
-            assert isinstance(after, Tensor), "only the relational memory is watched"
-            after.register_hook(self._begin)
-            x.register_hook(self._end)
-        return after
+    def _watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(x: Tensor, *arguments: Any, **choices: Any) -> Any:
+            if self._within:  # one of the two by way of the other
+                return call(x, *arguments, **choices)
+            self._within = True
+            start = self._clock()
+            try:
+                result = call(x, *arguments, **choices)
+            finally:
+                self._within = False
+            if torch.is_grad_enabled():
+                self.seconds += self._clock() - start
+                after = result[1] if isinstance(result, tuple) else result
+                assert isinstance(after, Tensor), "only the relational memory is watched"
+                after.register_hook(self._begin)
+                x.register_hook(self._end)
+            return result
+
+        return watched
 
     def _begin(self, gradient: Tensor) -> None:
         self._began = self._clock()

@@ -65,10 +65,11 @@ def _panel(axes: Axes, results: BenchmarkResults, sweep: str, value: Callable[[i
             sizes, heights, color=colour, linestyle=line, marker="o", markersize=3, linewidth=1.5, label=contender
         )
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
     axes.set_xticks(list(points), [f"{size:,}" for size in points])
     axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
-    if every:  # whole decades, so that there is a number at both ends
+    if every:
+        axes.set_yscale("log")
+        # Whole decades, so that there is a number at both ends.
         axes.set_ylim(10 ** math.floor(math.log10(min(every))), 10 ** (math.floor(math.log10(max(every))) + 1))
     axes.set_xlabel(AXES[sweep])
     axes.set_ylabel(label)
