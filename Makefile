@@ -1,10 +1,10 @@
-# For people: demo, test, check, docs, clean. For patience: test-slow.
+# For people: demo, test, check, docs, kernels, clean. For patience: test-slow.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow check docs clean
+.PHONY: demo test test-slow check docs kernels clean
 
 demo: $(INSTALLED)
 	$(BIN)/relational-rnn demo
@@ -23,12 +23,17 @@ check: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/mkdocs build --strict
 
+# The compiled part of the CPU scan, in place; installing does the same.
+kernels:
+	$(PYTHON) hatch_build.py
+
 clean:
+	rm -f src/relational_rnn/ops/relational_scan/_kernels.so
 	rm -rf $(VENV) dist build site .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Exact versions come from constraints.txt; the package itself only asks for ranges.
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt hatch_build.py $(wildcard src/relational_rnn/ops/relational_scan/native/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@

@@ -5,12 +5,18 @@ import pytest
 import solver_summary
 import torch
 
+from relational_rnn.ops.relational_scan.cpu import kernels_report
+
 torch.set_num_threads(1)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     cores_summary.pytest_terminal_summary(terminalreporter)
     solver_summary.pytest_terminal_summary(terminalreporter)
+
+
+def pytest_report_header() -> str:
+    return f"CPU scan: {kernels_report()}"
 
 
 @pytest.fixture

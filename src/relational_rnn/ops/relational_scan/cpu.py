@@ -1,8 +1,9 @@
 """The whole recurrence as one differentiable operation for the CPU, with a backward pass written by hand.
 
-Nothing is compiled: the steps are PyTorch operations into memory taken beforehand. What depends on the input alone is
-computed for all steps at once, nothing is computed for rows whose result is dropped, and each weight's gradient is one
-product over all steps of a chunk. README.md derives the backward pass and counts the cost.
+What depends on the input alone is computed for all steps at once, nothing is computed for rows whose result is dropped,
+and each weight's gradient is one product over all steps of a chunk. README.md derives the backward pass and counts the
+cost. There are two implementations: compiled kernels (`_native_scan.py`), and, where these were not built, PyTorch
+operations into memory taken beforehand (this file and `_cpu_*.py`).
 """
 
 # Shape legend (for this file and its private siblings _cpu_*.py)
@@ -33,6 +34,9 @@ from relational_rnn.ops.relational_scan._cpu_forward import (
     prepare,
 )
 from relational_rnn.ops.relational_scan._cpu_memory import Sizes, activations, sizes_of
+from relational_rnn.ops.relational_scan._double_backward import differentiable_backward
+from relational_rnn.ops.relational_scan._native import Kernels, find
+from relational_rnn.ops.relational_scan._native_scan import MOST_BLOCKS, NativeScan
 from relational_rnn.ops.relational_scan.compiled import Spec, flatten, spec_of, unflatten
 from relational_rnn.ops.relational_scan.loop import happening, loop
 from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters
@@ -105,11 +109,27 @@ def relational_scan_cpu(
         hint = "backend='reference' computes the same, and so does 'auto'."
         raise InputError(describe("relational_scan_cpu", f"cannot be used here: {reason}", hint=hint))
     assert reset is None or initial is not None
-    if x.shape[1] == 0:
+    if 0 in x.shape[:2]:
         return loop(x, memory, params, input_rows=input_rows)
-    call = Call(spec_of(params, input_rows=input_rows), activations)
+    spec = spec_of(params, input_rows=input_rows)
     initial = None if reset is None else initial
-    return Scan(*_Scan.apply(call, x, memory, lengths, reset, initial, *flatten(params)))
+    tensors = x, memory, lengths, reset, initial, *flatten(params)
+    kernels = kernels_for(params)
+    if kernels is None:
+        return Scan(*_Scan.apply(Call(spec, activations), *tensors))
+    return Scan(*NativeScan.apply(kernels, spec, activations == "recompute", *tensors))
+
+
+def kernels_for(params: ScanParameters) -> Kernels | None:
+    """The compiled kernels that run a scan, or None where PyTorch operations do."""
+    kernels = find()
+    return None if isinstance(kernels, str) or len(params.blocks) > MOST_BLOCKS else kernels
+
+
+def kernels_report() -> str:
+    """Whether the compiled kernels run, and if not, why."""
+    kernels = find()
+    return f"PyTorch operations: {kernels}" if isinstance(kernels, str) else f"compiled, {kernels.name}"
 
 
 class Call(NamedTuple):
@@ -249,7 +269,7 @@ class _Scan(torch.autograd.Function):
         needed = ctx.needs_input_grad[1:]
         inputs, kept = ctx.saved_tensors[: len(needed)], ctx.saved_tensors[len(needed) :]
         if torch.is_grad_enabled():  # a gradient of this gradient will be wanted
-            return None, *_differentiable_backward(call, inputs, needed, cotangents)
+            return None, *differentiable_backward(call.spec, inputs, needed, cotangents)
         gradients = _backward(call, ctx.tiles, inputs, list(kept), cotangents)
         return None, *(g if need else None for g, need in zip(gradients, needed, strict=True))
 
@@ -304,24 +324,3 @@ def _unscale(into: ScanParameters, w: Prepared) -> None:
         scaled = block.qkv if block.qkv_norm is None else block.qkv_norm
         scaled.weight.mul_(w.query_scale.view(-1, *[1] * (scaled.weight.dim() - 1)))
         scaled.bias.mul_(w.query_scale)
-
-
-def _differentiable_backward(
-    call: Call, inputs: tuple[Tensor, ...], needed: tuple[bool, ...], cotangents: tuple[Tensor | None, ...]
-) -> list[Tensor | None]:
-    """The gradients as functions that can be differentiated again, through the plain loop."""
-    x, memory, lengths, reset, initial, *tensors = inputs
-    results = loop(x, memory, unflatten(tensors, call.spec), lengths, reset, initial, call.spec.input_rows)
-    pairs = [(y, d) for y, d in zip(results, cotangents, strict=True) if y is not None and d is not None]
-    wanted = [i for i, need in enumerate(needed) if need]
-    found = torch.autograd.grad(
-        [y for y, _ in pairs],
-        [inputs[i] for i in wanted],
-        [d for _, d in pairs],
-        create_graph=True,
-        allow_unused=True,
-    )
-    gradients: list[Tensor | None] = [None] * len(inputs)
-    for i, gradient in zip(wanted, found, strict=True):
-        gradients[i] = gradient
-    return gradients

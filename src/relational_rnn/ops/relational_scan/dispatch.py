@@ -40,6 +40,11 @@ class BackendReport:
     why: str
     """In one sentence."""
 
+    @property
+    def kernels(self) -> str | None:
+        """What the CPU scan computes with: "compiled, avx2", or "PyTorch operations: " and why. None for the others."""
+        return cpu.kernels_report() if self.runs == "cpu" else None
+
     def __str__(self) -> str:
         return f"backend={self.asked!r} runs {self.runs!r}: {self.why}"
 

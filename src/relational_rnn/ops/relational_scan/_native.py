@@ -1,0 +1,179 @@
+"""The compiled kernels of the CPU scan: finding them, what a call tells them, and running one.
+
+The library is loaded by ctypes, which lets go of Python's lock during a call. It takes pointers and sizes and allocates
+nothing. `hatch_build.py` compiles it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from relational_rnn._check import InputError, describe
+
+VARIABLE = "RELATIONAL_RNN_KERNELS"
+_FOLDER = Path(__file__).parent
+_LIBRARY = _FOLDER / "_kernels.so"
+_LONG, _POINTER, _DOUBLE = ctypes.c_long, ctypes.c_void_p, ctypes.c_double
+
+
+class Phase(IntEnum):
+    """What the threads work on together; the next phase begins when all are done."""
+
+    PACK_FORWARD = 0
+    FORWARD = 1
+    PACK_BACKWARD = 2
+    BACKWARD = 3
+    WEIGHTS = 4
+    FINISH = 5
+
+
+class Numbers(IntEnum):
+    """Pieces of memory that a call needs, whose sizes the library tells."""
+
+    PACKED = 0  # once
+    KEPT = 1  # per tile
+    DIFFERENCES = 2  # per tile
+    SUMS = 3  # per tile
+    SCRATCH = 4  # per thread
+
+
+class NativeCall(ctypes.Structure):
+    """`Call` of native/call.h, where the fields are explained."""
+
+    _fields_ = (
+        *((name, _LONG) for name in ("batch", "steps", "slots", "inputs", "features", "width", "heads", "key")),
+        *((name, _LONG) for name in ("gates", "blocks", "layers", "sonnet", "input_rows")),
+        ("input_bias", _DOUBLE),
+        ("forget_bias", _DOUBLE),
+        *((name, _LONG) for name in ("tile_batch", "tile_from", "tile_to", "step_from", "step_to")),
+        *((name, _LONG) for name in ("kept_tile_from", "kept_from", "kept_steps", "packed_weights", "next")),
+        ("parameters", _POINTER),
+        ("gradients", _POINTER),
+        ("x", _POINTER),
+        ("x_batch", _LONG),
+        ("x_step", _LONG),
+        ("memory", _POINTER),
+        ("initial", _POINTER),
+        ("initial_batch", _LONG),
+        ("lengths", _POINTER),
+        ("reset", _POINTER),
+        ("outputs", _POINTER),
+        ("attended", _POINTER),
+        ("final", _POINTER),
+        ("d_outputs", _POINTER),
+        ("d_outputs_batch", _LONG),
+        ("d_outputs_step", _LONG),
+        ("d_attended", _POINTER),
+        ("d_attended_batch", _LONG),
+        ("d_attended_step", _LONG),
+        ("d_memory", _POINTER),
+        ("d_initial", _POINTER),
+        ("d_x", _POINTER),
+        ("packed", _POINTER),
+        ("kept", _POINTER),
+        ("differences", _POINTER),
+        ("sums", _POINTER),
+        ("scratch", _POINTER),
+    )
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The library, and which of its instances runs."""
+
+    library: Any
+    instance: int
+    name: str
+    team: int | None
+    """Address of the GOMP_parallel of the OpenMP that torch runs on, if that is how it has its threads."""
+
+    def numbers(self, call: NativeCall, what: Numbers, *, double: bool) -> int:
+        return self.library.scan_numbers(ctypes.byref(call), self.instance, double, int(what))
+
+    def run(self, call: NativeCall, phases: Sequence[Phase], threads: int, *, double: bool) -> None:
+        """The phases one after the other, each by that many threads."""
+        if self.team is not None or threads == 1:
+            every = (ctypes.c_int * len(phases))(*phases)
+            pointer, team = ctypes.byref(call), self.team
+            self.library.scan_run(pointer, self.instance, double, every, len(phases), threads, team)
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            for phase in phases:
+                call.next = 0
+                jobs = [
+                    pool.submit(self.library.scan_work, ctypes.byref(call), self.instance, double, int(phase), worker)
+                    for worker in range(threads)
+                ]
+                for job in jobs:
+                    job.result()
+
+
+def find() -> Kernels | str:
+    """The kernels that run, or why none do, as the environment variable RELATIONAL_RNN_KERNELS has it.
+
+    "auto" or nothing: the fastest instance that this processor can run; "off": none; or an instance by its name:
+    "avx512", "avx2", "baseline".
+
+    Raises:
+        InputError: the variable names an instance that is not there, or that this processor cannot run.
+    """
+    return _find(os.environ.get(VARIABLE) or "auto")
+
+
+@functools.cache
+def _find(choice: str) -> Kernels | str:
+    if choice == "off":
+        return f"{VARIABLE}=off"
+    library = _load()
+    if isinstance(library, str):
+        if choice != "auto":
+            raise InputError(describe(VARIABLE, "names kernels, and there are none", got=choice, hint=library))
+        return library
+    names: list[str] = []
+    while (name := library.scan_instance(len(names))) is not None:
+        names.append(name.decode())
+    can_run = [name for i, name in enumerate(names) if library.scan_supported(i)]
+    if choice != "auto" and choice not in can_run:
+        expected = ", ".join(["auto", "off", *can_run])
+        raise InputError(describe(VARIABLE, "does not name kernels that can run here", got=choice, expected=expected))
+    name = can_run[0] if choice == "auto" else choice
+    return Kernels(library, names.index(name), name, _team())
+
+
+def _load() -> Any:
+    """The library, or why there is none."""
+    if not _LIBRARY.exists():
+        return "the compiled kernels were not built; in a source tree, python hatch_build.py builds them"
+    try:
+        library = ctypes.CDLL(str(_LIBRARY))
+    except OSError as error:
+        return f"the compiled kernels cannot be loaded: {error}"
+    library.scan_sources.restype = library.scan_instance.restype = ctypes.c_char_p
+    library.scan_call_bytes.restype = library.scan_numbers.restype = _LONG
+    sources = sorted((_FOLDER / "native").glob("*.[ch]"))
+    digest = hashlib.sha256(b"".join(path.name.encode() + b"\0" + path.read_bytes() for path in sources))
+    if sources and library.scan_sources().decode() != digest.hexdigest()[:16]:
+        return "the compiled kernels are not those of the sources beside them; python hatch_build.py builds them anew"
+    assert library.scan_call_bytes() == ctypes.sizeof(NativeCall)
+    library.scan_run.restype = library.scan_work.restype = None
+    library.scan_run.argtypes = [_POINTER, *[ctypes.c_int] * 2, _POINTER, *[ctypes.c_int] * 2, _POINTER]
+    library.scan_work.argtypes = [_POINTER, *[ctypes.c_int] * 4]
+    library.scan_numbers.argtypes = [_POINTER, *[ctypes.c_int] * 3]
+    return library
+
+
+def _team() -> int | None:
+    """torch loads its OpenMP for everyone to see, under the names of GNU's (other OpenMPs have these names too)."""
+    try:
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, _POINTER).value
+    except (AttributeError, OSError, TypeError):
+        return None

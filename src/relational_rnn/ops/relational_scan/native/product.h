@@ -1,0 +1,142 @@
+/* Products: activations [rows, inner] times a weight that was arranged in panels of PANEL columns.
+ *
+ * A panel holds, for every inner index, PANEL neighbouring columns, so that the innermost loop reads it from front to
+ * back; TILE_ROWS rows times one panel are kept in registers. Every number of the result is one sum over the inner
+ * index from 0 on, whatever rows it is computed with: a row's result does not depend on how rows are divided. */
+
+#define PANEL (2 * LANES)
+
+typedef enum { PLAIN, RELU, RELU_BACKWARD, TANH_BACKWARD } Ending;
+
+typedef struct {
+    long rows, inner, cols;
+    const REAL *a; /* [rows, inner] */
+    const REAL *panels;
+    const REAL *weight; /* [cols, inner]: used as it is where there are no panels */
+    const REAL *bias;   /* [cols], or NULL */
+    const REAL *add;    /* added to the result: row r gets row r / add_group, or NULL */
+    long add_group;
+    Ending ending;
+    const REAL *other; /* [rows, cols]: RELU_BACKWARD, the activations; TANH_BACKWARD, the tanh */
+    REAL *c;           /* [rows, cols] */
+} Product;
+
+INLINE long panel_numbers(long inner, long cols) { return (cols + PANEL - 1) / PANEL * PANEL * inner; }
+
+/* One panel: columns from `from` of the product's matrix, which is the weight [out, in] or its transpose. */
+static void pack_panel(REAL *restrict panel, const REAL *restrict weight, long out, long in, int transposed, long from) {
+    long inner = transposed ? in : out, cols = transposed ? out : in, width = MIN(PANEL, cols - from);
+    if (width < PANEL) zero_row(panel, inner * PANEL);
+    if (transposed) { /* column j of the product is row j of the weight */
+        for (long block = 0; block < inner; block += 16) /* so that a block of the panel stays near */
+            for (long j = 0; j < width; j++) {
+                const REAL *row = weight + (from + j) * in;
+                for (long k = block; k < MIN(block + 16, inner); k++) panel[k * PANEL + j] = row[k];
+            }
+    } else {
+        for (long k = 0; k < inner; k++) copy_row(panel + k * PANEL, weight + k * in + from, width);
+    }
+}
+
+INLINE V ended(V v, const Product *p, long at) {
+    if (p->ending == RELU) return pick(~(v < 0), v);
+    if (p->ending == RELU_BACKWARD) return pick(~(load(p->other + at) <= 0), v);
+    if (p->ending == TANH_BACKWARD) {
+        V tanh = load(p->other + at);
+        return v * (1 - tanh * tanh);
+    }
+    return v;
+}
+
+INLINE REAL ended_one(REAL v, const Product *p, long at) {
+    if (p->ending == RELU) return v < 0 ? 0 : v;
+    if (p->ending == RELU_BACKWARD) return p->other[at] <= 0 ? 0 : v;
+    if (p->ending == TANH_BACKWARD) return v * (1 - p->other[at] * p->other[at]);
+    return v;
+}
+
+/* The `add` of TANH_BACKWARD is added after the ending, of the others before it. */
+INLINE void product_tile(const int count, const Product *p, long row, long from, const REAL *panel) {
+    V sum[TILE_ROWS][2];
+    const long inner = p->inner, cols = p->cols;
+    const REAL *a = p->a + row * inner;
+#pragma GCC unroll 8
+    for (int i = 0; i < count; i++) sum[i][0] = sum[i][1] = (V){0};
+    for (long k = 0; k < inner; k++) {
+        V left = load(panel + k * PANEL), right = load(panel + k * PANEL + LANES);
+#pragma GCC unroll 8
+        for (int i = 0; i < count; i++) {
+            REAL x = a[i * inner + k];
+            sum[i][0] += x * left;
+            sum[i][1] += x * right;
+        }
+    }
+    if (from + PANEL <= cols) {
+#pragma GCC unroll 8
+        for (int i = 0; i < count; i++) {
+            const REAL *add = p->add ? p->add + (row + i) / p->add_group * cols + from : 0;
+            long at = (row + i) * cols + from;
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; half++) {
+                V v = sum[i][half];
+                if (p->bias) v += load(p->bias + from + half * LANES);
+                if (add && p->ending != TANH_BACKWARD) v += load(add + half * LANES);
+                v = ended(v, p, at + half * LANES);
+                if (add && p->ending == TANH_BACKWARD) v += load(add + half * LANES);
+                store(p->c + at + half * LANES, v);
+            }
+        }
+        return;
+    }
+    REAL edge[TILE_ROWS][PANEL];
+#pragma GCC unroll 8
+    for (int i = 0; i < count; i++) {
+        store(edge[i], sum[i][0]);
+        store(edge[i] + LANES, sum[i][1]);
+    }
+    for (int i = 0; i < count; i++) {
+        const REAL *add = p->add ? p->add + (row + i) / p->add_group * cols + from : 0;
+        for (long j = 0; j < cols - from; j++) {
+            long at = (row + i) * cols + from + j;
+            REAL v = edge[i][j];
+            if (p->bias) v += p->bias[from + j];
+            if (add && p->ending != TANH_BACKWARD) v += add[j];
+            v = ended_one(v, p, at);
+            if (add && p->ending == TANH_BACKWARD) v += add[j];
+            p->c[at] = v;
+        }
+    }
+}
+
+/* Few rows, and a weight that no time was spent on: each number is one product of two rows. */
+static void product_by_rows(const Product *p) {
+    const long inner = p->inner, whole = inner / LANES * LANES;
+    for (long j = 0; j < p->cols; j++) {
+        const REAL *weight = p->weight + j * inner;
+        for (long r = 0; r < p->rows; r++) {
+            const REAL *a = p->a + r * inner;
+            V sums = {0};
+            for (long k = 0; k < whole; k += LANES) sums += load(a + k) * load(weight + k);
+            REAL v = sum_lanes(sums);
+            for (long k = whole; k < inner; k++) v += a[k] * weight[k];
+            if (p->bias) v += p->bias[j];
+            if (p->add) v += p->add[r / p->add_group * p->cols + j];
+            p->c[r * p->cols + j] = ended_one(v, p, r * p->cols + j);
+        }
+    }
+}
+
+static void product(const Product *p) {
+    if (!p->panels) {
+        product_by_rows(p);
+        return;
+    }
+    const REAL *panel = p->panels;
+    for (long from = 0; from < p->cols; from += PANEL, panel += PANEL * p->inner) {
+        long row = 0;
+        for (; row + TILE_ROWS <= p->rows; row += TILE_ROWS) product_tile(TILE_ROWS, p, row, from, panel);
+        if (row + 4 <= p->rows) product_tile(4, p, row, from, panel), row += 4;
+        if (row + 2 <= p->rows) product_tile(2, p, row, from, panel), row += 2;
+        if (row < p->rows) product_tile(1, p, row, from, panel);
+    }
+}
