@@ -13,9 +13,10 @@ import torch
 from cpu_scan_cases import SIZES, B, cell_and_input, check_exact, check_single, options_for, problem, run
 
 from relational_rnn import InputError, RelationalMemory
-from relational_rnn.ops.relational_scan import _native, relational_scan
+from relational_rnn.ops.relational_scan import _native, relational_scan, relational_scan_reference
 from relational_rnn.ops.relational_scan import _native_scan as module
 from relational_rnn.ops.relational_scan.cpu import kernels_report, relational_scan_cpu
+from relational_rnn.testing import assert_as_good_as
 
 INSTANCES = ["avx512", "avx2", "baseline"]
 
@@ -79,9 +80,6 @@ def test_the_pieces_are_pieces(cut):
 @pytest.mark.parametrize("width", [5, 15, 16, 17, 31, 32, 33, 48, 65])
 def test_widths_around_those_of_vectors(width, rng, monkeypatch):
     """One head, so that width, key and head straddle the same borders; MLP and gates follow the width."""
-    from relational_rnn.ops.relational_scan import relational_scan_reference
-    from relational_rnn.testing import assert_as_good_as
-
     for instance in _instances_here():
         monkeypatch.setenv("RELATIONAL_RNN_KERNELS", instance)
         cell, x, memory = cell_and_input(dict(mem_slots=2, head_size=width, num_heads=1, key_size=width), rng, steps=3)
@@ -170,6 +168,11 @@ def test_infinities_and_nan_come_through(rng):
         outputs, final, _ = relational_scan_cpu(x, spoilt, cell.scan_parameters())
         assert final[2].isnan().all()
         assert outputs[[0, 1, 3, 4]].isfinite().all()
+
+
+def test_no_call_is_too_short_for_them(rng):
+    layer = RelationalMemory(4, mem_slots=3, head_size=2)
+    assert layer.backend_report(torch.randn(1, 1, 4, generator=rng)).runs == "cpu"
 
 
 def test_the_variable_chooses_and_is_obeyed(monkeypatch):

@@ -60,7 +60,8 @@ def test_all_backends_give_the_same(given):
         ("mixed", "reference", "as to the CPU scan, it needs one dtype throughout, not float32, float64"),
     ],
 )
-def test_auto_chooses_and_says_why(situation, runs, why, given):
+def test_auto_chooses_and_says_why(situation, runs, why, given, monkeypatch):
+    monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "off")
     x, memory, p = given
     if situation == "short":
         x = x[:, :4]
@@ -108,11 +109,14 @@ def test_what_cannot_be_obeyed_is_refused(given):
 
 
 @pytest.mark.parametrize("time_first", [False, True])
-def test_a_layer_reports_what_runs(time_first, rng):
+def test_a_layer_reports_what_runs(time_first, rng, monkeypatch):
+    monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "off")
     layer = RelationalMemory(4, mem_slots=3, head_size=2, input_rows=2, batch_first=not time_first)
     assert str(layer.backend_report()) == "backend='auto' runs 'cpu': it is the fastest that can run here"
     x = torch.randn(3, 3, 2, 4, generator=rng)
     assert layer.backend_report(x).runs == "reference"
+    assert layer.backend_report().kernels == "PyTorch operations: RELATIONAL_RNN_KERNELS=off"
+    assert layer.backend_report(x).kernels is None
     with torch.autocast("cpu"):
         assert layer.backend_report().why == "as to the CPU scan, it does not follow autocast"
 

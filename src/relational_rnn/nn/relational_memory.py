@@ -50,7 +50,7 @@ from relational_rnn.ops.relational_scan import (
     Trace,
     choose,
     relational_scan,
-    relational_step,
+    relational_step_after,
     relational_trace,
 )
 
@@ -238,8 +238,11 @@ class RelationalMemory(PortImports, Core):
         for i, memory in enumerate(memories):
             if i > 0:
                 rows = self._between(memories[i - 1])
-            taken = relational_step(rows, memory, self.cell(i).scan_parameters())
-            memories[i], input_rows = taken.memory, taken.input_rows
+            wanted = self.read_head.kind == "input" and i == self.num_layers - 1
+            parameters = self.cell(i).scan_parameters()
+            memories[i], input_rows = relational_step_after(
+                rows, memory, parameters, input_rows=wanted, backend=self.backend
+            )
         y = self._output(memories[-1], input_rows, query)
         return layout.to_outer(y), join_state(memories, batched=layout.batched)
 

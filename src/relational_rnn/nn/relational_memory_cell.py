@@ -22,7 +22,7 @@ from relational_rnn.ops.relational_scan import (
     Norm,
     ScanParameters,
     Settings,
-    relational_step,
+    relational_step_after,
 )
 
 GateStyle = Literal["unit", "memory"]
@@ -48,14 +48,23 @@ def draw_like_the_original(linear: nn.Linear) -> None:
     nn.init.zeros_(linear.bias)
 
 
-def _linear(module: nn.Module) -> Linear:
+def _own(module: nn.Module) -> tuple[Tensor, Tensor]:
+    """A module's weight and bias, looked up where they lie: `module.weight` takes longer than a small step's share."""
+    weight, bias = module._parameters.get("weight"), module._parameters.get("bias")
+    if weight is None or bias is None:  # something else makes them, a parametrization for one
+        assert isinstance(module, (nn.Linear, nn.LayerNorm))
+        return module.weight, module.bias
+    return weight, bias
+
+
+def _linear(module: nn.Module | None) -> Linear:
     assert isinstance(module, nn.Linear)
-    return Linear(module.weight, module.bias)
+    return Linear(*_own(module))
 
 
-def _norm(module: nn.Module) -> Norm:
+def _norm(module: nn.Module | None) -> Norm:
     assert isinstance(module, nn.LayerNorm)
-    return Norm(module.weight, module.bias)
+    return Norm(*_own(module))
 
 
 class AttentionBlock(nn.Module):
@@ -73,13 +82,11 @@ class AttentionBlock(nn.Module):
             self.out = nn.Linear(width, width, device=device, dtype=dtype)
 
     def scan_block(self) -> Block:
-        return Block(
-            qkv=_linear(self.qkv),
-            mlp_norm=_norm(self.mlp_norm),
-            qkv_norm=None if self.qkv_norm is None else _norm(self.qkv_norm),
-            attention_norm=None if self.attention_norm is None else _norm(self.attention_norm),
-            out=None if self.out is None else _linear(self.out),
-        )
+        own = self._modules
+        qkv, mlp_norm = _linear(own["qkv"]), _norm(own["mlp_norm"])
+        if own.get("out") is not None:
+            return Block(qkv, mlp_norm, out=_linear(own["out"]))
+        return Block(qkv, mlp_norm, qkv_norm=_norm(own["qkv_norm"]), attention_norm=_norm(own["attention_norm"]))
 
 
 class RelationalMemoryCell(nn.Module):
@@ -207,13 +214,17 @@ class RelationalMemoryCell(nn.Module):
 
     def scan_parameters(self) -> ScanParameters:
         """The parameters as the functions in `relational_rnn.ops.relational_scan` take them."""
+        own = self._modules
+        blocks, mlp, gated = own["blocks"], own["mlp"], own.get("gate_input") is not None
+        assert blocks is not None
+        assert mlp is not None
         return ScanParameters(
             settings=self.settings,
-            input=_linear(self.input),
-            blocks=tuple(block.scan_block() for block in self.blocks if isinstance(block, AttentionBlock)),
-            mlp=tuple(_linear(layer) for layer in self.mlp),
-            gate_input=None if self.gate_input is None else _linear(self.gate_input),
-            gate_memory=None if self.gate_memory is None else _linear(self.gate_memory),
+            input=_linear(own["input"]),
+            blocks=tuple(block.scan_block() for block in blocks._modules.values() if isinstance(block, AttentionBlock)),
+            mlp=tuple(_linear(layer) for layer in mlp._modules.values()),
+            gate_input=_linear(own["gate_input"]) if gated else None,
+            gate_memory=_linear(own["gate_memory"]) if gated else None,
         )
 
     def initial_memory(
@@ -254,5 +265,5 @@ class RelationalMemoryCell(nn.Module):
             check_kind(self, "memory", memory)
             memory = memory if batched else memory.unsqueeze(0)
         rows = x if self.input_rows is not None else x.unsqueeze(-2)
-        memory = relational_step(rows, memory, self.scan_parameters()).memory
+        memory = relational_step_after(rows, memory, self.scan_parameters()).memory
         return memory if batched else memory.squeeze(0)

@@ -19,12 +19,14 @@ from relational_rnn.ops.relational_scan.reference import (
     relational_step,
 )
 from relational_rnn.ops.relational_scan.scan import relational_scan
+from relational_rnn.ops.relational_scan.step import After, relational_step_after
 from relational_rnn.ops.relational_scan.trace import Trace, relational_trace
 
 __all__ = [
     "ACTIVATION_MODES",
     "BACKENDS",
     "ActivationMode",
+    "After",
     "Backend",
     "BackendReport",
     "Block",
@@ -40,5 +42,6 @@ __all__ = [
     "relational_scan",
     "relational_scan_reference",
     "relational_step",
+    "relational_step_after",
     "relational_trace",
 ]

@@ -82,37 +82,39 @@ def prepare(given: Given) -> Given:
     )
 
 
+def describe_sizes(
+    spec: Spec, batch: int, steps: int, inputs: int, features: int, slots: int, width: int, gates: int
+) -> NativeCall:
+    """A call's sizes and choices, and nothing else."""
+    return NativeCall(
+        batch,
+        steps,
+        slots,
+        inputs,
+        features,
+        width,
+        spec.num_heads,
+        spec.key_size,
+        gates,
+        spec.blocks,
+        spec.mlp_layers,
+        spec.formulation == "sonnet",
+        spec.input_rows,
+        spec.input_bias,
+        spec.forget_bias,
+    )
+
+
 def describe_call(spec: Spec, g: Given, p: Plan) -> NativeCall:
     """What forward and backward calls have in common."""
     batch, steps, inputs, features = g.x.shape
     gates = g.parameters[2 * (1 + spec.mlp_layers)].shape[0] if spec.gates else 0
-    call = NativeCall(
-        batch=batch,
-        steps=steps,
-        slots=g.memory.shape[1],
-        inputs=inputs,
-        features=features,
-        width=g.memory.shape[2],
-        heads=spec.num_heads,
-        key=spec.key_size,
-        gates=gates,
-        blocks=spec.blocks,
-        layers=spec.mlp_layers,
-        sonnet=spec.formulation == "sonnet",
-        input_rows=spec.input_rows,
-        input_bias=spec.input_bias,
-        forget_bias=spec.forget_bias,
-        tile_batch=p.tile_batch,
-        tile_to=p.tiles,
-        step_to=steps,
-        packed_weights=1,
-        x=g.x.data_ptr(),
-        x_batch=g.x.stride(0),
-        x_step=g.x.stride(1),
-        lengths=_address(g.lengths),
-        reset=_address(g.reset),
-        initial=_address(g.initial),
-    )
+    slots, width = g.memory.shape[1:]
+    call = describe_sizes(spec, batch, steps, inputs, features, slots, width, gates)
+    call.tile_batch, call.tile_to, call.step_to = p.tile_batch, p.tiles, steps
+    call.packed_weights = 1
+    call.x, call.x_batch, call.x_step = g.x.data_ptr(), g.x.stride(0), g.x.stride(1)
+    call.lengths, call.reset, call.initial = _address(g.lengths), _address(g.reset), _address(g.initial)
     if g.initial is not None:
         call.initial_batch = 0 if g.initial.dim() == 2 else g.initial.stride(0)
     return call

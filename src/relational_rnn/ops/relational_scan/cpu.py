@@ -60,6 +60,13 @@ def unsupported(x: Tensor, memory: Tensor, params: ScanParameters) -> str | None
         return "it needs one dtype throughout, not " + ", ".join(sorted(str(d)[6:] for d in dtypes))
     if not dtypes <= {torch.float32, torch.float64}:
         return f"it computes in float32 or float64, not in {str(dtypes.pop())[6:]}"
+    return mode_against()
+
+
+def mode_against() -> str | None:
+    """What PyTorch is doing with operations that `relational_scan_cpu` does not follow, or None."""
+    if torch.compiler.is_compiling():
+        return "it cannot be traced, compiled or exported"
     if torch.is_autocast_enabled("cpu"):
         return "it does not follow autocast"
     if torch._C._are_functorch_transforms_active():

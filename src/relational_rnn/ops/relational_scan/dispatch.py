@@ -22,7 +22,7 @@ Backend = Literal["auto", "reference", "cpu"]
 """
 BACKENDS: tuple[str, ...] = get_args(Backend)
 ACTIVATION_MODES: tuple[str, ...] = get_args(ActivationMode)
-_FEW_STEPS, _FEW_ROWS = 4, 512  # so small a call is over before the CPU scan has taken its memory
+_FEW_STEPS, _FEW_ROWS = 4, 512  # so small a call is over before the CPU scan has taken its memory, if not compiled
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +88,6 @@ def choose(
     if recompute:
         return BackendReport(asked=backend, runs="cpu", why="only it recomputes activations")
     batch, steps, inputs = x.shape[:3]
-    if steps <= _FEW_STEPS and batch * (memory.shape[1] + inputs) <= _FEW_ROWS:
+    if cpu.kernels_for(params) is None and steps <= _FEW_STEPS and batch * (memory.shape[1] + inputs) <= _FEW_ROWS:
         return BackendReport(asked=backend, runs="reference", why="so short a call is over before the CPU scan begins")
     return BackendReport(asked=backend, runs="cpu", why="it is the fastest that can run here")

@@ -205,7 +205,7 @@ typedef struct {
     REAL *logits, *line;         /* attention of one sequence, one number per query and head */
     REAL *d_attended;            /* of one sequence, padded */
     REAL *middle, *below, *h, *d_h, *d_mixed, *d_before, *d_memory; /* rows of the tile */
-    REAL *panel, *stripe;        /* operands of a weight's product */
+    REAL *panel, *stripe;        /* operands of a weight's product, in calls for gradients */
 } Scratch;
 
 static long lay_scratch(const Call *c, long batch, Scratch *s, REAL *base) {
@@ -227,7 +227,7 @@ static long lay_scratch(const Call *c, long batch, Scratch *s, REAL *base) {
     s->d_mixed = take(&at, wide);
     s->d_before = take(&at, batch * c->slots * m);
     s->d_memory = take(&at, batch * c->slots * m);
-    s->panel = take(&at, DEPTH * PANEL);
-    s->stripe = take(&at, DEPTH * STRIPE);
+    s->panel = c->gradients ? take(&at, DEPTH * PANEL) : 0;
+    s->stripe = c->gradients ? take(&at, DEPTH * STRIPE) : 0;
     return COUNT(at, base);
 }

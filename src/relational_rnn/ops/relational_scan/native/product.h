@@ -109,21 +109,34 @@ INLINE void product_tile(const int count, const Product *p, long row, long from,
 }
 
 /* Few rows, and a weight that no time was spent on: each number is one product of two rows. */
-static void product_by_rows(const Product *p) {
-    const long inner = p->inner, whole = inner / LANES * LANES;
-    for (long j = 0; j < p->cols; j++) {
+INLINE void product_of_rows(const int count, const Product *p, long row) {
+    const long inner = p->inner, cols = p->cols, whole = inner / LANES * LANES;
+    const REAL *a = p->a + row * inner;
+    for (long j = 0; j < cols; j++) {
         const REAL *weight = p->weight + j * inner;
-        for (long r = 0; r < p->rows; r++) {
-            const REAL *a = p->a + r * inner;
-            V sums = {0};
-            for (long k = 0; k < whole; k += LANES) sums += load(a + k) * load(weight + k);
-            REAL v = sum_lanes(sums);
-            for (long k = whole; k < inner; k++) v += a[k] * weight[k];
+        V sums[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < count; i++) sums[i] = (V){0};
+        for (long k = 0; k < whole; k += LANES) {
+            V w = load(weight + k);
+#pragma GCC unroll 4
+            for (int i = 0; i < count; i++) sums[i] += load(a + i * inner + k) * w;
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < count; i++) {
+            REAL v = sum_lanes(sums[i]);
+            for (long k = whole; k < inner; k++) v += a[i * inner + k] * weight[k];
             if (p->bias) v += p->bias[j];
-            if (p->add) v += p->add[r / p->add_group * p->cols + j];
-            p->c[r * p->cols + j] = ended_one(v, p, r * p->cols + j);
+            if (p->add) v += p->add[(row + i) / p->add_group * cols + j];
+            p->c[(row + i) * cols + j] = ended_one(v, p, (row + i) * cols + j);
         }
     }
+}
+
+static void product_by_rows(const Product *p) {
+    long row = 0;
+    for (; row + 4 <= p->rows; row += 4) product_of_rows(4, p, row);
+    for (; row < p->rows; row++) product_of_rows(1, p, row);
 }
 
 static void product(const Product *p) {

@@ -11,13 +11,30 @@ INLINE V load(const REAL *p) { return *(const Unaligned *)p; }
 INLINE void store(REAL *p, V v) { *(Unaligned *)p = v; }
 INLINE V pick(Mask mask, V a) { return (V)(mask & (Mask)a); } /* a where the mask is set, else 0 */
 
-INLINE REAL sum_lanes(V v) {
-    for (long half = LANES / 2; half; half /= 2) {
-#pragma GCC unroll 8
-        for (long i = 0; i < half; i++) v[i] += v[i + half];
-    }
-    return v[0];
+/* Halves are added to halves: compilers make shuffles of the unions. */
+typedef REAL V16 __attribute__((vector_size(16)));
+INLINE REAL sum_lanes_16(V16 v) {
+    REAL sum = v[0] + v[16 / sizeof(REAL) / 2];
+    return sizeof(REAL) == 8 ? sum : sum + (v[1] + v[16 / sizeof(REAL) - 1]);
 }
+#if VECTOR_BYTES >= 32
+typedef REAL V32 __attribute__((vector_size(32)));
+INLINE REAL sum_lanes_32(V32 v) {
+    union { V32 whole; V16 half[2]; } u = {v};
+    return sum_lanes_16(u.half[0] + u.half[1]);
+}
+#endif
+#if VECTOR_BYTES >= 64
+INLINE REAL sum_lanes_64(V v) {
+    union { V whole; V32 half[2]; } u = {v};
+    return sum_lanes_32(u.half[0] + u.half[1]);
+}
+#define sum_lanes sum_lanes_64
+#elif VECTOR_BYTES >= 32
+#define sum_lanes sum_lanes_32
+#else
+#define sum_lanes sum_lanes_16
+#endif
 
 /* e^r - 1 for |r| <= ln(2) / 2, from its Taylor series */
 INLINE REAL small_expm1(REAL r) {
