@@ -2,8 +2,10 @@
 
     python benchmarks/scan_cpu.py --shapes c e --threads 1 --seconds 8 --out benchmarks/results/<date>_<machine>.json
 
-A contender is timed only after its results agreed with the definition's. With one thread, `--clock cpu` counts the
-processor's time instead of the wall's, which is what tells contenders apart on a machine that others use too.
+"cpu" is what runs: compiled kernels, where they were built; "cpu, operations" is the same scan without them. With
+`--mode step` a layer takes one step of one sequence, without gradients. A contender is timed only after its results
+agreed with the definition's. With one thread, `--clock cpu` counts the processor's time instead of the wall's, which is
+what tells contenders apart on a machine that others use too.
 The last line printed is JSON.
 """
 
@@ -25,9 +27,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from relational_rnn import RelationalMemory
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 from relational_rnn.ops.relational_scan import relational_scan, relational_scan_reference
-from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu
+from relational_rnn.ops.relational_scan.cpu import kernels_report, relational_scan_cpu
 
 
 class Shape(NamedTuple):
@@ -66,9 +69,43 @@ def lstm_size(s: Shape) -> int:
     return round((-s.input + math.sqrt(s.input**2 + 4 * wanted)) / 2)
 
 
+def without_kernels(run: Callable[[], object]) -> Callable[[], object]:
+    def wrapped() -> object:
+        before = os.environ.get("RELATIONAL_RNN_KERNELS", "auto")
+        os.environ["RELATIONAL_RNN_KERNELS"] = "off"
+        try:
+            return run()
+        finally:
+            os.environ["RELATIONAL_RNN_KERNELS"] = before
+
+    return wrapped
+
+
+def steppers(s: Shape) -> dict[str, Callable[[], object]]:
+    """Closures that take one step of one sequence each, without gradients."""
+    sizes = dict(mem_slots=s.slots, head_size=s.head_size, num_heads=s.heads, key_size=s.key)
+    layer = RelationalMemory(s.input, **sizes, attention_mlp_layers=s.layers)
+    x, state = torch.randn(1, s.input), layer.initial_state(1)
+
+    def stepper(backend: str) -> Callable[[], object]:
+        def step() -> object:
+            layer.backend = backend
+            with torch.no_grad():
+                return layer.step(x, state)
+
+        return step
+
+    runs = {f"relational_rnn:{backend}": stepper(backend) for backend in ("reference", "cpu")}
+    (expected, _), (got, _) = (run() for run in runs.values())
+    assert (got - expected).abs().max() <= 1e-5 * expected.abs().max(), "cpu is wrong"
+    return runs
+
+
 def contenders(s: Shape, mode: str) -> dict[str, Callable[[], object]]:
     """Closures that run one pass each; all on the same weights and inputs."""
     torch.manual_seed(0)
+    if mode == "step":
+        return steppers(s)
     cell = RelationalMemoryCell(
         s.input,
         s.slots,
@@ -105,6 +142,7 @@ def contenders(s: Shape, mode: str) -> dict[str, Callable[[], object]]:
     runs = {
         "relational_rnn:reference": scan(relational_scan, backend="reference"),
         "relational_rnn:cpu": scan(relational_scan_cpu),
+        "relational_rnn:cpu, operations": without_kernels(scan(relational_scan_cpu)),
     }
     if mode == "train":
         runs["relational_rnn:cpu, recompute"] = scan(relational_scan_cpu, activations="recompute")
@@ -130,7 +168,7 @@ def matmul_rate(clock: Callable[[], float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["c", "e"])
-    parser.add_argument("--mode", choices=["train", "infer"], default="train")
+    parser.add_argument("--mode", choices=["train", "infer", "step"], default="train")
     parser.add_argument("--only", nargs="+", help="contenders to time, by the end of their name")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=8.0, help="per shape")
@@ -143,10 +181,11 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     rate = matmul_rate(clock)
     print(f"matmul: {rate:.0f} GFLOP/s, {given.threads} threads, {given.clock} clock, load {os.getloadavg()[0]:.1f}")
+    print(f"CPU scan: {kernels_report()}")
     rows = []
     for shape in given.shapes:
         s = SHAPES[shape]
-        flop = arithmetic(s) / (1 if given.mode == "train" else 3)
+        flop = arithmetic(s) / {"train": 1, "infer": 3, "step": 3 * s.batch * s.steps}[given.mode]
         runs = contenders(s, given.mode)
         if given.only:
             runs = {name: run for name, run in runs.items() if any(name.endswith(end) for end in given.only)}
@@ -166,15 +205,15 @@ def main() -> None:
                     "shape": shape,
                     "pass": given.mode,
                     "contender": name,
-                    "median_ms": round(median, 3),
-                    "min_ms": round(min(measured), 3),
-                    "max_ms": round(max(measured), 3),
+                    "median_ms": round(median, 4),
+                    "min_ms": round(min(measured), 4),
+                    "max_ms": round(max(measured), 4),
                     "runs": len(measured),
                     "share_of_matmul": round(flop / median / 1e6 / rate, 3),
                 }
             )
             print(
-                f"{shape:4} {name:32} median {median:9.2f} ms  (min {min(measured):9.2f}, {len(measured):3} runs)"
+                f"{shape:4} {name:32} median {median:9.3f} ms  (min {min(measured):9.3f}, {len(measured):3} runs)"
                 f"  {flop / median / 1e6 / rate:6.1%} of the matmul's rate"
             )
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
@@ -183,6 +222,7 @@ def main() -> None:
         "threads": given.threads,
         "clock": given.clock,
         "dtype": "float32",
+        "kernels": kernels_report(),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "commit": commit.stdout.strip(),
         "command": " ".join(["python", *sys.argv]),

@@ -17,7 +17,7 @@ from relational_rnn.ops.relational_scan._native import Kernels, NativeCall, Numb
 from relational_rnn.ops.relational_scan.compiled import Spec
 
 TILE_ROWS = 128  # memory rows that one thread takes through time together, at most
-CHUNK_ROWS = 8192  # rows whose gradients wait for the weights' products: enough for full rate, few enough to stay near
+CHUNK_ROWS = 4096  # rows whose gradients wait for the weights' products: enough for full rate, few enough to stay near
 MOST_BLOCKS = 64  # the library's tables have this many places
 
 
@@ -41,7 +41,8 @@ def plan(batch: int, steps: int, slots: int, rows: int, *, recompute: bool) -> P
     most = math.ceil(math.sqrt(steps)) if recompute else max(1, CHUNK_ROWS // (threads * per_step))
     chunk = min(steps, most)
     chunk = math.ceil(steps / math.ceil(steps / chunk))  # chunks of about equal length
-    group = max(1, CHUNK_ROWS // (chunk * per_step) // threads) * threads
+    waiting = CHUNK_ROWS // 2 if recompute else CHUNK_ROWS  # their activations lie there as well
+    group = max(1, waiting // (chunk * per_step) // threads) * threads
     return Plan(threads, tile_batch, tiles, min(group, tiles), chunk)
 
 

@@ -1,0 +1,71 @@
+"""The build hook: what it does without a compiler, with one that fails, and as it is told."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def hook(monkeypatch, tmp_path):
+    """hatch_build.py, building into a folder of its own."""
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "LIBRARY", tmp_path / "_kernels.so")
+    module.LIBRARY.write_bytes(b"an old one")
+    return module
+
+
+def test_without_a_compiler_nothing_is_built_and_the_reason_is_told(hook, monkeypatch):
+    monkeypatch.setattr(hook, "find_compiler", lambda: None)
+    assert hook.build("auto") == "there is no C compiler"
+    assert not hook.LIBRARY.exists()
+    with pytest.raises(SystemExit, match="the CPU scan's kernels cannot be built: there is no C compiler"):
+        hook.build("require")
+
+
+def test_a_compiler_that_fails_is_named(hook, monkeypatch):
+    monkeypatch.setattr(hook, "find_compiler", lambda: ["false"])
+    assert hook.build("auto").startswith("the C compiler failed: false ")
+    with pytest.raises(SystemExit, match="cannot be built: the C compiler failed"):
+        hook.build("require")
+
+
+def test_it_does_as_it_is_told(hook):
+    assert hook.build("skip") == "RELATIONAL_RNN_BUILD_KERNELS=skip"
+    assert not hook.LIBRARY.exists()
+    with pytest.raises(SystemExit, match='must be "auto", "require" or "skip", not \'always\''):
+        hook.build("always")
+
+
+def test_the_compiler_of_the_environment_comes_first(hook, monkeypatch):
+    monkeypatch.setenv("CC", "sh -x")
+    assert hook.find_compiler() == ["sh", "-x"]
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert hook.find_compiler() != ["no-such-compiler"]
+
+
+def test_a_wheel_is_tagged_for_the_platform_only_with_the_library_in_it(hook, monkeypatch):
+    pytest.importorskip("hatchling")
+    told = []
+    made = hook.KernelsBuildHook.__new__(hook.KernelsBuildHook)
+    monkeypatch.setattr(hook.KernelsBuildHook, "target_name", "wheel")
+    monkeypatch.setattr(hook.KernelsBuildHook, "app", type("App", (), {"display_warning": told.append}))
+    monkeypatch.setattr(hook, "ROOT", hook.LIBRARY.parent)
+    monkeypatch.setattr(hook, "LIBRARY", hook.LIBRARY.parent / "src" / "_kernels.so")
+    for reason in (None, "there is no C compiler"):
+        monkeypatch.setattr(hook, "build", lambda wish, reason=reason: reason)
+        data = {"force_include": {}}
+        made.initialize("standard", data)
+        if reason is None:
+            assert data["tag"].startswith("py3-none-")
+            assert "linux" not in data["tag"] or data["tag"].startswith("py3-none-linux")
+            assert list(data["force_include"].values()) == ["_kernels.so"]
+        else:
+            assert data == {"force_include": {}}
+    assert told == ["relational-rnn without compiled kernels: there is no C compiler"]
