@@ -28,7 +28,7 @@ kernels:
 	$(PYTHON) hatch_build.py
 
 clean:
-	rm -f src/relational_rnn/ops/relational_scan/_kernels.so
+	rm -f src/relational_rnn/ops/relational_scan/native/kernels.so
 	rm -rf $(VENV) dist build site .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -21,7 +21,7 @@ from relational_rnn._check import InputError, describe
 
 VARIABLE = "RELATIONAL_RNN_KERNELS"
 _FOLDER = Path(__file__).parent
-_LIBRARY = _FOLDER / "_kernels.so"
+_LIBRARY = _FOLDER / "native" / "kernels.so"
 _LONG, _POINTER, _DOUBLE = ctypes.c_long, ctypes.c_void_p, ctypes.c_double
 
 
