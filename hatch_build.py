@@ -27,7 +27,8 @@ except ModuleNotFoundError:  # run by hand, or by make
 
 ROOT = Path(__file__).parent
 SCAN = ROOT / "src" / "relational_rnn" / "ops" / "relational_scan"
-SOURCES, LIBRARY = SCAN / "native", SCAN / "native" / "kernels.so"
+SOURCES = SCAN / "native"
+LIBRARY = SOURCES / "kernels.so"  # in a folder that is no package: nothing takes it for a module of Python
 VARIABLE = "RELATIONAL_RNN_BUILD_KERNELS"
 FLAGS = [
     "-std=gnu11",

@@ -16,7 +16,7 @@ def hook(monkeypatch, tmp_path):
     spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "LIBRARY", tmp_path / "_kernels.so")
+    monkeypatch.setattr(module, "LIBRARY", tmp_path / "kernels.so")
     module.LIBRARY.write_bytes(b"an old one")
     return module
 
@@ -57,7 +57,7 @@ def test_a_wheel_is_tagged_for_the_platform_only_with_the_library_in_it(hook, mo
     monkeypatch.setattr(hook.KernelsBuildHook, "target_name", "wheel")
     monkeypatch.setattr(hook.KernelsBuildHook, "app", type("App", (), {"display_warning": told.append}))
     monkeypatch.setattr(hook, "ROOT", hook.LIBRARY.parent)
-    monkeypatch.setattr(hook, "LIBRARY", hook.LIBRARY.parent / "src" / "_kernels.so")
+    monkeypatch.setattr(hook, "LIBRARY", hook.LIBRARY.parent / "src" / "kernels.so")
     for reason in (None, "there is no C compiler"):
         monkeypatch.setattr(hook, "build", lambda wish, reason=reason: reason)
         data = {"force_include": {}}
@@ -65,7 +65,7 @@ def test_a_wheel_is_tagged_for_the_platform_only_with_the_library_in_it(hook, mo
         if reason is None:
             assert data["tag"].startswith("py3-none-")
             assert "linux" not in data["tag"] or data["tag"].startswith("py3-none-linux")
-            assert list(data["force_include"].values()) == ["_kernels.so"]
+            assert list(data["force_include"].values()) == ["kernels.so"]
         else:
             assert data == {"force_include": {}}
     assert told == ["relational-rnn without compiled kernels: there is no C compiler"]
