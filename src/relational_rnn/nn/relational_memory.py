@@ -94,7 +94,8 @@ class RelationalMemory(PortImports, Core):
         check_finite: look for NaN and infinities in what comes in, at the price of a pass over it and, on a GPU, of
             waiting for it.
         backend: what runs whole sequences: "reference", "cpu", "triton", or "auto", which chooses, as `backend_report`
-            tells. A name is obeyed or refused. Single steps and traces are always plain PyTorch operations.
+            tells. A name is obeyed or refused. Traces are always plain PyTorch operations, and so are single steps but
+            for those without gradients on the CPU ("auto" and "cpu"), which compiled kernels take in one call.
         activations: "store" keeps what the backward pass needs; "recompute" keeps little and computes it again, for
             peak memory that grows with the square root of T. Not every backend can; it is obeyed or refused.
         device: where the parameters live.
