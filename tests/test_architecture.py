@@ -17,9 +17,10 @@ MAY_IMPORT = {
     "tasks": {"ops", "nn"},
     "training": {"ops", "nn"},
     "recipes": {"ops", "nn", "tasks", "training"},
-    "inspection": {"ops", "nn", "tasks"},
-    "reports": {"ops", "nn", "tasks", "inspection"},
-    "cli": {"ops", "nn", "tasks", "training", "recipes", "inspection", "reports"},
+    "pages": set(),
+    "inspection": {"ops", "nn", "tasks", "pages"},
+    "reports": {"ops", "nn", "tasks", "inspection", "pages"},
+    "cli": {"ops", "nn", "tasks", "training", "recipes", "inspection", "reports", "pages"},
 }
 
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "compare babi": "train several models under several seeds and print one table",
     "evaluate": "measure a trained run on its test stories, task by task",
     "ask": "type a story, ask questions about it, and see which sentences the answer rests on",
+    "inspect": "make one HTML page that shows what the memory attends to, keeps and forgets along a story",
     "report": "make one HTML page and SVG figures from finished runs",
     "data generate babi": "write generated stories in the published file format",
     "data fetch babi": "download the published bAbI archive",

@@ -216,7 +216,11 @@ class StoryModel(nn.Module):
         """The logits [M, A] of every question of the batch."""
         sentences = self.dropout(self.encoder.statements(batch.statements))
         questions = self.dropout(self.encoder.questions(batch.questions))
-        state = self.core.snapshots(sentences, batch.story, batch.at)
+        return self.answer(sentences, questions, batch.story, batch.at)
+
+    def answer(self, sentences: Tensor, questions: Tensor, story: Tensor, at: Tensor) -> Tensor:
+        """The logits [M, A] of questions [M, E] about row `story` [M] of sentences [B, T, E] after `at` [M] of them."""
+        state = self.core.snapshots(sentences, story, at)
         output = None
         for _ in range(self.config.question_steps):
             output, state = self.core.step(questions, state)
