@@ -17,10 +17,11 @@ MAY_IMPORT = {
     "tasks": {"ops", "nn"},
     "training": {"ops", "nn"},
     "recipes": {"ops", "nn", "tasks", "training"},
-    "inspection": {"ops", "nn", "tasks"},
-    "reports": {"ops", "nn", "tasks", "inspection"},
+    "pages": set(),
+    "inspection": {"ops", "nn", "tasks", "pages"},
+    "reports": {"ops", "nn", "tasks", "inspection", "pages"},
     "benchmarks": {"ops", "nn", "training", "recipes"},
-    "cli": {"ops", "nn", "tasks", "training", "recipes", "inspection", "reports", "benchmarks"},
+    "cli": {"ops", "nn", "tasks", "training", "recipes", "inspection", "reports", "pages", "benchmarks"},
 }
 
 

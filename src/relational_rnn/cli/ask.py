@@ -104,7 +104,7 @@ class Conversation:
             raise InputError(
                 describe("ask", "a question before any statement", got=repr(question), hint="tell a story first")
             )
-        found = influence(self._reader, self._story, question)
+        found = influence(self._reader, self._story, question, together=self._reader.together)
         self.asked += 1
         print(question)
         print(describe_answer(found, expected))

@@ -25,6 +25,7 @@ COMMANDS = {
     **{f"compare {task}": f"train several models: {line}" for task, line in TASKS.items()},
     "evaluate": "measure a trained run on its test set, group by group",
     "ask": "type a story, ask questions about it, and see which sentences the answer rests on",
+    "inspect": "make one HTML page that shows what the memory attends to, keeps and forgets along a story",
     "report": "make one HTML page and SVG figures from finished runs",
     "benchmark": "measure what the layer costs on this machine, beside PyTorch's LSTM and Transformer",
     "data generate babi": "write generated stories in the published file format",

@@ -9,9 +9,14 @@ from typing import Annotated
 
 import tyro
 
+from relational_rnn import recipes
 from relational_rnn._check import InputError, describe
 from relational_rnn.cli.parsing import parse_arguments
-from relational_rnn.reports import group_runs, read_runs, records_of, write_report, write_results
+from relational_rnn.inspection import StoryReader, story_page, trace_story, worst_questions
+from relational_rnn.nn import RelationalMemory
+from relational_rnn.recipes.babi_problem import test_stories
+from relational_rnn.reports import Example, group_runs, read_runs, records_of, write_report, write_results
+from relational_rnn.tasks.babi.story import TASK_NAMES
 
 EXAMPLES = (
     "relational-rnn report runs/demo/rmc-0 runs/demo/lstm-0 --out runs/demo/report",
@@ -32,6 +37,9 @@ class Arguments:
     """Folder for index.html and the figures; files of an earlier report in it are replaced."""
     title: str = "relational-rnn: report"
     """Heading of the page."""
+    examples: Annotated[int, tyro.conf.arg(metavar="K")] = 0
+    """List the K test questions of each task whose right answer each run finds least probable; those of a relational
+    memory lead to a page that looks inside. Loads the models and their test stories."""
     results: Annotated[Path | None, tyro.conf.arg(metavar="STEM")] = None
     """Write STEM.md and STEM.json instead: the same figures for a documentation and for programs."""
     task: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
@@ -46,14 +54,57 @@ def parse(args: Sequence[str]) -> Arguments:
         raise InputError(describe("report", "--results and --task go together"))
     if arguments.note and arguments.results is None:
         raise InputError(describe("report", "--note goes with --results"))
+    if arguments.examples < 0:
+        raise InputError(describe("report", "--examples must be at least 0", got=arguments.examples))
+    if arguments.examples and arguments.results is not None:
+        raise InputError(describe("report", "--examples makes pages, and --results makes none"))
     return arguments
 
 
 def run(arguments: Arguments) -> None:
     if arguments.results is None:
-        print(write_report(arguments.runs, arguments.out, title=arguments.title))
+        read_runs(arguments.runs)  # what cannot be read is refused before the models are loaded
+        examples = [
+            example
+            for i, folder in enumerate(arguments.runs if arguments.examples else ())
+            for example in worst_examples(folder, arguments.examples, arguments.out, f"{i + 1}-{folder.name}")
+        ]
+        print(write_report(arguments.runs, arguments.out, title=arguments.title, examples=examples))
         return
     assert arguments.task is not None
     records = records_of(group_runs(read_runs(arguments.runs)), task=arguments.task, notes=arguments.note)
     for path in write_results(arguments.results, records, title=arguments.title):
         print(path)
+
+
+def worst_examples(folder: Path, count: int, out: Path, place: str) -> list[Example]:
+    """The `count` worst questions of every task; the pages of a relational memory are written to `out/inspect/place`.
+
+    Raises:
+        InputError: the run cannot be loaded, or its test stories are not there.
+    """
+    loaded = recipes.load(folder)
+    reader = StoryReader(loaded.model, loaded.vocabulary, max_sentences=loaded.config.data.max_sentences)
+    name = folder.resolve().name
+    found = []
+    for task, stories in test_stories(loaded.config.data)[0].items():
+        for worst in worst_questions(reader, stories, count):
+            address = None
+            if isinstance(loaded.model.core, RelationalMemory):
+                address = f"inspect/{place}/task-{task}-{worst.number}.html"
+                traced = trace_story(reader, worst.statements, worst.question.text)
+                title = f"A look inside {name}: task {task}, {TASK_NAMES[task]}, example {worst.number}"
+                story_page(traced, right=worst.question.answer, title=title).save(out / address)
+            found.append(
+                Example(
+                    run=name,
+                    task=task,
+                    number=worst.number,
+                    question=worst.question.text,
+                    right=worst.question.answer,
+                    answer=worst.answer,
+                    right_probability=worst.right_probability,
+                    page=address,
+                )
+            )
+    return found

@@ -2,5 +2,26 @@
 
 from relational_rnn.inspection.answering import StoryReader
 from relational_rnn.inspection.influence import Effect, Influence, influence
+from relational_rnn.inspection.page import Page, Section, TokenValues, page
+from relational_rnn.inspection.statistics import AttentionStatistics, attention_statistics, statistics_section
+from relational_rnn.inspection.story_page import StoryTrace, story_page, trace_story
+from relational_rnn.inspection.worst import Answered, worst_questions
 
-__all__ = ["Effect", "Influence", "StoryReader", "influence"]
+__all__ = [
+    "Answered",
+    "AttentionStatistics",
+    "Effect",
+    "Influence",
+    "Page",
+    "Section",
+    "StoryReader",
+    "StoryTrace",
+    "TokenValues",
+    "attention_statistics",
+    "influence",
+    "page",
+    "statistics_section",
+    "story_page",
+    "trace_story",
+    "worst_questions",
+]

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from relational_rnn._check import check_positive
 from relational_rnn.tasks.babi.batching import Batch
 from relational_rnn.tasks.babi.encoding import Vocabulary
 from relational_rnn.tasks.babi.model import StoryModel
+
+READ_TOGETHER = 64
+"""Stories in one batch: enough that a step costs little more than it does for one, and few enough for any memory."""
 
 
 class StoryReader:
@@ -44,25 +48,49 @@ class StoryReader:
         Raises:
             InputError: a word is unknown (the message names it and words like it), or a sentence is too long.
         """
+        return self.together([statements], question)[0]
+
+    def together(self, stories: Sequence[Sequence[str]], question: str) -> list[Mapping[str, float]]:
+        """The same for several stories and one question, read side by side, `READ_TOGETHER` at a time.
+
+        Raises:
+            InputError: as a call does.
+        """
+        answers = self.vocabulary.answers
+        found: list[Mapping[str, float]] = []
+        for first in range(0, len(stories), READ_TOGETHER):
+            with torch.inference_mode():
+                logits = self.model(self.batch(stories[first : first + READ_TOGETHER], question))
+                rows = logits.softmax(-1).double().tolist()
+            found += [dict(zip(answers, row, strict=True)) for row in rows]
+        return found
+
+    def batch(self, stories: Sequence[Sequence[str]], question: str | Sequence[str]) -> Batch:
+        """The stories, each with the question (or its own of several) after its last sentence, on the model's device.
+
+        Raises:
+            InputError: as a call does.
+        """
         if self.max_sentences is not None:
-            statements = statements[-self.max_sentences :]
-        rows = [self.vocabulary.encode(text, where="the story") for text in statements]
-        asked = self.vocabulary.encode(question, where="the question")
-        # An empty story is one step of padding that the question does not see.
-        words = torch.zeros(1, max(1, len(rows)), max(map(len, rows), default=1), dtype=torch.int64)
-        for step, row in enumerate(rows):
-            words[0, step, : len(row)] = torch.tensor(row)
-        nothing = torch.zeros(1, dtype=torch.int64)
-        length = torch.tensor([len(rows)])
+            stories = [statements[-self.max_sentences :] for statements in stories]
+        texts = list(dict.fromkeys(text for statements in stories for text in statements))
+        rows = [self.vocabulary.encode(text, where="the story") for text in texts]
+        asked = [question] * len(stories) if isinstance(question, str) else question
+        codes = [torch.tensor(self.vocabulary.encode(text, where="the question")) for text in asked]
+        table = torch.zeros(1 + len(rows), max(map(len, rows), default=1), dtype=torch.int64)  # row 0 is padding
+        for i, row in enumerate(rows, start=1):
+            table[i, : len(row)] = torch.tensor(row)
+        place = {text: i for i, text in enumerate(texts, start=1)}
+        steps = max(1, *map(len, stories))  # an empty story is one step of padding that the question does not see
+        told = [[place[text] for text in statements] + [0] * (steps - len(statements)) for statements in stories]
+        lengths = torch.tensor([len(statements) for statements in stories])
         batch = Batch(
-            statements=words,
-            lengths=length,
-            questions=torch.tensor([asked]),
-            story=nothing,
-            at=length,
-            answers=nothing,
-            tasks=nothing,
+            statements=table[torch.tensor(told)],
+            lengths=lengths,
+            questions=pad_sequence(codes, batch_first=True),
+            story=torch.arange(len(stories)),
+            at=lengths,
+            answers=torch.zeros_like(lengths),
+            tasks=torch.zeros_like(lengths),
         )
-        with torch.inference_mode():
-            probabilities = self.model(batch.to(self._device)).softmax(-1)[0].double().tolist()
-        return dict(zip(self.vocabulary.answers, probabilities, strict=True))
+        return batch.to(self._device)

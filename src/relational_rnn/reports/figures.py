@@ -59,7 +59,7 @@ def learning_curves(groups: Sequence[Group], x: str) -> str:
         for number, group in enumerate(groups):
             colour, line = _style(groups, number)
             label = group.label
-            for run in group.runs:
+            for place, run in enumerate(group.runs):
                 across, accuracy = run.curve(x, "valid_accuracy")
                 if across:
                     percent = [100 * value for value in accuracy]
@@ -72,6 +72,7 @@ def learning_curves(groups: Sequence[Group], x: str) -> str:
                         marker="o",
                         markersize=2.5,
                         label=label,
+                        gid=f"{curve_name(number)}-{place}",
                     )
                     label = "_nolegend_"  # one entry for all seeds
         axes.set_ylim(0, 102)
@@ -121,6 +122,11 @@ def task_bars(groups: Sequence[Group]) -> str:
         figure.supxlabel("test accuracy, % (dotted line: 95)", fontsize=9)
 
     return draw(2.2 + 1.6 * max(1, len(panels)), 1.1 + 0.24 * max(1, len(tasks)), paint)
+
+
+def curve_name(number: int) -> str:
+    """What the ids of the curves of group `number` begin with; "-" and the place of the run follow."""
+    return f"curve-{number}"
 
 
 def inline(svg: str, name: str, description: str) -> str:

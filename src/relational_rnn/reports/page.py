@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib import resources
 from pathlib import Path
 
 from relational_rnn._files import write_whole
-from relational_rnn.reports.figures import inline, learning_curves, task_bars
+from relational_rnn.pages import Cell, Script, document, table
+from relational_rnn.reports.figures import curve_name, inline, learning_curves, task_bars
 from relational_rnn.reports.published import published_beside_all
 from relational_rnn.reports.runs import Group, Run, all_names, group_runs, mean_and_spread, read_runs
+from relational_rnn.tasks.babi.story import TASK_NAMES
+
+SCRIPTS = tuple(Script("relational_rnn.pages", name) for name in ("tables.js", "figures.js"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,13 +29,40 @@ class Figure:
     """One sentence: caption, and what a screen reader says."""
 
 
-def write_report(folders: Sequence[str | Path], out: str | Path, *, title: str = "relational-rnn: report") -> Path:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """A question that a run was asked, for the page of a report."""
+
+    run: str
+    """What the run is called."""
+    task: int
+    number: int
+    """Its place among the test questions of the task, from 1."""
+    question: str
+    right: str
+    """The right answer."""
+    answer: str
+    """The run's answer."""
+    right_probability: float
+    """That the run gives to the right answer."""
+    page: str | None
+    """Its inspection: an address relative to the report; None where there is none."""
+
+
+def write_report(
+    folders: Sequence[str | Path],
+    out: str | Path,
+    *,
+    title: str = "relational-rnn: report",
+    examples: Sequence[Example] = (),
+) -> Path:
     """Read run folders and write `out/index.html` with everything in it, and each figure as `out/<name>.svg`.
 
     Args:
         folders: run folders; runs that differ only in their seed become one row with mean and spread.
         out: a folder; it is created, and files of an earlier report in it are replaced.
         title: heading of the page.
+        examples: questions to list under their tasks, such as the worst ones.
 
     Returns:
         the path of the page.
@@ -45,7 +75,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path, *, title: str =
     runs = read_runs(folders)
     groups = group_runs(runs)
     figures = draw_figures(groups)
-    page = render_page(title, groups, figures)
+    page = render_page(title, groups, figures, examples)
     out = Path(out)
     for figure in figures:
         write_whole(out / f"{figure.name}.svg", figure.svg)
@@ -77,33 +107,40 @@ def draw_figures(groups: Sequence[Group]) -> list[Figure]:
     return figures
 
 
-def render_page(title: str, groups: Sequence[Group], figures: Sequence[Figure]) -> str:
+def render_page(
+    title: str, groups: Sequence[Group], figures: Sequence[Figure], examples: Sequence[Example] = ()
+) -> str:
     """The page as text. Whatever comes from a run folder is escaped."""
-    style = resources.files("relational_rnn.reports").joinpath("page.css").read_text(encoding="utf-8")
     runs = [run for group in groups for run in group.runs]
     sections = [
-        f"<h1>{escape(title)}</h1>",
         f"<p>{escape(_summary(groups))}</p>",
         _overview(groups),
-        *(
-            f"<figure>{inline(figure.svg, figure.name, figure.description)}"
-            f"<figcaption>{escape(figure.description)}</figcaption></figure>"
-            for figure in figures
-        ),
-        _task_table(groups),
+        *(_figure(figure, groups) for figure in figures),
+        _task_table(groups, examples),
         _published(groups),
+        _examples(examples),
         "<h2>What was measured</h2>",
         _facts(runs),
         _notes(groups),
         "<h2>Configurations</h2>",
         *(_configuration(group) for group in groups),
     ]
+    return document(title, "\n".join(section for section in sections if section), scripts=SCRIPTS)
+
+
+def _figure(figure: Figure, groups: Sequence[Group]) -> str:
+    """The figure, and a button for each model's curves where it has any; figures.js makes them come and go."""
+    buttons = "".join(
+        f'<button type="button" data-curve="{figure.name}-{curve_name(number)}" aria-pressed="true">'
+        f"{escape(group.label)}</button>"
+        for number, group in enumerate(groups)
+        if f'id="{curve_name(number)}-' in figure.svg
+    )
+    choice = f'<div class="choice" role="group" aria-label="curves">{buttons}</div>' if buttons else ""
     return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(section for section in sections if section)
-        + "\n</main>\n</body>\n</html>\n"
+        f'<figure data-name="{figure.name}">{choice}<div class="drawing">'
+        f"{inline(figure.svg, figure.name, figure.description)}</div>"
+        f"<figcaption>{escape(figure.description)}</figcaption></figure>"
     )
 
 
@@ -132,7 +169,7 @@ def _overview(groups: Sequence[Group]) -> str:
     head += ["training seconds", "seeds"]
     rows = [
         [
-            (group.label, group.label),
+            Cell(group.label),
             _cell(group.values("parameters"), "{:,.0f}"),
             _cell(group.values("state_bytes"), "{:,.0f}"),
             *(_cell([100 * value for value in group.values(name)], "{:.1f} %") for name in names),
@@ -142,27 +179,28 @@ def _overview(groups: Sequence[Group]) -> str:
                 else []
             ),
             _cell(group.values("train_seconds"), "{:,.0f}"),
-            (", ".join(map(str, group.seeds)), len(group.seeds)),
+            Cell(", ".join(map(str, group.seeds)), len(group.seeds)),
         ]
         for group in groups
     ]
-    return _table("Results", head, rows)
+    return table("Results", head, rows)
 
 
-def _task_table(groups: Sequence[Group]) -> str:
+def _task_table(groups: Sequence[Group], examples: Sequence[Example]) -> str:
     per_group = [(group, group.per_group()) for group in groups if group.per_group()]
     if not per_group:
         return ""
     names = all_names(accuracies for _, accuracies in per_group)
+    linked = {_task(example.task): f"#{_place(example.task)}" for example in examples}
     head = [_noun(groups), *(group.label for group, _ in per_group)]
     rows = [
         [
-            (name, number),
+            Cell(name, number, linked.get(name)),
             *(_cell([100 * value for value in accuracies.get(name, [])], "{:.1f}") for _, accuracies in per_group),
         ]
         for number, name in enumerate(names, start=1)
     ]
-    return _table(f"Test accuracy per {_noun(groups)}, %", head, rows)
+    return table(f"Test accuracy per {_noun(groups)}, %", head, rows)
 
 
 def _published(groups: Sequence[Group]) -> str:
@@ -170,31 +208,46 @@ def _published(groups: Sequence[Group]) -> str:
     figures = published_beside_all([group.runs[0].config for group in groups])
     if not figures:
         return ""
-    rows = [[(f.model, f.model), (f.shown, f.accuracy), (f.setting, f.setting), (f.source, f.source)] for f in figures]
-    return _table("Published by others", ["model", "accuracy", "setting", "source"], rows)
+    rows = [[Cell(f.model), Cell(f.shown, f.accuracy), Cell(f.setting), Cell(f.source)] for f in figures]
+    return table("Published by others", ["model", "accuracy", "setting", "source"], rows)
 
 
-def _cell(values: Sequence[float], form: str) -> tuple[str, object]:
-    """A mean, with its spread where there are several different values: (what to show, what to sort by)."""
+def _task(task: int) -> str:
+    return f"{task} {TASK_NAMES.get(task, '')}".strip()
+
+
+def _place(task: int) -> str:
+    return f"examples-{task}"
+
+
+def _examples(examples: Sequence[Example]) -> str:
+    """A table of questions for every task that has some; each leads to its inspection where there is one."""
+    head = ["example", "run", "question", "right answer", "answered", "probability of the right one"]
+    parts = ["<h2>Examples</h2>"] if examples else []
+    for task in sorted({example.task for example in examples}):
+        rows = [
+            [
+                Cell(str(e.number), e.number, e.page),
+                Cell(e.run),
+                Cell(e.question),
+                Cell(e.right),
+                Cell(e.answer),
+                Cell(f"{e.right_probability:.1%}", e.right_probability),
+            ]
+            for e in examples
+            if e.task == task
+        ]
+        parts.append(f'<div id="{_place(task)}">{table(f"Task {_task(task)}", head, rows)}</div>')
+    return "\n".join(parts)
+
+
+def _cell(values: Sequence[float], form: str) -> Cell:
+    """A mean, with its spread where there are several different values."""
     if not values:
-        return "not evaluated", ""
+        return Cell("not evaluated", "")
     value, spread = mean_and_spread(values)
     text = form.format(value)
-    return (f"{text} ± {form.format(spread)}" if spread else text), value
-
-
-def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[tuple[str, object]]]) -> str:
-    header = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    body = []
-    for (first, first_key), *cells in rows:
-        row = f'<th scope="row" data-value="{escape(str(first_key))}">{escape(first)}</th>'
-        row += "".join(f'<td data-value="{escape(str(key))}">{escape(text)}</td>' for text, key in cells)
-        body.append(f"<tr>{row}</tr>")
-    return (
-        f'<div class="scroll"><table><caption>{escape(caption)}</caption><thead><tr>{header}</tr></thead>\n<tbody>'
-        + "\n".join(body)
-        + "</tbody></table></div>"
-    )
+    return Cell(f"{text} ± {form.format(spread)}" if spread else text, value)
 
 
 def _facts(runs: Sequence[Run]) -> str:

@@ -225,11 +225,18 @@ class StoryModel(nn.Module):
         """The logits [M, A] of every question of the batch."""
         sentences = self.dropout(self.encoder.statements(batch.statements))
         questions = self.dropout(self.encoder.questions(batch.questions))
+        return self.answer(sentences, questions, batch.story, batch.at)
+
+    def asked(self, sentences: Tensor, questions: Tensor) -> Tensor:
+        """What the core reads: sentences [M, T, E] as questions [M, E] scale them, or as they are."""
+        return sentences if self.scale is None else sentences * (1 + self.scale(questions))[:, None]
+
+    def answer(self, sentences: Tensor, questions: Tensor, story: Tensor, at: Tensor) -> Tensor:
+        """The logits [M, A] of questions [M, E] about row `story` [M] of sentences [B, T, E] after `at` [M] of them."""
         if self.scale is None:
-            state = self.core.snapshots(sentences, batch.story, batch.at)
+            state = self.core.snapshots(sentences, story, at)
         else:
-            asked = sentences[batch.story, : int(batch.at.max())] * (1 + self.scale(questions))[:, None]
-            _, state = self.core(asked, lengths=batch.at)
+            _, state = self.core(self.asked(sentences[story, : int(at.max())], questions), lengths=at)
         output = None
         for _ in range(self.config.question_steps):
             output, state = self.core.step(questions, state)

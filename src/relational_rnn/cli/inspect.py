@@ -1,0 +1,90 @@
+"""relational-rnn inspect"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from relational_rnn import recipes
+from relational_rnn._check import InputError, check_choice, describe
+from relational_rnn.cli.parsing import parse_arguments
+from relational_rnn.inspection import StoryReader, attention_statistics, statistics_section
+from relational_rnn.inspection.story_page import (
+    numbered_question,
+    split_text,
+    story_page,
+    story_statistics,
+    trace_story,
+)
+from relational_rnn.recipes.babi_problem import test_stories
+from relational_rnn.tasks.babi.story import TASK_NAMES
+
+EXAMPLES = (
+    "relational-rnn inspect runs/demo/rmc-0 --task 2 --example 7 -o story.html",
+    "relational-rnn inspect runs/demo/rmc-0 --text 'Mary went to the garden. John left. Where is Mary?'",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Arguments:
+    """Make one HTML page that shows what the memory of a trained run attends to, keeps and forgets along a story.
+
+    The page needs no network and no other file. It shows every step: the attention of every block and head, both gates,
+    the memory and its change, the answer's probability as the story goes on, and how much the answer depends on each
+    sentence.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a trained run with the core rmc."""
+    task: Annotated[int | None, tyro.conf.arg(metavar="K")] = None
+    """Task of the example; by default the first one of the run."""
+    example: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Which question of the task's test stories, counted from 1; by default the first."""
+    text: str | None = None
+    """A story and a question of your own, in quotes, instead of an example."""
+    statistics: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Add what the attention does over all test stories of the task, beside this one."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = Path("inspect.html")
+    """The page; an older one is replaced."""
+
+
+def parse(args: Sequence[str]) -> Arguments:
+    arguments = parse_arguments(Arguments, args, command="inspect", examples=EXAMPLES)
+    if arguments.text is not None and arguments.example is not None:
+        raise InputError(describe("inspect", "--text and --example exclude each other"))
+    if arguments.text is not None and arguments.task is not None and not arguments.statistics:
+        raise InputError(describe("inspect", "--task has no effect with --text and without --statistics"))
+    return arguments
+
+
+def run(arguments: Arguments) -> None:
+    loaded = recipes.load(arguments.run)
+    reader = StoryReader(loaded.model, loaded.vocabulary, max_sentences=loaded.config.data.max_sentences)
+    name = arguments.run.resolve().name
+    data = loaded.config.data
+    task = data.tasks[0] if arguments.task is None else arguments.task
+    check_choice("inspect", "--task", task, data.tasks, hint="these are the tasks of the run")
+    needed = arguments.text is None or arguments.statistics
+    stories = test_stories(dataclasses.replace(data, tasks=(task,)))[0][task] if needed else []
+    if arguments.text is not None:
+        (statements, question), right = split_text(arguments.text), None
+        title = f"A look inside {name}"
+    else:
+        number = 1 if arguments.example is None else arguments.example
+        statements, asked = numbered_question(stories, number)
+        question, right = asked.text, asked.answer
+        title = f"A look inside {name}: task {task}, {TASK_NAMES[task]}, example {number}"
+    traced = trace_story(reader, statements, question)
+    sections = []
+    if arguments.statistics:
+        batch = traced.trace.map(lambda tensor: tensor[None, : len(traced.statements)])
+        what = f"the {len(stories):,} test stories of task {task}, each read to its end"
+        many = story_statistics(reader, stories)
+        sections.append(statistics_section(attention_statistics([(batch, None)]), many, what=what))
+    shown = story_page(traced, right=right, title=title, sections=sections)
+    path = shown.save(arguments.out)
+    print(f"{path}  ({len(shown.html.encode()) / 1e6:.2f} MB)")

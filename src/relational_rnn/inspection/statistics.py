@@ -1,0 +1,167 @@
+"""What the attention and the gates do over many sequences, beside what they do in one."""
+
+# Shape legend: B sequences, T steps, S attention blocks, H heads, N memory slots, R = N + input rows
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from relational_rnn._check import InputError, describe
+from relational_rnn.inspection.page import Section
+from relational_rnn.ops.relational_scan import Trace
+from relational_rnn.pages import Cell, table
+
+WHERE = "attention_statistics"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionStatistics:
+    """Means over all steps of each sequence; all tensors are float64 and begin with the sequences, B."""
+
+    entropy: Tensor
+    """[B, S, H] of the slots' attention, as a share of log R: 0 looks at one row, 1 at all rows alike."""
+    to_input: Tensor
+    """[B, S, H] weight that a slot gives to the input."""
+    to_itself: Tensor
+    """[B, S, H] weight that a slot gives to itself."""
+    to_others: Tensor
+    """[B, S, H] weight that a slot gives to all other slots together."""
+    distance: Tensor
+    """[B, S, H] how far apart two slots are, |i - j|, on average over the weight on slots; uniform weight has
+    (N^2 - 1) / 3N. Slots have no order but the one that their start gave them."""
+    input_gate: Tensor | None
+    """[B, N], or None where there are no gates."""
+    forget_gate: Tensor | None
+    """[B, N], or None where there are no gates."""
+    likeness: Tensor
+    """[B]: mean cosine between different slots of the memory; at 1 all slots hold the same. 0 with a single slot."""
+
+    def mean(self) -> AttentionStatistics:
+        """One row: the mean over the sequences."""
+        changed = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            changed[field.name] = None if value is None else value.mean(0, keepdim=True)
+        return AttentionStatistics(**changed)
+
+
+def attention_statistics(traces: Iterable[tuple[Trace, Tensor | None]]) -> AttentionStatistics:
+    """The statistics of every sequence of some batches.
+
+    Args:
+        traces: pairs of a trace [B, T, ...] and the lengths [B] that it was made with (None: all T steps); sequences
+            without a step are left out.
+
+    Raises:
+        InputError: no sequence has a step.
+
+    Example:
+        >>> from relational_rnn import RelationalMemory
+        >>> layer = RelationalMemory(input_size=5, mem_slots=3, head_size=4, num_heads=2)
+        >>> found = attention_statistics([(layer.trace(torch.zeros(7, 11, 5)), None)])
+        >>> found.entropy.shape, (found.to_input + found.to_itself + found.to_others).sum().round().item()
+        (torch.Size([7, 1, 2]), 14.0)
+    """
+    rows: dict[str, list[Tensor]] = {}
+    with torch.no_grad():
+        for trace, lengths in traces:
+            for name, value in _of_batch(trace, lengths).items():
+                rows.setdefault(name, []).append(value)
+    if not rows or not sum(len(part) for part in rows["likeness"]):
+        raise InputError(describe(WHERE, "there is no sequence with a step"))
+    joined = {name: torch.cat(parts) for name, parts in rows.items()}
+    return AttentionStatistics(**{"input_gate": None, "forget_gate": None, **joined})
+
+
+def _of_batch(trace: Trace, lengths: Tensor | None) -> dict[str, Tensor]:
+    if trace.attention.dim() != 6:
+        expected = "[sequences, steps, blocks, heads, rows, rows]"
+        got = tuple(trace.attention.shape)
+        raise InputError(describe(WHERE, "a trace must be of a batch", got=got, expected=expected))
+    batch, steps = trace.attention.shape[:2]
+    device = trace.memory.device
+    lengths = torch.full((batch,), steps, device=device) if lengths is None else lengths.to(device)
+    kept = lengths > 0
+    happened = torch.arange(steps, device=device) < lengths[:, None]
+
+    def over_steps(values: Tensor) -> Tensor:
+        """[B, T, ...] to its mean over the steps that happened."""
+        mask = happened.view(batch, steps, *[1] * (values.dim() - 2))
+        total = values.double().where(mask, 0).sum(1)
+        return (total / lengths.clamp(min=1).view(-1, *[1] * (values.dim() - 2)))[kept].cpu()
+
+    slots = trace.memory.shape[-2]
+    looks = trace.attention[..., :slots, :]  # rows that look: the slots
+    among = looks[..., :slots]
+    place = torch.arange(slots, device=device, dtype=torch.float64)
+    apart = (place[:, None] - place).abs()
+    on_slots = among.sum(-1)
+    entropy = -torch.xlogy(looks, looks).sum(-1) / torch.log(torch.tensor(float(looks.shape[-1])))
+    itself = among.diagonal(dim1=-2, dim2=-1)
+    held = torch.nn.functional.normalize(trace.memory.double(), dim=-1)
+    cosines = (held @ held.mT).sum((-2, -1)) - held.square().sum((-2, -1))
+    found = {
+        "entropy": entropy.mean(-1),
+        "to_input": looks[..., slots:].sum(-1).mean(-1),
+        "to_itself": itself.mean(-1),
+        "to_others": (on_slots - itself).mean(-1),
+        # Weighted by the weight on slots, so that a head that looks at the input alone does not count.
+        "distance": (among * apart).sum((-2, -1)) / on_slots.sum(-1).clamp(min=1e-12),
+        "likeness": cosines / max(1, slots * (slots - 1)),
+    }
+    for name in ("input_gate", "forget_gate"):
+        gate = getattr(trace, name)
+        if gate is not None:
+            found[name] = gate.mean(-1)
+    return {name: over_steps(value) for name, value in found.items()}
+
+
+def statistics_section(one: AttentionStatistics, many: AttentionStatistics, *, what: str) -> Section:
+    """Tables of one sequence beside many.
+
+    Args:
+        one: of the sequence that the page is about.
+        many: of a whole set.
+        what: what the set is, e.g. "the 200 test stories of task 1".
+    """
+    spread = many.entropy.shape[0] > 1
+
+    def beside(name: str, *place: int) -> list[Cell]:
+        single, values = getattr(one, name)[(0, *place)].item(), getattr(many, name)[(slice(None), *place)]
+        text = f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if spread else "")
+        return [Cell(f"{single:.3f}", single), Cell(text, values.mean().item())]
+
+    names = {
+        "entropy": "entropy / log rows",
+        "to_input": "to the input",
+        "to_itself": "to itself",
+        "to_others": "to other slots",
+        "distance": "distance in slots",
+    }
+    blocks, heads = one.entropy.shape[1:]
+    head = ["block, head"]
+    for words in names.values():
+        head += [f"{words}: here", "all"]
+    rows = [
+        [Cell(f"{s + 1}, {h + 1}", s * heads + h), *(cell for name in names for cell in beside(name, s, h))]
+        for s in range(blocks)
+        for h in range(heads)
+    ]
+    parts = [table("Attention of the slots", head, rows)]
+    if one.input_gate is not None:
+        gates = ["input_gate", "forget_gate"]
+        head = ["slot", "input gate: here", "all", "forget gate: here", "all"]
+        slots = range(one.input_gate.shape[1])
+        cells = [[Cell(str(i + 1), i), *(cell for name in gates for cell in beside(name, i))] for i in slots]
+        parts.append(table("Gates, mean over steps and numbers", head, cells))
+    here, everywhere = beside("likeness")
+    parts.append(
+        f"<p>Likeness of the slots (mean cosine between two slots of the memory; 1: all hold the same): {here.text} "
+        f"here, {everywhere.text} over all.</p>"
+    )
+    count = f"Here: this page's sequence. All: mean over {what}" + (", ± the spread over sequences." if spread else ".")
+    return Section("This one beside many", count, "\n".join(parts))

@@ -1,0 +1,203 @@
+"""A story and a question through a trained story model: what a page about it needs."""
+
+# Shape legend: T statements, E embedding size, A answers, M questions
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from relational_rnn._check import InputError, describe
+from relational_rnn.inspection.answering import StoryReader
+from relational_rnn.inspection.influence import Influence, influence
+from relational_rnn.inspection.page import Page, Section, TokenValues, page
+from relational_rnn.inspection.statistics import AttentionStatistics, attention_statistics
+from relational_rnn.nn.relational_memory import RelationalMemory
+from relational_rnn.ops.relational_scan import Trace
+from relational_rnn.tasks.babi.story import Question, Story
+
+WHERE = "inspect"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoryTrace:
+    """What a model did with a story, as far as it can be seen."""
+
+    statements: tuple[str, ...]
+    """The sentences that it read, T."""
+    question: str
+    trace: Trace
+    """Of one sequence: the sentences, then the question once for each of the model's question steps."""
+    before: Tensor
+    """[N, M]: the memory before the first sentence."""
+    answers: tuple[str, ...]
+    """Every answer that the model knows, A."""
+    probabilities: Tensor
+    """[T + 1, A]: of the answers, were the question asked after the first 0, 1, ..., T sentences."""
+    gradient: tuple[float, ...]
+    """T lengths of the derivative of log p(answer) by the vector of a sentence."""
+    influence: Influence
+    """The answer, and what leaving out each sentence does to it."""
+
+
+def memory_of(reader: StoryReader) -> RelationalMemory:
+    """The relational memory of a reader's model.
+
+    Raises:
+        InputError: the model has another core.
+    """
+    core = reader.model.core
+    if not isinstance(core, RelationalMemory):
+        raise InputError(
+            describe(
+                WHERE,
+                "only a relational memory has slots to look at",
+                got=f"a model with the core {type(core).__name__}",
+                hint="`relational-rnn ask RUN` finds the sentences that matter for every core.",
+            )
+        )
+    return core
+
+
+def trace_story(reader: StoryReader, statements: Sequence[str], question: str) -> StoryTrace:
+    """Ask a question about a story and keep everything that the memory did. Costs about T + 4 readings of the story.
+
+    Raises:
+        InputError: the model has no relational memory, the story is empty, or a word is unknown.
+    """
+    core = memory_of(reader)
+    if reader.max_sentences is not None:
+        statements = statements[-reader.max_sentences :]
+    found = influence(reader, statements, question, together=reader.together)
+    batch = reader.batch([statements], question)
+    model, steps = reader.model, len(statements)
+    with torch.no_grad():
+        sentences, asked = model.encoder.statements(batch.statements), model.encoder.questions(batch.questions)
+        after = torch.arange(steps + 1, device=asked.device)
+        logits = model.answer(sentences, asked.expand(steps + 1, -1), torch.zeros_like(after), after)
+        read = torch.cat(
+            [model.asked(sentences, asked), asked.unsqueeze(1).expand(-1, model.config.question_steps, -1)], dim=1
+        )
+        trace = core.trace(read).map(lambda tensor: tensor[0])
+        start = core.initial_state(1)
+    sentences.requires_grad_()
+    with torch.enable_grad():
+        chances = model.answer(sentences, asked, batch.story, batch.at).log_softmax(-1)
+        (slope,) = torch.autograd.grad(chances[0, reader.vocabulary.answers.index(found.answer)], sentences)
+    return StoryTrace(
+        statements=tuple(statements),
+        question=question,
+        trace=trace,
+        before=core.rows(start)[0][0],
+        answers=reader.vocabulary.answers,
+        probabilities=logits.softmax(-1).double().cpu(),
+        gradient=tuple(slope[0].norm(dim=-1).tolist()),
+        influence=found,
+    )
+
+
+def story_statistics(reader: StoryReader, stories: Sequence[Story], *, at_once: int = 32) -> AttentionStatistics:
+    """The statistics of many stories, each read to its end (and its last question), `at_once` at a time.
+
+    Raises:
+        InputError: the model has no relational memory, or there is no story.
+    """
+    core = memory_of(reader)
+
+    def traces() -> Iterator[tuple[Trace, Tensor]]:
+        ordered = sorted(stories, key=lambda story: len(story.statements))
+        for first in range(0, len(ordered), at_once):
+            some = ordered[first : first + at_once]
+            batch = reader.batch([story.statements for story in some], [story.questions[-1].text for story in some])
+            encoder = reader.model.encoder
+            with torch.no_grad():
+                read = reader.model.asked(encoder.statements(batch.statements), encoder.questions(batch.questions))
+                yield core.trace(read, lengths=batch.lengths), batch.lengths
+
+    return attention_statistics(traces())
+
+
+def story_page(traced: StoryTrace, *, right: str | None = None, title: str, sections: Sequence[Section] = ()) -> Page:
+    """The page of a story: `page` with the answer as it evolves, and two measures of what it depends on."""
+    found = traced.influence
+    asked = traced.trace.attention.shape[0] - len(traced.statements)  # steps of the question itself
+    # Of the question's own steps only the last one ends in an answer.
+    last = [None] * (asked - 1) if asked else []
+    answers = {
+        name: [*chances[1:], *last, *(chances[-1:] if asked else [])]
+        for name, chances in zip(traced.answers, traced.probabilities.T.tolist(), strict=True)
+    }
+    verdict = "" if right is None else ", which is right" if right == found.answer else f"; right would be {right!r}"
+    nothing: list[float | None] = [None] * asked
+    return page(
+        traced.trace,
+        [*traced.statements, *[traced.question] * asked],
+        title=title,
+        lead=[
+            f"Question: {traced.question}",
+            f"The model answers {found.answer!r} with probability {found.probability:.1%}{verdict}.",
+        ],
+        before=traced.before,
+        answers=answers,
+        right=right,
+        token_values=[
+            TokenValues(
+                name="left out",
+                description=f"by how much the probability of {found.answer!r} falls (1 = 100 points) when the story is "
+                "read without this sentence; less than 0 where it rises",
+                values=[*(effect.drop for effect in found.effects), *nothing],
+            ),
+            TokenValues(
+                name="gradient",
+                description=f"length of the derivative of log p({found.answer}) by the sentence's vector: how much a "
+                "tiny change of the sentence would do; not what the sentence as a whole does",
+                values=[*traced.gradient, *nothing],
+            ),
+        ],
+        layout="lines",
+        notes=[f"The story was read once per sentence and then asked {traced.question!r}, as if it ended there."],
+        sections=sections,
+    )
+
+
+def split_text(text: str) -> tuple[tuple[str, ...], str]:
+    """A story and its question from one text: sentences end with '.', '!', '?' or a line; the last is the question.
+
+    Raises:
+        InputError: no sentence before the question, or the text does not end with a question.
+
+    >>> split_text("Mary went home. John left. Where is Mary?")
+    (('Mary went home.', 'John left.'), 'Where is Mary?')
+    """
+    sentences: list[str] = []
+    for line in text.splitlines():
+        sentence = ""
+        for letter in line:
+            sentence += letter
+            if letter in ".!?":
+                sentences.append(sentence.strip())
+                sentence = ""
+        sentences.append(sentence.strip())
+    sentences = [sentence for sentence in sentences if sentence.strip(".!? ")]
+    if not sentences or not sentences[-1].endswith("?"):
+        hint = "write it like 'Mary went home. Where is Mary?'"
+        raise InputError(describe(WHERE, "the text must end with a question", got=repr(text), hint=hint))
+    if len(sentences) == 1:
+        raise InputError(describe(WHERE, "a question needs a story before it", got=repr(text)))
+    return tuple(sentences[:-1]), sentences[-1]
+
+
+def numbered_question(stories: Sequence[Story], number: int) -> tuple[tuple[str, ...], Question]:
+    """Question `number` (from 1) of all questions of these stories in order, and the statements before it.
+
+    Raises:
+        InputError: there is no such question.
+    """
+    questions = [(story, question) for story in stories for question in story.questions]
+    if not 1 <= number <= len(questions):
+        raise InputError(describe(WHERE, "there is no such example", got=number, expected=f"1 to {len(questions):,}"))
+    story, question = questions[number - 1]
+    return story.statements[: question.at], question

@@ -1,0 +1,64 @@
+"""relational-rnn inspect: examples, texts, statistics, and what it refuses; and the examples of a report."""
+
+import re
+
+import pytest
+
+
+def test_an_example_becomes_a_page(call, trained, tmp_path):
+    out = tmp_path / "pages" / "one.html"
+    done = call("inspect", trained, "--task", 15, "--example", 3, "-o", out)
+    assert (done.code, done.err) == (0, "")
+    assert re.fullmatch(rf"{out}  \(0\.\d\d MB\)\n", done.out)
+    page = out.read_text(encoding="utf-8")
+    assert "<h1>A look inside rmc-0: task 15, basic-deduction, example 3</h1>" in page
+    assert "The model answers" in page
+    assert "This one beside many" not in page
+    first = call("inspect", trained, "-o", tmp_path / "first.html")
+    assert first.code == 0
+    assert "task 1, single-supporting-fact, example 1" in (tmp_path / "first.html").read_text(encoding="utf-8")
+
+
+def test_a_text_of_one_s_own_with_the_statistics_of_a_task(call, trained, tmp_path):
+    text = "Mary went to the garden. John went to the office. Where is Mary?"
+    done = call("inspect", trained, "--text", text, "--statistics", "--task", 1, "-o", tmp_path / "own.html")
+    assert (done.code, done.err) == (0, "")
+    page = (tmp_path / "own.html").read_text(encoding="utf-8")
+    assert "John went to the office." in page
+    assert "test stories of task 1, each read to its end" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--text", "Mary left.", "--example", 2], "--text and --example exclude each other"),
+        (["--text", "Mary left. Where is Mary?", "--task", 1], "--task has no effect with --text"),
+        (["--task", 7], "--task is not a known choice"),
+        (["--example", 10_000], "there is no such example"),
+        (["--text", "Mary went to the moon. Where is Mary?"], "unknown word: moon"),
+        (["--text", "Mary left."], "must end with a question"),
+    ],
+)
+def test_what_cannot_be_inspected_is_refused_and_nothing_is_written(call, trained, tmp_path, words, message):
+    done = call("inspect", trained, *words, "-o", tmp_path / "page.html")
+    assert done.code == 2
+    assert message in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_leads_from_a_task_to_its_worst_examples_and_their_inspection(call, trained, tmp_path):
+    done = call("report", trained, "--examples", 2, "-o", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert '<a href="#examples-15">15 basic-deduction</a>' in page
+    links = re.findall(r'<a href="(inspect/[^"]+)">', page)
+    assert len(links) == 4
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("inspect/*/*")) == sorted(links)
+    assert 'id="examples-15"' in page
+
+
+@pytest.mark.parametrize("words", [["--examples", -1], ["--examples", 1, "--results", "x", "--task", "y"]])
+def test_examples_that_make_no_sense_are_refused(call, trained, tmp_path, words):
+    done = call("report", trained, *words, "-o", tmp_path / "out")
+    assert done.code == 2
+    assert "--examples" in done.err

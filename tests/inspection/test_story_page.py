@@ -1,0 +1,168 @@
+"""A story through a small model: every number of the page has a second way to be computed."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from relational_rnn import InputError
+from relational_rnn.inspection import StoryReader, influence, story_page, trace_story, worst_questions
+from relational_rnn.inspection.story_page import numbered_question, split_text, story_statistics
+from relational_rnn.nn.cores import MemorySizes
+from relational_rnn.tasks.babi.encoding import BABI
+from relational_rnn.tasks.babi.model import ModelConfig, StoryModel
+from relational_rnn.tasks.babi.story import Question, Story
+
+STORY = ("Mary went to the garden.", "John got the apple there.", "Mary travelled to the office.")
+ASKED = "Where is Mary?"
+STORIES = [
+    Story(1, STORY, (Question(ASKED, "garden", (0,), 1), Question("Where is the apple?", "office", (1,), 3))),
+    Story(1, ("Sandra is in the hallway.", "Mary left."), (Question("Where is Sandra?", "attic", (0,), 2),)),
+]
+
+
+def reader_of(core: str = "rmc", *, max_sentences: int | None = None, **config) -> StoryReader:
+    torch.manual_seed(3)
+    sizes = MemorySizes(mem_slots=3, head_size=6, num_heads=2)
+    config = ModelConfig(embedding_size=24, head_size=12, read_heads=3, **config)
+    model = StoryModel.build(BABI, core, sizes, config)
+    with torch.no_grad():
+        for parameter in model.parameters():  # an untrained model hardly tells one story from another
+            parameter.mul_(1.7)
+    return StoryReader(model, BABI, max_sentences=max_sentences)
+
+
+def test_answers_along_the_story_are_those_of_the_shorter_stories():
+    reader = reader_of()
+    traced = trace_story(reader, STORY, ASKED)
+    assert traced.probabilities.shape == (4, len(BABI.answers))
+    for n in range(4):
+        expected = list(reader(STORY[:n], ASKED).values())
+        assert traced.probabilities[n].tolist() == pytest.approx(expected, abs=1e-6)
+    found = influence(reader, STORY, ASKED)
+    assert traced.influence.answer == found.answer
+    drops = [effect.drop for effect in found.effects]
+    assert [effect.drop for effect in traced.influence.effects] == pytest.approx(drops, abs=1e-6)
+
+
+def test_the_trace_is_that_of_the_sentences_the_model_reads():
+    reader = reader_of()
+    traced = trace_story(reader, STORY, ASKED)
+    with torch.no_grad():
+        sentences = reader.model.encoder.statements(reader.batch([STORY], ASKED).statements)
+        y, memory = reader.model.core(sentences)
+    assert torch.allclose(traced.trace.memory[-1], memory[0], atol=1e-6)
+    assert torch.allclose(traced.trace.memory.flatten(1), y[0], atol=1e-6)
+    assert torch.equal(traced.before, reader.model.core.initial_state(1)[0])
+
+
+def test_the_gradient_is_the_slope_of_the_log_probability():
+    reader = reader_of()
+    reader.model.double()
+    traced = trace_story(reader, STORY, ASKED)
+    batch = reader.batch([STORY], ASKED)
+    encoder, answer = reader.model.encoder, BABI.answers.index(traced.influence.answer)
+    with torch.no_grad():
+        sentences, asked = encoder.statements(batch.statements), encoder.questions(batch.questions)
+
+        def log_probability(sentences):
+            return reader.model.answer(sentences, asked, batch.story, batch.at).log_softmax(-1)[0, answer]
+
+        slopes = torch.zeros_like(sentences[0])
+        for i in range(slopes.shape[0]):
+            for k in range(slopes.shape[1]):
+                step = torch.zeros_like(sentences)
+                step[0, i, k] = 1e-5
+                slopes[i, k] = (log_probability(sentences + step) - log_probability(sentences - step)) / 2e-5
+    assert list(traced.gradient) == pytest.approx(slopes.norm(dim=-1).tolist(), rel=1e-5)
+    assert len(set(traced.gradient)) == 3
+
+
+@pytest.mark.parametrize("question_steps", [0, 1, 2])
+def test_the_question_s_own_steps_end_in_the_answer(question_steps):
+    reader = reader_of(question_steps=question_steps)
+    traced = trace_story(reader, STORY, ASKED)
+    html = story_page(traced, right="garden", title="A story").html
+    data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.S)[1])
+    assert data["tokens"] == [*STORY, *[ASKED] * question_steps]
+    answer = traced.influence.answer
+    values = data["answers"]["values"][data["answers"]["names"].index(answer)]
+    final = reader(STORY, ASKED)[answer]
+    gaps = [None] * (question_steps - 1) + [pytest.approx(final, abs=1e-5)] * (question_steps > 0)
+    assert values[2:] == [pytest.approx(final, abs=1e-5), *gaps]
+    left_out = data["tokenValues"][0]["values"]
+    assert left_out == [pytest.approx(e.drop, abs=1e-6) for e in traced.influence.effects] + [None] * question_steps
+    if question_steps:
+        with torch.no_grad():
+            question = reader.model.encoder.questions(reader.batch([STORY], ASKED).questions)
+            _, memory = reader.model.core.step(question, traced.trace.memory[2][None])
+        assert torch.allclose(traced.trace.memory[3], memory[0], atol=1e-6)
+
+
+def test_the_page_says_what_was_answered_and_what_is_right():
+    traced = trace_story(reader_of(), STORY, ASKED)
+    answer = traced.influence.answer
+    wrong = next(name for name in BABI.answers if name != answer and "," not in name)
+    assert "; right would be &#x27;" + wrong in story_page(traced, right=wrong, title="T").html
+    assert ", which is right." in story_page(traced, right=answer, title="T").html
+    assert "right" not in story_page(traced, title="T").html.split("<h2>")[0].split("<h1>")[1]
+
+
+def test_a_model_that_reads_only_the_last_sentences_shows_only_those():
+    traced = trace_story(reader_of(max_sentences=2), STORY, ASKED)
+    assert traced.statements == STORY[1:]
+    assert traced.trace.attention.shape[0] == 2
+
+
+def test_a_core_without_slots_is_refused_with_what_works():
+    with pytest.raises(InputError, match="only a relational memory has slots to look at") as error:
+        trace_story(reader_of("lstm"), STORY, ASKED)
+    assert "relational-rnn ask RUN" in str(error.value)
+
+
+def test_statistics_of_stories_are_those_of_each_read_alone():
+    reader = reader_of()
+    found = story_statistics(reader, STORIES, at_once=2)
+    short, long = (story_statistics(reader, [STORIES[i]]) for i in (1, 0))
+    assert torch.allclose(found.entropy, torch.cat([short.entropy, long.entropy]), atol=1e-6)
+
+
+@pytest.mark.parametrize("max_sentences", [None, 1])
+def test_the_worst_questions_are_those_with_the_least_probable_right_answers(max_sentences):
+    reader = reader_of(max_sentences=max_sentences)
+    worst = worst_questions(reader, STORIES, 10)
+    asked = [(story.statements[: question.at], question) for story in STORIES for question in story.questions]
+    assert {found.number for found in worst} == {1, 2, 3}
+    for found in worst:
+        statements, question = asked[found.number - 1]
+        assert (found.statements, found.question) == (statements, question)
+        answers = reader(statements, question.text)
+        assert found.right_probability == pytest.approx(answers.get(question.answer, 0.0), abs=1e-6)
+        assert found.answer == max(answers, key=lambda name: answers[name])
+        assert numbered_question(STORIES, found.number) == (statements, question)
+    assert [found.right_probability for found in worst] == sorted(found.right_probability for found in worst)
+    assert worst[0].number == 3  # nobody knows an attic
+    assert worst_questions(reader, STORIES, 1) == worst[:1]
+
+
+def test_there_is_no_question_zero():
+    with pytest.raises(InputError, match="there is no such example"):
+        numbered_question(STORIES, 0)
+    with pytest.raises(InputError, match="1 to 3"):
+        numbered_question(STORIES, 4)
+    with pytest.raises(InputError, match="count must be a whole number"):
+        worst_questions(reader_of(), STORIES, 0)
+
+
+def test_a_text_is_cut_into_sentences():
+    assert split_text("Mary left\nJohn  went home.Sandra slept!  Where is she?\n") == (
+        ("Mary left", "John  went home.", "Sandra slept!"),
+        "Where is she?",
+    )
+    with pytest.raises(InputError, match="must end with a question"):
+        split_text("Mary left.")
+    with pytest.raises(InputError, match="must end with a question"):
+        split_text(" ... ")
+    with pytest.raises(InputError, match="a question needs a story before it"):
+        split_text("Where is Mary?")
