@@ -33,8 +33,12 @@ def reader_of(core: str = "rmc", *, max_sentences: int | None = None, **config) 
     return StoryReader(model, BABI, max_sentences=max_sentences)
 
 
-def test_answers_along_the_story_are_those_of_the_shorter_stories():
-    reader = reader_of()
+FIRST = pytest.mark.parametrize("question_first", [False, True])
+
+
+@FIRST
+def test_answers_along_the_story_are_those_of_the_shorter_stories(question_first):
+    reader = reader_of(question_first=question_first)
     traced = trace_story(reader, STORY, ASKED)
     assert traced.probabilities.shape == (4, len(BABI.answers))
     for n in range(4):
@@ -46,11 +50,15 @@ def test_answers_along_the_story_are_those_of_the_shorter_stories():
     assert [effect.drop for effect in traced.influence.effects] == pytest.approx(drops, abs=1e-6)
 
 
-def test_the_trace_is_that_of_the_sentences_the_model_reads():
-    reader = reader_of()
+@FIRST
+def test_the_trace_is_that_of_the_sentences_the_model_reads(question_first):
+    reader = reader_of(question_first=question_first)
     traced = trace_story(reader, STORY, ASKED)
     with torch.no_grad():
-        sentences = reader.model.encoder.statements(reader.batch([STORY], ASKED).statements)
+        batch = reader.batch([STORY], ASKED)
+        sentences = reader.model.encoder.statements(batch.statements)
+        if reader.model.scale is not None:
+            sentences = sentences * (1 + reader.model.scale(reader.model.encoder.questions(batch.questions)))[:, None]
         y, memory = reader.model.core(sentences)
     assert torch.allclose(traced.trace.memory[-1], memory[0], atol=1e-6)
     assert torch.allclose(traced.trace.memory.flatten(1), y[0], atol=1e-6)
@@ -121,8 +129,9 @@ def test_a_core_without_slots_is_refused_with_what_works():
     assert "relational-rnn ask RUN" in str(error.value)
 
 
-def test_statistics_of_stories_are_those_of_each_read_alone():
-    reader = reader_of()
+@FIRST
+def test_statistics_of_stories_are_those_of_each_read_alone(question_first):
+    reader = reader_of(question_first=question_first)
     found = story_statistics(reader, STORIES, at_once=2)
     short, long = (story_statistics(reader, [STORIES[i]]) for i in (1, 0))
     assert torch.allclose(found.entropy, torch.cat([short.entropy, long.entropy]), atol=1e-6)
