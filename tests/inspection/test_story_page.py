@@ -53,6 +53,7 @@ def test_answers_along_the_story_are_those_of_the_shorter_stories(question_first
 @FIRST
 def test_the_trace_is_that_of_the_sentences_the_model_reads(question_first):
     reader = reader_of(question_first=question_first)
+    reader.model.double()
     traced = trace_story(reader, STORY, ASKED)
     with torch.no_grad():
         batch = reader.batch([STORY], ASKED)
@@ -60,8 +61,8 @@ def test_the_trace_is_that_of_the_sentences_the_model_reads(question_first):
         if reader.model.scale is not None:
             sentences = sentences * (1 + reader.model.scale(reader.model.encoder.questions(batch.questions)))[:, None]
         y, memory = reader.model.core(sentences)
-    assert torch.allclose(traced.trace.memory[-1], memory[0], atol=1e-6)
-    assert torch.allclose(traced.trace.memory.flatten(1), y[0], atol=1e-6)
+    assert torch.allclose(traced.trace.memory[-1], memory[0], atol=1e-12)
+    assert torch.allclose(traced.trace.memory.flatten(1), y[0], atol=1e-12)
     assert torch.equal(traced.before, reader.model.core.initial_state(1)[0])
 
 
