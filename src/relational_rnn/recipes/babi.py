@@ -52,6 +52,9 @@ class DataConfig:
         check_choice(where, "language", self.language, LANGUAGES)
         check_positive(where, train_questions=self.train_questions, test_questions=self.test_questions)
         check_seed(where, self.seed)
+        if self.fill_up and self.language not in QUESTIONS:
+            problem = "fill_up adds English stories to a set without validation files"
+            raise InputError(describe(where, problem, got=self.language, expected=" or ".join(QUESTIONS)))
         if self.max_sentences is not None:
             check_positive(where, max_sentences=self.max_sentences)
         if not self.tasks or sorted(set(self.tasks)) != list(self.tasks) or not set(self.tasks) <= set(TASK_NAMES):
