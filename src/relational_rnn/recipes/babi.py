@@ -126,8 +126,10 @@ def babi() -> BabiRun:
     Command: `relational-rnn train babi --data PATH`.
     """
     return BabiRun(
+        memory=MemorySizes(mem_slots=8, head_size=16, num_heads=4),
+        model=ModelConfig(embedding_size=64, head_size=64, question_first=True),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100),
-        loop=LoopConfig(steps=20_000, validate_every=1000, checkpoint_every=100),
+        loop=LoopConfig(steps=26_000, validate_every=2000, checkpoint_every=500, threads=1),
     )
 
 
