@@ -195,7 +195,7 @@ INLINE long padded(long n) { return (n + LANES - 1) / LANES * LANES; }
 INLINE long padded_head(const Call *c) { return 2 * padded(c->key) + padded(value_of(c)); }
 INLINE int is_padded(const Call *c) { return c->key % LANES != 0 || value_of(c) % LANES != 0; }
 
-#define DEPTH 256   /* rows of a weight's product that are summed before they are added to the gradient */
+#define DEPTH 128   /* rows of a weight's product that are summed before they are added to the gradient */
 #define STRIPE (8 * TILE_ROWS) /* rows of a weight's gradient that one thread computes together */
 
 typedef struct {

@@ -1,10 +1,11 @@
 /* Products: activations [rows, inner] times a weight that was arranged in panels of PANEL columns.
  *
  * A panel holds, for every inner index, PANEL neighbouring columns, so that the innermost loop reads it from front to
- * back; TILE_ROWS rows times one panel are kept in registers. Every number of the result is one sum over the inner
- * index from 0 on, whatever rows it is computed with: a row's result does not depend on how rows are divided. */
+ * back; TILE_ROWS rows times one panel are kept in registers. Every number of the result is the sum over the inner
+ * index in one order, whatever rows it is computed with: a row's result does not depend on how rows are divided. */
 
 #define PANEL (2 * LANES)
+#define CHAIN 128 /* products that are summed one after the other; sums of such sums round less than one long sum */
 
 typedef enum { PLAIN, RELU, RELU_BACKWARD, TANH_BACKWARD } Ending;
 
@@ -57,18 +58,35 @@ INLINE REAL ended_one(REAL v, const Product *p, long at) {
 
 /* The `add` of TANH_BACKWARD is added after the ending, of the others before it. */
 INLINE void product_tile(const int count, const Product *p, long row, long from, const REAL *panel) {
-    V sum[TILE_ROWS][2];
+    V sum[TILE_ROWS][2], before[TILE_ROWS][2];
     const long inner = p->inner, cols = p->cols;
     const REAL *a = p->a + row * inner;
+    for (long first = 0; first < inner || first == 0; first += CHAIN) {
+        const long last = MIN(first + CHAIN, inner);
 #pragma GCC unroll 8
-    for (int i = 0; i < count; i++) sum[i][0] = sum[i][1] = (V){0};
-    for (long k = 0; k < inner; k++) {
-        V left = load(panel + k * PANEL), right = load(panel + k * PANEL + LANES);
+        for (int i = 0; i < count; i++) sum[i][0] = sum[i][1] = (V){0};
+        for (long k = first; k < last; k++) {
+            V left = load(panel + k * PANEL), right = load(panel + k * PANEL + LANES);
 #pragma GCC unroll 8
-        for (int i = 0; i < count; i++) {
-            REAL x = a[i * inner + k];
-            sum[i][0] += x * left;
-            sum[i][1] += x * right;
+            for (int i = 0; i < count; i++) {
+                REAL x = a[i * inner + k];
+                sum[i][0] += x * left;
+                sum[i][1] += x * right;
+            }
+        }
+        if (first > 0) {
+#pragma GCC unroll 8
+            for (int i = 0; i < count; i++) {
+                sum[i][0] += before[i][0];
+                sum[i][1] += before[i][1];
+            }
+        }
+        if (last < inner) {
+#pragma GCC unroll 8
+            for (int i = 0; i < count; i++) {
+                before[i][0] = sum[i][0];
+                before[i][1] = sum[i][1];
+            }
         }
     }
     if (from + PANEL <= cols) {
