@@ -126,9 +126,15 @@ static void backward_block(const Call *c, const Packed *packed, long index, long
     product(&product_of);
 }
 
+/* Sums over few rows join the total: sums of sums round less than one long sum. */
+static void settle(REAL *total, REAL *recent, long size) {
+    add_rows(total, recent, 1, size);
+    zero_row(recent, size);
+}
+
 /* What the steps' inputs get, all of them at once, after the last step. */
-static void unhoist(const Call *c, const Packed *packed, long first, long batch, const Differences *d, const Sums *sums,
-                    const Scratch *s) {
+static void unhoist(const Call *c, const Packed *packed, long first, long batch, const Differences *d, const Sums *total,
+                    const Sums *recent, const Scratch *s) {
     const long steps = c->step_to - c->step_from, count = steps * batch, n = c->inputs, m = c->width;
     const Parameter input = input_parameter(c), qkv = block_parameters(c, 0).qkv;
     Product p = back(count * n, d->block[0].z_rows, &qkv, packed->qkv, d->rows);
@@ -140,7 +146,10 @@ static void unhoist(const Call *c, const Packed *packed, long first, long batch,
         p.add = d->rows;
         product(&p);
     }
-    add_rows(sums->input, d->rows, count * n, m);
+    for (long from = 0; from < count * n; from += CHAIN) {
+        add_rows(recent->input, d->rows + from * m, MIN(CHAIN, count * n - from), m);
+        settle(total->input, recent->input, m);
+    }
     const long hoisted = hoisted_steps(c), numbers = n * c->features;
     for (long from = 0; from < steps; from += hoisted) {
         const long some = MIN(hoisted, steps - from);
@@ -168,7 +177,12 @@ static int backward_tile(const Call *c, long tile, REAL *scratch) {
     lay_scratch(c, c->tile_batch, &s, scratch);
     find_kept(c, tile, batch, &k);
     find_differences(c, tile, batch, &d);
-    lay_sums(c, &sums, (REAL *)c->sums + tile * lay_sums(c, &(Sums){0}, 0));
+    const long size = lay_sums(c, &(Sums){0}, 0);
+    REAL *total = (REAL *)c->sums + tile * 2 * size, *recent = total + size;
+    Sums totals;
+    lay_sums(c, &totals, total);
+    lay_sums(c, &sums, recent);
+    long summed = 0; /* rows in what is recent */
     REAL *d_memory = s.d_memory, *d_before = s.d_before;
     copy_row(d_memory, (const REAL *)c->d_memory + first * memory_numbers, batch * memory_numbers);
     for (long t = c->step_to - 1; t >= c->step_from; t--) {
@@ -228,8 +242,13 @@ static int backward_tile(const Call *c, long tile, REAL *scratch) {
         REAL *swapped = d_memory;
         d_memory = d_before;
         d_before = swapped;
+        summed += batch * q;
+        if (summed >= CHAIN || t == c->step_from) {
+            settle(total, recent, size);
+            summed = 0;
+        }
     }
     copy_row((REAL *)c->d_memory + first * memory_numbers, d_memory, batch * memory_numbers);
-    unhoist(c, &packed, first, batch, &d, &sums, &s);
+    unhoist(c, &packed, first, batch, &d, &totals, &sums, &s);
     return 1;
 }

@@ -56,7 +56,7 @@ typedef struct {
     void *packed;                /* weights in the order of the products */
     void *kept;                  /* per tile: what the backward pass needs */
     void *differences;           /* per tile: gradients that the weights' products need */
-    void *sums;                  /* per tile: gradients of biases and norms, zero before the first call */
+    void *sums;                  /* per tile: gradients of biases and norms, in all and of late; zero before the first call */
     void *scratch;               /* per thread */
 } Call;
 

@@ -65,7 +65,7 @@ long NAMED(numbers, KERNELS)(const Call *c, int what) {
     case NUMBERS_PACKED: return lay_packed(c, &packed, 0);
     case NUMBERS_KEPT: return lay_kept(c, c->tile_batch, &kept, 0);
     case NUMBERS_DIFFERENCES: return lay_differences(c, c->tile_batch, &differences, 0);
-    case NUMBERS_SUMS: return lay_sums(c, &sums, 0);
+    case NUMBERS_SUMS: return 2 * lay_sums(c, &sums, 0);
     default: return lay_scratch(c, c->tile_batch, &scratch, 0);
     }
 }

@@ -198,7 +198,7 @@ static int finish_piece(const Call *c, long piece) {
     const long size = lay_sums(c, &(Sums){0}, 0), m = c->width, f = qkv_of(c);
     for (long tile = 0; tile < tile_count(c); tile++) {
         Sums s;
-        lay_sums(c, &s, (REAL *)c->sums + tile * size);
+        lay_sums(c, &s, (REAL *)c->sums + tile * 2 * size);
         add_rows(input_parameter(c).d_bias, s.input, 1, m);
         for (long layer = 0; layer < c->layers; layer++)
             add_rows(mlp_parameter(c, layer).d_bias, s.mlp + layer * m, 1, m);
