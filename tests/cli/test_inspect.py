@@ -62,3 +62,17 @@ def test_examples_that_make_no_sense_are_refused(call, trained, tmp_path, words)
     done = call("report", trained, *words, "-o", tmp_path / "out")
     assert done.code == 2
     assert "--examples" in done.err
+
+
+def test_a_run_on_n_th_farthest_has_a_page_and_other_tasks_are_refused(call, tmp_path):
+    small = ["--loop.steps", 2, "--loop.validate-every", 2, "--loop.checkpoint-every", 2, "--loop.accelerator", "cpu"]
+    folder = tmp_path / "farthest"
+    sizes = ["--memory.mem-slots", 2, "--memory.head-size", 4, "--memory.num-heads", 2]
+    trained = call("train", "nth-farthest", "--recipe", "nth-farthest-small", *small, *sizes, "--out", folder)
+    assert trained.code == 0
+    done = call("inspect", folder, "--example", 2, "-o", tmp_path / "page.html")
+    assert (done.code, done.err) == (0, "")
+    assert "The reference, followed" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    refused = call("inspect", folder, "--task", 1)
+    assert refused.code == 2
+    assert "--task has no effect" in refused.err

@@ -12,7 +12,7 @@ import tyro
 from relational_rnn import recipes
 from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn.cli.parsing import parse_arguments
-from relational_rnn.inspection import StoryReader, attention_statistics, statistics_section
+from relational_rnn.inspection import Page, StoryReader, attention_statistics, farthest_page, statistics_section
 from relational_rnn.inspection.story_page import (
     numbered_question,
     split_text,
@@ -21,6 +21,8 @@ from relational_rnn.inspection.story_page import (
     trace_story,
 )
 from relational_rnn.recipes.babi_problem import test_stories
+from relational_rnn.recipes.task_runs import split_batches
+from relational_rnn.recipes.tasks import NthFarthestRun
 from relational_rnn.tasks.babi.story import TASK_NAMES
 
 EXAMPLES = (
@@ -39,15 +41,15 @@ class Arguments:
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of a trained run with the core rmc."""
+    """Folder of a trained run with the core rmc, on babi or nth-farthest."""
     task: Annotated[int | None, tyro.conf.arg(metavar="K")] = None
-    """Task of the example; by default the first one of the run."""
+    """bAbI only: task of the example; by default the first one of the run."""
     example: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Which question of the task's test stories, counted from 1; by default the first."""
+    """Which question of the task's test stories, or which test sequence, counted from 1; by default the first."""
     text: str | None = None
-    """A story and a question of your own, in quotes, instead of an example."""
+    """bAbI only: a story and a question of your own, in quotes, instead of an example."""
     statistics: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Add what the attention does over all test stories of the task, beside this one."""
+    """Add what the attention does over all test stories of the task, or the first test batch, beside this one."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = Path("inspect.html")
     """The page; an older one is replaced."""
 
@@ -62,6 +64,10 @@ def parse(args: Sequence[str]) -> Arguments:
 
 
 def run(arguments: Arguments) -> None:
+    kind = recipes.task_of(arguments.run)
+    if kind != "babi":
+        inspect_task(arguments, kind)
+        return
     loaded = recipes.load(arguments.run)
     reader = StoryReader(loaded.model, loaded.vocabulary, max_sentences=loaded.config.data.max_sentences)
     name = arguments.run.resolve().name
@@ -85,6 +91,27 @@ def run(arguments: Arguments) -> None:
         what = f"the {len(stories):,} test stories of task {task}, each read to its end"
         many = story_statistics(reader, stories)
         sections.append(statistics_section(attention_statistics([(batch, None)]), many, what=what))
-    shown = story_page(traced, right=right, title=title, sections=sections)
-    path = shown.save(arguments.out)
-    print(f"{path}  ({len(shown.html.encode()) / 1e6:.2f} MB)")
+    save(story_page(traced, right=right, title=title, sections=sections), arguments.out)
+
+
+def inspect_task(arguments: Arguments, kind: str) -> None:
+    """A run on a generated task: N-th farthest has a page of its own."""
+    loaded = recipes.load_task(arguments.run)
+    if not isinstance(loaded.config, NthFarthestRun):
+        hint = "in Python, relational_rnn.inspection.page shows the trace of any sequence"
+        problem = "only runs on babi and nth-farthest can be inspected"
+        raise InputError(describe("inspect", problem, got=f"a run on {kind}", hint=hint))
+    for name in ("task", "text"):
+        if getattr(arguments, name) is not None:
+            raise InputError(describe("inspect", f"--{name} has no effect: the run is on {kind}"))
+    number = 1 if arguments.example is None else arguments.example
+    batch = split_batches(loaded.config, "test")[0]
+    title = f"A look inside {arguments.run.resolve().name}: {kind}, example {number}"
+    task = loaded.config.data
+    shown = farthest_page(loaded.model, task, batch, number, title=title, statistics=arguments.statistics)
+    save(shown, arguments.out)
+
+
+def save(shown: Page, path: Path) -> None:
+    """Write the page and say where it is and how large."""
+    print(f"{shown.save(path)}  ({len(shown.html.encode()) / 1e6:.2f} MB)")

@@ -1,8 +1,10 @@
 """Looking inside trained models; reads, never trains."""
 
 from relational_rnn.inspection.answering import StoryReader
+from relational_rnn.inspection.farthest_page import farthest_page
 from relational_rnn.inspection.influence import Effect, Influence, influence
 from relational_rnn.inspection.page import Page, Section, TokenValues, page
+from relational_rnn.inspection.reference import Followed, ReferenceExample, follow, reference_section
 from relational_rnn.inspection.statistics import AttentionStatistics, attention_statistics, statistics_section
 from relational_rnn.inspection.story_page import StoryTrace, story_page, trace_story
 from relational_rnn.inspection.worst import Answered, worst_questions
@@ -11,15 +13,20 @@ __all__ = [
     "Answered",
     "AttentionStatistics",
     "Effect",
+    "Followed",
     "Influence",
     "Page",
+    "ReferenceExample",
     "Section",
     "StoryReader",
     "StoryTrace",
     "TokenValues",
     "attention_statistics",
+    "farthest_page",
+    "follow",
     "influence",
     "page",
+    "reference_section",
     "statistics_section",
     "story_page",
     "trace_story",

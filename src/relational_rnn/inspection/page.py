@@ -116,7 +116,7 @@ def page(
         raise InputError(describe(WHERE, "trace must be what RelationalMemory.trace returns", got=type(trace).__name__))
     if layout is not None:
         check_choice(WHERE, "layout", layout, ("lines", "flow"))
-    trace = _one_sequence(trace)
+    trace = one_sequence(trace)
     tokens = [str(token) for token in tokens]
     steps = trace.attention.shape[0]
     if steps == 0:
@@ -154,7 +154,8 @@ def page(
     return Page(document(title, body, styles=STYLES, scripts=SCRIPTS, data=data))
 
 
-def _one_sequence(trace: Trace) -> Trace:
+def one_sequence(trace: Trace) -> Trace:
+    """The trace without its batch axis, as float32 numbers on the CPU; refuses a trace of several sequences."""
     axes = trace.attention.dim()
     if axes == 6 and trace.attention.shape[0] == 1:
         trace = trace.map(lambda tensor: tensor[0])

@@ -1,0 +1,68 @@
+"""A sequence of N-th farthest: the page says the question, the distances and the answer that the task has."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from relational_rnn import InputError
+from relational_rnn.inspection import farthest_page
+from relational_rnn.nn.cores import MemorySizes
+from relational_rnn.tasks.contract import TaskBatch, draw_batch
+from relational_rnn.tasks.model import TaskModel, TaskModelConfig
+from relational_rnn.tasks.nth_farthest import CONVENTIONS, NthFarthest
+
+SIZES = MemorySizes(mem_slots=3, head_size=4, num_heads=2)
+
+
+def model_of(task: NthFarthest, core: str = "rmc") -> TaskModel:
+    torch.manual_seed(5)
+    return TaskModel.build(task.shape, core, SIZES, TaskModelConfig(head_size=8, head_layers=1))
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_the_page_is_about_the_task_s_own_question(convention):
+    task = NthFarthest(objects=5, dimensions=2, convention=convention)
+    batch = draw_batch(task, "test", 0, seed=1, size=40)
+    model = model_of(task)
+    number = 7
+    html = farthest_page(model, task, batch, number, title="T").html
+    data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.S)[1])
+    distances = data["tokenValues"][0]["values"]
+    reference = next(t for t, token in enumerate(data["tokens"]) if "the reference" in token)
+    right = next(t for t, token in enumerate(data["tokens"]) if "the right answer" in token)
+    assert distances[reference] == 0
+    # The question as it is written leads to the right answer by the distances alone.
+    n = int(re.search(r"is number (\d+) in", html)[1])
+    order = sorted(range(5), key=lambda t: distances[t], reverse=convention != "sonnet")
+    assert order[n - (convention == "paper")] == right
+    assert f"from {data['tokens'][reference].split(' (')[0]}" in html or f"to {data['tokens'][reference][:8]}" in html
+    # The answer after the last step is the model's, and leaving a step out is reading the others.
+    row = batch.inputs[number - 1 : number]
+    target = torch.zeros(1, 1, dtype=torch.int64)
+    chances = model(TaskBatch(row, None, target, target[0])).softmax(-1)[0]
+    answer = f"vector {int(chances.argmax()) + 1}"
+    assert data["answers"]["values"][data["answers"]["names"].index(answer)][-1] == pytest.approx(
+        chances.max().item(), abs=1e-5
+    )
+    without = model(TaskBatch(torch.cat([row[:, :2], row[:, 3:]], 1), None, target, target[0])).softmax(-1)[0]
+    drop = (chances.max() - without[chances.argmax()]).item()
+    assert data["tokenValues"][1]["values"][2] == pytest.approx(drop, abs=1e-5)
+    assert [f"Reference seen {place}" in html for place in ("first", "in the middle", "last")] == [True] * 3
+
+
+def test_statistics_are_added_when_asked_for():
+    task = NthFarthest(objects=3, dimensions=2)
+    batch = draw_batch(task, "test", 0, seed=1, size=6)
+    html = farthest_page(model_of(task), task, batch, 1, title="T", statistics=True).html
+    assert "mean over 6 sequences" in html
+
+
+def test_what_cannot_be_inspected_is_refused():
+    task = NthFarthest(objects=3, dimensions=2)
+    batch = draw_batch(task, "test", 0, seed=1, size=6)
+    with pytest.raises(InputError, match="only a relational memory has slots"):
+        farthest_page(model_of(task, "lstm"), task, batch, 1, title="T")
+    with pytest.raises(InputError, match="1 to 6"):
+        farthest_page(model_of(task), task, batch, 7, title="T")
