@@ -53,7 +53,7 @@ class Arguments:
     model: ModelConfig
     """Sentence encoder and answer head, the same around every core."""
     optimizer: OptimizerConfig
-    """AdamW and its schedule."""
+    """Optimizer and schedule of the learning rate."""
     loop: LoopConfig
     """Budget, validation, device."""
 

@@ -57,7 +57,7 @@ class CompareOptions:
     model: TaskModelConfig
     """What stands around the core, the same for every core."""
     optimizer: OptimizerConfig
-    """AdamW and its schedule."""
+    """Optimizer and schedule of the learning rate."""
     loop: LoopConfig
     """Budget, validation, device."""
 

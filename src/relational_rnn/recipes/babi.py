@@ -86,7 +86,7 @@ class BabiRun:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     """Sentence encoder and answer head, the same around every core."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    """AdamW and its schedule."""
+    """Optimizer and schedule of the learning rate."""
     loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
     """Budget, validation, device."""
     batch_questions: int = 128

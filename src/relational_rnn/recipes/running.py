@@ -81,6 +81,14 @@ def progress_of(folder: Path) -> tuple[int, float]:
     return (int(rows[-1]["step"]), float(rows[-1]["seconds"])) if rows else (0, 0.0)
 
 
+def processor_seconds_of(folder: Path) -> float | None:
+    """Processor seconds by the last validation of a run; None where they were not recorded."""
+    path = folder / "metrics.csv"
+    rows = read_metrics(path) if path.exists() else []
+    recorded = rows[-1].get("processor_seconds") if rows else None
+    return float(recorded) if recorded else None
+
+
 def check_grid(cores: Sequence[str], seeds: Sequence[int]) -> None:
     """Refuse a grid without cores or seeds, or with one of them twice."""
     for name, values in (("cores", cores), ("seeds", seeds)):

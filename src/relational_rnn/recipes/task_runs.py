@@ -22,6 +22,7 @@ from relational_rnn.recipes.running import (
     check_grid,
     finish_runs,
     load_weights,
+    processor_seconds_of,
     progress_of,
     read_config_file,
 )
@@ -217,6 +218,8 @@ class TaskEvaluation:
     """Of the core's state after the longest training sequence."""
     train_seconds: float
     """Training and validation, all sittings."""
+    processor_seconds: float | None
+    """What the process computed in them, its threads together; None where it was not recorded."""
     evaluate_seconds: float
     """This evaluation."""
     core: str
@@ -284,6 +287,7 @@ def evaluate_task(folder: Path | str, *, split: Split = "test") -> TaskEvaluatio
         parameters=count_parameters(run.model),
         state_bytes=state_bytes_after(run.model.core, shape.steps),
         train_seconds=train_seconds,
+        processor_seconds=processor_seconds_of(folder),
         evaluate_seconds=seconds,
         core=config.core,
         match=config.match,

@@ -38,7 +38,7 @@ class TaskRun:
     model: TaskModelConfig = dataclasses.field(default_factory=TaskModelConfig)
     """What stands around the core, the same for every core."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    """AdamW and its schedule."""
+    """Optimizer and schedule of the learning rate."""
     loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
     """Budget, validation, device."""
     batch_size: int = 128

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.training.json_files import Json
 
+Method = Literal["adamw", "muon"]
 Decay = Literal["cosine", "linear", "none"]
 Accelerator = Literal["cpu", "cuda", "mps", "auto"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"]
@@ -29,8 +30,12 @@ def _check_range(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig:
-    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) with warm-up, decay and gradient clipping."""
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) or Muon, with warm-up, decay and gradient clipping."""
 
+    method: Method = "adamw"
+    """AdamW for all parameters; or Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon), which makes
+    every update of a matrix orthogonal, for the matrices, and AdamW for embeddings, biases and gains. Muon's steps are
+    scaled to the size of AdamW's (Liu et al. 2025, arXiv 2502.16982), so that one learning rate does for both."""
     learning_rate: float = 1e-3
     """The highest learning rate, reached at the end of the warm-up."""
     warmup_steps: int = 100
@@ -47,9 +52,12 @@ class OptimizerConfig:
     """Memory of the running mean of the gradients."""
     beta2: float = 0.999
     """Memory of the running mean of the squared gradients."""
+    momentum: float = 0.95
+    """Muon: memory of the running mean of the gradients."""
 
     def __post_init__(self) -> None:
         where = "OptimizerConfig"
+        check_choice(where, "method", self.method, get_args(Method))
         _check_range(where, "learning_rate", self.learning_rate, 0.0, above=True)
         _check_whole(where, "warmup_steps", self.warmup_steps)
         check_choice(where, "decay", self.decay, get_args(Decay))
@@ -59,6 +67,10 @@ class OptimizerConfig:
             _check_range(where, "clip_norm", self.clip_norm, 0.0, above=True)
         _check_range(where, "beta1", self.beta1, 0.0, 0.9999999)
         _check_range(where, "beta2", self.beta2, 0.0, 0.9999999)
+        _check_range(where, "momentum", self.momentum, 0.0, 0.9999999)
+        if self.method != "muon" and self.momentum != 0.95:
+            problem = "momentum would have no effect: AdamW has beta1 instead"
+            raise InputError(describe(where, problem, got=repr(self.momentum), expected="method 'muon'"))
 
 
 def learning_rate_at(config: OptimizerConfig, step: int, steps: int) -> float:

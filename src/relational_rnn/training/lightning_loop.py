@@ -26,6 +26,7 @@ from torch import Tensor
 from relational_rnn._check import InputError, describe
 from relational_rnn._files import write_whole
 from relational_rnn.training.config import LoopConfig, OptimizerConfig, learning_rate_at
+from relational_rnn.training.optimizers import build_optimizer
 from relational_rnn.training.problem import Measure, Problem, Totals
 from relational_rnn.training.progress import Progress
 from relational_rnn.training.run_folder import CHECKPOINT_KEY, RunFolder, load_checkpoint, save_checkpoint
@@ -124,14 +125,8 @@ class TrainingModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         config = self._optimizer
-        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        groups = [
-            {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-            {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
-        # the schedule below multiplies this rate of 1 by the rate itself
-        optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(config.beta1, config.beta2))
+        # the schedule below multiplies its rate of 1 by the rate itself
+        optimizer = build_optimizer(self.model, config)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_at(config, step, self._loop.steps)
         )
@@ -148,6 +143,7 @@ class Recorder(Callback):
         self.listener: Callable[[Progress], None] | None = None
         self._rows: list[dict[str, str]] = []
         self._seconds_before = 0.0
+        self._processor_before: float | None = 0.0
         self._start_step = 0
         self._folder = folder
         self._loop = loop
@@ -158,6 +154,12 @@ class Recorder(Callback):
         """Spent on the run so far, all sittings."""
         return self._seconds_before + time.monotonic() - self._started
 
+    @property
+    def processor_seconds(self) -> float | None:
+        """What the process computed in them, its threads together; None where an older version began the run."""
+        before = self._processor_before
+        return None if before is None else before + time.process_time() - self._processor_started
+
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         assert isinstance(pl_module, TrainingModule)
         ours = checkpoint[CHECKPOINT_KEY]
@@ -165,6 +167,7 @@ class Recorder(Callback):
         self.best = ours["best"]
         self.valid_accuracy = ours["valid_accuracy"]
         self._seconds_before = ours["seconds"]
+        self._processor_before = ours.get("processor_seconds")
         pl_module.data_seconds = ours.get("data_seconds", 0.0)  # older checkpoints did not count it
         pl_module.train_totals.load_state_dict(ours["train_totals"])
 
@@ -174,6 +177,7 @@ class Recorder(Callback):
             "configuration": self._folder.configuration,
             "step": trainer.global_step,
             "seconds": self.seconds,
+            "processor_seconds": self.processor_seconds,
             "data_seconds": pl_module.data_seconds,
             "best": self.best,
             "valid_accuracy": self.valid_accuracy,
@@ -182,6 +186,7 @@ class Recorder(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()
+        self._processor_started = time.process_time()
         self._rows = self._folder.read_metrics(up_to_step=self.step)
 
     def on_train_batch_end(
@@ -228,6 +233,8 @@ class Recorder(Callback):
         }
         row = {name: f"{value:.8g}" for name, value in figures.items()}
         row |= {"step": str(step), "seconds": f"{self.seconds:.2f}", "questions_seen": str(seen)}
+        processor = self.processor_seconds
+        row["processor_seconds"] = "" if processor is None else f"{processor:.2f}"
         self._rows.append(row)
         self._folder.write_metrics(self._rows)
         points = {"train/loss": train.loss, "train/accuracy": train.accuracy}

@@ -1,0 +1,100 @@
+"""Optimizers: which parameters go to which, and several of them as one."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from relational_rnn import InputError
+from relational_rnn.training import OptimizerConfig
+from relational_rnn.training.optimizers import build_optimizer
+
+MUON = OptimizerConfig(method="muon", learning_rate=0.01, weight_decay=0.1, momentum=0.8, beta1=0.7, beta2=0.9)
+
+
+class Reader(nn.Module):
+    """An embedding, a recurrent net, a bias of three axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.embedding = nn.Embedding(7, 5)
+        self.core = nn.GRU(5, 4)
+        self.head = nn.Linear(4, 6)
+        self.cube = nn.Parameter(torch.randn(2, 3, 4))
+
+
+def update(model: nn.Module, optimizers, seed: int, rate: float = 0.01) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+
+
+def by_hand(model: Reader):
+    matrices = [model.core.weight_ih_l0, model.core.weight_hh_l0, model.head.weight]
+    vectors = [model.core.bias_ih_l0, model.core.bias_hh_l0, model.head.bias]
+    return [
+        torch.optim.Muon(matrices, lr=1.0, weight_decay=0.1, momentum=0.8, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW([model.embedding.weight, model.cube], betas=(0.7, 0.9), weight_decay=0.1),
+        torch.optim.AdamW(vectors, betas=(0.7, 0.9), weight_decay=0.0),
+    ]
+
+
+def test_muon_takes_the_matrices_and_adamw_the_rest():
+    ours, theirs = Reader(), Reader()
+    optimizer, plain = build_optimizer(ours, MUON), by_hand(theirs)
+    for seed in range(4):
+        update(ours, [optimizer], seed)
+        update(theirs, plain, seed)
+    for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
+
+
+def test_the_state_is_saved_and_goes_on():
+    ours, again = Reader(), Reader()
+    optimizer = build_optimizer(ours, MUON)
+    for seed in range(3):
+        update(ours, [optimizer], seed)
+    resumed = build_optimizer(again, MUON)
+    again.load_state_dict(ours.state_dict())
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for model, one in ((ours, optimizer), (again, resumed)):
+        update(model, [one], 3, rate=0.05)
+    for (name, a), b in zip(ours.named_parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
+
+
+def test_a_schedule_reaches_every_part():
+    model = Reader()
+    optimizer = build_optimizer(model, MUON)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    update(model, [optimizer], 0, rate=0.0)
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+def test_a_model_without_matrices_and_one_of_matrices_alone_have_an_optimizer():
+    vector, matrix = nn.LayerNorm(5), nn.Linear(3, 4, bias=False)
+    for model in (vector, matrix):
+        before = model.weight.detach().clone()
+        update(model, [build_optimizer(model, MUON)], 0)
+        assert not torch.equal(before, model.weight)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"method": "sgd"}, "method is not a known choice"),
+        ({"method": "muon", "momentum": 1.0}, "momentum is out of range"),
+        ({"momentum": 0.9}, "momentum would have no effect"),
+    ],
+)
+def test_methods_that_cannot_be_are_refused(wrong, message):
+    with pytest.raises(InputError, match=f"OptimizerConfig: {message}"):
+        OptimizerConfig(**wrong)
