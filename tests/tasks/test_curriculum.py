@@ -44,6 +44,11 @@ def test_the_level_rises_when_the_loss_no_longer_falls(window, improvement, rng)
     assert max(levels(losses, **arguments)) == 3 or window == 10
 
 
+def test_the_level_rises_when_the_loss_is_low_enough():
+    losses = [3.0, 1.0, 1.2, 1.0, 0.9, 1.1, 0.2, 3.0, 0.1, 0.1, 0.1, 0.1]  # windows 2, 1.1, 1, 1.6, 0.1, 0.1
+    assert levels(losses, levels=3, window=2, mastered=1.0) == [0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2]
+
+
 def test_the_state_is_saved_and_goes_on():
     one, two = (Curriculum(5, window=3, improvement=0.05) for _ in range(2))
     for loss in (2.0, 2.0, 2.0, 2.0):
@@ -60,6 +65,17 @@ def test_a_loss_with_gradient_is_not_kept():
     curriculum = Curriculum(2, window=5, improvement=0.05)
     curriculum.update(torch.tensor(1.0, requires_grad=True) * 2)
     assert not curriculum.total.requires_grad
+
+
+@pytest.mark.parametrize("rules", [{}, {"improvement": 0.1, "mastered": 0.1}])
+def test_there_is_one_rule(rules):
+    with pytest.raises(InputError, match="Curriculum: improvement or mastered must be given, and not both"):
+        Curriculum(3, window=2, **rules)
+
+
+def test_a_loss_that_is_never_reached_is_refused():
+    with pytest.raises(InputError, match="Curriculum: mastered must be a loss above 0"):
+        Curriculum(3, window=2, mastered=0.0)
 
 
 @pytest.mark.parametrize("wrong", [{"levels": 0}, {"window": 0}, {"improvement": 0.0}, {"improvement": 1.0}])

@@ -25,12 +25,12 @@ def read_words(text: str) -> tuple[list[Sentence], list[str]]:
 
 def read_vectors(steps: torch.Tensor) -> tuple[list[Sentence], list[str]]:
     """The same from features."""
-    sizes = [len(ENTITIES), len(ENTITIES), len(FAMILIES), 2, 2]
+    sizes = [len(ENTITIES), len(ENTITIES), len(RELATIONS), 2]
     sentences = []
     for step in steps:
-        subject, other, family, direction, asks = step.split(sizes)
-        assert subject.sum() == other.sum() == family.sum() == direction.sum() == 1
-        names = ENTITIES[subject.argmax()], FAMILIES[family.argmax()][direction.argmax()], ENTITIES[other.argmax()]
+        subject, other, relation, asks = step.split(sizes)
+        assert subject.sum() == other.sum() == relation.sum() == 1
+        names = ENTITIES[subject.argmax()], RELATIONS[relation.argmax()], ENTITIES[other.argmax()]
         sentences.append((names, asks.tolist()))
     *statements, ((subject, relation, other), asks) = sentences
     assert all(kind == [0, 0] for _, kind in statements)
@@ -88,6 +88,27 @@ def test_targets_are_what_follows_from_the_statements(form, split):
     assert chains == {"train": {1, 2, 3}, "valid": {3}, "test": {3, 4, 5, 6}}[split]
 
 
+def test_half_of_the_training_stories_have_the_longest_chain():
+    batch = draw_batch(Relations(chain=4, distractors=2), "train", 0, seed=2, size=4000)
+    shares = [float((batch.lengths == chain + 3).float().mean()) for chain in (1, 2, 3, 4)]  # the question is a step
+    assert shares == pytest.approx([1 / 8, 1 / 8, 1 / 8, 5 / 8], abs=0.03)
+
+
+def test_lessons_begin_without_distractors_and_grow_to_the_whole_training_set():
+    task = Relations(chain=3, distractors=2, curriculum="lessons")
+    assert task.lessons == [(1, 0), (1, 2), (2, 2), (3, 2)]
+    for level, (longest, distractors) in enumerate(task.lessons):
+        batch = draw_batch(task, "train", 0, seed=2, size=300, level=level)
+        assert set(batch.lengths.tolist()) == {chain + distractors + 1 for chain in range(1, longest + 1)}
+    last, whole = (draw_batch(task, "train", 0, seed=2, size=50, level=level) for level in (3, None))
+    assert torch.equal(last.inputs, whole.inputs)
+    curriculum = task.make_curriculum()
+    assert curriculum is not None
+    assert curriculum.levels == 4
+    assert Relations(distractors=0).lessons == [(1, 0), (2, 0), (3, 0)]
+    assert Relations().make_curriculum() is None
+
+
 def test_words_and_vectors_tell_the_same_stories():
     words, vectors = (list(stories(Relations(form=form), "test", 50)) for form in ("words", "vectors"))
     assert words == vectors
@@ -112,6 +133,10 @@ def test_answers_and_questions_are_balanced():
         ({"chain": 0}, "chain must be a whole number"),
         ({"distractors": -1}, "distractors must be"),
         ({"form": "pictures"}, "form is not a known choice"),
+        ({"curriculum": "mix"}, "curriculum is not a known choice"),
+        ({"curriculum": "lessons", "window": 0}, "window must be a whole number"),
+        ({"curriculum": "lessons", "mastered": 0.0}, "mastered must be a loss above 0"),
+        ({"mastered": 0.2}, "mastered would have no effect"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong, message):

@@ -11,9 +11,10 @@ from relational_rnn._check import InputError, check_positive, describe
 class Curriculum(nn.Module):
     """The level that training batches are drawn at, and the rule by which it rises.
 
-    The losses of `window` updates are averaged. Where the mean is not at least `improvement` (a share) lower than that
-    of the window before, the level has taught what it can: the next one begins, and with it the count of windows, so
-    that a level lasts two windows at least. After the last level nothing changes any more.
+    The losses of `window` updates are averaged. There are two rules, and each curriculum has one of them. By
+    `improvement`: where the mean is not at least this share lower than that of the window before, the level has taught
+    what it can, and the next one begins, and with it the count of windows, so that a level lasts two windows at least.
+    By `mastered`: the next level begins once the mean is at most this. After the last level nothing changes any more.
 
     It is a module so that its state is saved and resumed with the weights; it has no parameters.
 
@@ -21,6 +22,10 @@ class Curriculum(nn.Module):
         levels: how many there are.
         window: updates.
         improvement: the least relative fall of the loss from one window to the next that keeps a level.
+        mastered: the loss, in nats, at which a level is done with; instead of `improvement`.
+
+    Raises:
+        InputError: a number out of range, or both rules, or none.
 
     Example:
         >>> curriculum = Curriculum(levels=3, window=2, improvement=0.05)
@@ -35,13 +40,20 @@ class Curriculum(nn.Module):
     total: Tensor
     before: Tensor
 
-    def __init__(self, levels: int, *, window: int, improvement: float) -> None:
+    def __init__(
+        self, levels: int, *, window: int, improvement: float | None = None, mastered: float | None = None
+    ) -> None:
         super().__init__()
-        check_positive("Curriculum", levels=levels, window=window)
-        if not 0 < improvement < 1:
-            problem = "improvement must be a share between 0 and 1"
-            raise InputError(describe("Curriculum", problem, got=repr(improvement)))
-        self.levels, self.window, self.improvement = levels, window, improvement
+        where = "Curriculum"
+        check_positive(where, levels=levels, window=window)
+        if (improvement is None) == (mastered is None):
+            got = f"improvement {improvement!r}, mastered {mastered!r}"
+            raise InputError(describe(where, "improvement or mastered must be given, and not both", got=got))
+        if improvement is not None and not 0 < improvement < 1:
+            raise InputError(describe(where, "improvement must be a share between 0 and 1", got=repr(improvement)))
+        if mastered is not None and not mastered > 0:
+            raise InputError(describe(where, "mastered must be a loss above 0", got=repr(mastered)))
+        self.levels, self.window, self.improvement, self.mastered = levels, window, improvement, mastered
         self.register_buffer("current", torch.zeros((), dtype=torch.int64))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("total", torch.zeros((), dtype=torch.float64))
@@ -60,10 +72,16 @@ class Curriculum(nn.Module):
         if int(self.updates) < self.window:
             return
         mean = self.total / self.window
-        if bool(mean > self.before * (1 - self.improvement)):
+        if self._is_done(mean):
             self.current.add_(1).clamp_(max=self.levels - 1)
             self.before.fill_(torch.inf)
         else:
             self.before.copy_(mean)
         self.total.zero_()
         self.updates.zero_()
+
+    def _is_done(self, mean: Tensor) -> bool:
+        """Whether a window of this mean loss ends the level."""
+        if self.improvement is not None:
+            return bool(mean > self.before * (1 - self.improvement))
+        return bool(mean <= self.mastered)

@@ -5,7 +5,7 @@ Shape legend: B stories, S statements of the longest, W words of a sentence, T s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 import torch
@@ -14,9 +14,12 @@ from torch import Tensor
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.tasks.characters import Alphabet, close_gaps
 from relational_rnn.tasks.contract import Split, Task, TaskBatch, TaskShape
+from relational_rnn.tasks.curriculum import Curriculum
 
 Form = Literal["words", "vectors"]
 FORMS: tuple[Form, ...] = ("words", "vectors")
+RelationsCurriculum = Literal["none", "lessons"]
+RELATIONS_CURRICULA: tuple[RelationsCurriculum, ...] = ("none", "lessons")
 FAMILIES = (("left", "right"), ("above", "below"), ("older", "younger"), (">", "<"))
 """Each is an order of its own; the second relation is the first one read backwards."""
 RELATIONS = tuple(relation for family in FAMILIES for relation in family)
@@ -33,15 +36,17 @@ class Relations(Task):
         Carol is older than Bob . Alice is older than Carol . Bob is above Alice . who is older : Bob or Alice ?  Alice
         Dan > Eve . Bob < Eve . is Bob < Dan ?                                                                    yes
 
-    As vectors, every sentence is one step: one-hot subject, object, family and direction of the relation, and two
-    features that say whether the step is a yes/no question or a who-question. A story is a chain of relations
+    As vectors, every sentence is one step: one-hot subject, object and relation, and two features that say whether the
+    step is a yes/no question or a who-question. A story is a chain of relations
     between entities in their order, each stated in one of its two directions and all of them shuffled, with
     distractors: statements from another family of relations about the same entities. The question is about two
     entities of the chain that are not neighbours in it (chains of 1 have no others); half of the questions are
     yes/no, half of those yes.
 
-    Training shows chains of 1 to `chain` relations, as what is stated itself is learned before what follows; runs
-    are judged on chains of `chain`, and apart on every longer one up to `longest_chain`.
+    Training shows chains of 1 to `chain` relations, half of them the longest, as what is stated itself is learned
+    before what follows; runs are judged on chains of `chain`, and apart on every longer one up to `longest_chain`.
+    With the curriculum "lessons", training begins with chains of 1 without distractors, then come the distractors,
+    then longer chains one by one, each when the loss of the lesson before has fallen to `mastered` (see `Curriculum`).
 
     Plateau: 50 % (yes or no; one of the two who are named). In chains of 2 and 3 the question names an end of the
     order, which the one statement about it decides; from 4 on most questions take several statements. Record: none, the
@@ -62,6 +67,12 @@ class Relations(Task):
     """Relations of the longest test chain."""
     distractors: int = 1
     """Statements from another family in every story."""
+    curriculum: RelationsCurriculum = "none"
+    """The whole training set from the first batch on, or in lessons."""
+    window: int = 100
+    """lessons: updates whose mean loss is looked at."""
+    mastered: float = 0.1
+    """lessons: the loss, in nats, at which the next one begins."""
 
     name: ClassVar[str] = "relations"
 
@@ -76,6 +87,26 @@ class Relations(Task):
         if isinstance(self.distractors, bool) or not isinstance(self.distractors, int) or self.distractors < 0:
             problem = "distractors must be a whole number of at least 0"
             raise InputError(describe(where, problem, got=repr(self.distractors)))
+        check_choice(where, "curriculum", self.curriculum, RELATIONS_CURRICULA)
+        check_positive(where, window=self.window)
+        if not self.mastered > 0:
+            raise InputError(describe(where, "mastered must be a loss above 0", got=repr(self.mastered)))
+        defaults = {field.name: field.default for field in fields(self)}
+        changed = [name for name in ("window", "mastered") if getattr(self, name) != defaults[name]]
+        if changed and self.curriculum == "none":
+            problem = f"{' and '.join(changed)} would have no effect: there are no lessons"
+            raise InputError(describe(where, problem, got="curriculum 'none'", expected="curriculum 'lessons'"))
+
+    @property
+    def lessons(self) -> list[tuple[int, int]]:
+        """(relations of the longest chain, distractors) of each lesson; the last one is the whole training set."""
+        last = [(chain, self.distractors) for chain in range(1, self.chain + 1)]
+        return [(1, 0), *last] if self.distractors else last
+
+    def make_curriculum(self) -> Curriculum | None:
+        if self.curriculum == "none":
+            return None
+        return Curriculum(len(self.lessons), window=self.window, mastered=self.mastered)
 
     @property
     def shape(self) -> TaskShape:
@@ -83,7 +114,7 @@ class Relations(Task):
         statements = self.chain + self.distractors
         words = self.form == "words"
         return TaskShape(
-            inputs=len(WORDS) if words else 2 * len(ENTITIES) + len(FAMILIES) + 4,
+            inputs=len(WORDS) if words else 2 * len(ENTITIES) + len(RELATIONS) + 2,
             tokens=words,
             classes=len(CLASSES),
             answer="end",
@@ -93,14 +124,16 @@ class Relations(Task):
         )
 
     def draw(self, count: int, generator: torch.Generator, *, split: Split, level: int | None = None) -> TaskBatch:
-        sentences, present, answers, chain = self._stories(count, generator, split)
+        sentences, present, answers, chain = self._stories(count, generator, split, level)
         groups = torch.zeros_like(chain) if split != "test" else chain - self.chain
         if self.form == "vectors":
             return TaskBatch(_vectors(sentences, present), present.sum(1), answers.unsqueeze(1), groups)
         inputs, lengths = close_gaps(_words(sentences, present).flatten(1))
         return TaskBatch(inputs, lengths, answers.unsqueeze(1), groups)
 
-    def _stories(self, count: int, generator: torch.Generator, split: Split) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _stories(
+        self, count: int, generator: torch.Generator, split: Split, level: int | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Stories as numbers.
 
         Returns:
@@ -116,9 +149,13 @@ class Relations(Task):
         def uniform(*shape: int) -> Tensor:
             return torch.rand(count, *shape, device=device, generator=generator)
 
-        most = self.longest_chain if split == "test" else self.chain
+        most, distractors = self.lessons[-1 if level is None or split != "train" else level]
+        if split == "test":
+            most = self.longest_chain
         least = 1 if split == "train" else self.chain
         chain = least + whole(most - least + 1)
+        if split == "train":
+            chain = torch.where(uniform() < 0.5, most, chain)
         order = uniform(len(ENTITIES)).argsort(1)  # the first one is before all others: left of them, older, ...
         family = whole(len(FAMILIES), 1)
 
@@ -126,10 +163,10 @@ class Relations(Task):
         turned = whole(2, most)
         links = _sentences(order[:, :most], order[:, 1 : most + 1], family, turned)
         # Distractors: two entities of the chain, in another family.
-        others = (family + 1 + whole(len(FAMILIES) - 1, self.distractors)) % len(FAMILIES)
-        a = (uniform(self.distractors) * (chain + 1).unsqueeze(1)).long()
-        b = (a + 1 + (uniform(self.distractors) * chain.unsqueeze(1)).long()) % (chain + 1).unsqueeze(1)
-        noise = _sentences(order.gather(1, a), order.gather(1, b), others, whole(2, self.distractors))
+        others = (family + 1 + whole(len(FAMILIES) - 1, distractors)) % len(FAMILIES)
+        a = (uniform(distractors) * (chain + 1).unsqueeze(1)).long()
+        b = (a + 1 + (uniform(distractors) * chain.unsqueeze(1)).long()) % (chain + 1).unsqueeze(1)
+        noise = _sentences(order.gather(1, a), order.gather(1, b), others, whole(2, distractors))
         # The question: two entities that are not neighbours, where there are such.
         first = (uniform(1) * (chain - 1).unsqueeze(1)).long()
         apart = chain.clamp(max=2).unsqueeze(1) + (uniform(1) * (chain.unsqueeze(1) - first - 1)).long()
@@ -144,11 +181,11 @@ class Relations(Task):
 
         statements = torch.cat([links, noise], 1)
         there = torch.arange(most, device=device) < chain.unsqueeze(1)
-        there = torch.cat([there, there.new_ones(count, self.distractors)], 1)
+        there = torch.cat([there, there.new_ones(count, distractors)], 1)
         shuffled = uniform(statements.shape[1]).masked_fill(~there, 2.0).argsort(1)
         sentences = statements.gather(1, shuffled.unsqueeze(2).expand(-1, -1, 4))
         sentences = torch.cat([sentences, torch.zeros_like(question)], 1)
-        last = (chain + self.distractors).view(-1, 1, 1).expand(-1, 1, 4)
+        last = (chain + distractors).view(-1, 1, 1).expand(-1, 1, 4)
         sentences.scatter_(1, last, question)
         present = torch.arange(sentences.shape[1], device=device) <= last[:, :, 0]
         return sentences, present, answers, chain
@@ -168,7 +205,7 @@ def _vectors(sentences: Tensor, present: Tensor) -> Tensor:
     """[B, S + 1, F] one-hot features of sentences, zeros where there is none."""
     subject, other, relation, kind = sentences.unbind(2)
     entities = len(ENTITIES)
-    numbered = ((subject, entities), (other, entities), (relation // 2, len(FAMILIES)), (relation % 2, 2))
+    numbered = ((subject, entities), (other, entities), (relation, len(RELATIONS)))
     parts = [torch.nn.functional.one_hot(numbers, size) for numbers, size in numbered]
     asks = torch.nn.functional.one_hot(kind, 3)[..., 1:]
     return torch.cat([*parts, asks], 2).float() * present.unsqueeze(2)
