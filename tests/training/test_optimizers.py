@@ -12,7 +12,7 @@ from relational_rnn import InputError
 from relational_rnn.training import OptimizerConfig
 from relational_rnn.training.optimizers import build_optimizer
 
-MUON = OptimizerConfig(method="muon", learning_rate=0.01, weight_decay=0.1, momentum=0.8, beta1=0.7, beta2=0.9)
+MUON = OptimizerConfig(method="muon", learning_rate=0.01, weight_decay=0.1, beta1=0.7, beta2=0.9)
 
 
 class Reader(nn.Module):
@@ -41,7 +41,7 @@ def by_hand(model: Reader):
     matrices = [model.core.weight_ih_l0, model.core.weight_hh_l0, model.head.weight]
     vectors = [model.core.bias_ih_l0, model.core.bias_hh_l0, model.head.bias]
     return [
-        torch.optim.Muon(matrices, lr=1.0, weight_decay=0.1, momentum=0.8, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(matrices, lr=1.0, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW([model.embedding.weight, model.cube], betas=(0.7, 0.9), weight_decay=0.1),
         torch.optim.AdamW(vectors, betas=(0.7, 0.9), weight_decay=0.0),
     ]
@@ -91,8 +91,6 @@ def test_a_model_without_matrices_and_one_of_matrices_alone_have_an_optimizer():
     ("wrong", "message"),
     [
         ({"method": "sgd"}, "method is not a known choice"),
-        ({"method": "muon", "momentum": 1.0}, "momentum is out of range"),
-        ({"momentum": 0.9}, "momentum would have no effect"),
     ],
 )
 def test_methods_that_cannot_be_are_refused(wrong, message):

@@ -52,8 +52,6 @@ class OptimizerConfig:
     """Memory of the running mean of the gradients."""
     beta2: float = 0.999
     """Memory of the running mean of the squared gradients."""
-    momentum: float = 0.95
-    """Muon: memory of the running mean of the gradients."""
 
     def __post_init__(self) -> None:
         where = "OptimizerConfig"
@@ -67,10 +65,6 @@ class OptimizerConfig:
             _check_range(where, "clip_norm", self.clip_norm, 0.0, above=True)
         _check_range(where, "beta1", self.beta1, 0.0, 0.9999999)
         _check_range(where, "beta2", self.beta2, 0.0, 0.9999999)
-        _check_range(where, "momentum", self.momentum, 0.0, 0.9999999)
-        if self.method != "muon" and self.momentum != 0.95:
-            problem = "momentum would have no effect: AdamW has beta1 instead"
-            raise InputError(describe(where, problem, got=repr(self.momentum), expected="method 'muon'"))
 
 
 def learning_rate_at(config: OptimizerConfig, step: int, steps: int) -> float:

@@ -34,9 +34,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     if not muon:
         assert adamw is not None, "the model has no trainable parameters"
         return adamw
-    matrices = torch.optim.Muon(
-        muon, lr=1.0, weight_decay=config.weight_decay, momentum=config.momentum, adjust_lr_fn="match_rms_adamw"
-    )
+    matrices = torch.optim.Muon(muon, lr=1.0, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
     return Together([matrices, *([] if adamw is None else [adamw])])
 
 
