@@ -91,6 +91,10 @@ class BabiRun:
     """Budget, validation, device."""
     batch_questions: int = 128
     """About how many questions a batch has."""
+    first_tasks: tuple[int, ...] = ()
+    """Tasks to begin with: training sees these alone at first, then all."""
+    first_share: float = 0.0
+    """Share of the budget that goes to `first_tasks` alone."""
     seed: int = 0
     """Decides initial weights, validation stories, batches and dropout."""
 
@@ -99,6 +103,17 @@ class BabiRun:
         check_positive("BabiRun", batch_questions=self.batch_questions)
         check_seed("BabiRun", self.seed)
         check_memory_options("BabiRun", self.core, self.memory)
+        if not 0 <= self.first_share < 1 or bool(self.first_tasks) != bool(self.first_share):
+            problem = "first_tasks and first_share go together, the share is in [0, 1)"
+            raise InputError(describe("BabiRun", problem, got=f"{self.first_tasks} and {self.first_share}"))
+        if not set(self.first_tasks) <= set(self.data.tasks):
+            problem, hint = "first_tasks are not all among the tasks", "without them, first_share is 0"
+            raise InputError(describe("BabiRun", problem, got=self.first_tasks, expected=self.data.tasks, hint=hint))
+
+    @property
+    def first_steps(self) -> int:
+        """Steps that `first_tasks` have for themselves."""
+        return round(self.first_share * self.loop.steps)
 
 
 def demo() -> BabiRun:

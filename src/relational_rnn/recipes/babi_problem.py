@@ -154,6 +154,8 @@ def build_data(config: BabiRun, stories: TrainingStories, vocabulary: Vocabulary
         batch_questions=config.batch_questions,
         seed=config.seed,
         max_sentences=config.data.max_sentences,
+        first_tasks=config.first_tasks,
+        first_steps=config.first_steps,
     )
 
 
