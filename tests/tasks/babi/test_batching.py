@@ -129,6 +129,17 @@ def test_every_task_gets_the_same_number_of_questions():
         assert max(seen) - min(seen) <= 1, task
 
 
+def test_rare_tasks_get_their_share():
+    data = make_data(rare_tasks=(2, 17), rare_share=0.3)
+    passes = 5
+    counts = Counter(
+        task for step in range(passes * data.steps_per_pass) for task in data.train_batch(step).tasks.tolist()
+    )
+    largest = max(data.question_counts()["train"].values())
+    for task, count in counts.items():
+        assert abs(count - passes * (round(0.3 * largest) if task in (2, 17) else largest)) <= 1
+
+
 def test_some_tasks_may_come_first():
     plain, data = make_data(), make_data(first_tasks=FIRST, first_steps=9)
     assert {task for step in range(9) for task in data.train_batch(step).tasks.tolist()} == set(FIRST)

@@ -230,8 +230,8 @@ def split_stories(stories: Sequence[Story], seed: int) -> tuple[list[Story], lis
 class BabiData:
     """Training, validation and test batches of one model for all given tasks.
 
-    Training batches come from passes over all stories. A task with fewer questions than the largest is repeated, so
-    that every task gets the same number of questions over time. Stories of similar length share a batch.
+    Training batches come from passes over all stories (`Passes`). A task with fewer questions than the largest is
+    repeated, so that every task gets the same number of questions over time, but for rare ones.
 
     Args:
         train: stories of each task; may be empty for evaluation alone.
@@ -243,6 +243,8 @@ class BabiData:
         max_sentences: see `EncodedStories`.
         first_tasks: the tasks to begin with, before all are trained together.
         first_steps: how many training batches are of these alone.
+        rare_tasks: tasks that have fewer questions in a pass than others.
+        rare_share: how many they have, as a share of the others'.
 
     Raises:
         InputError: an unknown word, a training answer that is no class, a task without stories; a task to begin with
@@ -261,6 +263,8 @@ class BabiData:
         max_sentences: int | None = None,
         first_tasks: Sequence[int] = (),
         first_steps: int = 0,
+        rare_tasks: Sequence[int] = (),
+        rare_share: float = 1.0,
     ) -> None:
         check_positive("BabiData", batch_questions=batch_questions)
         untold = sorted(set(first_tasks) - {task for task in train if train[task]})
@@ -294,7 +298,7 @@ class BabiData:
         self.steps_per_pass = 0
         """Training batches in which the largest task is seen once, once all tasks are trained."""
         if self.train:
-            self._passes = Passes(self.train, seed, batch_questions)
+            self._passes = Passes(self.train, seed, batch_questions, rare_tasks=rare_tasks, rare_share=rare_share)
             self.steps_per_pass = self._passes.steps
             if first_steps:
                 self._first_passes = Passes(self.train, seed, batch_questions, tasks=first_tasks)

@@ -31,7 +31,9 @@ class Sizes(Protocol):
 
 
 class Passes:
-    """Passes over all stories in which every task has the same number of questions; the largest task is seen once.
+    """Passes over all stories: every task has the same number of questions, but for rare ones, which have fewer.
+
+    The largest task is seen once in a pass.
 
     Each task is a stream: its stories in a seeded order, then all again in another order, and so on. A pass takes the
     next stretch of every stream. Stories of similar length share a batch.
@@ -41,18 +43,28 @@ class Passes:
         seed: decides every batch.
         batch_questions: about how many questions a batch has.
         tasks: only these; None takes all.
+        rare_tasks: tasks that have fewer questions than others.
+        rare_share: how many they have, as a share of the others'.
     """
 
     def __init__(
-        self, stories: Sizes, seed: int, batch_questions: int, *, tasks: Collection[int] | None = None
+        self,
+        stories: Sizes,
+        seed: int,
+        batch_questions: int,
+        *,
+        tasks: Collection[int] | None = None,
+        rare_tasks: Collection[int] = (),
+        rare_share: float = 1.0,
     ) -> None:
         self._stories = stories
         self._seed = seed
         there = [task for task in np.unique(stories.tasks).tolist() if tasks is None or task in tasks]
         self._stories_of = [np.flatnonzero(stories.tasks == task) for task in there]
         sizes = [int(stories.question_counts[of_task].sum()) for of_task in self._stories_of]
-        self._questions_per_task = max(sizes)
-        self.steps = max(1, round(self._questions_per_task * len(sizes) / batch_questions))
+        shares = [rare_share if task in rare_tasks else 1.0 for task in there]
+        self._questions = [max(1, round(share * max(sizes))) for share in shares]
+        self.steps = max(1, round(sum(self._questions) / batch_questions))
         """Batches of a pass."""
         self._planned: tuple[int, list[np.ndarray]] | None = None
 
@@ -66,17 +78,18 @@ class Passes:
 
     def _plan(self, number: int) -> list[np.ndarray]:
         """The stories of every batch of one pass."""
-        chosen = np.concatenate([self._share(of_task, number) for of_task in self._stories_of])
+        streams = zip(self._stories_of, self._questions, strict=True)
+        chosen = np.concatenate([self._stretch(of_task, questions, number) for of_task, questions in streams])
         rng = np.random.default_rng([self._seed, 1, number])
         chosen = chosen[rng.permutation(len(chosen))]
         chosen = chosen[np.argsort(np.searchsorted(BUCKETS, self._stories.lengths[chosen]), kind="stable")]
         batches = pack(chosen, self._stories.question_counts[chosen], self.steps)
         return [batches[i] for i in rng.permutation(len(batches))]
 
-    def _share(self, of_task: np.ndarray, number: int) -> np.ndarray:
+    def _stretch(self, of_task: np.ndarray, questions: int, number: int) -> np.ndarray:
         """One task's part of a pass: the stories of its stream that begin within the pass's window of questions."""
         counts = self._stories.question_counts[of_task]
-        start, stop = number * self._questions_per_task, (number + 1) * self._questions_per_task
+        start, stop = number * questions, (number + 1) * questions
         size, task = int(counts.sum()), int(self._stories.tasks[of_task[0]])
         taken = []
         for repeat in range(start // size, (stop - 1) // size + 1):
