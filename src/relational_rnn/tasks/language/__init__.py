@@ -1,1 +1,1 @@
-"""Language: text, its tokens and vocabularies, and models that read it with a relational memory or a rival."""
+"""Language modelling: text as tokens, streams of them, and models that predict the next one."""
