@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -13,6 +14,13 @@ from relational_rnn.tasks.language.vocabulary import FORMAT, Encoder, Vocabulary
 
 MAX_LINE = 2**16
 """Characters after which a line is cut, at white space where it can be: memory must not grow with a line."""
+PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+"""Bytes whose Latin-1 letter is visible: they stand for themselves in the library's alphabet of bytes."""
+BYTES = {
+    **{chr(byte): byte for byte in PRINTABLE},
+    **{chr(256 + i): byte for i, byte in enumerate(sorted(set(range(256)) - set(PRINTABLE)))},
+}
+"""Letter of that alphabet -> byte."""
 
 
 def _library() -> Any:
@@ -45,7 +53,6 @@ class BytePairs(Vocabulary):
                 library.pre_tokenizers.ByteLevel(add_prefix_space=False),
             ]
         )
-        tokenizer.decoder = library.decoders.ByteLevel()
         trainer = library.trainers.BpeTrainer(
             vocab_size=size, initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(), show_progress=False
         )
@@ -80,19 +87,20 @@ class BytePairs(Vocabulary):
         content = {"format": FORMAT, "kind": self.kind, "tokenizer": json.loads(self._tokenizer.to_str())}
         return json.dumps(content, ensure_ascii=False)
 
-    def encoder(self, where: str = "text") -> Encoder:
+    def encoder(self, where: str = "text", line: int = 1) -> Encoder:
         return _BytePairEncoder(self._tokenizer)
 
     def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
-        stream = _library().decoders.DecodeStream([], False)
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for token in tokens:
-            yield stream.step(self._tokenizer, self._check(token)) or ""
-
-    def decode(self, tokens: Any) -> str:
-        return self._tokenizer.decode([self._check(token) for token in tokens], skip_special_tokens=False)
+            yield decoder.decode(self._bytes(self._check(token)))
+        yield decoder.decode(b"", final=True)
 
     def _symbol(self, token: int) -> str:
-        return self._tokenizer.decode([token], skip_special_tokens=False)
+        return self._bytes(token).decode("utf-8", "replace")
+
+    def _bytes(self, token: int) -> bytes:
+        return bytes(BYTES[letter] for letter in self._tokenizer.id_to_token(token))
 
 
 class _BytePairEncoder(Encoder):

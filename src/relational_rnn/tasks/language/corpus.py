@@ -7,10 +7,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
-from itertools import pairwise
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import IO, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -26,6 +25,8 @@ VERSION = 1
 SHARES = (0.8, 0.9)
 """Where a single text is cut into the parts train, valid and test."""
 INDEX = "corpus.json"
+OnProgress = Callable[[str, int, int], None]
+"""Called with (what is being made, bytes of text read so far, bytes in all)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +70,7 @@ def prepare(
     config: CorpusConfig,
     cache: Path | None = None,
     *,
-    progress: Callable[[str, int], None] | None = None,
+    progress: OnProgress | None = None,
     block: int = sources.BLOCK,
 ) -> Corpus:
     """Makes the token files of a corpus, or maps those that were made before from the same text with the same settings.
@@ -82,7 +83,7 @@ def prepare(
         config: the text and the settings.
         cache: the folder for token files; by default `$RELATIONAL_RNN_CACHE`, or else `relational-rnn` in the user's
             folder for caches (`$XDG_CACHE_HOME`, or else `~/.cache`).
-        progress: called with (what is done, characters so far).
+        progress: called now and then with (what is being made, bytes of text read so far, bytes in all).
         block: bytes of text that are read at a time.
 
     Raises:
@@ -122,7 +123,7 @@ def default_cache() -> Path:
 def _key(config: CorpusConfig, content: str) -> str:
     """The name of the folder: whatever decides what the token files hold."""
     settings = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "path"}
-    settings |= {"content": content, "version": VERSION, "single": bool(config.path and config.path.is_file())}
+    settings |= {"content": content, "version": VERSION}
     return f"{config.vocabulary}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:24]}"
 
 
@@ -131,7 +132,7 @@ def _make(
     path: Path,
     content: str,
     folder: Path,
-    progress: Callable[[str, int], None] | None,
+    progress: OnProgress | None,
     block: int,
 ) -> None:
     """Write `folder`, whole or not at all."""
@@ -139,10 +140,17 @@ def _make(
     scratch = part / "unpacked"
     try:
         scratch.mkdir(parents=True)
-        parts = _split(sources.find_texts(path, scratch), config.vocabulary, block)
+        parts = sources.find_texts(path, scratch)
+        if "all" in parts:
+            (text,) = parts["all"]
+            cut = text.cut(SHARES, words=config.vocabulary != "character", block=block)
+            parts = {
+                split: [replace(p, shown=f"{p.shown} ({split} part)")] for split, p in zip(SPLITS, cut, strict=True)
+            }
+        reading = _Reading(config, progress, block)
         vocabulary = Vocabulary.build(
             config.vocabulary,
-            _watched(_texts(parts["train"], config, block), "vocabulary", progress),
+            reading.joined(parts["train"]),
             size=config.vocabulary_size,
             line_ends=config.line_ends,
             where=_shown(parts["train"]),
@@ -150,7 +158,7 @@ def _make(
         (part / "vocabulary.json").write_text(vocabulary.to_json(), encoding="utf-8")
         index: dict[str, Any] = {"version": VERSION, "parts": {}}
         for split in SPLITS:
-            index["parts"][split] = _write_tokens(parts[split], vocabulary, config, part, split, progress, block)
+            index["parts"][split] = _write_tokens(reading, parts[split], vocabulary, part, split)
         if sources.digest(path) != content:
             raise InputError(describe(str(path), "the text changed while it was read", hint="run it again."))
         shutil.rmtree(scratch)
@@ -163,15 +171,13 @@ def _make(
 
 def _install(part: Path, folder: Path) -> None:
     """Give the finished folder its name; a broken one of the same name makes way."""
-    broken = folder.with_name(f".{folder.name}.{os.getpid()}.broken")
     if folder.exists():
+        if _load(folder) is not None:  # another process was faster, and made the same
+            return
+        broken = folder.with_name(f".{folder.name}.{os.getpid()}.broken")
         os.replace(folder, broken)
         shutil.rmtree(broken)
-    try:
-        os.replace(part, folder)
-    except OSError:
-        if _load(folder) is None:  # else another process was faster, and made the same
-            raise
+    os.replace(part, folder)
 
 
 def _load(folder: Path) -> Corpus | None:
@@ -194,107 +200,78 @@ def _load(folder: Path) -> Corpus | None:
     return Corpus(vocabulary, **parts, report=_report(vocabulary, index["parts"]))
 
 
-def _split(texts: dict[str, list[TextFile]], kind: VocabularyKind, block: int) -> dict[str, list[TextFile]]:
-    """The files of each part; a single text is cut."""
-    if "all" not in texts:
-        return texts
-    (text,) = texts["all"]
-    total = sources.count_characters(text.pieces(block))
-    if total == 0:
-        raise InputError(describe(text.shown, "the file is empty"))
-    cuts = [int(share * total) for share in SHARES]
-    if kind != "character":
-        cuts = _after_white_space(text, cuts, block)
-    bounds = [0, *cuts, None]
-    return {
-        split: [TextFile(text.path, f"{text.shown} ({split} part)", begin or 0, end)]
-        for split, (begin, end) in zip(SPLITS, pairwise(bounds), strict=True)
-    }
-
-
-def _after_white_space(text: TextFile, cuts: list[int], block: int) -> list[int]:
-    """Each cut moved on until it stands behind white space, so that no word is cut."""
-    moved: list[int] = []
-    place = 0
-    for piece in text.pieces(block):
-        while len(moved) < len(cuts):
-            at = max(cuts[len(moved)] - 1 - place, 0)
-            space = next((i for i in range(at, len(piece)) if piece[i].isspace()), None)
-            if space is None:
-                break
-            moved.append(place + space + 1)
-        place += len(piece)
-    return moved + [place] * (len(cuts) - len(moved))
-
-
 def _shown(texts: list[TextFile]) -> str:
     return texts[0].shown if len(texts) == 1 else f"{texts[0].shown} and {len(texts) - 1:,} more"
 
 
-def _texts(texts: list[TextFile], config: CorpusConfig, block: int) -> Iterator[str]:
-    """All of them; where words and byte pairs are counted, none reaches from one file into the next."""
-    for number, text in enumerate(texts):
-        if number and config.vocabulary != "character":
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How texts are read."""
+
+    config: CorpusConfig
+    progress: OnProgress | None
+    block: int
+
+    def pieces(self, text: TextFile, on_read: Callable[[int], None]) -> Iterator[str]:
+        """The pieces of a text; where line ends are words, a last line without one gets it."""
+        piece = ""
+        for piece in text.pieces(self.block, on_read):
+            yield piece
+        if not piece:
+            raise InputError(describe(text.shown, "the file is empty"))
+        if self.config.vocabulary == "word" and self.config.line_ends and text.end is None and piece[-1] != "\n":
             yield "\n"
-        yield from _whole_lines(text, config, block)
 
+    def joined(self, texts: list[TextFile]) -> Iterator[str]:
+        """All texts; where words and byte pairs are counted, none reaches from one file into the next."""
+        on_read = self.counter("vocabulary", texts)
+        for number, text in enumerate(texts):
+            if number and self.config.vocabulary != "character":
+                yield "\n"
+            yield from self.pieces(text, on_read)
 
-def _whole_lines(text: TextFile, config: CorpusConfig, block: int) -> Iterator[str]:
-    """The pieces of a text; where line ends are words, a last line without one gets it."""
-    piece = ""
-    for piece in text.pieces(block):
-        yield piece
-    if not piece:
-        raise InputError(describe(text.shown, "the file is empty" if text.end is None else "nothing is left for it"))
-    if config.vocabulary == "word" and config.line_ends and text.end is None and not piece.endswith("\n"):
-        yield "\n"
+    def counter(self, what: str, texts: list[TextFile]) -> Callable[[int], None]:
+        """Adds up the bytes that were read of these texts, and reports them."""
+        done, total = 0, sum(text.size for text in texts)
 
+        def on_read(count: int) -> None:
+            nonlocal done
+            done += count
+            if self.progress is not None:
+                self.progress(what, done, total)
 
-def _watched(pieces: Iterator[str], what: str, progress: Callable[[str, int], None] | None) -> Iterator[str]:
-    done = 0
-    for piece in pieces:
-        yield piece
-        done += len(piece)
-        if progress is not None:
-            progress(what, done)
+        return on_read
 
 
 def _write_tokens(
-    texts: list[TextFile],
-    vocabulary: Vocabulary,
-    config: CorpusConfig,
-    folder: Path,
-    split: str,
-    progress: Callable[[str, int], None] | None,
-    block: int,
+    reading: _Reading, texts: list[TextFile], vocabulary: Vocabulary, folder: Path, split: str
 ) -> dict[str, int]:
     """Write `<split>.tokens` and `<split>.starts`; what the index says about them."""
     dtype = smallest_type(vocabulary.size)
     about = {"tokens": 0, "words": 0, "characters": 0, "documents": 0, "unknown": 0}
+    on_read = reading.counter(split, texts)
     with (folder / f"{split}.tokens").open("wb") as numbers, (folder / f"{split}.starts").open("wb") as starts:
 
-        def write(tokens: np.ndarray, file: IO[bytes] = numbers) -> None:
-            file.write(tokens.astype(dtype).data)
+        def write(tokens: np.ndarray) -> None:
+            numbers.write(tokens.astype(dtype).data)
             about["tokens"] += len(tokens)
             if vocabulary.unknown is not None:
                 about["unknown"] += int((tokens == vocabulary.unknown).sum())
 
         for text in texts:
-            encoder, carry = vocabulary.encoder(text.shown), WordCarry()
-            pieces = split_documents(_whole_lines(text, config, block), config.documents)
+            encoder, carry = vocabulary.encoder(text.shown, text.line), WordCarry()
+            pieces = split_documents(reading.pieces(text, on_read), reading.config.documents)
             for number, (new, piece) in enumerate(pieces):
                 if new or number == 0:
                     starts.write(np.int64(about["tokens"]).tobytes())
                     about["documents"] += 1
                 write(encoder.feed(piece))
-                about["words"] += len(carry.feed(piece).split()) + piece.count("\n") * config.line_ends
+                about["words"] += len(carry.feed(piece).split()) + piece.count("\n") * reading.config.line_ends
                 about["characters"] += len(piece)
-                if progress is not None:
-                    progress(split, about["characters"])
             write(encoder.finish())
             about["words"] += len(carry.finish().split())
     if not about["tokens"]:
-        raise InputError(describe(_shown(texts), f"the text holds no {config.vocabulary}"))
+        raise InputError(describe(_shown(texts), f"the text holds no {vocabulary.kind}"))
     return about
 
 

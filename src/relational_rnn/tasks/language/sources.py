@@ -10,8 +10,8 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -27,48 +27,97 @@ NAMES = {
 SUFFIXES = (".txt", ".text", ".tokens", ".raw")
 BLOCK = 2**20
 """Bytes that are read at a time."""
+WHITE_SPACE = re.compile(r"\s")
 BROKEN_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError)
+"""What reading an archive raises when its bytes are not what they should be; some formats raise a bare OSError."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextFile:
-    """A file of UTF-8 text, or the characters of it from `begin` up to `end`."""
+    """A file of UTF-8 text, or its bytes from `begin` up to `end`."""
 
     path: Path
     shown: str
     """What it is called in messages."""
     begin: int = 0
     end: int | None = None
+    line: int = 1
+    """The number of the line that `begin` stands in."""
 
-    def pieces(self, block: int = BLOCK) -> Iterator[str]:
-        """The text in pieces of about `block` bytes; line ends are left as they are, a byte order mark is left out.
+    def pieces(self, block: int = BLOCK, on_read: Callable[[int], None] | None = None) -> Iterator[str]:
+        """The text in pieces; line ends are left as they are, a byte order mark is left out.
+
+        Args:
+            block: bytes that are read at a time.
+            on_read: called with the number of bytes after each of them.
 
         Raises:
             InputError: the file is gone or cannot be read, or is not UTF-8 (the line is named).
         """
-        decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        place, line = 0, 1
+        decoder = codecs.getincrementaldecoder("utf-8" if self.begin else "utf-8-sig")()
+        line, left = self.line, self.size
         try:
             with self.path.open("rb") as file:
-                while True:
-                    data = file.read(block)
+                file.seek(self.begin)
+                while left:
+                    data = file.read(min(block, left))
+                    left = left - len(data) if data else 0  # less than there was: it is being written to
                     try:
-                        text = decoder.decode(data, final=not data)
+                        text = decoder.decode(data, final=not left)
                     except UnicodeDecodeError as error:
                         line += error.object[: error.start].count(b"\n")
                         got = repr(bytes(error.object[error.start : error.end]))
                         problem = "this is not UTF-8 text"
                         raise InputError(describe(f"{self.shown}, line {line:,}", problem, got=got)) from error
                     line += text.count("\n")
-                    stop = None if self.end is None else max(0, self.end - place)
-                    kept = text[max(0, self.begin - place) : stop]
-                    place += len(text)
-                    if kept:
-                        yield kept
-                    if not data or (self.end is not None and place >= self.end):
-                        return
+                    if text:
+                        yield text
+                    if on_read is not None:
+                        on_read(len(data))
         except OSError as error:
             raise unreadable(self.shown, error) from error
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        try:
+            return (self.path.stat().st_size if self.end is None else self.end) - self.begin
+        except OSError as error:
+            raise unreadable(self.shown, error) from error
+
+    def cut(self, shares: Sequence[float], *, words: bool, block: int = BLOCK) -> list[TextFile]:
+        """The text in parts, cut behind these shares of its characters; with `words`, behind the next white space.
+
+        Raises:
+            InputError: the file is empty, or nothing is left for a part.
+        """
+        total = sum(map(len, self.pieces(block)))
+        if not total:
+            raise InputError(describe(self.shown, "the file is empty"))
+        wanted = [int(share * total) for share in shares]
+        marks = [(self.begin, self.line)]
+        place, line = 0, self.line
+        with self.path.open("rb") as file:
+            file.seek(self.begin)
+            at = self.begin + 3 * (file.read(3) == codecs.BOM_UTF8)
+        for piece in self.pieces(block):
+            while len(marks) <= len(wanted):
+                offset = max(wanted[len(marks) - 1] - place, 0)
+                if words:  # the cut may stand behind white space that comes right before it
+                    found = WHITE_SPACE.search(piece, max(offset - 1, 0))
+                    offset = len(piece) + 1 if found is None else found.end()
+                if offset > len(piece):
+                    break
+                marks.append((at + len(piece[:offset].encode()), line + piece.count("\n", 0, offset)))
+            place, at, line = place + len(piece), at + len(piece.encode()), line + piece.count("\n")
+        ends = [begin for begin, _ in marks[1:]]
+        if len(marks) <= len(wanted) or len({*ends, at}) < len(marks) or ends[0] == self.begin:
+            hint = "give three texts of your own, called train, valid and test."
+            raise InputError(describe(self.shown, "the text is too short to be cut into parts", hint=hint))
+        return [
+            replace(self, begin=begin, end=end, line=first)
+            for (begin, first), end in zip(marks, [*ends, None], strict=True)
+        ]
 
 
 def unreadable(shown: str, error: OSError) -> InputError:
@@ -168,7 +217,9 @@ def _unpack(path: Path, scratch: Path) -> dict[str, TextFile]:
                 assert archive.fileobj is not None
                 while archive.fileobj.read(BLOCK):  # to the end, where a compressed file has its checksum
                     pass
-    except BROKEN_ARCHIVE as error:
+    except (*BROKEN_ARCHIVE, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         hint = "it may be cut off: fetch it again."
         raise InputError(describe(str(path), "this archive cannot be read to its end", got=error, hint=hint)) from error
     return texts
@@ -216,7 +267,3 @@ def _part(name: str) -> tuple[str, str] | None:
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sorts numbers in names by their size."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
-
-
-def count_characters(pieces: Iterable[str]) -> int:
-    return sum(map(len, pieces))

@@ -148,8 +148,8 @@ class Vocabulary(ABC):
         """Plain JSON, which `from_json` reads."""
 
     @abstractmethod
-    def encoder(self, where: str = "text") -> Encoder:
-        """Encodes a long text piece by piece; `where` names the text in messages."""
+    def encoder(self, where: str = "text", line: int = 1) -> Encoder:
+        """Encodes a long text piece by piece; `where` names the text in messages, `line` is the number of its first."""
 
     def encode(self, text: str, where: str = "text") -> np.ndarray:
         """int64 [n] the tokens of a text.
@@ -225,8 +225,8 @@ class Characters(_Symbols):
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, "kind": self.kind, "symbols": self.symbols}, ensure_ascii=False)
 
-    def encoder(self, where: str = "text") -> Encoder:
-        return _CharacterEncoder(self, where)
+    def encoder(self, where: str = "text", line: int = 1) -> Encoder:
+        return _CharacterEncoder(self, where, line)
 
     def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
         for token in tokens:
@@ -234,8 +234,8 @@ class Characters(_Symbols):
 
 
 class _CharacterEncoder(Encoder):
-    def __init__(self, vocabulary: Characters, where: str) -> None:
-        self.vocabulary, self.where, self.line = vocabulary, where, 1
+    def __init__(self, vocabulary: Characters, where: str, line: int) -> None:
+        self.vocabulary, self.where, self.line = vocabulary, where, line
         codes = [ord(symbol) for symbol in vocabulary.symbols]
         # One entry beyond the last code, which stands for all codes after it.
         self.table = np.full(max(codes) + 2, -1 if vocabulary.unknown is None else vocabulary.unknown, np.int64)
@@ -268,8 +268,8 @@ class Words(_Symbols):
         content = {"format": FORMAT, "kind": self.kind, "line_ends": self.line_ends, "symbols": self.symbols}
         return json.dumps(content, ensure_ascii=False)
 
-    def encoder(self, where: str = "text") -> Encoder:
-        return _WordEncoder(self, where)
+    def encoder(self, where: str = "text", line: int = 1) -> Encoder:
+        return _WordEncoder(self, where, line)
 
     def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
         between = ""
@@ -280,8 +280,8 @@ class Words(_Symbols):
 
 
 class _WordEncoder(Encoder):
-    def __init__(self, vocabulary: Words, where: str) -> None:
-        self.vocabulary, self.where, self.line = vocabulary, where, 1
+    def __init__(self, vocabulary: Words, where: str, line: int) -> None:
+        self.vocabulary, self.where, self.line = vocabulary, where, line
         self.carry = WordCarry()
 
     def feed(self, text: str) -> np.ndarray:
