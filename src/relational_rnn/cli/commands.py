@@ -21,9 +21,12 @@ COMMANDS = {
     "demo": "train four models on generated stories, compare them, and let them answer questions",
     "train babi": "train one model on the bAbI tasks",
     **{f"train {task}": f"train one model: {line}" for task, line in TASKS.items()},
+    "train language": "train one model on a text, to predict its next character, word or byte pair",
     "compare babi": "train several models under several seeds and print one table",
     **{f"compare {task}": f"train several models: {line}" for task, line in TASKS.items()},
+    "compare language": "train several models on a text under several seeds",
     "evaluate": "measure a trained run on its test set, group by group",
+    "generate": "let a language model go on with a text",
     "ask": "type a story, ask questions about it, and see which sentences the answer rests on",
     "inspect": "make one HTML page that shows what the memory attends to, keeps and forgets along a story",
     "report": "make one HTML page and SVG figures from finished runs",
@@ -75,7 +78,8 @@ def unknown_command(words: Sequence[str]) -> InputError:
     plain = [word for word in words if not word.startswith("-")][:3]
     given = " ".join(plain) or words[0]
     longer = [name for name in COMMANDS if plain and name.split()[: len(plain)] == plain]
-    starts = {name: " ".join(name.split()[: max(1, len(plain))]) for name in COMMANDS}
+    pool = [name for name in COMMANDS if plain and name.split()[0] == plain[0]] or list(COMMANDS)
+    starts = {name: " ".join(name.split()[: max(1, len(plain))]) for name in pool}
     near = longer or [
         name for name, start in starts.items() if difflib.get_close_matches(given, [start, name], cutoff=0.6)
     ]

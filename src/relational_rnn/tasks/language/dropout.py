@@ -53,7 +53,9 @@ def recurrent_weights(core: Core) -> list[str]:
         kinds = ("qkv", "mlp", "gate_memory")
         names = [name for name, p in core.named_parameters() if p.dim() == 2]
         return [name for name in names if name.startswith("cells.") and any(kind in name.split(".") for kind in kinds)]
-    problem = f"weight_dropout is not defined for the core {type(core).__name__}: it has no recurrent matrices of its own"
+    problem = (
+        f"weight_dropout is not defined for the core {type(core).__name__}: it has no recurrent matrices of its own"
+    )
     hint = "give weight_dropout=0, or one of the cores rmc, rnn, gru, lstm, attention."
     raise InputError(describe("LanguageModelConfig", problem, hint=hint))
 

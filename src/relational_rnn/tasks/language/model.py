@@ -6,6 +6,7 @@ M predictions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -30,6 +31,8 @@ from relational_rnn.tasks.language.dropout import (
 Softmax = Literal["tied", "free", "adaptive"]
 """What turns features into probabilities: the embedding itself, a matrix of its own, or one matrix per band of word
 frequencies."""
+BAND_SHRINKAGE = 4
+"""Every band of the adaptive softmax has so many times fewer features than the one before."""
 LanguageState = tuple[State, ...]
 """The state of every layer's core, the lowest first."""
 
@@ -78,6 +81,10 @@ class LanguageModelConfig:
             self.cutoffs
         ) != sorted(set(self.cutoffs)):
             raise InputError(describe(where, "cutoffs must be whole numbers of at least 1, rising", got=self.cutoffs))
+        if self.embedding_size < BAND_SHRINKAGE ** len(self.cutoffs):
+            problem = "the rarest band would have no features: embedding_size is too small for so many cutoffs"
+            expected = f"at least {BAND_SHRINKAGE ** len(self.cutoffs)}"
+            raise InputError(describe(where, problem, got=self.embedding_size, expected=expected))
         for name in ("word_dropout", "input_dropout", "layer_dropout", "output_dropout", "weight_dropout"):
             share = getattr(self, name)
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
@@ -152,7 +159,9 @@ class LanguageModel(nn.Module):
         self.decoder = nn.Linear(width, vocabulary_size) if free else None
         self.bias = nn.Parameter(torch.zeros(vocabulary_size)) if config.softmax == "tied" else None
         self.adaptive = (
-            nn.AdaptiveLogSoftmaxWithLoss(config.embedding_size, vocabulary_size, list(config.cutoffs))
+            nn.AdaptiveLogSoftmaxWithLoss(
+                config.embedding_size, vocabulary_size, list(config.cutoffs), div_value=BAND_SHRINKAGE
+            )
             if config.softmax == "adaptive"
             else None
         )
@@ -273,7 +282,7 @@ class LanguageModel(nn.Module):
         return map_state(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, state)
 
 
-def map_states(function, state: LanguageState) -> LanguageState:
+def map_states(function: Callable[[Tensor], Tensor], state: LanguageState) -> LanguageState:
     """Apply `function` to every tensor of every layer's state."""
     return tuple(map_state(function, layer) for layer in state)
 

@@ -92,7 +92,7 @@ class TrainingStreams:
         number, place = divmod(step, self.steps_per_pass)
         length = self.steps_per_pass * self.chunk
         begins = self._offset(number) + np.arange(self.batch_size) * length + place * self.chunk
-        return _cut(self.tokens, begins, [self.chunk] * self.batch_size, self.chunk, place == 0, self.resets)
+        return cut(self.tokens, begins, [self.chunk] * self.batch_size, self.chunk, place == 0, self.resets)
 
     def _offset(self, number: int) -> int:
         """Where pass `number` starts in the text."""
@@ -134,12 +134,10 @@ def _evaluation_batches(tokens: Tokens, batch_size: int, chunk: int, resets: boo
     for place in range(0, length, chunk):
         width = min(chunk, length - place)
         begins = np.arange(batch_size) * length + place
-        yield _cut(tokens, begins, np.clip(targets - begins, 0, width).tolist(), width, place == 0, resets)
+        yield cut(tokens, begins, np.clip(targets - begins, 0, width).tolist(), width, place == 0, resets)
 
 
-def _cut(
-    tokens: Tokens, begins: np.ndarray, lengths: list[int], width: int, first: bool, resets: bool
-) -> LanguageBatch:
+def cut(tokens: Tokens, begins: np.ndarray, lengths: list[int], width: int, first: bool, resets: bool) -> LanguageBatch:
     """[B, width] of the text from `begins` on; row b has `lengths[b]` inputs, all followed by a target."""
     rows = len(begins)
     inputs = np.zeros((rows, width), np.int64)
