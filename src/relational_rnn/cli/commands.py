@@ -17,6 +17,13 @@ TASKS = {
     "associative-recall": "the values that keys were paired with",
 }
 """The generated tasks, each in a few words; `train` and `compare` have a command for every one of them."""
+CORPORA = {
+    "wikitext-2": "download WikiText-2, 2 million words",
+    "wikitext-103": "download WikiText-103, 103 million words",
+    "tiny-shakespeare": "download tiny-shakespeare, 1 million characters",
+    "gutenberg": "download the books of PG-19, or some of them",
+}
+"""Published texts, each with its line; `data fetch` has a command for every one of them."""
 COMMANDS = {
     "demo": "train four models on generated stories, compare them, and let them answer questions",
     "train babi": "train one model on the bAbI tasks",
@@ -33,9 +40,11 @@ COMMANDS = {
     "benchmark": "measure what the layer costs on this machine, beside PyTorch's LSTM and Transformer",
     "data generate babi": "write generated stories in the published file format",
     "data fetch babi": "download the published bAbI archive",
+    **{f"data fetch {corpus}": line for corpus, line in CORPORA.items()},
     "data compare": "hold generated stories against published ones, task by task",
 }
-"""Every command with its one line; `train babi` lives in train_babi.py, those of generated tasks in *_task.py."""
+"""Every command with its one line; `train babi` lives in train_babi.py, those of generated tasks in *_task.py, those of
+published texts in data_fetch_corpus.py."""
 
 
 class Command(Protocol):
@@ -70,6 +79,8 @@ def load_command(name: str) -> Command:
         if verb == "train":
             return importlib.import_module("relational_rnn.cli.train_task").TrainTask(task)
         return importlib.import_module("relational_rnn.cli.compare_task").CompareTask(task)
+    if name.removeprefix("data fetch ") in CORPORA:
+        return importlib.import_module("relational_rnn.cli.data_fetch_corpus").FetchCorpus(name.split()[-1])
     return cast(Command, importlib.import_module(f"relational_rnn.cli.{name.replace(' ', '_')}"))
 
 
@@ -100,9 +111,13 @@ def overview(start: Sequence[str] = ()) -> str:
     usage: relational-rnn data COMMAND [OPTIONS]
     <BLANKLINE>
     commands:
-      data generate babi  write generated stories in the published file format
-      data fetch babi     download the published bAbI archive
-      data compare        hold generated stories against published ones, task by task
+      data generate babi           write generated stories in the published file format
+      data fetch babi              download the published bAbI archive
+      data fetch wikitext-2        download WikiText-2, 2 million words
+      data fetch wikitext-103      download WikiText-103, 103 million words
+      data fetch tiny-shakespeare  download tiny-shakespeare, 1 million characters
+      data fetch gutenberg         download the books of PG-19, or some of them
+      data compare                 hold generated stories against published ones, task by task
     <BLANKLINE>
     `relational-rnn COMMAND --help` lists the options of a command and ends with an example.
     """

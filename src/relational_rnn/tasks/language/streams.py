@@ -44,7 +44,7 @@ class TrainingStreams:
     """A text cut into `batch_size` streams, which are read side by side in chunks of `chunk` tokens.
 
     Row b of a chunk continues row b of the chunk before it, so that a state can be carried from chunk to chunk; the
-    first chunk of a pass over the text continues nothing. What is left over, fewer than `batch_size * (chunk + 1)`
+    first chunk of a pass over the text continues nothing. What is left over, fewer than `batch_size * chunk`
     tokens, is not read; with a seed, every pass leaves out other tokens at both ends and so cuts at other places.
 
     Args:
