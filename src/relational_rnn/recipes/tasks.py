@@ -73,6 +73,9 @@ class TaskRun:
         if self.model.teacher_forcing and shape.answer != "decoded":
             problem = f"teacher_forcing would have no effect: {self.task_name} decodes nothing"
             raise InputError(describe(where, problem, got=f"answers at the {shape.answer}"))
+        if self.model.thinking_steps and shape.answer != "end":
+            problem = f"thinking_steps would have no effect: {self.task_name} does not answer at the end alone"
+            raise InputError(describe(where, problem, got=f"answers: {shape.answer}"))
 
 
 def check_device(config: TaskRun) -> None:

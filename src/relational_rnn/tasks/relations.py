@@ -5,7 +5,7 @@ Shape legend: B stories, S statements of the longest, W words of a sentence, T s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -14,12 +14,11 @@ from torch import Tensor
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.tasks.characters import Alphabet, close_gaps
 from relational_rnn.tasks.contract import Split, Task, TaskBatch, TaskShape
-from relational_rnn.tasks.curriculum import Curriculum
+from relational_rnn.tasks.curriculum import Curriculum, check_lessons
 
 Form = Literal["words", "vectors"]
 FORMS: tuple[Form, ...] = ("words", "vectors")
 RelationsCurriculum = Literal["none", "lessons"]
-RELATIONS_CURRICULA: tuple[RelationsCurriculum, ...] = ("none", "lessons")
 FAMILIES = (("left", "right"), ("above", "below"), ("older", "younger"), (">", "<"))
 """Each is an order of its own; the second relation is the first one read backwards."""
 RELATIONS = tuple(relation for family in FAMILIES for relation in family)
@@ -87,15 +86,7 @@ class Relations(Task):
         if isinstance(self.distractors, bool) or not isinstance(self.distractors, int) or self.distractors < 0:
             problem = "distractors must be a whole number of at least 0"
             raise InputError(describe(where, problem, got=repr(self.distractors)))
-        check_choice(where, "curriculum", self.curriculum, RELATIONS_CURRICULA)
-        check_positive(where, window=self.window)
-        if not self.mastered > 0:
-            raise InputError(describe(where, "mastered must be a loss above 0", got=repr(self.mastered)))
-        defaults = {field.name: field.default for field in fields(self)}
-        changed = [name for name in ("window", "mastered") if getattr(self, name) != defaults[name]]
-        if changed and self.curriculum == "none":
-            problem = f"{' and '.join(changed)} would have no effect: there are no lessons"
-            raise InputError(describe(where, problem, got="curriculum 'none'", expected="curriculum 'lessons'"))
+        check_lessons(self)
 
     @property
     def lessons(self) -> list[tuple[int, int]]:
