@@ -75,7 +75,9 @@ def _accuracy(record: dict[str, Any] | None) -> str:
 def beyond(results: Results) -> str:
     """Accuracy on what training never shows, where a task has that."""
     shown = {
-        stem: records for stem, records in results.items() if any("mean_beyond" in r["details"] for r in records.values())
+        stem: records
+        for stem, records in results.items()
+        if any("mean_beyond" in r["details"] for r in records.values())
     }
     head = ["core", *(TASKS[stem] for stem in shown)]
     rows = []
