@@ -33,12 +33,14 @@ def reader_of(core: str = "rmc", *, max_sentences: int | None = None, **config) 
     return StoryReader(model, BABI, max_sentences=max_sentences)
 
 
-FIRST = pytest.mark.parametrize("question_first", [False, True])
+FIRST = pytest.mark.parametrize(
+    "asked", [{}, {"question_first": True}, {"question_first": True, "reads": 3}], ids=["once", "first", "thrice"]
+)
 
 
 @FIRST
-def test_answers_along_the_story_are_those_of_the_shorter_stories(question_first):
-    reader = reader_of(question_first=question_first)
+def test_answers_along_the_story_are_those_of_the_shorter_stories(asked):
+    reader = reader_of(**asked)
     traced = trace_story(reader, STORY, ASKED)
     assert traced.probabilities.shape == (4, len(BABI.answers))
     for n in range(4):
@@ -51,8 +53,8 @@ def test_answers_along_the_story_are_those_of_the_shorter_stories(question_first
 
 
 @FIRST
-def test_the_trace_is_that_of_the_sentences_the_model_reads(question_first):
-    reader = reader_of(question_first=question_first)
+def test_the_trace_is_that_of_the_sentences_the_model_reads(asked):
+    reader = reader_of(**asked)
     reader.model.double()
     traced = trace_story(reader, STORY, ASKED)
     with torch.no_grad():
@@ -60,10 +62,15 @@ def test_the_trace_is_that_of_the_sentences_the_model_reads(question_first):
         sentences = reader.model.encoder.statements(batch.statements)
         if reader.model.scale is not None:
             sentences = sentences * (1 + reader.model.scale(reader.model.encoder.questions(batch.questions)))[:, None]
-        y, memory = reader.model.core(sentences)
+        before = reader.model.core.initial_state(1)
+        marks = [0.0] if reader.model.reading is None else reader.model.reading.weight
+        for mark in marks[:-1]:
+            _, before = reader.model.core(sentences + mark, before)
+        y, memory = reader.model.core(sentences + marks[-1], before)
     assert torch.allclose(traced.trace.memory[-1], memory[0], atol=1e-12)
     assert torch.allclose(traced.trace.memory.flatten(1), y[0], atol=1e-12)
-    assert torch.equal(traced.before, reader.model.core.initial_state(1)[0])
+    assert torch.allclose(traced.before, before[0], atol=1e-12)
+    assert traced.reads == len(marks)
 
 
 def test_the_gradient_is_the_slope_of_the_log_probability():
@@ -131,8 +138,8 @@ def test_a_core_without_slots_is_refused_with_what_works():
 
 
 @FIRST
-def test_statistics_of_stories_are_those_of_each_read_alone(question_first):
-    reader = reader_of(question_first=question_first)
+def test_statistics_of_stories_are_those_of_each_read_alone(asked):
+    reader = reader_of(**asked)
     found = story_statistics(reader, STORIES, at_once=2)
     short, long = (story_statistics(reader, [STORIES[i]]) for i in (1, 0))
     assert torch.allclose(found.entropy, torch.cat([short.entropy, long.entropy]), atol=1e-6)

@@ -92,7 +92,8 @@ def recipe_run(name: str, *, steps: int, data: Path | None, partial: bool, quick
     """The configuration of a recipe, cut to so many steps with one validation after the last."""
     config = RECIPES[name]()
     if quick:
-        config = replace(config, data=DataConfig(tasks=(1, 4), train_questions=60), batch_questions=16)
+        few = DataConfig(tasks=(1, 4), train_questions=60)
+        config = replace(config, data=few, batch_questions=16, rare_tasks=(), rare_share=1.0)
     elif data is not None:
         config = replace(config, data=DataConfig(path=data, partial=partial))
     ends = {"validate_every": steps, "checkpoint_every": steps, "checkpoint_seconds": None}

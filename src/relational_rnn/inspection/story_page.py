@@ -30,9 +30,12 @@ class StoryTrace:
     """The sentences that it read, T."""
     question: str
     trace: Trace
-    """Of one sequence: the sentences, then the question once for each of the model's question steps."""
+    """Of one sequence: the sentences (when they are read for the last time, if the model reads them several times),
+    then the question once for each of the model's question steps."""
     before: Tensor
-    """[N, M]: the memory before the first sentence."""
+    """[N, M]: the memory before the first sentence of the trace."""
+    reads: int
+    """Times that the model reads the sentences."""
     answers: tuple[str, ...]
     """Every answer that the model knows, A."""
     probabilities: Tensor
@@ -79,10 +82,12 @@ def trace_story(reader: StoryReader, statements: Sequence[str], question: str) -
         after = torch.arange(steps + 1, device=asked.device)
         logits = model.answer(sentences, asked.expand(steps + 1, -1), torch.zeros_like(after), after)
         read = torch.cat(
-            [model.asked(sentences, asked), asked.unsqueeze(1).expand(-1, model.config.question_steps, -1)], dim=1
+            [model.asked(sentences, asked, batch.at), asked.unsqueeze(1).expand(-1, model.config.question_steps, -1)],
+            dim=1,
         )
-        trace = core.trace(read).map(lambda tensor: tensor[0])
-        start = core.initial_state(1)
+        earlier = (model.config.reads - 1) * steps
+        _, before = core(read[:, :earlier]) if earlier else (None, core.initial_state(1))
+        trace = core.trace(read).map(lambda tensor: tensor[0, earlier:])
     sentences.requires_grad_()
     with torch.enable_grad():
         chances = model.answer(sentences, asked, batch.story, batch.at).log_softmax(-1)
@@ -91,7 +96,8 @@ def trace_story(reader: StoryReader, statements: Sequence[str], question: str) -
         statements=tuple(statements),
         question=question,
         trace=trace,
-        before=core.rows(start)[0][0],
+        before=core.rows(before)[0][0],
+        reads=model.config.reads,
         answers=reader.vocabulary.answers,
         probabilities=logits.softmax(-1).double().cpu(),
         gradient=tuple(slope[0].norm(dim=-1).tolist()),
@@ -114,8 +120,9 @@ def story_statistics(reader: StoryReader, stories: Sequence[Story], *, at_once: 
             batch = reader.batch([story.statements for story in some], [story.questions[-1].text for story in some])
             encoder = reader.model.encoder
             with torch.no_grad():
-                read = reader.model.asked(encoder.statements(batch.statements), encoder.questions(batch.questions))
-                yield core.trace(read, lengths=batch.lengths), batch.lengths
+                sentences, asked = encoder.statements(batch.statements), encoder.questions(batch.questions)
+                lengths = reader.model.config.reads * batch.lengths
+                yield core.trace(reader.model.asked(sentences, asked, batch.at), lengths=lengths), lengths
 
     return attention_statistics(traces())
 
@@ -139,6 +146,7 @@ def story_page(traced: StoryTrace, *, right: str | None = None, title: str, sect
         lead=[
             f"Question: {traced.question}",
             f"The model answers {found.answer!r} with probability {found.probability:.1%}{verdict}.",
+            *([f"It read the story {traced.reads} times; this is the last reading."] if traced.reads > 1 else []),
         ],
         before=traced.before,
         answers=answers,

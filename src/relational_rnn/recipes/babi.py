@@ -91,6 +91,14 @@ class BabiRun:
     """Budget, validation, device."""
     batch_questions: int = 128
     """About how many questions a batch has."""
+    first_tasks: tuple[int, ...] = ()
+    """Tasks to begin with: training sees these alone at first, then all."""
+    first_share: float = 0.0
+    """Share of the budget that goes to `first_tasks` alone."""
+    rare_tasks: tuple[int, ...] = ()
+    """Tasks of which training shows fewer questions than of others."""
+    rare_share: float = 1.0
+    """How many questions of these there are, as a share of the others'."""
     seed: int = 0
     """Decides initial weights, validation stories, batches and dropout."""
 
@@ -99,6 +107,22 @@ class BabiRun:
         check_positive("BabiRun", batch_questions=self.batch_questions)
         check_seed("BabiRun", self.seed)
         check_memory_options("BabiRun", self.core, self.memory)
+        if not 0 <= self.first_share < 1 or bool(self.first_tasks) != bool(self.first_share):
+            problem = "first_tasks and first_share go together, the share is in [0, 1)"
+            raise InputError(describe("BabiRun", problem, got=f"{self.first_tasks} and {self.first_share}"))
+        if not 0 < self.rare_share <= 1 or bool(self.rare_tasks) != (self.rare_share < 1):
+            problem = "rare_tasks and rare_share go together, the share is in (0, 1]"
+            raise InputError(describe("BabiRun", problem, got=f"{self.rare_tasks} and {self.rare_share}"))
+        for name, hint in (("first", "without them, first_share is 0"), ("rare", "without them, rare_share is 1")):
+            tasks = getattr(self, f"{name}_tasks")
+            if not set(tasks) <= set(self.data.tasks):
+                problem = f"{name}_tasks are not all among the tasks"
+                raise InputError(describe("BabiRun", problem, got=tasks, expected=self.data.tasks, hint=hint))
+
+    @property
+    def first_steps(self) -> int:
+        """Steps that `first_tasks` have for themselves."""
+        return round(self.first_share * self.loop.steps)
 
 
 def demo() -> BabiRun:
@@ -128,9 +152,12 @@ def babi() -> BabiRun:
     """
     return BabiRun(
         memory=MemorySizes(mem_slots=8, head_size=16, num_heads=4),
-        model=ModelConfig(embedding_size=64, head_size=64, question_first=True),
-        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100),
-        loop=LoopConfig(steps=26_000, validate_every=2000, checkpoint_every=500, threads=1),
+        model=ModelConfig(embedding_size=64, head_size=64, question_first=True, reads=2),
+        optimizer=OptimizerConfig(method="muon", learning_rate=3e-3, warmup_steps=100, beta2=0.99),
+        loop=LoopConfig(steps=20_000, validate_every=2000, checkpoint_every=500, threads=1),
+        # what is learned within a few thousand steps, and task 3, whose stories cost ten times as much as others
+        rare_tasks=(1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 20),
+        rare_share=0.25,
     )
 
 

@@ -14,7 +14,8 @@ from relational_rnn.training.config import OptimizerConfig
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """The optimizer of a configuration for all trainable parameters of a model, at a learning rate of 1.
 
-    Weight decay is for matrices only. With the method "muon" all matrices but the tables of embeddings are Muon's.
+    Weight decay is for matrices only. With the method "muon" all matrices are Muon's, but for
+    tables: the weights of `nn.Embedding`, and what a module of ours lists as its `tables`.
 
     Example:
         >>> model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 3))
@@ -23,7 +24,10 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
         [[(3, 4)], [(9, 4)], [(3,)]]
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    tables = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
+    tables = set()
+    for module in model.modules():
+        names = ("weight",) if isinstance(module, nn.Embedding) else getattr(module, "tables", ())
+        tables.update(getattr(module, name) for name in names)
     muon = [p for p in parameters if config.method == "muon" and p.dim() == 2 and p not in tables]
     others = [p for p in parameters if not any(p is matrix for matrix in muon)]
     decayed, kept = [p for p in others if p.dim() >= 2], [p for p in others if p.dim() < 2]

@@ -52,7 +52,8 @@ def ask(model: StoryModel, *stories: Story, vocabulary: Vocabulary = VOCABULARY)
 
 CORES = pytest.mark.parametrize("core", ["stub", *CORE_NAMES])
 FIRST = replace(CONFIG, question_first=True)
-CONFIGS = pytest.mark.parametrize("config", [CONFIG, FIRST], ids=["question after", "question first"])
+TWICE = replace(FIRST, reads=2)
+CONFIGS = pytest.mark.parametrize("config", [CONFIG, FIRST, TWICE], ids=["question after", "question first", "twice"])
 
 
 def close(a: Tensor, b: Tensor) -> bool:
@@ -114,6 +115,7 @@ def test_a_story_gets_the_same_answers_alone_and_in_a_batch(core, config):
         {"read_hops": 1, "read_heads": 1},
         {"head_layers": 0},
         {"question_first": True},
+        {"question_first": True, "reads": 3},
     ],
 )
 @pytest.mark.parametrize("core", ["stub", "rmc", "transformer"])
@@ -125,6 +127,21 @@ def test_every_choice_of_the_head_answers_and_trains_every_parameter(core, chang
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     # The last step of the question leaves only its output to a head that reads no rows.
     assert idle == []
+
+
+def test_a_story_read_twice_is_read_on_from_what_the_first_reading_left():
+    model = make_model("stub", replace(TWICE, question_steps=0))
+    story = max(STORIES, key=lambda story: len(story.statements))
+    batch = EncodedStories([story], VOCABULARY).batch([0])
+    assert model.scale is not None
+    assert model.reading is not None
+    for m, at in enumerate(batch.at.tolist()):
+        question = model.encoder.questions(batch.questions[m : m + 1])
+        told = model.encoder.statements(batch.statements)[:, :at] * (1 + model.scale(question))[:, None]
+        state = model.core.initial_state(1)
+        for mark in model.reading.weight:
+            _, state = model.core(told + mark, state)
+        assert close(model.head(question, None, *model.core.rows(state))[0], ask(model, story)[m])
 
 
 def test_a_question_that_comes_first_scales_every_sentence_before_it():
@@ -217,6 +234,8 @@ def test_a_mistaken_configuration_is_refused():
         ({"question_steps": -1}, "question_steps must be a whole number of at least 0"),
         ({"embedding_size": 0}, "embedding_size must be a whole number of at least 1"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
+        ({"reads": 0, "question_first": True}, "reads must be a whole number of at least 1"),
+        ({"reads": 2}, "only with question_first can a story be read more than once"),
     ):
         with pytest.raises(InputError, match=message):
             replace(CONFIG, **wrong)

@@ -15,10 +15,8 @@ from torch import Tensor
 
 from relational_rnn._check import InputError, check_positive, describe
 from relational_rnn.tasks.babi.encoding import Vocabulary
+from relational_rnn.tasks.babi.passes import Passes, pack
 from relational_rnn.tasks.babi.story import Question, Story
-
-BUCKETS = (5, 10, 15, 20, 30, 40, 60, 80, 120, 160)
-"""Stories of a training batch fall between the same two of these numbers of statements (but for one batch per edge)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +201,6 @@ class EncodedStories:
             yield self.batch(chosen)
 
 
-def pack(order: np.ndarray, counts: np.ndarray, runs: int) -> list[np.ndarray]:
-    """Cuts `order` into runs of nearly equal numbers of questions; none is empty, so there may be fewer than asked."""
-    middle = np.cumsum(counts) - counts / 2
-    run = (middle * (runs / counts.sum())).astype(np.int64)
-    return np.split(order, np.flatnonzero(np.diff(run)) + 1)
-
-
 def split_stories(stories: Sequence[Story], seed: int) -> tuple[list[Story], list[Story]]:
     """(training, validation) stories of one task: a tenth for validation, at least one, drawn with `seed`.
 
@@ -239,8 +230,8 @@ def split_stories(stories: Sequence[Story], seed: int) -> tuple[list[Story], lis
 class BabiData:
     """Training, validation and test batches of one model for all given tasks.
 
-    Training batches come from passes over all stories. A task with fewer questions than the largest is repeated, so
-    that every task gets the same number of questions over time. Stories of similar length share a batch.
+    Training batches come from passes over all stories (`Passes`). A task with fewer questions than the largest is
+    repeated, so that every task gets the same number of questions over time, but for rare ones.
 
     Args:
         train: stories of each task; may be empty for evaluation alone.
@@ -250,9 +241,14 @@ class BabiData:
         batch_questions: about how many questions a batch has.
         seed: decides the validation stories and every batch.
         max_sentences: see `EncodedStories`.
+        first_tasks: the tasks to begin with, before all are trained together.
+        first_steps: how many training batches are of these alone.
+        rare_tasks: tasks that have fewer questions in a pass than others.
+        rare_share: how many they have, as a share of the others'.
 
     Raises:
-        InputError: an unknown word, a training answer that is no class, a task without stories.
+        InputError: an unknown word, a training answer that is no class, a task without stories; a task to begin with
+            has no training stories.
     """
 
     def __init__(
@@ -265,8 +261,19 @@ class BabiData:
         batch_questions: int = 128,
         seed: int = 0,
         max_sentences: int | None = None,
+        first_tasks: Sequence[int] = (),
+        first_steps: int = 0,
+        rare_tasks: Sequence[int] = (),
+        rare_share: float = 1.0,
     ) -> None:
         check_positive("BabiData", batch_questions=batch_questions)
+        untold = sorted(set(first_tasks) - {task for task in train if train[task]})
+        if first_steps and (untold or not first_tasks):
+            problem = "the tasks to begin with need training stories"
+            got = f"none of {', '.join(f'task {task}' for task in untold)}" if untold else "no task"
+            raise InputError(describe("BabiData", problem, got=got))
+        self.first_steps = first_steps
+        """Training batches of the tasks to begin with."""
         self.vocabulary = vocabulary
         """Words and answer classes."""
         self.batch_questions = batch_questions
@@ -288,16 +295,13 @@ class BabiData:
                 raise InputError(describe("BabiData", problem, got="; ".join(part.report)))
         self.report = [line for part in (self.train, self.valid, self.test) if part for line in part.report]
         """What a user should know: questions that lost sentences, test answers that are no class."""
-        self._pass: tuple[int, list[np.ndarray]] | None = None
         self.steps_per_pass = 0
-        """Training batches in which the largest task is seen once."""
+        """Training batches in which the largest task is seen once, once all tasks are trained."""
         if self.train:
-            # One stream per task: the stories of that task in a seeded order, then all again in another order, ...
-            self._stories_of = [np.flatnonzero(self.train.tasks == task) for task in np.unique(self.train.tasks)]
-            sizes = [int(self.train.question_counts[stories].sum()) for stories in self._stories_of]
-            self._questions_per_task = max(sizes)
-            total = self._questions_per_task * len(sizes)
-            self.steps_per_pass = max(1, round(total / batch_questions))
+            self._passes = Passes(self.train, seed, batch_questions, rare_tasks=rare_tasks, rare_share=rare_share)
+            self.steps_per_pass = self._passes.steps
+            if first_steps:
+                self._first_passes = Passes(self.train, seed, batch_questions, tasks=first_tasks)
 
     def question_counts(self) -> dict[str, dict[int, int]]:
         """Questions of each task in "train", "valid" and "test", those that are there."""
@@ -313,11 +317,9 @@ class BabiData:
         train = self._need("train", self.train)
         if step < 0:
             raise InputError(describe("BabiData.train_batch", "there is no such step", got=step, expected=">= 0"))
-        number, within = divmod(step, self.steps_per_pass)
-        if self._pass is None or self._pass[0] != number:
-            self._pass = (number, self._plan(train, number))
-        batches = self._pass[1]
-        return train.batch(batches[within % len(batches)])
+        if step < self.first_steps:
+            return train.batch(self._first_passes.stories(step))
+        return train.batch(self._passes.stories(step - self.first_steps))
 
     def valid_batches(self) -> Iterator[Batch]:
         """Every validation story once."""
@@ -331,25 +333,3 @@ class BabiData:
         if part is None:
             raise InputError(describe("BabiData", f"there are no {name} stories"))
         return part
-
-    def _plan(self, train: EncodedStories, number: int) -> list[np.ndarray]:
-        """The stories of every batch of one pass."""
-        taken = [self._share(train, stories, number) for stories in self._stories_of]
-        chosen = np.concatenate(taken)
-        rng = np.random.default_rng([self.seed, 1, number])
-        chosen = chosen[rng.permutation(len(chosen))]
-        chosen = chosen[np.argsort(np.searchsorted(BUCKETS, train.lengths[chosen]), kind="stable")]
-        batches = pack(chosen, train.question_counts[chosen], self.steps_per_pass)
-        return [batches[i] for i in rng.permutation(len(batches))]
-
-    def _share(self, train: EncodedStories, stories: np.ndarray, number: int) -> np.ndarray:
-        """One task's part of a pass: the stories of its stream that begin within the pass's window of questions."""
-        counts = train.question_counts[stories]
-        start, stop = number * self._questions_per_task, (number + 1) * self._questions_per_task
-        size, task = int(counts.sum()), int(train.tasks[stories[0]])
-        taken = []
-        for repeat in range(start // size, (stop - 1) // size + 1):
-            order = np.random.default_rng([self.seed, 2, task, repeat]).permutation(len(stories))
-            begins = repeat * size + np.cumsum(counts[order]) - counts[order]
-            taken.append(stories[order[(begins >= start) & (begins < stop)]])
-        return np.concatenate(taken)

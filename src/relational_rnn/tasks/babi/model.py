@@ -30,6 +30,9 @@ class ModelConfig:
     question_first: bool = False
     """Read the story again for each question, its sentences scaled by what is asked; otherwise once for all questions,
     none of them known."""
+    reads: int = 1
+    """With question_first: times that the core reads the story before it answers; each reading goes on from the state
+    that the one before left, and knows which it is."""
     question_steps: int = 0
     """Further steps of the core at a question, with the question as input, on a copy of the state."""
     read_hops: int = 3
@@ -50,6 +53,11 @@ class ModelConfig:
         if not isinstance(self.question_first, bool):
             problem = "question_first must be True or False"
             raise InputError(describe("ModelConfig", problem, got=repr(self.question_first)))
+        check_positive("ModelConfig", reads=self.reads)
+        if self.reads > 1 and not self.question_first:
+            problem = "only with question_first can a story be read more than once"
+            hint = "set question_first, or leave reads at 1"
+            raise InputError(describe("ModelConfig", problem, got=f"reads = {self.reads}", hint=hint))
         for name in ("question_steps", "read_hops", "head_layers"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
@@ -80,6 +88,9 @@ class SentenceEncoder(nn.Module):
         max_words: the longest sentence, in words.
         size: features, E.
     """
+
+    tables = ("embedding", "statement_positions", "question_positions")
+    """Parameters whose rows are looked up one by one: no matrices to an optimizer."""
 
     def __init__(self, words: int, max_words: int, size: int) -> None:
         super().__init__()
@@ -168,7 +179,8 @@ class StoryModel(nn.Module):
     The core steps over the sentences. A question is answered from a copy of the state at its point in the story, so it
     is never part of what later sentences and questions see. With `question_first` the core reads the sentences before
     each question anew, every sentence x scaled to x (1 + W q): it can keep what the question needs, and the cost grows
-    with the number of questions.
+    with the number of questions. With `reads` it reads them several times: what it learned at the end of the
+    story helps it to see what mattered at the beginning.
 
     Args:
         words: how many words there are, padding not counted.
@@ -198,6 +210,10 @@ class StoryModel(nn.Module):
         self.core = core
         self.head = AnswerHead(config, core.output_size, row_size(core), answers)
         self.scale = nn.Linear(config.embedding_size, config.embedding_size) if config.question_first else None
+        # which reading it is, added to its sentences
+        self.reading = nn.Embedding(config.reads, config.embedding_size) if config.reads > 1 else None
+        if self.reading is not None:
+            nn.init.normal_(self.reading.weight, std=1 / 8)
         self.dropout = nn.Dropout(config.dropout)
 
     @classmethod
@@ -227,16 +243,29 @@ class StoryModel(nn.Module):
         questions = self.dropout(self.encoder.questions(batch.questions))
         return self.answer(sentences, questions, batch.story, batch.at)
 
-    def asked(self, sentences: Tensor, questions: Tensor) -> Tensor:
-        """What the core reads: sentences [M, T, E] as questions [M, E] scale them, or as they are."""
-        return sentences if self.scale is None else sentences * (1 + self.scale(questions))[:, None]
+    def asked(self, sentences: Tensor, questions: Tensor, at: Tensor) -> Tensor:
+        """What the core reads before questions [M, E] after `at` [M] of the sentences [M, T, E] of their stories.
+
+        The sentences as the question scales them, `reads` times one after the other [M, reads * T, E], in each row up
+        to step `reads * at`; or just the sentences, where the core does not know the question.
+        """
+        if self.scale is None:
+            return sentences
+        x = sentences * (1 + self.scale(questions))[:, None]
+        if self.reading is None:
+            return x
+        reads, length = self.config.reads, at.clamp(min=1)[:, None]
+        steps = torch.arange(reads * x.shape[1], device=x.device)
+        told = x.gather(1, (steps % length).unsqueeze(2).expand(-1, -1, x.shape[2]))
+        return told + self.reading((steps // length).clamp(max=reads - 1))
 
     def answer(self, sentences: Tensor, questions: Tensor, story: Tensor, at: Tensor) -> Tensor:
         """The logits [M, A] of questions [M, E] about row `story` [M] of sentences [B, T, E] after `at` [M] of them."""
         if self.scale is None:
             state = self.core.snapshots(sentences, story, at)
         else:
-            _, state = self.core(self.asked(sentences[story, : int(at.max())], questions), lengths=at)
+            read = self.asked(sentences[story, : int(at.max())], questions, at)
+            _, state = self.core(read, lengths=self.config.reads * at)
         output = None
         for _ in range(self.config.question_steps):
             output, state = self.core.step(questions, state)
