@@ -101,7 +101,12 @@ def test_compare_writes_a_table_the_published_figures_and_a_report_and_goes_on_w
     assert set(records[0]["details"]["per_group"]) == {f"n = {n}" for n in range(1, 9)}
     assert records[3]["published"].startswith("Santoro et al. 2018")
     assert "| LSTM | below 30.0 |" in (tmp_path / "nf.md").read_text(encoding="utf-8")
-    assert "## Per group, %" in (tmp_path / "nf.md").read_text(encoding="utf-8")
+    page = (tmp_path / "nf.md").read_text(encoding="utf-8")
+    assert "## Per group, %" in page
+    assert "| processor seconds |" in page
+    for name, words in (("samples", "training samples"), ("seconds", "processor seconds of training")):
+        assert f"![Validation accuracy against {words}, one line per run.](nf-{name}.svg)" in page
+        assert words in (tmp_path / f"nf-{name}.svg").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -117,6 +122,9 @@ def test_compare_writes_a_table_the_published_figures_and_a_report_and_goes_on_w
         ("compare relations --recipe best", "best"),
         ("compare relations --match seconds", "seconds"),
         ("train relations --model.teacher-forcing", "teacher_forcing would have no effect"),
+        ("train memorize --model.thinking-steps 2", "thinking_steps would have no effect"),
+        ("train relations --data.curriculum none --data.mastered 0.2", "mastered would have no effect"),
+        ("train nth-farthest --data.curriculum lessons --data.n 2", "lessons need every n"),
         ("train relations --resume", "--resume needs to know which run"),
         ("train relations --resume --out runs --recipe relations", "--recipe has no place"),
         (

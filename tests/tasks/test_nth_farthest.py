@@ -93,3 +93,26 @@ def test_l0sg_and_the_paper_draw_the_same_and_count_differently():
 def test_settings_that_cannot_be_are_refused(wrong, message):
     with pytest.raises(InputError, match=f"NthFarthest: {message}"):
         NthFarthest(**wrong)
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_lessons_have_fewer_objects_and_count_from_the_reference(convention):
+    task = NthFarthest(objects=5, dimensions=3, convention=convention, curriculum="lessons")
+    for level in range(4):
+        batch = draw_batch(task, "train", 0, seed=1, size=200, level=level)
+        sizes = batch.lengths.tolist()
+        assert set(sizes) == set(range(2, level + 3))
+        assert level == 0 or 0.5 < sizes.count(level + 2) / 200 < 0.5 + 1 / (level + 1)
+        for steps, size, target in zip(batch.inputs.numpy(), sizes, batch.targets[:, 0], strict=True):
+            assert not steps[size:].any()
+            vectors, labels, second, third = np.split(steps[:size], [3, 8, 13], axis=1)
+            n, m = (part[0].argmax() for part in ((third, second) if convention == "sonnet" else (second, third)))
+            labels = labels.argmax(1)
+            distances = np.linalg.norm(vectors - vectors[labels == m], axis=1)
+            nearest_first = labels[distances.argsort()].tolist()
+            assert nearest_first.index(target) == (n if convention == "sonnet" else 4 - n)
+    curriculum = task.make_curriculum()
+    assert curriculum is not None
+    assert curriculum.levels == 4
+    for split in ("valid", "test"):
+        assert draw_batch(task, split, 0, seed=1, size=50).lengths is None

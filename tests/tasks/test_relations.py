@@ -23,9 +23,9 @@ def read_words(text: str) -> tuple[list[Sentence], list[str]]:
     return found, [word for word in question.split() if word not in ("of", "than", "or", ":")]
 
 
-def read_vectors(steps: torch.Tensor) -> tuple[list[Sentence], list[str]]:
+def read_vectors(steps: torch.Tensor, entities: int) -> tuple[list[Sentence], list[str]]:
     """The same from features."""
-    sizes = [len(ENTITIES), len(ENTITIES), len(RELATIONS), 2]
+    sizes = [entities, entities, len(RELATIONS), 2]
     sentences = []
     for step in steps:
         subject, other, relation, asks = step.split(sizes)
@@ -66,14 +66,14 @@ def stories(task: Relations, split: str, count: int = 300):
     batch = draw_batch(task, split, 0, seed=2, size=count)
     for i in range(count):
         steps = batch.inputs[i, : batch.lengths[i]]
-        read = read_words(WORDS.decode(steps)) if task.form == "words" else read_vectors(steps)
+        read = read_words(WORDS.decode(steps)) if task.form == "words" else read_vectors(steps, task.entities)
         yield *read, CLASSES[batch.targets[i, 0]], task.shape.groups[batch.groups[i]]
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
-@pytest.mark.parametrize("form", ["words", "vectors"])
-def test_targets_are_what_follows_from_the_statements(form, split):
-    task = Relations(form=form, chain=3, longest_chain=6, distractors=2)
+@pytest.mark.parametrize(("form", "entities"), [("words", 12), ("words", 9), ("vectors", 12), ("vectors", 7)])
+def test_targets_are_what_follows_from_the_statements(form, entities, split):
+    task = Relations(form=form, chain=3, longest_chain=6, entities=entities, distractors=2)
     chains = set()
     for statements, question, target, group in stories(task, split):
         assert answer(statements, question) == target
@@ -82,6 +82,7 @@ def test_targets_are_what_follows_from_the_statements(form, split):
         assert len(statements) - len(chain) == 2  # the distractors are of other families
         told = {name for subject, _, other in chain for name in (subject, other)}
         assert {name for subject, _, other in statements for name in (subject, other)} == told
+        assert {*told, target} <= {"yes", "no", *ENTITIES[:entities]}
         chains.add(len(chain))
         if split != "train":
             assert group == f"chain of {len(chain)}"
@@ -130,6 +131,8 @@ def test_answers_and_questions_are_balanced():
         ({"chain": 1}, "there are no such chains"),
         ({"chain": 5, "longest_chain": 4}, "there are no such chains"),
         ({"longest_chain": 12}, r"there are no such chains(.|\n)*<= 11"),
+        ({"entities": 13}, "there are not so many names"),
+        ({"entities": 6}, r"there are no such chains(.|\n)*<= 5, for 6 entities"),
         ({"chain": 0}, "chain must be a whole number"),
         ({"distractors": -1}, "distractors must be"),
         ({"form": "pictures"}, "form is not a known choice"),

@@ -20,8 +20,10 @@ from relational_rnn.tasks.nth_farthest import NthFarthest
 SIZES = MemorySizes(mem_slots=3, head_size=4, num_heads=2)
 CONFIG = TaskModelConfig(embedding_size=6, head_size=8, head_layers=1)
 FORCED = dataclasses.replace(CONFIG, teacher_forcing=True)
+THINKING = dataclasses.replace(CONFIG, thinking_steps=2)
 FORMS = {
     "end-vectors": (CASES["nth-farthest"], CONFIG),
+    "end-thinking": (CASES["relations-vectors"], THINKING),
     "end-lengths": (CASES["relations-words"], CONFIG),
     "every": (CASES["associative-recall"], CONFIG),
     "decoded": (CASES["programs-add"], CONFIG),
@@ -101,6 +103,14 @@ def test_without_teacher_forcing_nothing_of_the_targets_is_read():
     assert torch.equal(model(batch), model(other))
 
 
+def test_thinking_is_further_steps_on_the_learned_input():
+    task = NthFarthest(objects=3, dimensions=2)
+    model = build(task, THINKING)
+    batch = draw_batch(task, "valid", 0, seed=0, size=7)
+    longer = torch.cat([batch.inputs, model.start.expand(7, 2, -1)], 1)
+    torch.testing.assert_close(model(batch), model.head(model.core(longer)[0][:, -1]))
+
+
 def test_whole_answers_are_those_without_a_mistake(rng):
     batch = draw_batch(CASES["programs-program"], "train", 0, seed=0, size=50)
     correct = torch.rand(int(batch.asked.sum()), generator=rng) < 0.8
@@ -116,6 +126,11 @@ def test_what_does_not_fit_is_refused():
         TaskModel(shape, LSTM(5, 4), CONFIG)
     with pytest.raises(InputError, match="teacher_forcing would have no effect"):
         TaskModel(shape, LSTM(shape.inputs, 4), FORCED)
+    every = CASES["associative-recall"].shape
+    with pytest.raises(InputError, match="thinking_steps would have no effect"):
+        TaskModel(every, LSTM(CONFIG.embedding_size, 4), THINKING)
+    with pytest.raises(InputError, match="thinking_steps must be"):
+        TaskModelConfig(thinking_steps=-1)
     with pytest.raises(InputError, match="head_layers must be"):
         TaskModelConfig(head_layers=-1)
     with pytest.raises(InputError, match="embedding_size must be"):

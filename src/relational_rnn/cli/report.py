@@ -15,7 +15,15 @@ from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.inspection import StoryReader, story_page, trace_story, worst_questions
 from relational_rnn.nn import RelationalMemory
 from relational_rnn.recipes.babi_problem import test_stories
-from relational_rnn.reports import Example, group_runs, read_runs, records_of, write_report, write_results
+from relational_rnn.reports import (
+    Example,
+    group_runs,
+    read_runs,
+    records_of,
+    results_figures,
+    write_report,
+    write_results,
+)
 from relational_rnn.tasks.babi.story import TASK_NAMES
 
 EXAMPLES = (
@@ -72,8 +80,10 @@ def run(arguments: Arguments) -> None:
         print(write_report(arguments.runs, arguments.out, title=arguments.title, examples=examples))
         return
     assert arguments.task is not None
-    records = records_of(group_runs(read_runs(arguments.runs)), task=arguments.task, notes=arguments.note)
-    for path in write_results(arguments.results, records, title=arguments.title):
+    groups = group_runs(read_runs(arguments.runs))
+    records = records_of(groups, task=arguments.task, notes=arguments.note)
+    figures = results_figures(groups)
+    for path in write_results(arguments.results, records, title=arguments.title, figures=figures):
         print(path)
 
 

@@ -73,6 +73,9 @@ class TaskRun:
         if self.model.teacher_forcing and shape.answer != "decoded":
             problem = f"teacher_forcing would have no effect: {self.task_name} decodes nothing"
             raise InputError(describe(where, problem, got=f"answers at the {shape.answer}"))
+        if self.model.thinking_steps and shape.answer != "end":
+            problem = f"thinking_steps would have no effect: {self.task_name} does not answer at the end alone"
+            raise InputError(describe(where, problem, got=f"answers: {shape.answer}"))
 
 
 def check_device(config: TaskRun) -> None:
@@ -211,16 +214,21 @@ def memorize() -> MemorizeRun:
 
 
 def relations() -> RelationsRun:
-    """The chapter's exercise: a memory of 4 slots and one head on chains of up to 3 relations.
+    """The chapter's exercise: a memory of 4 slots and one head on chains of up to 3 relations among 8 entities.
 
-    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU.
+    The memory has no gates: with them it learns the first lesson in twice as many steps.
+
+    Expected score: not measured yet. Time: 3 minutes of one core. Machine: 2-core CPU.
     Command: `relational-rnn train relations`.
     """
     return RelationsRun(
-        memory=MemorySizes(mem_slots=4, head_size=64, num_heads=1),
+        data=Relations(entities=8, curriculum="lessons"),
+        memory=MemorySizes(mem_slots=4, head_size=64, num_heads=1, gate_style=None),
         model=TaskModelConfig(embedding_size=64, head_size=128, head_layers=2),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.0),
-        loop=LoopConfig(steps=5000, validate_every=500, checkpoint_every=500, log_every=50, threads=1),
+        optimizer=OptimizerConfig(
+            method="muon", learning_rate=2e-3, warmup_steps=100, final_fraction=0.01, weight_decay=0.0, beta2=0.95
+        ),
+        loop=LoopConfig(steps=9000, validate_every=500, checkpoint_every=500, log_every=50, threads=1),
     )
 
 

@@ -3,7 +3,7 @@
 from relational_rnn.reports.benchmark import write_benchmark_page
 from relational_rnn.reports.benchmark_results import BenchmarkResults, read_benchmark
 from relational_rnn.reports.page import Example, write_report
-from relational_rnn.reports.results import Record, records_of, write_results
+from relational_rnn.reports.results import Record, records_of, results_figures, write_results
 from relational_rnn.reports.runs import Group, Run, group_runs, read_run, read_runs
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "read_run",
     "read_runs",
     "records_of",
+    "results_figures",
     "write_benchmark_page",
     "write_report",
     "write_results",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from relational_rnn._check import check_choice, need_extra
 from relational_rnn.reports.runs import Group, all_names, mean_and_spread
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Canvas
 
 INK, PAPER = "#1b1b1f", "#fefefe"
 """The colours of text and of the background; `inline` gives both up to the page that the figure stands in."""
@@ -43,18 +44,34 @@ SETTINGS = {
     "axes.facecolor": PAPER,
     "figure.facecolor": PAPER,
 }
-AXIS_LABELS = {"step": "steps", "samples": "training samples", "seconds": "seconds of training"}
+AXIS_LABELS = {
+    "step": "steps",
+    "samples": "training samples",
+    "seconds": "seconds of training",
+    "processor_seconds": "processor seconds of training",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """A figure of a page."""
+
+    name: str
+    """File name without its ending."""
+    svg: str
+    description: str
+    """One sentence: caption, and what a screen reader says."""
 
 
 def learning_curves(groups: Sequence[Group], x: str) -> str:
-    """Validation accuracy against `x` ("step", "samples" or "seconds"), one line per run, one colour per group.
+    """Validation accuracy against `x` (one of `AXIS_LABELS`), one line per run, one colour per group.
 
     Returns:
         a whole SVG document. Runs without a validated step have no line.
     """
     check_choice("learning_curves", "x", x, AXIS_LABELS)
 
-    def paint(figure: Figure) -> None:
+    def paint(figure: Canvas) -> None:
         axes = figure.subplots()
         for number, group in enumerate(groups):
             colour, line = _style(groups, number)
@@ -97,7 +114,7 @@ def task_bars(groups: Sequence[Group]) -> str:
     panels = [(number, group, group.per_group()) for number, group in enumerate(groups) if group.per_group()]
     tasks = all_names(panel[2] for panel in panels)
 
-    def paint(figure: Figure) -> None:
+    def paint(figure: Canvas) -> None:
         all_axes = figure.subplots(1, max(1, len(panels)), sharey=True, squeeze=False)[0]
         for axes, (number, group, accuracies) in zip(all_axes, panels, strict=False):
             values = [mean_and_spread(accuracies[task]) for task in accuracies]
@@ -155,7 +172,7 @@ def _style(groups: Sequence[Group], number: int) -> tuple[str, Any]:
     return list(STYLES.values())[number % len(STYLES)]
 
 
-def draw(width: float, height: float, paint: Callable[[Figure], None]) -> str:
+def draw(width: float, height: float, paint: Callable[[Canvas], None]) -> str:
     """The SVG of a figure of `width` x `height` inches that `paint` has drawn."""
     matplotlib = need_extra("matplotlib", "report", "drawing figures")
     # A Figure of its own, not pyplot's: no window system is asked, no state is shared.

@@ -10,23 +10,12 @@ from pathlib import Path
 
 from relational_rnn._files import write_whole
 from relational_rnn.pages import Cell, Script, document, table
-from relational_rnn.reports.figures import curve_name, inline, learning_curves, task_bars
+from relational_rnn.reports.figures import Figure, curve_name, inline, learning_curves, task_bars
 from relational_rnn.reports.published import published_beside_all
 from relational_rnn.reports.runs import Group, Run, all_names, group_runs, mean_and_spread, read_runs
 from relational_rnn.tasks.babi.story import TASK_NAMES
 
 SCRIPTS = tuple(Script("relational_rnn.pages", name) for name in ("tables.js", "figures.js"))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Figure:
-    """A figure of the page."""
-
-    name: str
-    """File name without its ending."""
-    svg: str
-    description: str
-    """One sentence: caption, and what a screen reader says."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

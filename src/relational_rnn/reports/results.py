@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from relational_rnn._check import InputError, describe
 from relational_rnn._files import write_whole
+from relational_rnn.reports.figures import AXIS_LABELS, Figure, learning_curves
 from relational_rnn.reports.published import published_beside_all
 from relational_rnn.reports.runs import Group, all_names, core_label, mean_and_spread
 from relational_rnn.tasks.babi.story import TASK_NAMES
@@ -34,7 +35,9 @@ class Record:
     parameters: int | None = None
     state_bytes: int | None = None
     train_seconds: float | None = None
-    """Mean over the seeds."""
+    """Mean over the seeds; of the clock, so that other work on the machine counts."""
+    processor_seconds: float | None = None
+    """Mean over the seeds of what the process computed meanwhile, its threads together."""
     machine: str | None = None
     torch: str | None = None
     commit: str | None = None
@@ -77,6 +80,7 @@ class Record:
             "parameters": self.parameters,
             "state_bytes": self.state_bytes,
             "train_seconds": self.train_seconds,
+            "processor_seconds": self.processor_seconds,
             "machine": self.machine,
             "torch": self.torch,
             "commit": self.commit,
@@ -146,6 +150,7 @@ def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ())
                 parameters=int(group.values("parameters")[0]),
                 state_bytes=int(group.values("state_bytes")[0]),
                 train_seconds=mean_and_spread(group.values("train_seconds"))[0],
+                processor_seconds=_mean(group.values("processor_seconds")),
                 machine=_joined(versions, "machine"),
                 torch=_joined(versions, "torch"),
                 commit=_joined(versions, "commit"),
@@ -169,16 +174,34 @@ def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ())
     return records
 
 
+def results_figures(groups: Sequence[Group]) -> list[Figure]:
+    """Accuracy against training samples, and against the processor's seconds (the clock's, where runs lack those)."""
+    figures = []
+    runs = [run for group in groups for run in group.runs]
+    by_processor = all(run.curve("processor_seconds", "valid_accuracy")[0] for run in runs)
+    for name, x in (("samples", "samples"), ("seconds", "processor_seconds" if by_processor else "seconds")):
+        if any(run.curve(x, "valid_accuracy")[0] for run in runs):
+            description = f"Validation accuracy against {AXIS_LABELS[x]}, one line per run."
+            figures.append(Figure(name=name, svg=learning_curves(groups, x), description=description))
+    return figures
+
+
 def write_results(
-    stem: str | Path, records: Sequence[Record], *, title: str, introduction: str = ""
+    stem: str | Path,
+    records: Sequence[Record],
+    *,
+    title: str,
+    introduction: str = "",
+    figures: Sequence[Figure] = (),
 ) -> tuple[Path, Path]:
-    """Write `<stem>.md` for people and `<stem>.json` for programs.
+    """Write `<stem>.md` for people and `<stem>.json` for programs, and `<stem>-<name>.svg` for every figure.
 
     Args:
         stem: path without an ending, e.g. "docs/results/babi".
         records: at least one.
         title: heading of the page.
         introduction: Markdown between the heading and the table.
+        figures: shown after the tables.
 
     Returns:
         the two paths, page first. Each file is whole or absent.
@@ -189,18 +212,30 @@ def write_results(
     page, data = stem.with_name(stem.name + ".md"), stem.with_name(stem.name + ".json")
     text = json.dumps([record.to_json() for record in records], indent=2, ensure_ascii=False) + "\n"
     write_whole(data, text)
-    write_whole(page, render_markdown(records, title=title, introduction=introduction, data_name=data.name))
+    shown = []
+    for figure in figures:
+        path = stem.with_name(f"{stem.name}-{figure.name}.svg")
+        write_whole(path, figure.svg)
+        shown.append(f"![{figure.description}]({path.name})")
+    write_whole(
+        page,
+        render_markdown(records, title=title, introduction=introduction, data_name=data.name, figures=shown),
+    )
     return page, data
 
 
-def render_markdown(records: Sequence[Record], *, title: str, introduction: str, data_name: str) -> str:
-    """The page: a table of models, a table of tasks, and what is needed to repeat them."""
+def render_markdown(
+    records: Sequence[Record], *, title: str, introduction: str, data_name: str, figures: Sequence[str] = ()
+) -> str:
+    """The page: a table of models, a table of tasks, the figures (in Markdown), and what is needed to repeat them."""
     ours = [record for record in records if record.published is None]
     parts = [f"# {title}", introduction.strip(), _models(records)]
     for kind in ("task", "group"):
         tables = [_accuracies(record) for record in records if f"per_{kind}" in record.details]
         if any(tables):
             parts += [f"## Per {kind}, %", _per_group(records, kind, all_names(tables))]
+    if figures:
+        parts += ["## While training", *figures]
     notes = dict.fromkeys(note for record in records for note in record.details.get("notes", ()))
     if notes:
         parts += ["## Notes", "\n".join(f"- {note}" for note in notes)]
@@ -211,23 +246,33 @@ def render_markdown(records: Sequence[Record], *, title: str, introduction: str,
 
 
 def _models(records: Sequence[Record]) -> str:
-    head = ["task", "model", "accuracy, %", "tasks above 95 %", "seeds", "parameters", "state bytes", "train seconds"]
+    # columns that some of the records have; the others are left out
+    extra: list[tuple[str, Callable[[Record], str]]] = []
+    if any("tasks_above_95" in record.details for record in records):
+        extra.append(("tasks above 95 %", lambda record: _number(record.details.get("tasks_above_95"), ".3g")))
+    for name, label in (("whole_accuracy", "whole answers, %"), ("mean_beyond", "beyond training, %")):
+        if any(record.details.get(name) not in (None, record.value) for record in records):
+            extra.append((label, lambda record, name=name: _number(record.details.get(name), ".1f", 100)))
+    costs = ["parameters", "state bytes", "train seconds"]
+    processor = any(record.processor_seconds is not None for record in records)
+    head = ["task", "model", "accuracy, %", *(label for label, _ in extra), "seeds", *costs]
+    head += ["processor seconds"] if processor else []
     rows = []
     for record in records:
         accuracy = ("below " if record.details.get("below") else "") + _percent(record.value)
         if len(record.values) > 1:
             accuracy += f" ± {_percent(record.spread)}"
         seeds = f"published: {record.published}" if record.published else ", ".join(map(str, record.seeds))
-        above = record.details.get("tasks_above_95")
-        numbers = (record.parameters, record.state_bytes, record.train_seconds)
+        numbers = [record.parameters, record.state_bytes, record.train_seconds]
+        numbers += [record.processor_seconds] if processor else []
         rows.append(
             [
                 record.task,
                 core_label(record.core),
                 accuracy,
-                "" if above is None else f"{above:.3g}",
+                *(cell(record) for _, cell in extra),
                 seeds,
-                *("" if number is None else f"{number:,.0f}" for number in numbers),
+                *(_number(number, ",.0f") for number in numbers),
             ]
         )
     return markdown_table(head, rows)
@@ -273,6 +318,14 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _number(value: float | None, form: str, factor: float = 1) -> str:
+    return "" if value is None else format(factor * value, form)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return mean_and_spread(values)[0] if values else None
 
 
 def _percent(fraction: float) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_positive, describe
+from relational_rnn._check import InputError, check_choice, check_positive, describe
 
 
 class Curriculum(nn.Module):
@@ -86,3 +89,25 @@ class Curriculum(nn.Module):
             return bool(mean > self.before * (1 - self.improvement))
         assert self.mastered is not None, "one of the two rules is set"
         return bool(mean <= self.mastered)
+
+
+LESSONS = ("none", "lessons")
+"""The curricula of tasks that can be taught in lessons, each begun when the one before is mastered."""
+
+
+def check_lessons(task: Any) -> None:
+    """Refuse a task, a dataclass with `curriculum`, `window` and `mastered`, whose lessons cannot be.
+
+    Raises:
+        InputError: an unknown curriculum, a number out of range, or one that would have no effect.
+    """
+    where = type(task).__name__
+    check_choice(where, "curriculum", task.curriculum, LESSONS)
+    check_positive(where, window=task.window)
+    if not task.mastered > 0:
+        raise InputError(describe(where, "mastered must be a loss above 0", got=repr(task.mastered)))
+    defaults = {field.name: field.default for field in fields(task)}
+    changed = [name for name in ("window", "mastered") if getattr(task, name) != defaults[name]]
+    if changed and task.curriculum == "none":
+        problem = f"{' and '.join(changed)} would have no effect: there are no lessons"
+        raise InputError(describe(where, problem, got="curriculum 'none'", expected="curriculum 'lessons'"))

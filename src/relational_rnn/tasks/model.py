@@ -33,19 +33,26 @@ class TaskModelConfig:
     """Decoded answers only: each step of the decoder reads the answer before it, the right one while training, the
     model's own when it is measured. Without, the decoder reads nothing but the state of the core."""
 
+    thinking_steps: int = 0
+    """Answers at the end only: further steps of the core on a learned input before it answers. In the step that reads a
+    question, the slots of a memory do not know it yet when they attend to one another; in the next one they do."""
+
     def __post_init__(self) -> None:
         check_positive("TaskModelConfig", embedding_size=self.embedding_size, head_size=self.head_size)
         if isinstance(self.head_layers, bool) or not isinstance(self.head_layers, int) or self.head_layers < 0:
             problem = "head_layers must be a whole number of at least 0"
             raise InputError(describe("TaskModelConfig", problem, got=repr(self.head_layers)))
+        if isinstance(self.thinking_steps, bool) or not isinstance(self.thinking_steps, int) or self.thinking_steps < 0:
+            problem = "thinking_steps must be a whole number of at least 0"
+            raise InputError(describe("TaskModelConfig", problem, got=repr(self.thinking_steps)))
 
 
 class TaskModel(nn.Module):
     """Reads sequences with a core and answers where the task asks.
 
     Tokens are embedded, vectors go to the core as they are. The head sees the core's output alone: that after the last
-    step (answers at the end), that of every step where something is asked, or those of further steps after the last one
-    (decoded answers), which start from the state that the input left behind.
+    step (answers at the end, perhaps after some steps to think), that of every step where something is asked, or those
+    of further steps after the last one (decoded answers), which start from the state that the input left behind.
 
     Args:
         shape: of the task.
@@ -54,7 +61,8 @@ class TaskModel(nn.Module):
         curriculum: where training stands in the task's curriculum; kept here so that it is saved with the weights.
 
     Raises:
-        InputError: the core's input size does not fit, or `teacher_forcing` where nothing is decoded.
+        InputError: the core's input size does not fit, `teacher_forcing` where nothing is decoded, or `thinking_steps`
+            where answers are not given at the end alone.
 
     Example:
         >>> from relational_rnn.nn import LSTM
@@ -76,13 +84,17 @@ class TaskModel(nn.Module):
         if config.teacher_forcing and shape.answer != "decoded":
             problem = "teacher_forcing would have no effect: this task decodes nothing"
             raise InputError(describe("TaskModel", problem, got=f"answers at the {shape.answer}", expected="decoded"))
+        if config.thinking_steps and shape.answer != "end":
+            problem = "thinking_steps would have no effect: this task does not answer at the end alone"
+            raise InputError(describe("TaskModel", problem, got=f"answers: {shape.answer}", expected="end"))
         super().__init__()
         self.config = config
         self.answer = shape.answer
         self.curriculum = curriculum
         self.embedding = nn.Embedding(shape.inputs, size, padding_idx=0) if shape.tokens else None
         decoding = shape.answer == "decoded"
-        self.start = nn.Parameter(torch.randn(size) / size**0.5) if decoding else None
+        further = decoding or config.thinking_steps > 0
+        self.start = nn.Parameter(torch.randn(size) / size**0.5) if further else None
         self.answered = nn.Embedding(shape.classes, size) if decoding and config.teacher_forcing else None
         self.core = core
         layers: list[nn.Module] = []
@@ -125,6 +137,10 @@ class TaskModel(nn.Module):
         inputs = batch.inputs if self.embedding is None else self.embedding(batch.inputs)
         outputs, state = self.core(inputs, lengths=batch.lengths)
         if self.answer == "end":
+            if self.config.thinking_steps:
+                assert self.start is not None
+                outputs, _ = self.core(self.start.expand(len(outputs), self.config.thinking_steps, -1), state)
+                return self.head(outputs[:, -1])
             if batch.lengths is None:
                 return self.head(outputs[:, -1])
             rows = torch.arange(len(outputs), device=outputs.device)

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.tasks.contract import Split, Task, TaskBatch, TaskShape
+from relational_rnn.tasks.curriculum import Curriculum, check_lessons
 
 Convention = Literal["paper", "sonnet", "l0sg"]
 CONVENTIONS: tuple[Convention, ...] = ("paper", "sonnet", "l0sg")
+FarthestCurriculum = Literal["none", "lessons"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +40,11 @@ class NthFarthest(Task):
         l0sg        0 to N-1   0 the farthest, N-1 the reference vector, label, n, m
         sonnet      0 to N-1   0 the reference, N-1 the farthest vector, label, m, n
 
+    With the curriculum "lessons", training begins with 2 objects and goes on to N, one more each time the loss has
+    fallen to `mastered` (see `Curriculum`); half of the sequences of a lesson have its number of objects, the others
+    any number up to it. Fewer objects mean fewer steps, and n counts from the reference as it does for N of them: the
+    nearest other object is always N - 1 in the paper's convention. Runs are judged on N objects alone.
+
     Plateau: an answer that knows the rank of the reference itself (distance 0) and else guesses among the others is
     right with probability 2 / N: 25 % for 8 objects, 50 % for 4. Chance is 1 / N. Record (8 x 16): 98 % (STM, Le et al.
     2020); the relational memory of the paper has 91 %, its LSTM and DNC stay below 30 %.
@@ -56,6 +64,12 @@ class NthFarthest(Task):
     """Whose meaning of n, and whose order of features."""
     n: int | None = None
     """Ask for this n only; by default every n is as likely."""
+    curriculum: FarthestCurriculum = "none"
+    """All objects from the first batch on, or in lessons."""
+    window: int = 100
+    """lessons: updates whose mean loss is looked at."""
+    mastered: float = 0.1
+    """lessons: the loss, in nats, at which the next one begins."""
 
     name: ClassVar[str] = "nth-farthest"
 
@@ -69,6 +83,15 @@ class NthFarthest(Task):
             expected = f"{self._numbers[0]} to {self._numbers[-1]} with the convention {self.convention!r}"
             problem = f"{self.objects} objects have no {self.n}-th farthest"
             raise InputError(describe(where, problem, got=f"n = {self.n!r}", expected=expected))
+        check_lessons(self)
+        if self.n is not None and self.curriculum != "none":
+            problem = "lessons need every n: fewer objects have not all of them"
+            raise InputError(describe(where, problem, got=f"n = {self.n!r}", expected="n None"))
+
+    def make_curriculum(self) -> Curriculum | None:
+        if self.curriculum == "none":
+            return None
+        return Curriculum(self.objects - 1, window=self.window, mastered=self.mastered)
 
     @property
     def _numbers(self) -> range:
@@ -91,15 +114,25 @@ class NthFarthest(Task):
         objects, dimensions, device = self.objects, self.dimensions, generator.device
         vectors = torch.empty(count, objects, dimensions, device=device).uniform_(-1, 1, generator=generator)
         labels = torch.rand(count, objects, device=device, generator=generator).argsort(1)
-        reference = torch.randint(objects, (count, 1), device=device, generator=generator)  # the step of m
-        if self.n is None:
-            rank = torch.randint(objects, (count, 1), device=device, generator=generator)
-        else:
-            rank = torch.full((count, 1), self._numbers.index(self.n), device=device)
+        present = self._present(count, generator, split, level)
+        shown = present.sum(1, keepdim=True)
+
+        def below() -> Tensor:
+            """Whole numbers [B, 1] below those of `shown`."""
+            if bool(present.all()):
+                return torch.randint(objects, (count, 1), device=device, generator=generator)
+            return (torch.rand(count, 1, device=device, generator=generator, dtype=torch.float64) * shown).long()
+
+        reference = below()  # the step of m
+        rank = below() if self.n is None else torch.full_like(shown, self._numbers.index(self.n))
         origin = vectors.gather(1, reference.unsqueeze(2).expand(-1, -1, dimensions))
-        distances = (vectors - origin).square_().sum(2)
-        order = distances.argsort(1, descending=self.convention != "sonnet")
+        farthest_first = self.convention != "sonnet"
+        # what is not there comes last
+        distances = (vectors - origin).square_().sum(2).masked_fill(~present, -1 if farthest_first else torch.inf)
+        order = distances.argsort(1, descending=farthest_first)
         targets = labels.gather(1, order.gather(1, rank))
+        if farthest_first:
+            rank = rank + objects - shown
 
         n, m = rank.expand(-1, objects), labels.gather(1, reference).expand(-1, objects)
         ones = (labels, m, n) if self.convention == "sonnet" else (labels, n, m)
@@ -108,4 +141,18 @@ class NthFarthest(Task):
         inputs[..., :dimensions] = vectors
         inputs.scatter_(2, columns, 1.0)
         groups = rank.squeeze(1) if self.n is None else torch.zeros_like(rank.squeeze(1))
-        return TaskBatch(inputs, None, targets, groups)
+        if bool(present.all()):
+            return TaskBatch(inputs, None, targets, groups)
+        longest = int(shown.max())
+        return TaskBatch((inputs * present.unsqueeze(2))[:, :longest], shown.squeeze(1), targets, groups)
+
+    def _present(self, count: int, generator: torch.Generator, split: Split, level: int | None) -> Tensor:
+        """[B, N] booleans: the steps that there are, which come first."""
+        device, most = generator.device, self.objects
+        sizes = torch.full((count, 1), most, device=device)
+        if split == "train" and self.curriculum != "none":
+            most = most if level is None else level + 2
+            fewer = torch.randint(2, most + 1, (count, 1), device=device, generator=generator)
+            half = torch.rand(count, 1, device=device, generator=generator) < 0.5
+            sizes = torch.where(half, most, fewer)
+        return torch.arange(self.objects, device=device) < sizes

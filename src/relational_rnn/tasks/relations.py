@@ -5,7 +5,7 @@ Shape legend: B stories, S statements of the longest, W words of a sentence, T s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -14,12 +14,11 @@ from torch import Tensor
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.tasks.characters import Alphabet, close_gaps
 from relational_rnn.tasks.contract import Split, Task, TaskBatch, TaskShape
-from relational_rnn.tasks.curriculum import Curriculum
+from relational_rnn.tasks.curriculum import Curriculum, check_lessons
 
 Form = Literal["words", "vectors"]
 FORMS: tuple[Form, ...] = ("words", "vectors")
 RelationsCurriculum = Literal["none", "lessons"]
-RELATIONS_CURRICULA: tuple[RelationsCurriculum, ...] = ("none", "lessons")
 FAMILIES = (("left", "right"), ("above", "below"), ("older", "younger"), (">", "<"))
 """Each is an order of its own; the second relation is the first one read backwards."""
 RELATIONS = tuple(relation for family in FAMILIES for relation in family)
@@ -65,6 +64,8 @@ class Relations(Task):
     """Relations of the longest training chain, at least 2."""
     longest_chain: int = 6
     """Relations of the longest test chain."""
+    entities: int = len(ENTITIES)
+    """How many different names there are."""
     distractors: int = 1
     """Statements from another family in every story."""
     curriculum: RelationsCurriculum = "none"
@@ -80,22 +81,18 @@ class Relations(Task):
         where = "Relations"
         check_choice(where, "form", self.form, FORMS)
         check_positive(where, chain=self.chain, longest_chain=self.longest_chain)
-        if not 2 <= self.chain <= self.longest_chain < len(ENTITIES):
-            expected = f"2 <= chain <= longest_chain <= {len(ENTITIES) - 1}"
+        check_positive(where, entities=self.entities)
+        if self.entities > len(ENTITIES):
+            problem = "there are not so many names"
+            raise InputError(describe(where, problem, got=self.entities, expected=f"at most {len(ENTITIES)}"))
+        if not 2 <= self.chain <= self.longest_chain < self.entities:
+            expected = f"2 <= chain <= longest_chain <= {self.entities - 1}, for {self.entities} entities"
             got = f"chain {self.chain}, longest_chain {self.longest_chain}"
             raise InputError(describe(where, "there are no such chains", got=got, expected=expected))
         if isinstance(self.distractors, bool) or not isinstance(self.distractors, int) or self.distractors < 0:
             problem = "distractors must be a whole number of at least 0"
             raise InputError(describe(where, problem, got=repr(self.distractors)))
-        check_choice(where, "curriculum", self.curriculum, RELATIONS_CURRICULA)
-        check_positive(where, window=self.window)
-        if not self.mastered > 0:
-            raise InputError(describe(where, "mastered must be a loss above 0", got=repr(self.mastered)))
-        defaults = {field.name: field.default for field in fields(self)}
-        changed = [name for name in ("window", "mastered") if getattr(self, name) != defaults[name]]
-        if changed and self.curriculum == "none":
-            problem = f"{' and '.join(changed)} would have no effect: there are no lessons"
-            raise InputError(describe(where, problem, got="curriculum 'none'", expected="curriculum 'lessons'"))
+        check_lessons(self)
 
     @property
     def lessons(self) -> list[tuple[int, int]]:
@@ -114,9 +111,9 @@ class Relations(Task):
         statements = self.chain + self.distractors
         words = self.form == "words"
         return TaskShape(
-            inputs=len(WORDS) if words else 2 * len(ENTITIES) + len(RELATIONS) + 2,
+            inputs=len(WORDS) if words else 2 * self.entities + len(RELATIONS) + 2,
             tokens=words,
-            classes=len(CLASSES),
+            classes=2 + self.entities,
             answer="end",
             steps=statements * STATEMENT_WORDS + QUESTION_WORDS if words else statements + 1,
             groups=groups,
@@ -127,7 +124,7 @@ class Relations(Task):
         sentences, present, answers, chain = self._stories(count, generator, split, level)
         groups = torch.zeros_like(chain) if split != "test" else chain - self.chain
         if self.form == "vectors":
-            return TaskBatch(_vectors(sentences, present), present.sum(1), answers.unsqueeze(1), groups)
+            return TaskBatch(_vectors(sentences, present, self.entities), present.sum(1), answers.unsqueeze(1), groups)
         inputs, lengths = close_gaps(_words(sentences, present).flatten(1))
         return TaskBatch(inputs, lengths, answers.unsqueeze(1), groups)
 
@@ -156,7 +153,7 @@ class Relations(Task):
         chain = least + whole(most - least + 1)
         if split == "train":
             chain = torch.where(uniform() < 0.5, most, chain)
-        order = uniform(len(ENTITIES)).argsort(1)  # the first one is before all others: left of them, older, ...
+        order = uniform(self.entities).argsort(1)  # the first one is before all others: left of them, older, ...
         family = whole(len(FAMILIES), 1)
 
         # The chain: neighbours in the order, in either direction.
@@ -192,6 +189,7 @@ class Relations(Task):
 
 
 CLASSES = ("yes", "no", *ENTITIES)
+"""What answers mean; with fewer entities the last ones are left out."""
 STATEMENT_WORDS, QUESTION_WORDS = 6, 8
 
 
@@ -201,10 +199,9 @@ def _sentences(before: Tensor, after: Tensor, family: Tensor, turned: Tensor) ->
     return torch.stack([subject, other, 2 * family + turned, torch.zeros_like(turned)], 2)
 
 
-def _vectors(sentences: Tensor, present: Tensor) -> Tensor:
+def _vectors(sentences: Tensor, present: Tensor, entities: int) -> Tensor:
     """[B, S + 1, F] one-hot features of sentences, zeros where there is none."""
     subject, other, relation, kind = sentences.unbind(2)
-    entities = len(ENTITIES)
     numbered = ((subject, entities), (other, entities), (relation, len(RELATIONS)))
     parts = [torch.nn.functional.one_hot(numbers, size) for numbers, size in numbered]
     asks = torch.nn.functional.one_hot(kind, 3)[..., 1:]

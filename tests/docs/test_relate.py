@@ -1,0 +1,66 @@
+"""docs/relate.md says what the results files say."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def maker():
+    spec = importlib.util.spec_from_file_location("make_relate", ROOT / "docs" / "make_relate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def record(core: str, values: list[float], **entries: object) -> dict[str, object]:
+    value, spread = sum(values) / len(values), 0.0 if len(values) == 1 else 0.125
+    costs = {"parameters": 12_345, "state_bytes": 1_024, "train_seconds": 77.4}
+    return {"core": core, "value": value, "spread": spread, "values": values, "details": {}, **costs, **entries}
+
+
+@pytest.fixture
+def results(maker, tmp_path):
+    relations = [
+        record("lstm", [0.5], details={"mean_beyond": 0.25}),
+        record("rmc", [0.5, 1.0], processor_seconds=31.0, details={"mean_beyond": 0.625}),
+        {"core": "STM", "published": "someone 2020", "value": 0.9, "values": [0.9], "spread": 0.0, "details": {}},
+    ]
+    (tmp_path / "relations.json").write_text(json.dumps(relations))
+    (tmp_path / "babi.json").write_text(json.dumps([record("gru", [0.75])]))
+    return maker.read(tmp_path)
+
+
+def test_the_tables_have_every_core_and_task_once(maker, results):
+    assert maker.accuracies(results).splitlines() == [
+        "| core | [relations](results/relations.md) | [bAbI](results/babi.md) |",
+        "| --- | --- | --- |",
+        "| RMC | 75.0 ± 12.5 (2 seeds) |  |",
+        "| GRU |  | 75.0 |",
+        "| LSTM | 50.0 |  |",
+    ]
+    assert maker.beyond(results).splitlines()[2:] == ["| RMC | 62.5 |", "| LSTM | 25.0 |"]
+    assert maker.costs(results).splitlines()[2:] == [
+        "| relations | RMC | 12,345 | 1,024 | 31 | 77 |",
+        "| relations | LSTM | 12,345 | 1,024 |  | 77 |",
+        "| bAbI | GRU | 12,345 | 1,024 |  | 77 |",
+    ]
+
+
+def test_the_figure_names_tasks_and_cores(maker, results):
+    pytest.importorskip("matplotlib")
+    svg = maker.drawing(results)
+    assert all(f">{word}<" in svg for word in ("relations", "bAbI", "RMC", "GRU", "LSTM", "75", "50"))
+
+
+def test_the_page_is_that_of_the_results(maker):
+    page = maker.PAGE.read_text(encoding="utf-8")
+    results = maker.read(ROOT / "docs" / "results")
+    assert set(maker.BLOCK.findall(page)[i][1] for i in range(len(maker.MADE))) == set(maker.MADE)
+    assert maker.render(page, results) == page, "run `python docs/make_relate.py`"
