@@ -16,6 +16,8 @@ from relational_rnn.inspection import StoryReader, story_page, trace_story, wors
 from relational_rnn.nn import RelationalMemory
 from relational_rnn.recipes.babi_problem import test_stories
 from relational_rnn.reports import Example, group_runs, read_runs, records_of, write_report, write_results
+from relational_rnn.reports.language import is_language
+from relational_rnn.reports.page import draw_language_figures
 from relational_rnn.tasks.babi.story import TASK_NAMES
 
 EXAMPLES = (
@@ -72,8 +74,10 @@ def run(arguments: Arguments) -> None:
         print(write_report(arguments.runs, arguments.out, title=arguments.title, examples=examples))
         return
     assert arguments.task is not None
-    records = records_of(group_runs(read_runs(arguments.runs)), task=arguments.task, notes=arguments.note)
-    for path in write_results(arguments.results, records, title=arguments.title):
+    groups = group_runs(read_runs(arguments.runs))
+    records = records_of(groups, task=arguments.task, notes=arguments.note)
+    figures = draw_language_figures(groups) if is_language(groups) else []
+    for path in write_results(arguments.results, records, title=arguments.title, figures=figures):
         print(path)
 
 

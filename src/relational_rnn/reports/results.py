@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from relational_rnn._check import InputError, describe
 from relational_rnn._files import write_whole
+from relational_rnn.reports.language import MEASURES, is_language, main_measure, perplexity_by_frequency, resets
+from relational_rnn.reports.page import Figure
 from relational_rnn.reports.published import published_beside_all
 from relational_rnn.reports.runs import Group, all_names, core_label, mean_and_spread
 from relational_rnn.tasks.babi.story import TASK_NAMES
@@ -88,7 +90,8 @@ class Record:
 
 
 def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ()) -> list[Record]:
-    """One record of test accuracy per group of runs, then the published figures that may stand beside them.
+    """One record per group of runs, of test accuracy (on language, of perplexity or bits per character), then the
+    published figures that may stand beside them.
 
     Args:
         groups: from `group_runs`; every run must be evaluated on its test files.
@@ -131,16 +134,27 @@ def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ())
                 "per_task": {str(n): mean_and_spread(values)[0] for n, values in group.per_task().items()},
                 "tasks_above_95": mean_and_spread(group.values("tasks_above_95"))[0],
             }
+        elif is_language(groups):
+            details = {name: mean_and_spread(group.values(name))[0] for name in (*MEASURES, "mean_accuracy")}
+            details["tokens_seen"] = int(group.values("tokens_seen")[0])
+            details["perplexity_by_frequency"] = {
+                name: mean_and_spread(values)[0] for name, values in perplexity_by_frequency(group).items()
+            }
+            details["resets"] = {
+                measure: {str(k): mean_and_spread(values)[0] for k, values in resets(group, measure).items()}
+                for measure in MEASURES
+            }
         else:
             names = [name for name in ("whole_accuracy", "mean_beyond") if group.values(name)]
             details = {name: mean_and_spread(group.values(name))[0] for name in names}
             details["per_group"] = {name: mean_and_spread(values)[0] for name, values in group.per_group().items()}
+        measure = main_measure(groups) if is_language(groups) else "accuracy"
         records.append(
             Record(
                 task=task,
                 core=group.core,
-                metric="test_accuracy",
-                values=tuple(group.values("mean_accuracy")),
+                metric=f"test_{measure}",
+                values=tuple(group.values("mean_accuracy" if measure == "accuracy" else measure)),
                 seeds=tuple(group.seeds),
                 details={**details, "notes": [*group.notes, *notes]},
                 parameters=int(group.values("parameters")[0]),
@@ -170,15 +184,21 @@ def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ())
 
 
 def write_results(
-    stem: str | Path, records: Sequence[Record], *, title: str, introduction: str = ""
+    stem: str | Path,
+    records: Sequence[Record],
+    *,
+    title: str,
+    introduction: str = "",
+    figures: Sequence[Figure] = (),
 ) -> tuple[Path, Path]:
-    """Write `<stem>.md` for people and `<stem>.json` for programs.
+    """Write `<stem>.md` for people, `<stem>.json` for programs, and `<stem>_<name>.svg` for each figure.
 
     Args:
         stem: path without an ending, e.g. "docs/results/babi".
         records: at least one.
         title: heading of the page.
         introduction: Markdown between the heading and the table.
+        figures: drawings that stand on the page, after its tables.
 
     Returns:
         the two paths, page first. Each file is whole or absent.
@@ -189,18 +209,27 @@ def write_results(
     page, data = stem.with_name(stem.name + ".md"), stem.with_name(stem.name + ".json")
     text = json.dumps([record.to_json() for record in records], indent=2, ensure_ascii=False) + "\n"
     write_whole(data, text)
-    write_whole(page, render_markdown(records, title=title, introduction=introduction, data_name=data.name))
+    drawn = []
+    for figure in figures:
+        path = stem.with_name(f"{stem.name}_{figure.name}.svg")
+        write_whole(path, figure.svg)
+        drawn.append(f"![{figure.description}]({path.name})")
+    text = render_markdown(records, title=title, introduction=introduction, data_name=data.name, drawn=drawn)
+    write_whole(page, text)
     return page, data
 
 
-def render_markdown(records: Sequence[Record], *, title: str, introduction: str, data_name: str) -> str:
-    """The page: a table of models, a table of tasks, and what is needed to repeat them."""
+def render_markdown(
+    records: Sequence[Record], *, title: str, introduction: str, data_name: str, drawn: Sequence[str] = ()
+) -> str:
+    """The page: a table of models, a table of tasks, figures, and what is needed to repeat them."""
     ours = [record for record in records if record.published is None]
     parts = [f"# {title}", introduction.strip(), _models(records)]
     for kind in ("task", "group"):
         tables = [_accuracies(record) for record in records if f"per_{kind}" in record.details]
         if any(tables):
             parts += [f"## Per {kind}, %", _per_group(records, kind, all_names(tables))]
+    parts += [*_text_tables(ours), *drawn]
     notes = dict.fromkeys(note for record in records for note in record.details.get("notes", ()))
     if notes:
         parts += ["## Notes", "\n".join(f"- {note}" for note in notes)]
@@ -211,12 +240,16 @@ def render_markdown(records: Sequence[Record], *, title: str, introduction: str,
 
 
 def _models(records: Sequence[Record]) -> str:
-    head = ["task", "model", "accuracy, %", "tasks above 95 %", "seeds", "parameters", "state bytes", "train seconds"]
+    names = list(dict.fromkeys(record.metric for record in records))
+    stories = "test_accuracy" in names
+    head = ["task", "model", *(METRICS[name][0] for name in names), *(["tasks above 95 %"] if stories else [])]
+    head += ["seeds", "parameters", "state bytes", "train seconds"]
     rows = []
     for record in records:
-        accuracy = ("below " if record.details.get("below") else "") + _percent(record.value)
+        form = METRICS[record.metric][1]
+        figure = ("below " if record.details.get("below") else "") + form(record.value)
         if len(record.values) > 1:
-            accuracy += f" ± {_percent(record.spread)}"
+            figure += f" ± {form(record.spread)}"
         seeds = f"published: {record.published}" if record.published else ", ".join(map(str, record.seeds))
         above = record.details.get("tasks_above_95")
         numbers = (record.parameters, record.state_bytes, record.train_seconds)
@@ -224,13 +257,52 @@ def _models(records: Sequence[Record]) -> str:
             [
                 record.task,
                 core_label(record.core),
-                accuracy,
-                "" if above is None else f"{above:.3g}",
+                *(figure if name == record.metric else "" for name in names),
+                *(["" if above is None else f"{above:.3g}"] if stories else []),
                 seeds,
                 *("" if number is None else f"{number:,.0f}" for number in numbers),
             ]
         )
     return markdown_table(head, rows)
+
+
+def _text_tables(records: Sequence[Record]) -> list[str]:
+    """Records on language: all measures, perplexity by frequency, and what it costs to lose the past."""
+    shown = [record for record in records if "resets" in record.details]
+    if not shown:
+        return []
+    labels = [core_label(record.core) for record in shown]
+    parts = [
+        "## All measures",
+        markdown_table(
+            ["model", *(label for label, _ in MEASURES.values()), "accuracy, %", "tokens seen in training"],
+            [
+                [
+                    label,
+                    *(form.format(record.details[name]) for name, (_, form) in MEASURES.items()),
+                    _percent(record.details["mean_accuracy"]),
+                    f"{record.details['tokens_seen']:,}",
+                ]
+                for label, record in zip(labels, shown, strict=True)
+            ],
+        ),
+        "## Perplexity per token by its occurrences in the training text",
+    ]
+    tables = [record.details["perplexity_by_frequency"] for record in shown]
+    rows = [
+        [name, *("" if name not in found else f"{found[name]:,.2f}" for found in tables)] for name in all_names(tables)
+    ]
+    parts.append(markdown_table(["occurrences", *labels], rows))
+    parts.append("## What it costs to lose the past")
+    for name, (label, form) in MEASURES.items():
+        tables = [record.details["resets"][name] for record in shown]
+        rows = [
+            [f"every {int(k):,} tokens", *("" if k not in found else form.format(found[k]) for found in tables)]
+            for k in dict.fromkeys(k for found in tables for k in found)
+        ]
+        rows.append(["never", *(form.format(record.details[name]) for record in shown)])
+        parts.append(markdown_table([f"memory reset ({label})", *labels], rows))
+    return parts
 
 
 def _accuracies(record: Record) -> Mapping[str, float]:
@@ -283,3 +355,10 @@ def _joined(versions: Sequence[Mapping[str, Any]], name: str) -> str | None:
     """What the runs say under `name`; different answers are all named, none is chosen."""
     found = list(dict.fromkeys(str(entry[name]) for entry in versions if entry.get(name)))
     return "; ".join(found) or None
+
+
+METRICS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "test_accuracy": ("accuracy, %", _percent),
+    **{f"test_{name}": (label, form.format) for name, (label, form) in MEASURES.items()},
+}
+"""The metrics of records: their heading, and how a value is written."""

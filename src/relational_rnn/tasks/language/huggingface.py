@@ -35,7 +35,7 @@ from transformers import (  # noqa: E402
     PreTrainedModel,
 )
 from transformers.generation.configuration_utils import GenerationMode  # noqa: E402
-from transformers.utils import ModelOutput  # noqa: E402
+from transformers.utils.generic import ModelOutput  # noqa: E402
 
 MODEL_TYPE = "relational-rnn-language"
 CORE_CLASSES: dict[str, type[Core]] = {
