@@ -72,5 +72,7 @@ def test_doctests(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if ".relational_scan._triton_" in name:
         pytest.importorskip("triton", reason="the package triton is not installed")
+    if name.endswith(".huggingface"):
+        pytest.importorskip("transformers", reason="the package transformers is not installed")
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert result.failed == 0, "see the captured output for the difference"

@@ -4,6 +4,7 @@ from relational_rnn.recipes.babi import RECIPES, BabiRun, DataConfig, babi, demo
 from relational_rnn.recipes.babi_problem import BabiProblem, build
 from relational_rnn.recipes.babi_runs import Evaluation, LoadedRun, compare, evaluate, load, read_config, train
 from relational_rnn.recipes.language import LANGUAGE_RECIPES, LanguageRun
+from relational_rnn.recipes.language_memory import MemoryPlan, plan_memory
 from relational_rnn.recipes.language_problem import LanguageProblem, build_language, read_corpus
 from relational_rnn.recipes.language_runs import (
     LanguageEvaluation,
@@ -43,6 +44,7 @@ __all__ = [
     "LoadedLanguageRun",
     "LoadedRun",
     "LoadedTaskRun",
+    "MemoryPlan",
     "TaskEvaluation",
     "TaskProblem",
     "TaskRun",
@@ -60,6 +62,7 @@ __all__ = [
     "load",
     "load_language",
     "load_task",
+    "plan_memory",
     "read_config",
     "read_corpus",
     "read_language_config",

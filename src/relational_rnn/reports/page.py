@@ -11,6 +11,14 @@ from pathlib import Path
 from relational_rnn._files import write_whole
 from relational_rnn.pages import Cell, Script, document, table
 from relational_rnn.reports.figures import Figure, curve_name, inline, learning_curves, task_bars
+from relational_rnn.reports.language import (
+    MEASURES,
+    forgetting_curves,
+    frequency_bars,
+    is_language,
+    perplexity_by_frequency,
+    resets,
+)
 from relational_rnn.reports.published import published_beside_all
 from relational_rnn.reports.runs import Group, Run, all_names, group_runs, mean_and_spread, read_runs
 from relational_rnn.tasks.babi.story import TASK_NAMES
@@ -74,7 +82,9 @@ def write_report(
 
 
 def draw_figures(groups: Sequence[Group]) -> list[Figure]:
-    """The figures for which the runs have numbers: learning curves, and bars per task."""
+    """The figures for which the runs have numbers: learning curves, and bars per task or per frequency."""
+    if is_language(groups):
+        return draw_language_figures(groups)
     figures = []
     if any(run.curve("step", "valid_accuracy")[0] for group in groups for run in group.runs):
         figures += [
@@ -96,6 +106,24 @@ def draw_figures(groups: Sequence[Group]) -> list[Figure]:
     return figures
 
 
+def draw_language_figures(groups: Sequence[Group]) -> list[Figure]:
+    """The figures of runs on language for which there are numbers."""
+    figures = []
+    if any(run.curve("step", "valid_loss")[0] for group in groups for run in group.runs):
+        for x, words in (("step", "steps of training"), ("seconds", "seconds of training")):
+            svg = learning_curves(groups, x, "valid_loss")
+            figures.append(
+                Figure(name=f"loss-by-{x}", svg=svg, description=f"Validation loss against {words}, one line per run.")
+            )
+    if any(resets(group, "perplexity") for group in groups):
+        description = "What it costs to lose the past: the memory is reset every so many tokens of the test text."
+        figures.append(Figure(name="cost-of-forgetting", svg=forgetting_curves(groups), description=description))
+    if any(perplexity_by_frequency(group) for group in groups):
+        description = "Perplexity on the test text by how often a token occurs in the training text."
+        figures.append(Figure(name="perplexity-by-frequency", svg=frequency_bars(groups), description=description))
+    return figures
+
+
 def render_page(
     title: str, groups: Sequence[Group], figures: Sequence[Figure], examples: Sequence[Example] = ()
 ) -> str:
@@ -105,7 +133,7 @@ def render_page(
         f"<p>{escape(_summary(groups))}</p>",
         _overview(groups),
         *(_figure(figure, groups) for figure in figures),
-        _task_table(groups, examples),
+        _language_tables(groups) if is_language(groups) else _task_table(groups, examples),
         _published(groups),
         _examples(examples),
         "<h2>What was measured</h2>",
@@ -139,6 +167,11 @@ def _summary(groups: Sequence[Group]) -> str:
     sentence = f"{runs} {'run' if runs == 1 else 'runs'} of {len(groups)} {'model' if len(groups) == 1 else 'models'}"
     if evaluated < runs:
         sentence += f", {runs - evaluated} of them not evaluated yet"
+    if is_language(groups):
+        return (
+            f"{sentence}. The whole test text is read as one stream with the memory carried; perplexity is per word, "
+            "accuracy the share of tokens that were the most probable one; ± is the spread over seeds."
+        )
     what = "test questions answered exactly" if _noun(groups) == "task" else "right answers on new sequences"
     return f"{sentence}. Accuracies are shares of {what}; ± is the spread over seeds."
 
@@ -149,18 +182,27 @@ def _noun(groups: Sequence[Group]) -> str:
 
 
 def _overview(groups: Sequence[Group]) -> str:
-    names = {"mean_accuracy": "mean accuracy"}
+    names = {"mean_accuracy": "accuracy" if is_language(groups) else "mean accuracy"}
     for name, label in (("mean_beyond", "beyond training"), ("whole_accuracy", "whole answers")):
         if any(group.values(name) for group in groups):
             names[name] = label
     above = _noun(groups) == "task"
-    head = ["model", "parameters", "state bytes", *names.values(), *(["tasks above 95 %"] if above else [])]
+    measures = MEASURES if is_language(groups) else {}
+    head = [
+        "model",
+        "parameters",
+        "state bytes",
+        *(label for label, _ in measures.values()),
+        *names.values(),
+        *(["tasks above 95 %"] if above else []),
+    ]
     head += ["training seconds", "seeds"]
     rows = [
         [
             Cell(group.label),
             _cell(group.values("parameters"), "{:,.0f}"),
             _cell(group.values("state_bytes"), "{:,.0f}"),
+            *(_cell(group.values(name), form) for name, (_, form) in measures.items()),
             *(_cell([100 * value for value in group.values(name)], "{:.1f} %") for name in names),
             *(
                 [_cell(group.values("tasks_above_95"), "{:g}" if len(group.results) == 1 else "{:.1f}")]
@@ -190,6 +232,30 @@ def _task_table(groups: Sequence[Group], examples: Sequence[Example]) -> str:
         for number, name in enumerate(names, start=1)
     ]
     return table(f"Test accuracy per {_noun(groups)}, %", head, rows)
+
+
+def _language_tables(groups: Sequence[Group]) -> str:
+    """Perplexity by frequency, and what it costs to lose the past; nothing where no run was evaluated."""
+    evaluated = [group for group in groups if group.results]
+    if not evaluated:
+        return ""
+    by_frequency = [perplexity_by_frequency(group) for group in evaluated]
+    rows = [
+        [Cell(name, number), *(_cell(found.get(name, []), "{:,.2f}") for found in by_frequency)]
+        for number, name in enumerate(all_names(by_frequency), start=1)
+    ]
+    head = [group.label for group in evaluated]
+    parts = [table("Perplexity by occurrences in the training text", ["occurrences", *head], rows)]
+    for measure, (label, form) in MEASURES.items():
+        found = [resets(group, measure) for group in evaluated]
+        rows = [
+            [Cell(f"every {k:,} tokens", k), *(_cell(each.get(k, []), form) for each in found)]
+            for k in sorted({k for each in found for k in each})
+        ]
+        carried = [_cell(group.values(measure), form) for group in evaluated]
+        rows.append([Cell("never", float("inf")), *carried])
+        parts.append(table(f"{label[0].upper()}{label[1:]}, with the memory reset", ["memory reset", *head], rows))
+    return "\n".join(parts)
 
 
 def _published(groups: Sequence[Group]) -> str:

@@ -11,7 +11,7 @@ from relational_rnn._check import MissingExtraError
 from relational_rnn.tasks.language.byte_pairs import BYTES, BytePairs, LineCarry
 from relational_rnn.tasks.language.vocabulary import Vocabulary
 
-TEXT = "the cat sat on the mat and the hat\n" * 30
+TEXT = "the cat sat on the mat and the hat  \n" * 30
 
 
 @pytest.fixture(scope="module")

@@ -213,10 +213,12 @@ def test_two_that_make_the_same_at_once_both_get_it(folder, cache):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(os, "getpid", lambda: 1)
                 inner[0] = prepare(CorpusConfig(path=folder), cache)
+            inner.append((cache / made(cache)[-1]).stat().st_ino)
 
     outer = prepare(CorpusConfig(path=folder), cache, progress=other)
     assert texts(outer) == texts(inner[0]) == PARTS
-    assert len(made(cache)) == 1
+    (name,) = made(cache)
+    assert (cache / name).stat().st_ino == inner[1]  # what was there first stays
 
 
 def test_progress_counts_the_bytes_of_each_stage(folder, cache):
@@ -350,10 +352,12 @@ def test_an_archive_that_is_cut_off_is_refused(tmp_path, cache, name):
     assert made(cache) == []
 
 
-def test_an_archive_with_altered_bytes_is_refused(tmp_path, cache):
-    archive = write_archive(tmp_path / "t.zip", named("plain"))
+@pytest.mark.parametrize(("name", "place"), [("t.zip", 60), ("t.tar.gz", -8), ("t.tar.xz", -12)])
+def test_an_archive_with_altered_bytes_is_refused(tmp_path, cache, name, place):
+    """In a compressed text, in the checksum of a whole archive (gz), in the footer (xz)."""
+    archive = write_archive(tmp_path / name, named("plain"))
     data = bytearray(archive.read_bytes())
-    data[60] ^= 0xFF
+    data[place] ^= 0xFF
     archive.write_bytes(data)
     with pytest.raises(InputError, match="this archive cannot be read to its end"):
         prepare(CorpusConfig(path=archive), cache)

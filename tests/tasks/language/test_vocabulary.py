@@ -125,7 +125,7 @@ def test_what_is_not_in_the_vocabulary_is_named_with_its_line(kind, text, got):
     assert str(error.value) == (
         f"new.txt: the vocabulary lacks {kind}s of this text\n"
         f"  got       {got}\n"
-        f"  hint      a smaller vocabulary_size keeps the most frequent {kind}s and reads all others as unknown."
+        f"  hint      a vocabulary that is built with a smaller vocabulary_size reads rare {kind}s as unknown."
     )
 
 

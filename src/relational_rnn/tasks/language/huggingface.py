@@ -112,6 +112,7 @@ class RelationalForCausalLM(PreTrainedModel, GenerationMixin):
     is `resize_token_embeddings`.
 
     Example:
+        >>> import torch
         >>> from relational_rnn.nn import GRU
         >>> model = RelationalForCausalLM.from_model(LanguageModel(9, GRU(8, 8), LanguageModelConfig(embedding_size=8)))
         >>> model.generate(torch.tensor([[1, 2]]), max_new_tokens=5, do_sample=False).shape

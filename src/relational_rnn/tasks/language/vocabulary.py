@@ -367,7 +367,7 @@ def _unknown(where: str, noun: str, places: list[tuple[str, int]], text: str, li
         first.setdefault(symbol, line + text.count("\n", 0, place))
     named = [f"{symbol!r} (line {at:,})" for symbol, at in list(first.items())[:MAX_NAMED]]
     more = f" and {len(first) - MAX_NAMED} more" if len(first) > MAX_NAMED else ""
-    hint = f"a smaller vocabulary_size keeps the most frequent {noun}s and reads all others as unknown."
+    hint = f"a vocabulary that is built with a smaller vocabulary_size reads rare {noun}s as unknown."
     problem = f"the vocabulary lacks {noun}s of this text"
     return InputError(describe(where, problem, got=", ".join(named) + more, hint=hint))
 
