@@ -96,13 +96,16 @@ def test_settings_that_cannot_be_are_refused(wrong, message):
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
-def test_lessons_have_fewer_objects_and_count_from_the_reference(convention):
+def test_lessons_have_fewer_objects_and_dimensions_and_count_from_the_reference(convention):
     task = NthFarthest(objects=5, dimensions=3, convention=convention, curriculum="lessons")
-    for level in range(4):
+    assert task.lessons == [(3, 2), (3, 3), (4, 3), (5, 3)]
+    for level, (most, used) in enumerate(task.lessons):
         batch = draw_batch(task, "train", 0, seed=1, size=200, level=level)
         sizes = batch.lengths.tolist()
-        assert set(sizes) == set(range(2, level + 3))
-        assert level == 0 or 0.5 < sizes.count(level + 2) / 200 < 0.5 + 1 / (level + 1)
+        assert set(sizes) == set(range(2, most + 1))
+        assert sizes.count(most) / 200 == pytest.approx(0.5 + 0.5 / (most - 1), abs=0.1)
+        assert batch.inputs[..., used:3].count_nonzero() == 0
+        assert bool(batch.inputs[:, :2, :used].all())
         for steps, size, target in zip(batch.inputs.numpy(), sizes, batch.targets[:, 0], strict=True):
             assert not steps[size:].any()
             vectors, labels, second, third = np.split(steps[:size], [3, 8, 13], axis=1)
@@ -115,4 +118,8 @@ def test_lessons_have_fewer_objects_and_count_from_the_reference(convention):
     assert curriculum is not None
     assert curriculum.levels == 4
     for split in ("valid", "test"):
-        assert draw_batch(task, split, 0, seed=1, size=50).lengths is None
+        batch = draw_batch(task, split, 0, seed=1, size=50)
+        assert batch.lengths is None
+        assert bool(batch.inputs[..., :3].all())
+    assert NthFarthest(objects=2, dimensions=1).lessons == [(2, 1)]
+    assert NthFarthest().lessons[:5] == [(3, 2), (3, 4), (3, 8), (3, 16), (4, 16)]

@@ -87,7 +87,7 @@ class Curriculum(nn.Module):
         """Whether a window of this mean loss ends the level."""
         if self.improvement is not None:
             return bool(mean > self.before * (1 - self.improvement))
-        assert self.mastered is not None, "one of the two rules is set"
+        assert self.mastered is not None
         return bool(mean <= self.mastered)
 
 

@@ -40,10 +40,11 @@ class NthFarthest(Task):
         l0sg        0 to N-1   0 the farthest, N-1 the reference vector, label, n, m
         sonnet      0 to N-1   0 the reference, N-1 the farthest vector, label, m, n
 
-    With the curriculum "lessons", training begins with 2 objects and goes on to N, one more each time the loss has
-    fallen to `mastered` (see `Curriculum`); half of the sequences of a lesson have its number of objects, the others
-    any number up to it. Fewer objects mean fewer steps, and n counts from the reference as it does for N of them: the
-    nearest other object is always N - 1 in the paper's convention. Runs are judged on N objects alone.
+    With the curriculum "lessons", training begins with 3 objects in 2 dimensions, the other numbers being 0; then the
+    dimensions double up to D, then one object more at a time comes in, up to N. A lesson ends when its loss has fallen
+    to `mastered` (see `Curriculum`). Half of its sequences have its number of objects, the others any number from 2 up
+    to it: fewer objects mean fewer steps, and n counts from the reference as it does for N of them, so that the nearest
+    other object is always N - 1 in the paper's convention. Runs are judged on N objects in D dimensions alone.
 
     Plateau: an answer that knows the rank of the reference itself (distance 0) and else guesses among the others is
     right with probability 2 / N: 25 % for 8 objects, 50 % for 4. Chance is 1 / N. Record (8 x 16): 98 % (STM, Le et al.
@@ -65,7 +66,7 @@ class NthFarthest(Task):
     n: int | None = None
     """Ask for this n only; by default every n is as likely."""
     curriculum: FarthestCurriculum = "none"
-    """All objects from the first batch on, or in lessons."""
+    """All objects and dimensions from the first batch on, or in lessons."""
     window: int = 100
     """lessons: updates whose mean loss is looked at."""
     mastered: float = 0.1
@@ -91,7 +92,16 @@ class NthFarthest(Task):
     def make_curriculum(self) -> Curriculum | None:
         if self.curriculum == "none":
             return None
-        return Curriculum(self.objects - 1, window=self.window, mastered=self.mastered)
+        return Curriculum(len(self.lessons), window=self.window, mastered=self.mastered)
+
+    @property
+    def lessons(self) -> list[tuple[int, int]]:
+        """(most objects, dimensions) of each lesson; the last one is the whole task."""
+        first, dimensions = min(3, self.objects), [min(2, self.dimensions)]
+        while dimensions[-1] < self.dimensions:
+            dimensions.append(min(2 * dimensions[-1], self.dimensions))
+        more = [(objects, self.dimensions) for objects in range(first + 1, self.objects + 1)]
+        return [*((first, size) for size in dimensions), *more]
 
     @property
     def _numbers(self) -> range:
@@ -114,17 +124,24 @@ class NthFarthest(Task):
         objects, dimensions, device = self.objects, self.dimensions, generator.device
         vectors = torch.empty(count, objects, dimensions, device=device).uniform_(-1, 1, generator=generator)
         labels = torch.rand(count, objects, device=device, generator=generator).argsort(1)
-        present = self._present(count, generator, split, level)
-        shown = present.sum(1, keepdim=True)
+        taught = self.curriculum != "none" and split == "train"
+        most, used = self.lessons[-1 if level is None else level] if taught else (objects, dimensions)
+        vectors[..., used:] = 0
+        sizes = torch.full((count, 1), most, device=device)
+        if taught:
+            fewer = torch.randint(2, most + 1, (count, 1), device=device, generator=generator)
+            half = torch.rand(count, 1, device=device, generator=generator) < 0.5
+            sizes = torch.where(half, sizes, fewer)
+        present = torch.arange(objects, device=device) < sizes  # the steps that there are come first
 
         def below() -> Tensor:
-            """Whole numbers [B, 1] below those of `shown`."""
+            """Whole numbers [B, 1] below those of `sizes`."""
             if bool(present.all()):
                 return torch.randint(objects, (count, 1), device=device, generator=generator)
-            return (torch.rand(count, 1, device=device, generator=generator, dtype=torch.float64) * shown).long()
+            return (torch.rand(count, 1, device=device, generator=generator, dtype=torch.float64) * sizes).long()
 
         reference = below()  # the step of m
-        rank = below() if self.n is None else torch.full_like(shown, self._numbers.index(self.n))
+        rank = below() if self.n is None else torch.full_like(sizes, self._numbers.index(self.n))
         origin = vectors.gather(1, reference.unsqueeze(2).expand(-1, -1, dimensions))
         farthest_first = self.convention != "sonnet"
         # what is not there comes last
@@ -132,7 +149,7 @@ class NthFarthest(Task):
         order = distances.argsort(1, descending=farthest_first)
         targets = labels.gather(1, order.gather(1, rank))
         if farthest_first:
-            rank = rank + objects - shown
+            rank = rank + objects - sizes
 
         n, m = rank.expand(-1, objects), labels.gather(1, reference).expand(-1, objects)
         ones = (labels, m, n) if self.convention == "sonnet" else (labels, n, m)
@@ -143,16 +160,5 @@ class NthFarthest(Task):
         groups = rank.squeeze(1) if self.n is None else torch.zeros_like(rank.squeeze(1))
         if bool(present.all()):
             return TaskBatch(inputs, None, targets, groups)
-        longest = int(shown.max())
-        return TaskBatch((inputs * present.unsqueeze(2))[:, :longest], shown.squeeze(1), targets, groups)
-
-    def _present(self, count: int, generator: torch.Generator, split: Split, level: int | None) -> Tensor:
-        """[B, N] booleans: the steps that there are, which come first."""
-        device, most = generator.device, self.objects
-        sizes = torch.full((count, 1), most, device=device)
-        if split == "train" and self.curriculum != "none":
-            most = most if level is None else level + 2
-            fewer = torch.randint(2, most + 1, (count, 1), device=device, generator=generator)
-            half = torch.rand(count, 1, device=device, generator=generator) < 0.5
-            sizes = torch.where(half, most, fewer)
-        return torch.arange(self.objects, device=device) < sizes
+        longest = int(sizes.max())
+        return TaskBatch((inputs * present.unsqueeze(2))[:, :longest], sizes.squeeze(1), targets, groups)
