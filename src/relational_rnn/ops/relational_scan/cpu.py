@@ -65,7 +65,7 @@ def unsupported(x: Tensor, memory: Tensor, params: ScanParameters) -> str | None
 
 def mode_against() -> str | None:
     """What PyTorch is doing with operations that `relational_scan_cpu` does not follow, or None."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return "it cannot be traced, compiled or exported"
     if torch.is_autocast_enabled("cpu"):
         return "it does not follow autocast"
