@@ -14,7 +14,16 @@ import torch
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.benchmarks.checking import check
-from relational_rnn.benchmarks.contenders import LAYER, Contender, Setting, build, chosen_backend, interpreted, names
+from relational_rnn.benchmarks.contenders import (
+    LAYER,
+    STEPS_PER_TURN,
+    Contender,
+    Setting,
+    build,
+    chosen_backend,
+    interpreted,
+    names,
+)
 from relational_rnn.benchmarks.l0sg import load_port, port_commit
 from relational_rnn.benchmarks.peak import peak_memory
 from relational_rnn.benchmarks.record import MATMUL, QUICK_MATMUL, Measured, Record, open_record
@@ -175,9 +184,10 @@ def measure(case: Case, measured: Measured, setting: Setting, progress: Progress
     size = QUICK_MATMUL if benchmark.quick else MATMUL
     measured.matmul_gflops = matmul_rate(size, device=setting.torch_device, dtype=setting.torch_dtype)
     take_turns(
-        {name: contender.run for name, contender in contenders.items()},
+        {name: contender.turn for name, contender in contenders.items()},
         measured.samples,
         progress.rounds() if runs is None else Rounds(seconds=0.0, least=runs, most=runs),
+        parts=STEPS_PER_TURN if case.run == "step" else 1,
         wait=wait_for(setting.torch_device),
         on_round=progress.save_now_and_then,
     )
@@ -237,6 +247,7 @@ def describe_all(benchmark: Benchmark, setting: Setting) -> dict[str, Any]:
         "runs": benchmark.runs,
         "budget_seconds": benchmark.budget_seconds if benchmark.runs is None else None,
         "quick": benchmark.quick,
+        "steps_per_turn": STEPS_PER_TURN if "d" in benchmark.shapes else None,
         "recipe": benchmark.recipe,
         "recipe_steps": benchmark.recipe_steps if benchmark.recipe else None,
         "data": None if benchmark.data is None else str(benchmark.data),

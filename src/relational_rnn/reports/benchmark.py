@@ -100,6 +100,11 @@ def conditions(results: BenchmarkResults) -> str:
         "c as the memory has. nn.TransformerEncoder is causal, has 3 layers, 4 heads, no dropout and as many "
         "parameters; its state is the keys and values that it would keep for one more step.",
     ]
+    if settings.get("steps_per_turn"):
+        lines.append(
+            f"One step is the time of {settings['steps_per_turn']} steps in a row divided by their number, the state "
+            "of each handed to the next, as a stream is read; contenders take turns after every such row."
+        )
     if settings.get("l0sg"):
         lines.append(
             f"L0SG: github.com/L0SG/relational-rnn-pytorch at {settings['l0sg']}, same sizes. As it stands it cannot "
