@@ -19,9 +19,9 @@ from torch import Tensor
 from relational_rnn.ops.relational_scan._cpu_memory import fresh
 from relational_rnn.ops.relational_scan._native import Kernels, NativeCall, Numbers, Phase, find
 from relational_rnn.ops.relational_scan._native_scan import TILE_ROWS, describe_sizes
-from relational_rnn.ops.relational_scan.compiled import flatten, spec_of
 from relational_rnn.ops.relational_scan.cpu import kernels_for, mode_against
 from relational_rnn.ops.relational_scan.reference import Linear, Norm, ScanParameters
+from relational_rnn.ops.relational_scan.spec import flatten, spec_of
 
 _FEW_ROWS = 16  # memory rows up to which arranging the weights would take longer than it saves
 _MOST_SIZES = 8  # that a cache holds; more would be a program whose batch changes all the time
