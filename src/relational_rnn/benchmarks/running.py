@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -46,6 +47,8 @@ from relational_rnn.training.run_folder import command_line, describe_machine, d
 LEAST, WINDOW, SAVE_EVERY = 3, 10.0, 5.0
 """Rounds of every case at least; seconds after which it has been timed often enough; seconds between two savings."""
 RecipeName = Literal["babi", "demo"]
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+"""Variables that say how long a thread of OpenMP that waits for work keeps its core."""
 DTYPES = ("float32", "float64", "bfloat16")
 
 
@@ -247,6 +250,7 @@ def describe_all(benchmark: Benchmark, setting: Setting) -> dict[str, Any]:
         "runs": benchmark.runs,
         "budget_seconds": benchmark.budget_seconds if benchmark.runs is None else None,
         "quick": benchmark.quick,
+        "waiting": " ".join(f"{name}={os.environ[name]}" for name in WAITING if name in os.environ),
         "steps_per_turn": STEPS_PER_TURN if "d" in benchmark.shapes else None,
         "recipe": benchmark.recipe,
         "recipe_steps": benchmark.recipe_steps if benchmark.recipe else None,
