@@ -13,8 +13,8 @@ T, S, H, N, M = 7, 2, 3, 4, 15
 HALF_DIGIT = 0.5e-6
 """The page writes six decimals next to what it draws."""
 HOSTILE = (
-    "<script>window.harmed = 1</script>",
-    '"><img src=x onerror="window.harmed = 1">',
+    "<script>alert(1); window.harmed = 1</script>",
+    '"><img src=x onerror="alert(1); window.harmed = 1">',
     "</script></table><h1>gone</h1>",
     "Donaudampf" * 60,
     "שלום \u202eevil\u202c עולם",
@@ -183,14 +183,24 @@ def test_a_click_on_a_small_matrix_chooses_its_block_and_head(open_page, shown, 
 
 
 def test_arrows_are_the_weights_above_the_threshold(open_page, shown, traced):
-    tab, (trace, _) = open_page(shown, place="step=3&head=2&block=2"), traced
-    weights = trace.attention[2, 1, 1, :N]
+    tab, (trace, _) = open_page(shown, place="step=5&head=2&block=2"), traced
+    weights = trace.attention[4, 1, 1, :N]
     for least in (0.1, 0.35):
         tab.locator("#least").fill(str(least))
         drawn = tab.eval_on_selector_all(
             "[data-name=arrows] path[data-from]", "all => all.map(p => [+p.dataset.to, +p.dataset.from])"
         )
         assert sorted(map(tuple, drawn)) == [tuple(pair) for pair in (weights >= least).nonzero().tolist()]
+
+
+def test_arrows_begin_at_twice_the_weight_of_attention_that_prefers_nothing(open_page, shown, traced):
+    tab, (trace, _) = open_page(shown, place="step=5&head=2&block=2"), traced
+    assert tab.locator("#least-value").text_content() == "0.35"  # 2 / 6 rows, to the next mark of the slider
+    drawn = tab.locator("[data-name=arrows] path[data-from]").count()
+    assert 0 < drawn == (trace.attention[4, 1, 1, :N] >= 0.35).sum()
+    tab.locator("#least").fill("1")
+    words = tab.locator("[data-name=arrows] .drawing svg").text_content()
+    assert "no weight of at least 1.00" in words
 
 
 def test_answers_are_shown_with_their_probability_and_can_be_hidden(open_page, shown):

@@ -3,6 +3,7 @@
 from relational_rnn.inspection.answering import StoryReader
 from relational_rnn.inspection.farthest_page import farthest_page
 from relational_rnn.inspection.influence import Effect, Influence, influence
+from relational_rnn.inspection.language_page import language_page
 from relational_rnn.inspection.page import Page, Section, TokenValues, page
 from relational_rnn.inspection.reference import Followed, ReferenceExample, follow, reference_section
 from relational_rnn.inspection.statistics import AttentionStatistics, attention_statistics, statistics_section
@@ -25,6 +26,7 @@ __all__ = [
     "farthest_page",
     "follow",
     "influence",
+    "language_page",
     "page",
     "reference_section",
     "statistics_section",

@@ -8,7 +8,7 @@
   const attention = unpack(data.attention); // [T, S, H, N, R]
   const gates = { input: unpack(data.inputGate), forget: unpack(data.forgetGate) }; // [T, N, G]
   const memory = unpack(data.memory); // [T + 1, N, M] with the memory before the first step, or [T, N, M]
-  const now = { step: 0, block: S - 1, head: -1, view: "memory", least: 0.1, playing: null };
+  const now = { step: 0, block: S - 1, head: -1, view: "memory", least: 0, playing: null };
   const $ = (name) => document.getElementById(name);
   const figure = (name) => document.querySelector(`figure[data-name="${name}"]`);
   const range = (n) => Array.from({ length: n }, (_, i) => i);
@@ -123,6 +123,7 @@
         ...(kind === "own" ? { "stroke-dasharray": "3 3" } : {}) });
       add(path, "title", {}, `slot ${i + 1} gives ${at(j)} ${value.toFixed(4)}`);
     }
+    if (shown.length === 0) label(svg, (from + to) / 2, y(0) + 4, `no weight of at least ${now.least.toFixed(2)}`, { "text-anchor": "middle" });
     range(R).forEach((j) => label(svg, from - 6, y(j) + 4, j < N ? `slot ${j + 1}` : column(j),
       { "text-anchor": "end", fill: j < N ? inks().ink : colours.input }));
     range(N).forEach((i) => label(svg, to + 6, y(i) + 4, `slot ${i + 1}`, { fill: inks().ink }));
@@ -210,10 +211,13 @@
     range(T).filter((t) => (t + 1) % every === 0 || t === 0).forEach((t) =>
       label(svg, LEFT + (t + 0.5) * cell, y, String(t + 1), { "text-anchor": "middle" }));
   }
-  function cursor(svg, width, height) {
+  // A frame around the chosen step, one for each [top, height]: words between the parts stay readable.
+  function cursor(svg, width, parts) {
     const cell = stepWidth(width);
-    add(svg, "rect", { x: round(LEFT + now.step * cell), y: 1, width: round(Math.max(cell, 2)), height: height - 2, rx: 2,
-      fill: "none", stroke: inks().mark, "stroke-width": 2, class: "cursor", "pointer-events": "none" });
+    for (const [y, height] of parts) {
+      add(svg, "rect", { x: round(LEFT + now.step * cell), y, width: round(Math.max(cell, 2)), height, rx: 2,
+        fill: "none", stroke: inks().mark, "stroke-width": 2, class: "cursor", "pointer-events": "none" });
+    }
   }
   function pickSteps(svg) {
     const pick = (event) => {
@@ -248,7 +252,7 @@
       if (T <= 60) values.forEach((p, t) => p !== null && add(svg, "circle", { cx: x(t), cy: y(p), r: 2.5, fill: colour }));
     });
     timeAxis(svg, width, high + 16);
-    cursor(svg, width, high);
+    cursor(svg, width, [[1, high - 2]]);
     for (const entry of $("answer-names").children) {
       const n = Number(entry.dataset.answer);
       const p = data.answers.values[n][now.step];
@@ -279,13 +283,12 @@
         label(svg, LEFT - 6, n * each + 18 + (i + 0.5) * high + 4, high >= 9 ? `slot ${i + 1}` : String(i + 1), { "text-anchor": "end", "font-size": 10 }));
     });
     timeAxis(svg, width, strips.length * each + 12);
-    cursor(svg, width, strips.length * each);
+    cursor(svg, width, strips.map((_, n) => [n * each + 17, N * high + 2]));
   }
   // Only the cursor moves with the step; redrawing the strips would cost too much in long stories.
   function moveCursor() {
-    const mark = figure("time").querySelector(".cursor");
     const cell = stepWidth(figure("time").querySelector(".drawing svg").viewBox.baseVal.width);
-    mark.setAttribute("x", round(LEFT + now.step * cell));
+    for (const mark of figure("time").querySelectorAll(".cursor")) mark.setAttribute("x", round(LEFT + now.step * cell));
     figure("time").querySelector(".drawing svg").setAttribute("aria-label", timeWords());
   }
 
@@ -417,5 +420,6 @@
   now.step = from("step", 1, T) ?? T - 1;
   now.head = from("head", 0, H) ?? (H > 1 ? -1 : 0);
   now.block = from("block", 1, S) ?? now.block;
+  now.least = Number($("least").value);
   drawAll();
 })();
