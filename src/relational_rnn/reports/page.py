@@ -129,12 +129,12 @@ def render_page(
 
 
 def _figure(figure: Figure, groups: Sequence[Group]) -> str:
-    """The figure, and a button for each model's curves where it has any; figures.js makes them come and go."""
+    """The figure, and where it has curves of several models a button for each; figures.js makes them come and go."""
     buttons = "".join(
         f'<button type="button" data-curve="{figure.name}-{curve_name(number)}" aria-pressed="true">'
         f"{escape(group.label)}</button>"
         for number, group in enumerate(groups)
-        if f'id="{curve_name(number)}-' in figure.svg
+        if len(groups) > 1 and f'id="{curve_name(number)}-' in figure.svg
     )
     choice = f'<div class="choice" role="group" aria-label="curves">{buttons}</div>' if buttons else ""
     return (
@@ -222,8 +222,13 @@ def _place(task: int) -> str:
 
 def _examples(examples: Sequence[Example]) -> str:
     """A table of questions for every task that has some; each leads to its inspection where there is one."""
-    head = ["example", "run", "question", "right answer", "answered", "probability of the right one"]
-    parts = ["<h2>Examples</h2>"] if examples else []
+    head = ["example", "run", "question", "right answer", "answered", "right one's probability"]
+    parts = []
+    if examples:
+        words = "Questions of each task to whose right answer a run gives the least probability."
+        if any(example.page for example in examples):
+            words += " The number of a question leads to a page that looks inside the memory while it reads."
+        parts = [f"<h2>Examples</h2><p>{words}</p>"]
     for task in sorted({example.task for example in examples}):
         rows = [
             [
