@@ -230,7 +230,30 @@ def test_every_figure_can_be_saved_and_stands_alone(open_page, shown):
         text = ElementTree.tostring(root, encoding="unicode")
         assert "var(" not in text
         assert "class=" not in text or name != "attention"
+        assert "display" not in text
         assert sum(1 for element in root.iter() if element.tag.split("}")[1] in ("path", "rect")) > 3
+
+
+def test_what_stands_beside_a_figure_is_in_its_file(open_page, shown):
+    tab = open_page(shown)
+    tab.locator("#answer-names button").nth(2).click()
+    gone = tab.locator("#answer-names bdi").nth(2).text_content()
+    for name, words in (
+        ("answers", {"garden", "kitchen (right)", "office"} - {gone, f"{gone} (right)"}),
+        ("arrows", {"looks at another slot", "at itself", "at the input"}),
+        ("gates", {"input gate", "forget gate"}),
+    ):
+        drawing = tab.locator(f"figure[data-name={name}] .drawing svg")
+        high = drawing.evaluate("svg => svg.viewBox.baseVal.height")
+        assert not drawing.locator("[data-legend]").is_visible()
+        with tab.expect_download() as saved:
+            tab.click(f"figure[data-name={name}] button.save")
+        root = ElementTree.parse(saved.value.path()).getroot()
+        (legend,) = (group for group in root.iter() if group.get("data-legend"))
+        labels = [element for element in legend if element.text]
+        assert {element.text for element in labels} == words
+        assert float(root.get("viewBox").split()[3]) == float(root.get("height")) > high
+        assert all(high < float(element.get("y")) < float(root.get("height")) for element in labels)
 
 
 def test_figures_have_words_and_controls_have_names(open_page, shown):

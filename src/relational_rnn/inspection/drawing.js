@@ -80,6 +80,23 @@ const drawing = (() => {
   }
   const round = (value) => Math.round(100 * value) / 100;
 
+  // What the page says beside a figure, for the file that it is saved as: below the drawing, and hidden on the page.
+  function legend(svg, y, entries) {
+    const width = svg.viewBox.baseVal.width;
+    const group = add(svg, "g", { style: "display:none" });
+    let [x, line] = [0, 0];
+    for (const { name: full, ...stroke } of entries) {
+      const name = full.length > 50 ? `${full.slice(0, 49)}…` : full;
+      const room = 36 + 6.5 * name.length;
+      if (x > 0 && x + room > width) [x, line] = [0, line + 1];
+      const middle = y + 9 + 18 * line;
+      add(group, "line", { x1: x + 2, x2: x + 22, y1: middle, y2: middle, "stroke-width": 3, ...stroke });
+      label(group, x + 28, middle + 4, name, { fill: inks().ink });
+      x += room + 8;
+    }
+    group.setAttribute("data-legend", 18 * (line + 1) + 4);
+  }
+
   // Numbers as Python packed them: 16 bits each, low byte first.
   function unpack(packed) {
     if (!packed) return null;
@@ -90,5 +107,5 @@ const drawing = (() => {
     }
     return values;
   }
-  return { dark, inks, series, amount, sign, on, add, label, room, begin, heat, round, unpack };
+  return { dark, inks, series, amount, sign, on, add, label, room, begin, heat, legend, round, unpack };
 })();

@@ -1,7 +1,7 @@
 // The page of one sequence: a step is chosen, and every figure shows that step.
 (() => {
   "use strict";
-  const { dark, inks, series, amount, sign, on, add, label, room, begin, heat, round, unpack } = drawing;
+  const { dark, inks, series, amount, sign, on, add, label, room, begin, heat, legend, round, unpack } = drawing;
   const data = JSON.parse(document.getElementById("data").textContent);
   const { steps: T, blocks: S, heads: H, slots: N, inputs, width: M, gateWidth: G, hasBefore } = data;
   const R = N + inputs;
@@ -127,6 +127,11 @@
     range(R).forEach((j) => label(svg, from - 6, y(j) + 4, j < N ? `slot ${j + 1}` : column(j),
       { "text-anchor": "end", fill: j < N ? inks().ink : colours.input }));
     range(N).forEach((i) => label(svg, to + 6, y(i) + 4, `slot ${i + 1}`, { fill: inks().ink }));
+    legend(svg, 24 + count * gap + 6, [
+      { name: "looks at another slot", stroke: colours.slot },
+      { name: "at itself", stroke: colours.own, "stroke-dasharray": "3 3" },
+      { name: "at the input", stroke: colours.input },
+    ]);
   }
 
   function drawGates() {
@@ -159,6 +164,7 @@
         label(svg, width - right + 8, y + 9, average.toFixed(2), { fill: inks().ink });
       });
     });
+    legend(svg, 30 + N * 34 + 4, ["input gate", "forget gate"].map((name, k) => ({ name, stroke: series(k).colour })));
   }
 
   const VIEWS = {
@@ -253,6 +259,9 @@
     });
     timeAxis(svg, width, high + 16);
     cursor(svg, width, [[1, high - 2]]);
+    const entries = data.answers.names.map((name, n) => [name + (name === data.answers.right ? " (right)" : ""), n]);
+    legend(svg, high + 24, entries.filter(([, n]) => !hidden.has(n)).map(([name, n]) =>
+      ({ name: lines(name), stroke: series(n).colour, "stroke-dasharray": series(n).dash })));
     for (const entry of $("answer-names").children) {
       const n = Number(entry.dataset.answer);
       const p = data.answers.values[n][now.step];

@@ -131,7 +131,7 @@ def page(
         **numbers,
         "memory": pack(numbers["memory"], name=f"{WHERE}: the memory"),
         "tokens": tokens,
-        "answers": {"names": list(drawn), "values": [_rounded(values) for values in drawn.values()]},
+        "answers": {"names": list(drawn), "values": [_rounded(v) for v in drawn.values()], "right": right},
         "tokenValues": [{"name": c.name, "values": _rounded(c.values)} for c in columns],
     }
     body = "\n".join(
