@@ -43,7 +43,7 @@ def farthest_page(
     count, steps = batch.inputs.shape[:2]
     if not 1 <= number <= count:
         raise InputError(describe(WHERE, "there is no such example", got=number, expected=f"1 to {count:,}"))
-    labels, reference = _read(task, batch.inputs)
+    labels, reference = read_sequences(task, batch.inputs)
     row = number - 1
     with torch.inference_mode():
         right = model(batch).argmax(-1) == batch.targets[:, 0]
@@ -108,7 +108,7 @@ def farthest_page(
     )
 
 
-def _read(task: NthFarthest, inputs: Tensor) -> tuple[Tensor, Tensor]:
+def read_sequences(task: NthFarthest, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """(the labels [B, T], the step of the reference [B]) of encoded sequences [B, T, F]."""
     ones = inputs[..., task.dimensions :].unflatten(-1, (3, task.objects)).argmax(-1)  # [B, T, 3]
     labels = ones[..., 0]
