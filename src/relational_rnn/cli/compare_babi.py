@@ -11,8 +11,8 @@ from typing import Annotated
 import tyro
 
 from relational_rnn import recipes
-from relational_rnn.cli.babi_options import RecipeName, spell_out, starting_run
-from relational_rnn.cli.parsing import parse_arguments
+from relational_rnn.cli.babi_options import SHORT, RecipeName, starting_run
+from relational_rnn.cli.parsing import parse_arguments, spell_out
 from relational_rnn.cli.tables import text_table
 from relational_rnn.nn.cores import CORES, MemorySizes
 from relational_rnn.recipes.babi import CoreName, DataConfig
@@ -71,7 +71,7 @@ class Arguments:
 
 
 def parse(args: Sequence[str]) -> Arguments:
-    words = spell_out(args)
+    words = spell_out(args, SHORT)
     recipe, config = starting_run(words, COMMAND)
     default = Arguments(
         recipe=recipe,

@@ -103,6 +103,16 @@ class Pretrained(nn.Module):
         module.load_state_dict(tensors)
         return module if device is None else module.to(device)
 
+    def alike(self, **changes: Any) -> Self:
+        """A new module of the same class with the same arguments but for `changes`, and weights of its own.
+
+        Example:
+            >>> from relational_rnn.nn import GRU
+            >>> GRU(5, 8).alike(input_size=8)
+            GRU(8, 8)
+        """
+        return type(self)(**{**self._arguments, **changes})
+
     def push_to_hub(self, repository: str, *, private: bool = False, message: str = "Upload the weights") -> str:
         """Save to a repository "user/name" of the Hugging Face hub, which is made when missing; needs the extra `hub`.
 
