@@ -76,6 +76,7 @@ def test_a_text_flows_and_is_shaded_by_what_is_chosen(open_page, tmp_path):
     tab.keyboard.press("Home")
     tab.keyboard.press("ArrowRight")
     assert tab.locator("#current").text_content() == "<i>cat</i>"
+    assert tab.locator("#values").text_content().startswith("surprise 9.00, attention to it 0.")
     assert tab.locator("table:has(caption:text-is('Strongest reactions')) tbody tr").count() == 3
 
 

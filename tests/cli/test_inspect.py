@@ -76,3 +76,33 @@ def test_a_run_on_n_th_farthest_has_a_page_and_other_tasks_are_refused(call, tmp
     refused = call("inspect", folder, "--task", 1)
     assert refused.code == 2
     assert "--task has no effect" in refused.err
+
+
+def test_a_run_on_language_has_a_page_of_its_test_text_and_of_any_other(call, tmp_path):
+    text, folder = tmp_path / "text.txt", tmp_path / "language"
+    text.write_text("the cat sat on a mat\ntwo birds saw the cat\n" * 120, encoding="utf-8")
+    words = [
+        *("train", "language", "--data.path", text, "--data.vocabulary", "character", "--out", folder),
+        *("--memory.mem-slots", 2, "--memory.head-size", 4, "--memory.num-heads", 2, "--batch-size", 2, "--chunk", 20),
+        *("--loop.steps", 2, "--loop.validate-every", 2, "--loop.checkpoint-every", 2, "--loop.accelerator", "cpu"),
+    ]
+    trained = call(*words)
+    assert trained.code == 0, trained.err
+    done = call("inspect", folder, "--example", 2, "--statistics", "-o", tmp_path / "page.html")
+    assert (done.code, done.err) == (0, "")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "A look inside language: tokens 201 to 400 of the test text" in page
+    assert "mean over the first 3 pieces of the test text" in page
+    assert "Mean surprise: " in page
+    own = call("inspect", folder, "--text", "a mat", "-o", tmp_path / "own.html")
+    assert (own.code, own.err) == (0, "")
+    assert (tmp_path / "own.html").read_text(encoding="utf-8").count('class="token"') == 5
+    for refused, message in (
+        (["--example", 4], "1 to 3"),
+        (["--task", 1], "--task has no effect: the run is on language"),
+        (["--text", "zoo"], "z"),
+    ):
+        wrong = call("inspect", folder, *refused, "-o", tmp_path / "none.html")
+        assert wrong.code == 2
+        assert message in wrong.err
+    assert not (tmp_path / "none.html").exists()

@@ -8,6 +8,7 @@ from relational_rnn.inspection.page import Page, Section, TokenValues, page
 from relational_rnn.inspection.reference import Followed, ReferenceExample, follow, reference_section
 from relational_rnn.inspection.statistics import AttentionStatistics, attention_statistics, statistics_section
 from relational_rnn.inspection.story_page import StoryTrace, story_page, trace_story
+from relational_rnn.inspection.text_trace import TextTrace, trace_text
 from relational_rnn.inspection.worst import Answered, worst_questions
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Section",
     "StoryReader",
     "StoryTrace",
+    "TextTrace",
     "TokenValues",
     "attention_statistics",
     "farthest_page",
@@ -32,5 +34,6 @@ __all__ = [
     "statistics_section",
     "story_page",
     "trace_story",
+    "trace_text",
     "worst_questions",
 ]

@@ -101,7 +101,7 @@ def story_flow(tokens: Sequence[str], columns: Sequence[TokenValues]) -> str:
     return (
         f'<h2>What was read</h2><div id="shades" class="choice" role="group" aria-label="shaded by">shaded by {chosen}'
         '</div><div id="story" class="story" tabindex="0" role="region" aria-label="what was read">'
-        f'<div class="tokens flow">{words}</div></div>'
+        f'<div class="tokens flow">{words}</div></div><p class="read"><output id="values"></output></p>'
     )
 
 
@@ -198,7 +198,7 @@ def facts(data: Mapping[str, Any], notes: Sequence[str]) -> str:
     precision = data["memory"]["precision"]
     gates = "none" if data["inputGate"] is None else "one per number" if data["gateWidth"] > 1 else "one per slot"
     entries = [
-        ("memory", f"{data['slots']} slots of {data['width']} numbers"),
+        ("memory", f"{data['slots']} {'slot' if data['slots'] == 1 else 'slots'} of {data['width']} numbers"),
         ("attention", f"{data['blocks']} x {data['heads']} (blocks x heads)"),
         ("gates", gates),
         ("steps", f"{data['steps']:,}"),

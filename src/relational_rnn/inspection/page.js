@@ -214,8 +214,10 @@
   function timeAxis(svg, width, y) {
     const cell = stepWidth(width);
     const every = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((n) => n * cell >= 26) || 2000;
-    range(T).filter((t) => (t + 1) % every === 0 || t === 0).forEach((t) =>
-      label(svg, LEFT + (t + 0.5) * cell, y, String(t + 1), { "text-anchor": "middle" }));
+    range(T).filter((t) => (t + 1) % every === 0 || t === 0).forEach((t) => {
+      const [x, words] = [LEFT + (t + 0.5) * cell, String(t + 1)];
+      label(svg, Math.min(x, width - 3.5 * words.length), y, words, { "text-anchor": "middle" });
+    });
   }
   // A frame around the chosen step, one for each [top, height]: words between the parts stay readable.
   function cursor(svg, width, parts) {
@@ -330,6 +332,10 @@
     $("step").setAttribute("aria-valuetext", `step ${now.step + 1} of ${T}: ${lines(data.tokens[now.step])}`);
     $("place").textContent = `${now.step + 1} / ${T}`;
     $("current").textContent = data.tokens[now.step];
+    if ($("values")) {
+      const told = data.tokenValues.filter(({ values }) => values[now.step] !== null);
+      $("values").textContent = told.map(({ name, values }) => `${name} ${values[now.step].toPrecision(3)}`).join(", ");
+    }
   }
   function say() {
     if (now.playing) return;
