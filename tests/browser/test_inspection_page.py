@@ -250,6 +250,7 @@ def test_what_stands_beside_a_figure_is_in_its_file(open_page, shown):
             tab.click(f"figure[data-name={name}] button.save")
         root = ElementTree.parse(saved.value.path()).getroot()
         (legend,) = (group for group in root.iter() if group.get("data-legend"))
+        assert "style" not in legend.attrib  # it was hidden on the page
         labels = [element for element in legend if element.text]
         assert {element.text for element in labels} == words
         assert float(root.get("viewBox").split()[3]) == float(root.get("height")) > high

@@ -61,8 +61,8 @@ class Arguments:
     text: str | None = None
     """bAbI: a story and a question of your own, in quotes, instead of an example. Language: a text of your own."""
     statistics: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Add what the attention does over all test stories of the task, the first test batch, or the first 50 pieces of
-    the test text, beside this one."""
+    """Add what the attention does over all test stories of the task, the batch of the test sequence, or the first 50
+    pieces of the test text, beside this one."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = Path("inspect.html")
     """The page; an older one is replaced."""
 
@@ -123,10 +123,14 @@ def inspect_task(arguments: Arguments, kind: str) -> None:
         raise InputError(describe("inspect", problem, got=f"a run on {kind}", hint=hint))
     refuse(arguments, kind, "task", "text")
     number = 1 if arguments.example is None else arguments.example
-    batch = split_batches(loaded.config, "test")[0]
+    if not 1 <= number <= loaded.config.test_samples:
+        expected = f"1 to {loaded.config.test_samples:,}"
+        raise InputError(describe("inspect", "there is no such example", got=number, expected=expected))
+    place, row = divmod(number - 1, loaded.config.batch_size)
+    batch = split_batches(loaded.config, "test")[place]
     title = f"A look inside {arguments.run.resolve().name}: {kind}, example {number}"
     task = loaded.config.data
-    shown = farthest_page(loaded.model, task, batch, number, title=title, statistics=arguments.statistics)
+    shown = farthest_page(loaded.model, task, batch, row + 1, title=title, statistics=arguments.statistics)
     save(shown, arguments.out)
 
 

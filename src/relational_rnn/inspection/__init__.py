@@ -9,10 +9,11 @@ from relational_rnn.inspection.reference import Followed, ReferenceExample, foll
 from relational_rnn.inspection.statistics import AttentionStatistics, attention_statistics, statistics_section
 from relational_rnn.inspection.story_page import StoryTrace, story_page, trace_story
 from relational_rnn.inspection.text_trace import TextTrace, trace_text
-from relational_rnn.inspection.worst import Answered, worst_questions
+from relational_rnn.inspection.worst import Answered, AnsweredSequence, worst_questions, worst_sequences
 
 __all__ = [
     "Answered",
+    "AnsweredSequence",
     "AttentionStatistics",
     "Effect",
     "Followed",
@@ -36,4 +37,5 @@ __all__ = [
     "trace_story",
     "trace_text",
     "worst_questions",
+    "worst_sequences",
 ]

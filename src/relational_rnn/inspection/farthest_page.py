@@ -84,7 +84,7 @@ def farthest_page(
         tokens,
         title=title,
         lead=[
-            f"Question: {_question(task, batch.inputs[row, 0], int(labels[row, reference[row]]))}",
+            f"Question: {farthest_question(task, batch.inputs[row])}",
             f"The model answers 'vector {answer + 1}' with probability {chances[-1, answer]:.1%}"
             + (", which is right." if answer == wanted else f"; right would be 'vector {wanted + 1}'."),
         ],
@@ -116,8 +116,11 @@ def read_sequences(task: NthFarthest, inputs: Tensor) -> tuple[Tensor, Tensor]:
     return labels, (labels == asked).int().argmax(1)
 
 
-def _question(task: NthFarthest, step: Tensor, label: int) -> str:
-    ones = step[task.dimensions :].unflatten(-1, (3, task.objects)).argmax(-1)
+def farthest_question(task: NthFarthest, inputs: Tensor) -> str:
+    """What an encoded sequence [T, F] asks, in words."""
+    labels, reference = read_sequences(task, inputs[None])
+    label = int(labels[0, reference[0]])
+    ones = inputs[0, task.dimensions :].unflatten(-1, (3, task.objects)).argmax(-1)
     number = int(ones[2 if task.convention == "sonnet" else 1])
     n = number + (task.convention == "paper")
     meaning = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,7 +14,6 @@ from relational_rnn.pages import Cell, Script, document, table
 from relational_rnn.reports.figures import curve_name, inline, learning_curves, task_bars
 from relational_rnn.reports.published import published_beside_all
 from relational_rnn.reports.runs import Group, Run, all_names, group_runs, mean_and_spread, read_runs
-from relational_rnn.tasks.babi.story import TASK_NAMES
 
 SCRIPTS = tuple(Script("relational_rnn.pages", name) for name in ("tables.js", "figures.js"))
 
@@ -35,9 +35,10 @@ class Example:
 
     run: str
     """What the run is called."""
-    task: int
+    group: str
+    """The row of the table of accuracies that it belongs to, e.g. "2 two-supporting-facts"."""
     number: int
-    """Its place among the test questions of the task, from 1."""
+    """Its place, from 1: among the test questions of a bAbI task, or among all test sequences."""
     question: str
     right: str
     """The right answer."""
@@ -118,7 +119,7 @@ def render_page(
         *(_figure(figure, groups) for figure in figures),
         _task_table(groups, examples),
         _published(groups),
-        _examples(examples),
+        _examples(examples, _noun(groups)),
         "<h2>What was measured</h2>",
         _facts(runs),
         _notes(groups),
@@ -191,7 +192,7 @@ def _task_table(groups: Sequence[Group], examples: Sequence[Example]) -> str:
     if not per_group:
         return ""
     names = all_names(accuracies for _, accuracies in per_group)
-    linked = {_task(example.task): f"#{_place(example.task)}" for example in examples}
+    linked = {example.group: f"#{_place(example.group)}" for example in examples}
     head = [_noun(groups), *(group.label for group, _ in per_group)]
     rows = [
         [
@@ -212,24 +213,21 @@ def _published(groups: Sequence[Group]) -> str:
     return table("Published by others", ["model", "accuracy", "setting", "source"], rows)
 
 
-def _task(task: int) -> str:
-    return f"{task} {TASK_NAMES.get(task, '')}".strip()
+def _place(group: str) -> str:
+    """The address of a group's examples on the page."""
+    return "examples-" + re.sub("[^a-z0-9]+", "-", group.lower()).strip("-")
 
 
-def _place(task: int) -> str:
-    return f"examples-{task}"
-
-
-def _examples(examples: Sequence[Example]) -> str:
-    """A table of questions for every task that has some; each leads to its inspection where there is one."""
+def _examples(examples: Sequence[Example], noun: str) -> str:
+    """A table of questions for every group that has some; each leads to its inspection where there is one."""
     head = ["example", "run", "question", "right answer", "answered", "right one's probability"]
     parts = []
     if examples:
-        words = "Questions of each task to whose right answer a run gives the least probability."
+        words = f"Questions of each {noun} to whose right answer a run gives the least probability."
         if any(example.page for example in examples):
             words += " The number of a question leads to a page that looks inside the memory while it reads."
         parts = [f"<h2>Examples</h2><p>{words}</p>"]
-    for task in sorted({example.task for example in examples}):
+    for group in all_names({example.group: example} for example in examples):
         rows = [
             [
                 Cell(str(e.number), e.number, e.page),
@@ -240,9 +238,9 @@ def _examples(examples: Sequence[Example]) -> str:
                 Cell(f"{e.right_probability:.1%}", e.right_probability),
             ]
             for e in examples
-            if e.task == task
+            if e.group == group
         ]
-        parts.append(f'<div id="{_place(task)}">{table(f"Task {_task(task)}", head, rows)}</div>')
+        parts.append(f'<div id="{_place(group)}">{table(f"{noun.capitalize()} {group}", head, rows)}</div>')
     return "\n".join(parts)
 
 
