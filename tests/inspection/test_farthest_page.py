@@ -52,6 +52,15 @@ def test_the_page_is_about_the_task_s_own_question(convention):
     assert [f"Reference seen {place}" in html for place in ("first", "in the middle", "last")] == [True] * 3
 
 
+def test_captions_count_from_the_start_of_the_set():
+    task = NthFarthest(objects=3, dimensions=2)
+    batch = draw_batch(task, "test", 0, seed=1, size=6)
+    pages = [farthest_page(model_of(task), task, batch, 1, title="T", before=before).html for before in (0, 128)]
+    first, later = ([int(n) for n in re.findall(r"\(sequence (\d+), answered", html)] for html in pages)
+    assert later == [n + 128 for n in first]
+    assert len(first) > 1
+
+
 def test_statistics_are_added_when_asked_for():
     task = NthFarthest(objects=3, dimensions=2)
     batch = draw_batch(task, "test", 0, seed=1, size=6)

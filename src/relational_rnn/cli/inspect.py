@@ -130,7 +130,10 @@ def inspect_task(arguments: Arguments, kind: str) -> None:
     batch = split_batches(loaded.config, "test")[place]
     title = f"A look inside {arguments.run.resolve().name}: {kind}, example {number}"
     task = loaded.config.data
-    shown = farthest_page(loaded.model, task, batch, row + 1, title=title, statistics=arguments.statistics)
+    before = place * loaded.config.batch_size
+    shown = farthest_page(
+        loaded.model, task, batch, row + 1, title=title, statistics=arguments.statistics, before=before
+    )
     save(shown, arguments.out)
 
 

@@ -141,12 +141,14 @@ def worst_farthest(folder: Path, count: int, out: Path, place: str) -> list[Exam
     found = []
     for worst in worst_sequences(loaded.model, batches, count):
         batch = batches[worst.batch]
-        number = worst.batch * loaded.config.batch_size + worst.row + 1
+        before = worst.batch * loaded.config.batch_size
+        number = before + worst.row + 1
         address = None
         if isinstance(loaded.model.core, RelationalMemory):
             address = f"{place}/sequence-{number}.html"
             title = f"A look inside {name}: nth-farthest, example {number}"
-            farthest_page(loaded.model, task, batch, worst.row + 1, title=title).save(out / address)
+            shown = farthest_page(loaded.model, task, batch, worst.row + 1, title=title, before=before)
+            shown.save(out / address)
         found.append(
             Example(
                 run=name,

@@ -134,7 +134,7 @@ def along_time(drawn: Mapping[str, object], right: str | None, steps: int) -> st
         )
         names = f'<div class="choice" id="answer-names" role="group" aria-label="answers">{entries}</div>'
         caption = "The probability of each answer, were the question asked after that step."
-        parts.append(_figure("answers", "The answer as the story goes on", caption, names))
+        parts.append(_figure("answers", "The answer, step by step", caption, names))
     caption = "Every slot at every step, for the chosen block and head; a click chooses a step."
     parts.append(_figure("time", "The slots along time", caption))
     return "\n".join(parts)

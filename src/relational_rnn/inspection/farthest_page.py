@@ -20,7 +20,14 @@ WHERE = "inspect"
 
 
 def farthest_page(
-    model: TaskModel, task: NthFarthest, batch: TaskBatch, number: int, *, title: str, statistics: bool = False
+    model: TaskModel,
+    task: NthFarthest,
+    batch: TaskBatch,
+    number: int,
+    *,
+    title: str,
+    statistics: bool = False,
+    before: int = 0,
 ) -> Page:
     """The page of one sequence of a batch, with the paper's figure 3 for references seen first, in the middle and last.
 
@@ -32,6 +39,7 @@ def farthest_page(
         number: which sequence the page is about, from 1.
         title: heading of the page.
         statistics: add the attention's statistics over the whole batch.
+        before: sequences of the set before this batch; captions count from there.
 
     Raises:
         InputError: the model has no relational memory, or there is no such sequence.
@@ -73,7 +81,7 @@ def farthest_page(
             i = chosen[0]
             verdict = "answered right" if right[i] else "answered wrong"
             trace = traces.map(lambda tensor, i=i: tensor[i])
-            caption = f"Reference seen {words} (sequence {i + 1}, {verdict})"
+            caption = f"Reference seen {words} (sequence {before + i + 1}, {verdict})"
             examples.append(ReferenceExample(trace=trace, reference=place, caption=caption))
     sections = [reference_section(examples)]
     if statistics:

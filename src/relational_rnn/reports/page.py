@@ -261,7 +261,8 @@ def _facts(runs: Sequence[Run]) -> str:
     for name in names:
         found: dict[str, list[str]] = {}
         for run in runs:
-            found.setdefault(_plain(run.versions.get(name, "not recorded")), []).append(run.folder.name)
+            value = run.versions.get(name)
+            found.setdefault("not recorded" if value is None else _plain(value), []).append(run.folder.name)
         if len(found) == 1:
             entries.append((name, next(iter(found))))
         else:
