@@ -17,9 +17,9 @@ const drawing = (() => {
     light: { ink: "#1b1b1f", faint: "#5c5c66", line: "#d0d0d8", paper: "#ffffff", mark: "#b04a00" },
     dark: { ink: "#e6e6ea", faint: "#a8a8b2", line: "#3f3f48", paper: "#17171a", mark: "#ff9c55" },
   };
-  // Okabe and Ito's colours, each with a dash of its own.
+  // After Okabe and Ito, each with a dash of its own; every two stay apart with each kind of colour blindness.
   const SERIES = {
-    light: ["#0072b2", "#d55e00", "#009e73", "#b3568f", "#9a6a00", "#2f7fa8"],
+    light: ["#0072b2", "#d55e00", "#009e73", "#b3568f", "#5b4100", "#3a3a3a"],
     dark: ["#56b4e9", "#ff9c55", "#2fd0a0", "#e39ac8", "#f0c040", "#9fd8f5"],
   };
   const DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 4", "1 3"];
