@@ -28,6 +28,7 @@ SCRIPTS = (
     Script("relational_rnn.pages", "tables.js"),
     Script("relational_rnn.pages", "figures.js"),
     Script("relational_rnn.inspection", "drawing.js"),
+    Script("relational_rnn.inspection", "numbers.js"),
     Script("relational_rnn.inspection", "page.js"),
 )
 MOST_ANSWERS = 6
