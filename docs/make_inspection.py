@@ -23,9 +23,18 @@ from torch import Tensor
 
 from relational_rnn import recipes
 from relational_rnn._files import write_whole
-from relational_rnn.inspection import Page, StoryReader, StoryTrace, farthest_page, follow, story_page, trace_story
+from relational_rnn.inspection import (
+    Page,
+    StoryReader,
+    StoryTrace,
+    attention_statistics,
+    farthest_page,
+    follow,
+    story_page,
+    trace_story,
+)
 from relational_rnn.inspection.farthest_page import read_sequences
-from relational_rnn.inspection.story_page import numbered_question
+from relational_rnn.inspection.story_page import numbered_question, story_statistics
 from relational_rnn.nn import RelationalMemory
 from relational_rnn.recipes.babi_problem import test_stories
 from relational_rnn.recipes.task_runs import split_batches
@@ -175,6 +184,7 @@ def stories_of(run: Path, tasks: Sequence[int], most: int, right_task: int, wron
         for figure in ("answers", "time"):
             save_figure(shown, figure, figure_path(name, figure))
     made["pointing"] = {str(task): pointing(reader, told(task), most) for task in tasks}
+    made["likeness"] = {str(task): story_statistics(reader, told(task)).likeness.mean().item() for task in tasks}
     return made
 
 
@@ -203,6 +213,7 @@ def farthest_of(run: Path) -> dict[str, Any]:
             "dimensions": task.dimensions,
             "sequences": len(batch.inputs),
             "uniform": 1 / (core.mem_slots + 1),
+            "likeness": attention_statistics([(traces, None)]).likeness.mean().item(),
             "left out": leaving_out(loaded.model, batch, reference, labels),
             **{name: torch.stack(rows).mean(0).tolist() for name, rows in looks.items()},
         },
@@ -236,9 +247,15 @@ def render(page: str, made: Mapping[str, Any]) -> str:
 
 
 def block(name: str, made: Mapping[str, Any]) -> str:
-    return {"models": models, "right": story_block, "wrong": story_block, "farthest": farthest, "pointing": pointed}[
-        name
-    ](made, name)
+    makers = {
+        "models": models,
+        "right": story_block,
+        "wrong": story_block,
+        "farthest": farthest,
+        "pointing": pointed,
+        "alike": alike,
+    }
+    return makers[name](made, name)
 
 
 def models(made: Mapping[str, Any], _: str) -> str:
@@ -325,6 +342,15 @@ def pointed(made: Mapping[str, Any], _: str) -> str:
     ]
     rows.append(["questions: answered right / asked", *(f"{t['right']} / {t['asked']}" for t in tasks.values())])
     return markdown_table(head, rows)
+
+
+def alike(made: Mapping[str, Any], _: str) -> str:
+    slots = made["babi"]["memory"]["mem_slots"]
+    tasks = "; ".join(f"task {task}: {value:.3f}" for task, value in made["likeness"].items())
+    return (
+        f"Mean cosine between two of the {slots} slots, over the steps of all test stories: {tasks}. In the model of "
+        f"N-th farthest: {made['reference']['likeness']:.3f}."
+    )
 
 
 def main() -> None:
