@@ -162,10 +162,12 @@ def inline(svg: str, name: str, description: str) -> str:
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
-    # The fixed size goes and the viewBox stays: the figure takes the width of the page.
+    # The fixed size goes and the viewBox stays: the figure takes the width of the page, up to letters of common size.
     head, rest = body.split(">", 1)
+    wide = re.search(r' width="([\d.]+)pt"', head)
+    size = f' style="max-width:{1.7 * float(wide[1]):.0f}px"' if wide else ""
     head = re.sub(r' (width|height)="[^"]*"', "", head)
-    head = head.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
+    head = head.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"{size}', 1)
     return f"{head}>{rest}".replace(INK, "currentColor").replace(PAPER, "none").strip()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -21,7 +22,6 @@ from relational_rnn.reports.language import (
 )
 from relational_rnn.reports.published import published_beside_all
 from relational_rnn.reports.runs import Group, Run, all_names, group_runs, mean_and_spread, read_runs
-from relational_rnn.tasks.babi.story import TASK_NAMES
 
 SCRIPTS = tuple(Script("relational_rnn.pages", name) for name in ("tables.js", "figures.js"))
 
@@ -32,9 +32,10 @@ class Example:
 
     run: str
     """What the run is called."""
-    task: int
+    group: str
+    """The row of the table of accuracies that it belongs to, e.g. "2 two-supporting-facts"."""
     number: int
-    """Its place among the test questions of the task, from 1."""
+    """Its place, from 1: among the test questions of a bAbI task, or among all test sequences."""
     question: str
     right: str
     """The right answer."""
@@ -135,7 +136,7 @@ def render_page(
         *(_figure(figure, groups) for figure in figures),
         _language_tables(groups) if is_language(groups) else _task_table(groups, examples),
         _published(groups),
-        _examples(examples),
+        _examples(examples, _noun(groups)),
         "<h2>What was measured</h2>",
         _facts(runs),
         _notes(groups),
@@ -146,12 +147,12 @@ def render_page(
 
 
 def _figure(figure: Figure, groups: Sequence[Group]) -> str:
-    """The figure, and a button for each model's curves where it has any; figures.js makes them come and go."""
+    """The figure, and where it has curves of several models a button for each; figures.js makes them come and go."""
     buttons = "".join(
         f'<button type="button" data-curve="{figure.name}-{curve_name(number)}" aria-pressed="true">'
         f"{escape(group.label)}</button>"
         for number, group in enumerate(groups)
-        if f'id="{curve_name(number)}-' in figure.svg
+        if len(groups) > 1 and f'id="{curve_name(number)}-' in figure.svg
     )
     choice = f'<div class="choice" role="group" aria-label="curves">{buttons}</div>' if buttons else ""
     return (
@@ -222,7 +223,7 @@ def _task_table(groups: Sequence[Group], examples: Sequence[Example]) -> str:
     if not per_group:
         return ""
     names = all_names(accuracies for _, accuracies in per_group)
-    linked = {_task(example.task): f"#{_place(example.task)}" for example in examples}
+    linked = {example.group: f"#{_place(example.group)}" for example in examples}
     head = [_noun(groups), *(group.label for group, _ in per_group)]
     rows = [
         [
@@ -267,19 +268,21 @@ def _published(groups: Sequence[Group]) -> str:
     return table("Published by others", ["model", "accuracy", "setting", "source"], rows)
 
 
-def _task(task: int) -> str:
-    return f"{task} {TASK_NAMES.get(task, '')}".strip()
+def _place(group: str) -> str:
+    """The address of a group's examples on the page."""
+    return "examples-" + re.sub("[^a-z0-9]+", "-", group.lower()).strip("-")
 
 
-def _place(task: int) -> str:
-    return f"examples-{task}"
-
-
-def _examples(examples: Sequence[Example]) -> str:
-    """A table of questions for every task that has some; each leads to its inspection where there is one."""
-    head = ["example", "run", "question", "right answer", "answered", "probability of the right one"]
-    parts = ["<h2>Examples</h2>"] if examples else []
-    for task in sorted({example.task for example in examples}):
+def _examples(examples: Sequence[Example], noun: str) -> str:
+    """A table of questions for every group that has some; each leads to its inspection where there is one."""
+    head = ["example", "run", "question", "right answer", "answered", "right one's probability"]
+    parts = []
+    if examples:
+        words = f"Questions of each {noun} to whose right answer a run gives the least probability."
+        if any(example.page for example in examples):
+            words += " The number of a question leads to a page that looks inside the memory while it reads."
+        parts = [f"<h2>Examples</h2><p>{words}</p>"]
+    for group in all_names({example.group: example} for example in examples):
         rows = [
             [
                 Cell(str(e.number), e.number, e.page),
@@ -290,9 +293,9 @@ def _examples(examples: Sequence[Example]) -> str:
                 Cell(f"{e.right_probability:.1%}", e.right_probability),
             ]
             for e in examples
-            if e.task == task
+            if e.group == group
         ]
-        parts.append(f'<div id="{_place(task)}">{table(f"Task {_task(task)}", head, rows)}</div>')
+        parts.append(f'<div id="{_place(group)}">{table(f"{noun.capitalize()} {group}", head, rows)}</div>')
     return "\n".join(parts)
 
 
@@ -313,7 +316,8 @@ def _facts(runs: Sequence[Run]) -> str:
     for name in names:
         found: dict[str, list[str]] = {}
         for run in runs:
-            found.setdefault(_plain(run.versions.get(name, "not recorded")), []).append(run.folder.name)
+            value = run.versions.get(name)
+            found.setdefault("not recorded" if value is None else _plain(value), []).append(run.folder.name)
         if len(found) == 1:
             entries.append((name, next(iter(found))))
         else:
