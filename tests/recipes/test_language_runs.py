@@ -62,10 +62,12 @@ def stop_at(step: int):
 
 def assert_same_run(got: Path, expected: Path) -> None:
     rows = [(folder / "metrics.csv").read_text().splitlines() for folder in (got, expected)]
-    seconds = rows[1][0].split(",").index("seconds")
-    assert [[c for i, c in enumerate(row.split(",")) if i != seconds] for row in rows[0]] == [
-        [c for i, c in enumerate(row.split(",")) if i != seconds] for row in rows[1]
+    names = rows[1][0].split(",")
+    kept = [
+        [[c for name, c in zip(names, row.split(","), strict=True) if "seconds" not in name] for row in of]
+        for of in rows
     ]
+    assert kept[0] == kept[1]
     assert (got / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
     a, b = (torch.load(folder / "last.ckpt", weights_only=True) for folder in (got, expected))
     torch.testing.assert_close(a["state_dict"], b["state_dict"], rtol=0, atol=0)

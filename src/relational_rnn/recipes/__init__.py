@@ -15,6 +15,7 @@ from relational_rnn.recipes.language_runs import (
     read_language_config,
     train_language,
 )
+from relational_rnn.recipes.pretrained import pretrained_babi
 from relational_rnn.recipes.task_runs import (
     LoadedTaskRun,
     TaskEvaluation,
@@ -63,6 +64,7 @@ __all__ = [
     "load_language",
     "load_task",
     "plan_memory",
+    "pretrained_babi",
     "read_config",
     "read_corpus",
     "read_language_config",
