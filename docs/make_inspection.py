@@ -160,6 +160,7 @@ def about(run: Path) -> dict[str, Any]:
         "steps": config["loop"]["steps"],
         "memory": {name: config["memory"][name] for name in ("mem_slots", "num_heads", "head_size")},
         "seed": config["seed"],
+        "reads": config["model"].get("reads", 1),
         "accuracy": result["mean_accuracy"],
         "per task": result.get("per_task", {}),
         **{name: versions[name] for name in kept if versions.get(name)},
@@ -265,11 +266,12 @@ def models(made: Mapping[str, Any], _: str) -> str:
         if name == "farthest":
             words += f" with {made['reference']['objects']} vectors of {made['reference']['dimensions']} numbers"
         memory = run["memory"]
+        again = f"stories read {run['reads']} times (below: the last time), " if run["reads"] > 1 else ""
         made_with = [f"commit {run['commit']}"] if "commit" in run else []
         made_with += [run["date"], f"torch {run['torch']}", run["machine"]]
         lines.append(
             f"- {words}: {memory['mem_slots']} slots, {memory['num_heads']} heads of {memory['head_size']} numbers, "
-            f"{run['steps']:,} steps, seed {run['seed']}, {100 * run['accuracy']:.1f} % of the test set right "
+            f"{run['steps']:,} steps, seed {run['seed']}, {again}{100 * run['accuracy']:.1f} % of the test set right "
             f"({', '.join(made_with)})"
         )
     return "\n".join(lines)
@@ -284,7 +286,7 @@ def story_block(made: Mapping[str, Any], name: str) -> str:
         [
             str(i),
             f"**{s['text']}**" if s["supports"] else s["text"],
-            *(f"{s[column]:.3f}" for column in columns),
+            *(f"{s[column]:.3g}" for column in columns),
             s["answer without"],
         ]
         for i, s in enumerate(sentences, start=1)
