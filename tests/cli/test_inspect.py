@@ -28,6 +28,24 @@ def test_a_text_of_one_s_own_with_the_statistics_of_a_task(call, trained, tmp_pa
     assert "test stories of task 1, each read to its end" in page
 
 
+def test_the_memory_that_comes_with_the_package_can_be_inspected(call, tmp_path):
+    text = "Mary went to the garden. John went to the office. Where is Mary?"
+    done = call("inspect", "--pretrained", "--text", text, "-o", tmp_path / "own.html")
+    assert (done.code, done.err) == (0, "")
+    page = (tmp_path / "own.html").read_text(encoding="utf-8")
+    assert "The model answers &#x27;garden&#x27; with probability" in page
+    assert "It read the story 2 times; this is the last reading." in page
+    done = call("inspect", "--pretrained", "--task", 6, "--example", 2, "-o", tmp_path / "six.html")
+    assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.parametrize("words", [[], ["somewhere", "--pretrained"]])
+def test_a_run_or_the_memory_of_the_package_and_not_both(call, words):
+    done = call("inspect", *words)
+    assert done.code == 2
+    assert "name one thing to look into" in done.err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -34,6 +34,7 @@ from relational_rnn.recipes.tasks import NthFarthestRun
 from relational_rnn.tasks.babi.story import TASK_NAMES
 
 EXAMPLES = (
+    "relational-rnn inspect --pretrained --text 'Mary went to the garden. John left. Where is Mary?'",
     "relational-rnn inspect runs/demo/rmc-0 --task 2 --example 7 -o story.html",
     "relational-rnn inspect runs/demo/rmc-0 --text 'Mary went to the garden. John left. Where is Mary?'",
     "relational-rnn inspect runs/shakespeare-char/rmc-0 --example 5 --statistics",
@@ -51,8 +52,10 @@ class Arguments:
     sentence; of a language model, every token with its surprise and the memory's reaction.
     """
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
     """Folder of a trained run with the core rmc, on babi, nth-farthest or language."""
+    pretrained: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Instead of a run, the memory that comes with the package, on bAbI; its examples are generated stories."""
     task: Annotated[int | None, tyro.conf.arg(metavar="K")] = None
     """bAbI only: task of the example; by default the first one of the run."""
     example: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -71,27 +74,31 @@ def parse(args: Sequence[str]) -> Arguments:
     arguments = parse_arguments(Arguments, args, command="inspect", examples=EXAMPLES)
     if arguments.text is not None and arguments.example is not None:
         raise InputError(describe("inspect", "--text and --example exclude each other"))
+    if arguments.pretrained == (arguments.run is not None):
+        problem = "name one thing to look into: the folder of a run, or --pretrained"
+        raise InputError(describe("inspect", problem, got="both" if arguments.pretrained else "neither"))
     return arguments
 
 
 def run(arguments: Arguments) -> None:
-    kind = recipes.task_of(arguments.run)
+    folder = arguments.run or recipes.pretrained_babi()
+    kind = recipes.task_of(folder)
     if kind == "language":
-        inspect_language(arguments)
+        inspect_language(arguments, folder)
     elif kind == "babi":
-        inspect_babi(arguments)
+        inspect_babi(arguments, folder)
     else:
-        inspect_task(arguments, kind)
+        inspect_task(arguments, folder, kind)
 
 
-def inspect_babi(arguments: Arguments) -> None:
+def inspect_babi(arguments: Arguments, folder: Path) -> None:
     """A story of a run on bAbI."""
     if arguments.text is not None and arguments.task is not None and not arguments.statistics:
         raise InputError(describe("inspect", "--task has no effect with --text and without --statistics"))
-    loaded = recipes.load(arguments.run)
+    loaded = recipes.load(folder)
     reader = StoryReader(loaded.model, loaded.vocabulary, max_sentences=loaded.config.data.max_sentences)
-    name = arguments.run.resolve().name
-    data = loaded.config.data
+    name = folder.resolve().name
+    data = recipes.DataConfig() if arguments.pretrained else loaded.config.data
     task = data.tasks[0] if arguments.task is None else arguments.task
     check_choice("inspect", "--task", task, data.tasks, hint="these are the tasks of the run")
     needed = arguments.text is None or arguments.statistics
@@ -114,9 +121,9 @@ def inspect_babi(arguments: Arguments) -> None:
     save(story_page(traced, right=right, title=title, sections=sections), arguments.out)
 
 
-def inspect_task(arguments: Arguments, kind: str) -> None:
+def inspect_task(arguments: Arguments, folder: Path, kind: str) -> None:
     """A run on a generated task: N-th farthest has a page of its own."""
-    loaded = recipes.load_task(arguments.run)
+    loaded = recipes.load_task(folder)
     if not isinstance(loaded.config, NthFarthestRun):
         hint = "in Python, relational_rnn.inspection.page shows the trace of any sequence"
         problem = "only runs on babi, nth-farthest and language can be inspected"
@@ -128,7 +135,7 @@ def inspect_task(arguments: Arguments, kind: str) -> None:
         raise InputError(describe("inspect", "there is no such example", got=number, expected=expected))
     place, row = divmod(number - 1, loaded.config.batch_size)
     batch = split_batches(loaded.config, "test")[place]
-    title = f"A look inside {arguments.run.resolve().name}: {kind}, example {number}"
+    title = f"A look inside {folder.resolve().name}: {kind}, example {number}"
     task = loaded.config.data
     before = place * loaded.config.batch_size
     shown = farthest_page(
@@ -137,13 +144,13 @@ def inspect_task(arguments: Arguments, kind: str) -> None:
     save(shown, arguments.out)
 
 
-def inspect_language(arguments: Arguments) -> None:
+def inspect_language(arguments: Arguments, folder: Path) -> None:
     """A piece of a language run's test text, read with all of its document before it, or a text of one's own."""
     refuse(arguments, "language", "task")
-    loaded = recipes.load_language(arguments.run)
+    loaded = recipes.load_language(folder)
     model, vocabulary = loaded.model, loaded.vocabulary
     memory_of_layer(model, None)  # refused before a text is read
-    name = arguments.run.resolve().name
+    name = folder.resolve().name
     text = recipes.read_corpus(loaded.config).test if arguments.text is None or arguments.statistics else None
     if arguments.text is not None:
         traced = trace_text(model, vocabulary, vocabulary.encode(arguments.text, where="--text"))
