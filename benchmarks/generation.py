@@ -106,9 +106,9 @@ def main() -> None:
             f"{row['resident_mib'][-1]:.1f} after {row['tokens']:,}",
             flush=True,
         )
-    record = {**describe_machine("cpu"), **describe_software(), "threads": 1, "block": BLOCK, "rows": rows}
-    write_whole(arguments.out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
-    write_whole(arguments.out.with_suffix(".svg"), figure(rows))
+        record = {**describe_machine("cpu"), **describe_software(), "threads": 1, "block": BLOCK, "rows": rows}
+        write_whole(arguments.out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
+        write_whole(arguments.out.with_suffix(".svg"), figure(rows))
 
 
 if __name__ == "__main__":

@@ -206,6 +206,30 @@ def test_an_evaluation_reads_the_whole_text_with_the_state_carried(text, undistu
     assert recipes.LanguageEvaluation.from_json(json.loads((undisturbed / "result.json").read_text())) == found
 
 
+def test_progress_of_an_evaluation_goes_from_nothing_to_all_ways_of_reading(undisturbed):
+    told = []
+    found = recipes.evaluate_language(
+        undisturbed, split="valid", resets=(20, 10**6), on_progress=lambda done, total: told.append((done, total))
+    )
+    targets = found.tokens - 1
+    assert told[-1] == (2 * targets, 2 * targets)
+    assert (targets, 2 * targets) in told
+    assert told == sorted(told)
+    assert list(found.resets) == [20]
+
+
+def test_what_takes_long_is_said_now_and_then(monkeypatch, capsys):
+    from relational_rnn.recipes import language_problem
+
+    now = [0.0]
+    monkeypatch.setattr(language_problem.time, "monotonic", lambda: now[0])
+    say = language_problem.SlowWork("reading", "tokens")
+    for second in (3, 9, 11, 12, 22):
+        now[0] = float(second)
+        say(second, 30)
+    assert capsys.readouterr().err == "reading: 11 of 30 tokens\nreading: 22 of 30 tokens\n"
+
+
 def test_another_text_is_read_with_the_vocabulary_of_the_run(undisturbed, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text("the cat sat on two mats\n")

@@ -6,6 +6,8 @@ Axes: B streams, T tokens of a chunk, M tokens to predict.
 from __future__ import annotations
 
 import dataclasses
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +76,9 @@ class LanguageProblem:
     def measure(self, batch: Reading) -> Measure:
         """The model on the next chunk of its streams; an item is a token."""
         text, place = batch.batch, batch.place
-        state = None if text.first else self.states[place]
+        device = text.inputs.device
+        # A resumed run's states come from the disk, before the model is where it will train.
+        state = None if text.first else map_states(lambda tensor: tensor.to(device), self.states[place])
         features, state = self.model(text.inputs, state, reset=text.reset)
         self.states[place] = detached(state)  # backpropagation through time ends here
         targets, features = text.targets.flatten(), features.flatten(0, 1)
@@ -90,9 +94,7 @@ class LanguageProblem:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
-        device = self.model.embedding.weight.device
-        states = {int(place): tuple(layers) for place, layers in state.items()}
-        self.states = {place: map_states(lambda tensor: tensor.to(device), each) for place, each in states.items()}
+        self.states = {int(place): tuple(layers) for place, layers in state.items()}
 
 
 def build_language_model(config: LanguageRun, vocabulary_size: int) -> LanguageModel:
@@ -105,13 +107,41 @@ def build_language_model(config: LanguageRun, vocabulary_size: int) -> LanguageM
 def read_corpus(config: LanguageRun, *, progress: OnProgress | None = None) -> Corpus:
     """The text of a run as tokens; see `tasks.language.corpus.prepare`.
 
+    Args:
+        config: the run.
+        progress: see `prepare`; None says on standard error how far it is, every ten seconds.
+
     Raises:
         InputError: no text is named, or it cannot be read.
     """
     if config.data.path is None:
         hint = "name a text with --data.path; `relational-rnn data fetch tiny-shakespeare` downloads one."
         raise InputError(describe("LanguageRun", "there is no text to read", got="data.path None", hint=hint))
-    return prepare(config.data, progress=progress)
+    return prepare(config.data, progress=progress or SlowWork("reading the text", "bytes").part)
+
+
+class SlowWork:
+    """Says on standard error how far something is, every ten seconds; what is done faster than that is not mentioned.
+
+    Args:
+        what: is done.
+        unit: of what is counted.
+    """
+
+    def __init__(self, what: str, unit: str) -> None:
+        self._what, self._unit = what, unit
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        self.part("", done, total)
+
+    def part(self, name: str, done: int, total: int) -> None:
+        """The same, for work of several parts that have names."""
+        now = time.monotonic()
+        if now - self._last >= 10:
+            self._last = now
+            what = f"{self._what} ({name})" if name else self._what
+            print(f"{what}: {done:,} of {total:,} {self._unit}", file=sys.stderr, flush=True)
 
 
 def build_language(config: LanguageRun, corpus: Corpus | None = None) -> LanguageProblem:

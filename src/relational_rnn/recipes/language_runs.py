@@ -19,6 +19,7 @@ from relational_rnn.recipes.babi import CoreName
 from relational_rnn.recipes.language import LanguageRun
 from relational_rnn.recipes.language_problem import (
     LanguageProblem,
+    SlowWork,
     absolute_text,
     build_language_model,
     read_corpus,
@@ -34,7 +35,7 @@ from relational_rnn.recipes.running import (
     read_result,
 )
 from relational_rnn.tasks.language.corpus import Corpus
-from relational_rnn.tasks.language.judging import Predictions, by_frequency, cost_of_forgetting, read_text
+from relational_rnn.tasks.language.judging import Predictions, by_frequency, read_text
 from relational_rnn.tasks.language.model import LanguageModel
 from relational_rnn.tasks.language.tokens import Tokens
 from relational_rnn.tasks.language.vocabulary import Vocabulary, VocabularyKind
@@ -275,7 +276,8 @@ def evaluate_language(
         split: "test", or "valid" for the validation text that the best weights were chosen on.
         text: another text than the run's, a file in UTF-8; it is read with the run's vocabulary.
         resets: also measure with the memory reset every so many tokens, for each of these.
-        on_progress: called with (tokens read, tokens of the text) while the text is read as one stream.
+        on_progress: called with (tokens read, tokens to read, once for each way of reading); None says it on standard
+            error every ten seconds.
 
     Raises:
         InputError: see `load_language`; an unknown split, or one beside a text; a text that cannot be read, or has
@@ -295,8 +297,17 @@ def evaluate_language(
         part = corpus.test if split == "test" else corpus.valid
         counts = corpus.train.counts(run.vocabulary.size)
     start = time.perf_counter()
-    found = read_text(run.model, part, progress=on_progress)
-    forgetting = cost_of_forgetting(run.model, part, resets)
+    say = on_progress or SlowWork("reading", "tokens")
+    usable = [k for k in resets if k < len(part) - 1]
+    found, *forgetting = (
+        read_text(
+            run.model,
+            part,
+            reset_every=every,
+            progress=lambda done, total, turn=turn: say(turn * total + done, (1 + len(usable)) * total),
+        )
+        for turn, every in enumerate([None, *usable])
+    )
     seconds = time.perf_counter() - start
     steps, train_seconds = progress_of(folder)
     config = run.config
@@ -313,7 +324,7 @@ def evaluate_language(
         per_group={band.name: band.accuracy for band in bands},
         per_group_perplexity={band.name: band.perplexity for band in bands},
         per_group_tokens={band.name: band.tokens for band in bands},
-        resets={k: _figures(predictions) for k, predictions in forgetting.items()},
+        resets={k: _figures(predictions) for k, predictions in zip(usable, forgetting, strict=True)},
         tokens=found.tokens,
         parameters=count_parameters(run.model),
         state_bytes=_state_bytes(run.model),

@@ -10,7 +10,7 @@ import torch
 
 from relational_rnn import InputError
 from relational_rnn.nn.cores import MemorySizes
-from relational_rnn.tasks.language.judging import Predictions, by_frequency, cost_of_forgetting, read_text
+from relational_rnn.tasks.language.judging import Predictions, by_frequency, read_text
 from relational_rnn.tasks.language.model import LanguageModel, LanguageModelConfig
 from relational_rnn.tasks.language.tokens import Tokens
 
@@ -64,13 +64,6 @@ def test_resets_are_what_a_fresh_state_every_so_many_tokens_is(core):
     for chunk in (5, 100):
         found = read_text(model, text, chunk=chunk, reset_every=12)
         np.testing.assert_allclose(found.losses, expected, rtol=0, atol=1e-12)
-
-
-def test_losing_the_past_is_measured_for_every_length_that_the_text_has():
-    model, text = make("lstm"), some_text()
-    found = cost_of_forgetting(model, text, (1, 12, 156, 5000))
-    assert list(found) == [1, 12]
-    assert found[1].loss != found[12].loss
 
 
 def test_streams_start_without_the_text_before_them():

@@ -6,7 +6,7 @@ Shape legend: B rows read side by side, T tokens of a chunk, n tokens of the tex
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -81,8 +81,9 @@ def read_text(
         chunk: tokens that are read at once; it decides speed and memory only.
         streams: 1 carries the state from the beginning of the text to its end. More of them are faster, and each but
             the first starts without the text before it.
-        reset_every: the state starts anew every so many tokens, counted from the beginning (and at documents); None
-            carries it on. The pieces are read side by side, so `streams` has no place.
+        reset_every: the state starts anew every so many tokens, counted from the beginning (and at documents), which
+            shows what it costs to lose the past (Santoro et al. 2018, figure 12); None carries it on. The pieces are
+            read side by side, so `streams` has no place.
         progress: called with (tokens read, tokens of the text).
 
     Raises:
@@ -157,17 +158,6 @@ def _pieces(text: Tokens, every: int, chunk: int) -> Iterator[LanguageBatch]:
             lengths = np.clip(targets - group - place, 0, width)
             if lengths.any():
                 yield cut(text, group + place, lengths.tolist(), width, place == 0, several)
-
-
-def cost_of_forgetting(
-    model: LanguageModel, text: Tokens, every: Sequence[int], *, chunk: int = CHUNK
-) -> dict[int, Predictions]:
-    """The predictions when the memory is reset every k tokens, by k (Santoro et al. 2018, figure 12).
-
-    Raises:
-        InputError: see `read_text`.
-    """
-    return {k: read_text(model, text, chunk=chunk, reset_every=k) for k in every if k < len(text) - 1}
 
 
 @dataclass(frozen=True, slots=True)
