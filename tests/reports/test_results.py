@@ -10,7 +10,12 @@ from relational_rnn.reports import Record, group_runs, read_runs, records_of, wr
 
 @pytest.fixture
 def records(make_run):
-    facts = {"torch": "2.13.0", "machine": "2-core CPU (test)", "commit": "0123abc", "command": "relational-rnn train"}
+    facts = {
+        "torch": "2.13.0",
+        "machine": "2-core CPU (test)",
+        "commit": "0123abc",
+        "command": "relational-rnn train --out /home/me/r",
+    }
     folders = [
         make_run("r0", per_task={1: 1.0, 2: 0.5}, train_seconds=100, versions=facts | {"date": "2026-01-31"}),
         make_run("r1", seed=1, per_task={1: 0.8, 2: 0.3}, train_seconds=120, versions=facts | {"date": "2025-12-09"}),

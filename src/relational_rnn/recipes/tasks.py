@@ -216,9 +216,10 @@ def memorize() -> MemorizeRun:
 def relations() -> RelationsRun:
     """The chapter's exercise: a memory of 4 slots and one head on chains of up to 3 relations among 8 entities.
 
-    The memory has no gates: with them it learns the first lesson in twice as many steps.
+    The memory has no gates: with them it took half again to twice as many steps for the first lesson.
 
-    Expected score: not measured yet. Time: 3 minutes of one core. Machine: 2-core CPU.
+    Expected score: 98.4 % on chains of 3; 87, 76 and 65 % on chains of 4, 5 and 6 (one seed). Time: 194 processor
+    seconds, on a busy machine. Machine: 2-core CPU, one thread.
     Command: `relational-rnn train relations`.
     """
     return RelationsRun(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,7 +170,7 @@ def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ())
                 commit=_joined(versions, "commit"),
                 # Of the last run, when the whole figure was there.
                 date=max((str(entry["date"]) for entry in versions if entry.get("date")), default=None),
-                command=_joined(versions, "command"),
+                command=_joined([_without_folder(entry) for entry in versions], "command"),
             )
         )
     for figure in published_beside_all([group.runs[0].config for group in groups]):
@@ -385,6 +386,12 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
+
+
+def _without_folder(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same with a command that does not name the folder of the runs, which is nobody else's."""
+    command = entry.get("command")
+    return {**entry, "command": re.sub(r" (--out|-o)[ =]\S+", "", str(command))} if command else entry
 
 
 def _joined(versions: Sequence[Mapping[str, Any]], name: str) -> str | None:
