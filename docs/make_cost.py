@@ -27,6 +27,10 @@ from relational_rnn.reports.results import markdown_table
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "cost.md"
 BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.S)
+GOALS = {"a": (1.5, 85), "b": (2.2, 75), "c": (6.0, 48), "e": (3.0, 60)}
+"""For training passes on two cores: times as fast as the L0SG port, and per cent of the measured matmul rate."""
+STEP_GOAL = 0.08
+"""Milliseconds of one step at shape d."""
 SOURCE = re.compile(r"Results: `([^`]+)`")
 
 
@@ -48,6 +52,8 @@ def render(page: str, results: BenchmarkResults | None) -> str:
 def block(name: str, results: BenchmarkResults) -> str:
     if name == "conditions":
         return f"{conditions(results)}\n- Results: `{results.path.resolve().relative_to(ROOT).as_posix()}`."
+    if name == "goals":
+        return goals(results)
     if name == "recompute":
         parts = [sweep_text(results, name), recompute_table(results), memory_growth(results)]
     else:
@@ -59,6 +65,35 @@ def block(name: str, results: BenchmarkResults) -> str:
 
 def figure(sweep: str) -> Path:
     return ROOT / "docs" / "figures" / f"cost_{sweep}.svg"
+
+
+def goals(results: BenchmarkResults) -> str:
+    """What was wanted and what was measured, a row per named shape that there are results of."""
+    rows = []
+    for shape, (times, share) in GOALS.items():
+        found = {row["contender"]: row for row in results.of(shape, "train")}
+        if "relational_rnn:cpu" not in found:
+            continue
+        ours, port = found["relational_rnn:cpu"], found.get("L0SG")
+        ratio = None if port is None else port["median_ms"] / ours["median_ms"]
+        reached = 100 * ours["share_of_matmul"]
+        needed = "" if ratio is None else f"{reached * times / ratio:.0f} %"
+        rows.append(
+            [
+                f"{shape}, training pass",
+                f"{times:g} x the L0SG port",
+                "not measured" if ratio is None else f"{ratio:.2f} x",
+                "" if ratio is None else "met" if ratio >= times else "missed",
+                needed,
+            ]
+        )
+        met = "met" if reached >= share else "missed"
+        rows.append([f"{shape}, training pass", f"{share} % of the matmul rate", f"{reached:.0f} %", met, f"{share} %"])
+    for row in results.of("d", "step"):
+        if row["contender"] == "relational_rnn:step":
+            met = "met" if row["median_ms"] <= STEP_GOAL else "missed"
+            rows.append(["d, one step", f"{STEP_GOAL} ms", f"{row['median_ms']:.3g} ms", met, ""])
+    return markdown_table(["shape", "goal", "measured", "", "share of the matmul rate at the goal"], rows)
 
 
 def counted(results: BenchmarkResults) -> str:

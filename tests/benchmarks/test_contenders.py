@@ -75,6 +75,29 @@ def test_backends_that_are_right_pass_the_check(case, dtype):
     check(case, found, setting)
 
 
+def test_a_turn_of_single_steps_carries_the_state(tmp_path):
+    """Every contender alike: as many steps as a turn has, each from the state that the one before it left."""
+    setting = Setting(l0sg=checkout(tmp_path, "q *= (self.size ** -0.5)"))
+    ends = {}
+    for name in names(STEP, setting)[0]:
+        contender = build(STEP, setting, name)
+        ends[name] = contender.turn()
+        assert len(contender.run()) == 1
+    long = c._input(STEP, SETTING).expand(-1, c.STEPS_PER_TURN, -1)
+    torch.manual_seed(1)
+    layer = c.memory(STEP.shape, SETTING, c.STEP)
+    with torch.no_grad():
+        _, expected = layer(long)
+        first = layer(long[:, :1])[1]
+    assert (first - expected).abs().max() > 1e-3
+    for name in (c.STEP, f"{c.LAYER}reference", f"{c.LAYER}cpu"):
+        torch.testing.assert_close(ends[name], expected, rtol=1e-4, atol=1e-4)
+    torch.manual_seed(1)
+    lstm = torch.nn.LSTM(QUICK.input_size, c.lstm_size(STEP.shape, equal_state=False), batch_first=True)
+    torch.testing.assert_close(ends[c.LSTM], lstm(long)[1])
+    assert ends[c.L0SG] == 1 + c.STEPS_PER_TURN
+
+
 @pytest.mark.parametrize("which", [0, 1, 5], ids=["output", "input's gradient", "a parameter's gradient"])
 def test_a_backend_that_is_a_little_wrong_is_red(which):
     name = f"{c.LAYER}cpu"
@@ -121,7 +144,7 @@ class RelationalMemory(nn.Module):
         self.linear = nn.Linear(input_size, 3 * self.size)
 
     def initial_state(self, batch_size):
-        return torch.zeros(batch_size, 1)
+        return torch.ones(1).squeeze()
 
     def multihead_attention(self, x):
         q, k, v = torch.split(self.linear(x), self.size, -1)
@@ -129,7 +152,7 @@ class RelationalMemory(nn.Module):
         return q * k + v
 
     def forward(self, x, memory):
-        return self.multihead_attention(x), memory
+        return self.multihead_attention(x), None if memory is None else memory + 1
 """
 
 

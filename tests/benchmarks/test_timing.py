@@ -35,6 +35,13 @@ def test_contenders_alternate_and_their_own_time_counts():
     assert samples == {"a": [1.0, 2.0, 5.0], "b": [0.25] * 3}
 
 
+def test_the_seconds_of_a_part_are_kept_and_the_window_is_that_of_whole_calls():
+    clock, samples = FakeClock(), {}
+    rounds = Rounds(seconds=7.0, least=1, most=9)
+    take_turns({"a": clock.task("a", 3.0)}, samples, rounds, parts=4, clock=clock)
+    assert samples == {"a": [0.75] * 3}
+
+
 def test_waiting_for_a_device_counts():
     clock, samples = FakeClock(), {}
     pending = []

@@ -18,7 +18,7 @@ Open = Callable[..., "object"]
 def browser() -> Iterator[object]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
-        pytest.skip("there is no Chromium on this machine")
+        pytest.skip("there is no Chromium on this machine; CONTRIBUTING.md says how to get it")
     with sync_api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM)
         yield chromium
@@ -29,7 +29,8 @@ def browser() -> Iterator[object]:
 def open_page(browser) -> Iterator[Open]:
     """Opens a file: open_page(path, width=390, scheme="dark", place="step=2").
 
-    In the end no page may have complained, asked for anything but its own file, or be wider than the window.
+    In the end no page may have complained, opened a dialog or another page, asked for anything but its own file, or be
+    wider than the window.
     """
     opened = []
 
@@ -41,6 +42,8 @@ def open_page(browser) -> Iterator[Open]:
         requests: list[str] = []
         tab.on("console", lambda message: complaints.append(message.text))
         tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        tab.on("popup", lambda other: complaints.append(f"another page: {other.url}"))
         tab.on("request", lambda request: requests.append(request.url))
         tab.goto(path.as_uri() + (f"#{place}" if place else ""))
         opened.append((context, tab, complaints, requests, path, width))

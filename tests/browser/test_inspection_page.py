@@ -13,8 +13,8 @@ T, S, H, N, M = 7, 2, 3, 4, 15
 HALF_DIGIT = 0.5e-6
 """The page writes six decimals next to what it draws."""
 HOSTILE = (
-    "<script>window.harmed = 1</script>",
-    '"><img src=x onerror="window.harmed = 1">',
+    "<script>alert(1); window.harmed = 1</script>",
+    '"><img src=x onerror="alert(1); window.harmed = 1">',
     "</script></table><h1>gone</h1>",
     "Donaudampf" * 60,
     "שלום \u202eevil\u202c עולם",
@@ -183,14 +183,24 @@ def test_a_click_on_a_small_matrix_chooses_its_block_and_head(open_page, shown, 
 
 
 def test_arrows_are_the_weights_above_the_threshold(open_page, shown, traced):
-    tab, (trace, _) = open_page(shown, place="step=3&head=2&block=2"), traced
-    weights = trace.attention[2, 1, 1, :N]
+    tab, (trace, _) = open_page(shown, place="step=5&head=2&block=2"), traced
+    weights = trace.attention[4, 1, 1, :N]
     for least in (0.1, 0.35):
         tab.locator("#least").fill(str(least))
         drawn = tab.eval_on_selector_all(
             "[data-name=arrows] path[data-from]", "all => all.map(p => [+p.dataset.to, +p.dataset.from])"
         )
         assert sorted(map(tuple, drawn)) == [tuple(pair) for pair in (weights >= least).nonzero().tolist()]
+
+
+def test_arrows_begin_at_twice_the_weight_of_attention_that_prefers_nothing(open_page, shown, traced):
+    tab, (trace, _) = open_page(shown, place="step=5&head=2&block=2"), traced
+    assert tab.locator("#least-value").text_content() == "0.35"  # 2 / 6 rows, to the next mark of the slider
+    drawn = tab.locator("[data-name=arrows] path[data-from]").count()
+    assert 0 < drawn == (trace.attention[4, 1, 1, :N] >= 0.35).sum()
+    tab.locator("#least").fill("1")
+    words = tab.locator("[data-name=arrows] .drawing svg").text_content()
+    assert "no weight of at least 1.00" in words
 
 
 def test_answers_are_shown_with_their_probability_and_can_be_hidden(open_page, shown):
@@ -220,7 +230,31 @@ def test_every_figure_can_be_saved_and_stands_alone(open_page, shown):
         text = ElementTree.tostring(root, encoding="unicode")
         assert "var(" not in text
         assert "class=" not in text or name != "attention"
+        assert "display" not in text
         assert sum(1 for element in root.iter() if element.tag.split("}")[1] in ("path", "rect")) > 3
+
+
+def test_what_stands_beside_a_figure_is_in_its_file(open_page, shown):
+    tab = open_page(shown)
+    tab.locator("#answer-names button").nth(2).click()
+    gone = tab.locator("#answer-names bdi").nth(2).text_content()
+    for name, words in (
+        ("answers", {"garden", "kitchen (right)", "office"} - {gone, f"{gone} (right)"}),
+        ("arrows", {"looks at another slot", "at itself", "at the input"}),
+        ("gates", {"input gate", "forget gate"}),
+    ):
+        drawing = tab.locator(f"figure[data-name={name}] .drawing svg")
+        high = drawing.evaluate("svg => svg.viewBox.baseVal.height")
+        assert not drawing.locator("[data-legend]").is_visible()
+        with tab.expect_download() as saved:
+            tab.click(f"figure[data-name={name}] button.save")
+        root = ElementTree.parse(saved.value.path()).getroot()
+        (legend,) = (group for group in root.iter() if group.get("data-legend"))
+        assert "style" not in legend.attrib  # it was hidden on the page
+        labels = [element for element in legend if element.text]
+        assert {element.text for element in labels} == words
+        assert float(root.get("viewBox").split()[3]) == float(root.get("height")) > high
+        assert all(high < float(element.get("y")) < float(root.get("height")) for element in labels)
 
 
 def test_figures_have_words_and_controls_have_names(open_page, shown):

@@ -35,7 +35,7 @@ def report(tmp_path_factory):
     examples = [
         Example(
             run="a",
-            task=2,
+            group="2 two-supporting-facts",
             number=n,
             question="Where is Mary?",
             right="garden",
@@ -89,9 +89,11 @@ def test_curves_come_and_go(open_page, report):
 def test_a_task_leads_to_its_examples_and_an_example_to_its_inspection(open_page, report):
     tab = open_page(report, width=390)
     tab.click("a:text-is('2 two-supporting-facts')")
-    assert tab.evaluate("location.hash") == "#examples-2"
+    assert tab.evaluate("location.hash") == "#examples-2-two-supporting-facts"
     assert column(tab, "Task 2 two-supporting-facts", 5) == ["2.0%", "1.0%"]
-    links = tab.eval_on_selector_all("#examples-2 a", "all => all.map(a => a.getAttribute('href'))")
+    links = tab.eval_on_selector_all(
+        "#examples-2-two-supporting-facts a", "all => all.map(a => a.getAttribute('href'))"
+    )
     assert links == ["inspect/task-2-4.html"]
 
 

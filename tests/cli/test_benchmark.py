@@ -32,7 +32,9 @@ def test_it_writes_results_a_page_and_figures(measured):
     assert all(row["runs"] == 3 and row["min_ms"] <= row["median_ms"] <= row["max_ms"] for row in results["rows"])
     assert (results["threads"], results["dtype"], results["tests_green"]) == (1, "float32", True)
     assert sorted(path.suffix for path in measured.iterdir()) == [".json", ".md", ".svg", ".svg"]
+    assert results["settings"]["steps_per_turn"] == 100
     (page,) = measured.glob("*.md")
+    assert "One step is the time of 100 steps in a row" in page.read_text()
     for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         assert (measured / link).exists()
 

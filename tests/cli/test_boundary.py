@@ -1,12 +1,13 @@
 """Every way a command can end: exit code and what is said on stderr."""
 
 import errno
+import os
 import subprocess
 import sys
 
 import pytest
 
-from relational_rnn import InputError, MissingExtraError
+from relational_rnn import InputError, MissingExtraError, cli
 from relational_rnn.cli.boundary import guarded
 
 
@@ -68,3 +69,25 @@ def test_a_reader_who_leaves_early_is_no_error():
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(timeout=20) == 141
+
+
+@pytest.mark.parametrize(
+    ("environment", "loaded", "expected"),
+    [
+        ({}, False, "10000"),
+        ({}, True, None),
+        ({"GOMP_SPINCOUNT": "7"}, False, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, False, None),
+    ],
+)
+def test_waiting_threads_sleep_unless_the_user_has_said_otherwise(environment, loaded, expected, monkeypatch):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    modules = dict(sys.modules)
+    modules.pop("torch", None)
+    monkeypatch.setattr(cli.sys, "modules", modules | ({"torch": None} if loaded else {}))
+    monkeypatch.setattr(cli.os, "environ", dict(os.environ))
+    cli.let_waiting_threads_sleep()
+    assert cli.os.environ.get("GOMP_SPINCOUNT") == expected

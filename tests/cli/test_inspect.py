@@ -28,6 +28,24 @@ def test_a_text_of_one_s_own_with_the_statistics_of_a_task(call, trained, tmp_pa
     assert "test stories of task 1, each read to its end" in page
 
 
+def test_the_memory_that_comes_with_the_package_can_be_inspected(call, tmp_path):
+    text = "Mary went to the garden. John went to the office. Where is Mary?"
+    done = call("inspect", "--pretrained", "--text", text, "-o", tmp_path / "own.html")
+    assert (done.code, done.err) == (0, "")
+    page = (tmp_path / "own.html").read_text(encoding="utf-8")
+    assert "The model answers &#x27;garden&#x27; with probability" in page
+    assert "It read the story 2 times; this is the last reading." in page
+    done = call("inspect", "--pretrained", "--task", 6, "--example", 2, "-o", tmp_path / "six.html")
+    assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.parametrize("words", [[], ["somewhere", "--pretrained"]])
+def test_a_run_or_the_memory_of_the_package_and_not_both(call, words):
+    done = call("inspect", *words)
+    assert done.code == 2
+    assert "name one thing to look into" in done.err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -50,11 +68,11 @@ def test_a_report_leads_from_a_task_to_its_worst_examples_and_their_inspection(c
     done = call("report", trained, "--examples", 2, "-o", tmp_path)
     assert (done.code, done.err) == (0, "")
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert '<a href="#examples-15">15 basic-deduction</a>' in page
+    assert '<a href="#examples-15-basic-deduction">15 basic-deduction</a>' in page
     links = re.findall(r'<a href="(inspect/[^"]+)">', page)
     assert len(links) == 4
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("inspect/*/*")) == sorted(links)
-    assert 'id="examples-15"' in page
+    assert 'id="examples-15-basic-deduction"' in page
 
 
 @pytest.mark.parametrize("words", [["--examples", -1], ["--examples", 1, "--results", "x", "--task", "y"]])
@@ -68,11 +86,55 @@ def test_a_run_on_n_th_farthest_has_a_page_and_other_tasks_are_refused(call, tmp
     small = ["--loop.steps", 2, "--loop.validate-every", 2, "--loop.checkpoint-every", 2, "--loop.accelerator", "cpu"]
     folder = tmp_path / "farthest"
     sizes = ["--memory.mem-slots", 2, "--memory.head-size", 4, "--memory.num-heads", 2]
+    sizes += ["--valid-samples", 128, "--test-samples", 300]
     trained = call("train", "nth-farthest", "--recipe", "nth-farthest-small", *small, *sizes, "--out", folder)
     assert trained.code == 0
     done = call("inspect", folder, "--example", 2, "-o", tmp_path / "page.html")
     assert (done.code, done.err) == (0, "")
     assert "The reference, followed" in (tmp_path / "page.html").read_text(encoding="utf-8")
-    refused = call("inspect", folder, "--task", 1)
-    assert refused.code == 2
-    assert "--task has no effect" in refused.err
+    for words, message in ((["--task", 1], "--task has no effect"), (["--example", 301], "1 to 300")):
+        refused = call("inspect", folder, *words)
+        assert refused.code == 2
+        assert message in refused.err
+    assert call("evaluate", folder).code == 0
+    done = call("report", folder, "--examples", 2, "-o", tmp_path / "report")
+    assert (done.code, done.err) == (0, "")
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert '<a href="#examples-n-1">n = 1</a>' in page
+    assert 'id="examples-n-1"' in page
+    links = re.findall(r'<a href="(inspect/[^"]+)">(\d+)</a>', page)
+    assert len(links) == 2 * 4
+    for link, number in links:
+        worst = (tmp_path / "report" / link).read_text(encoding="utf-8")
+        assert call("inspect", folder, "--example", number, "-o", tmp_path / "page.html").code == 0
+        assert (tmp_path / "page.html").read_text(encoding="utf-8") == worst
+
+
+def test_a_run_on_language_has_a_page_of_its_test_text_and_of_any_other(call, tmp_path):
+    text, folder = tmp_path / "text.txt", tmp_path / "language"
+    text.write_text("the cat sat on a mat\ntwo birds saw the cat\n" * 120, encoding="utf-8")
+    words = [
+        *("train", "language", "--data.path", text, "--data.vocabulary", "character", "--out", folder),
+        *("--memory.mem-slots", 2, "--memory.head-size", 4, "--memory.num-heads", 2, "--batch-size", 2, "--chunk", 20),
+        *("--loop.steps", 2, "--loop.validate-every", 2, "--loop.checkpoint-every", 2, "--loop.accelerator", "cpu"),
+    ]
+    trained = call(*words)
+    assert trained.code == 0, trained.err
+    done = call("inspect", folder, "--example", 2, "--statistics", "-o", tmp_path / "page.html")
+    assert (done.code, done.err) == (0, "")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "A look inside language: tokens 201 to 400 of the test text" in page
+    assert "mean over the first 3 pieces of the test text" in page
+    assert "Mean surprise: " in page
+    own = call("inspect", folder, "--text", "a mat", "-o", tmp_path / "own.html")
+    assert (own.code, own.err) == (0, "")
+    assert (tmp_path / "own.html").read_text(encoding="utf-8").count('class="token"') == 5
+    for refused, message in (
+        (["--example", 4], "1 to 3"),
+        (["--task", 1], "--task has no effect: the run is on language"),
+        (["--text", "zoo"], "z"),
+    ):
+        wrong = call("inspect", folder, *refused, "-o", tmp_path / "none.html")
+        assert wrong.code == 2
+        assert message in wrong.err
+    assert not (tmp_path / "none.html").exists()

@@ -75,3 +75,29 @@ def test_every_block_is_filled_and_filling_twice_changes_nothing(maker, tmp_path
     assert page.count(".svg)") == len(SWEEP_NAMES)
     for row in json.loads((tmp_path / "2026-01-31_m.json").read_text())["rows"]:
         assert f"{row['median_ms']:.3g}" in page
+
+
+def test_goals_are_judged_by_the_figures(maker, tmp_path):
+    """Three times as fast as the port and half of the matmul rate: c misses the first goal and meets the second."""
+
+    def row(shape, run, contender, ms, share=0.1):
+        return {"shape": shape, "pass": run, "contender": contender, "median_ms": ms, "share_of_matmul": share}
+
+    rows = [
+        row("c", "train", "relational_rnn:cpu", 10.0, 0.5),
+        row("c", "train", "L0SG", 30.0),
+        row("c", "infer", "relational_rnn:cpu", 1.0),
+        row("a", "train", "relational_rnn:cpu", 10.0, 0.8),
+        row("d", "step", "relational_rnn:step", 0.0712),
+        row("d", "step", "nn.LSTM", 0.2),
+    ]
+    path = made_up(tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rows": rows, "shapes": {name: {} for name in "acd"}}))
+    lines = [line for line in maker.goals(read_benchmark(path)).splitlines() if not line.startswith("| ---")]
+    assert lines[1:] == [
+        "| a, training pass | 1.5 x the L0SG port | not measured |  |  |",
+        "| a, training pass | 85 % of the matmul rate | 80 % | missed | 85 % |",
+        "| c, training pass | 6 x the L0SG port | 3.00 x | missed | 100 % |",
+        "| c, training pass | 48 % of the matmul rate | 50 % | met | 48 % |",
+        "| d, one step | 0.08 ms | 0.0712 ms | met |  |",
+    ]

@@ -18,10 +18,12 @@ from pathlib import Path
 import pytest
 
 import relational_rnn
+from relational_rnn.cli import main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))) if page.exists()]
 FENCE = re.compile(r"(?:<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<kind>\w*)[^\n]*\n(?P<body>.*?)^```$", re.M | re.S)
+README_BLOCKS = [match["body"] for match in FENCE.finditer((ROOT / "README.md").read_text(encoding="utf-8"))]
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(relational_rnn.__path__, "relational_rnn.")
@@ -72,5 +74,19 @@ def test_doctests(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if ".relational_scan._triton_" in name:
         pytest.importorskip("triton", reason="the package triton is not installed")
+    if name.endswith(".huggingface"):
+        pytest.importorskip("transformers", reason="the package transformers is not installed")
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert result.failed == 0, "see the captured output for the difference"
+
+
+def test_the_stories_of_the_readme_are_answered_as_it_shows(monkeypatch, capsys):
+    told, shown = (block for block in README_BLOCKS if "Where is Mary?" in block)
+    monkeypatch.setattr("sys.stdin", io.StringIO(told))
+    assert main(["ask"]) == 0
+    number = re.compile(r"([-+]?\d+\.\d)(%| points)")
+    # another processor may round the last digit of a probability otherwise
+    for got, expected in zip(capsys.readouterr().out.splitlines(), shown.splitlines(), strict=True):
+        assert number.sub("#", got).split() == number.sub("#", expected).split()
+        for (a, _), (b, _) in zip(number.findall(got), number.findall(expected), strict=True):
+            assert float(a) == pytest.approx(float(b), abs=0.2)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from relational_rnn import InputError
-from relational_rnn.inspection import farthest_page
+from relational_rnn.inspection import farthest_page, worst_sequences
 from relational_rnn.nn.cores import MemorySizes
 from relational_rnn.tasks.contract import TaskBatch, draw_batch
 from relational_rnn.tasks.model import TaskModel, TaskModelConfig
@@ -52,6 +52,15 @@ def test_the_page_is_about_the_task_s_own_question(convention):
     assert [f"Reference seen {place}" in html for place in ("first", "in the middle", "last")] == [True] * 3
 
 
+def test_captions_count_from_the_start_of_the_set():
+    task = NthFarthest(objects=3, dimensions=2)
+    batch = draw_batch(task, "test", 0, seed=1, size=6)
+    pages = [farthest_page(model_of(task), task, batch, 1, title="T", before=before).html for before in (0, 128)]
+    first, later = ([int(n) for n in re.findall(r"\(sequence (\d+), answered", html)] for html in pages)
+    assert later == [n + 128 for n in first]
+    assert len(first) > 1
+
+
 def test_statistics_are_added_when_asked_for():
     task = NthFarthest(objects=3, dimensions=2)
     batch = draw_batch(task, "test", 0, seed=1, size=6)
@@ -66,3 +75,25 @@ def test_what_cannot_be_inspected_is_refused():
         farthest_page(model_of(task, "lstm"), task, batch, 1, title="T")
     with pytest.raises(InputError, match="1 to 6"):
         farthest_page(model_of(task), task, batch, 7, title="T")
+
+
+def test_the_worst_sequences_of_every_group_are_those_with_the_least_probable_right_answers():
+    task = NthFarthest(objects=3, dimensions=2)
+    model = model_of(task)
+    batches = [draw_batch(task, "test", i, seed=1, size=size) for i, size in enumerate((7, 7, 4))]
+    found = worst_sequences(model, batches, 2)
+    assert [answered.group for answered in found] == [0, 0, 1, 1, 2, 2]
+    everything = []
+    with torch.no_grad():
+        for i, batch in enumerate(batches):
+            for row, chances in enumerate(model(batch).softmax(-1)):
+                right = int(batch.targets[row, 0])
+                everything.append((int(batch.groups[row]), chances[right].item(), i, row, int(chances.argmax()), right))
+    for group in range(3):
+        expected = sorted(entry for entry in everything if entry[0] == group)[:2]
+        for answered, entry in zip(found[2 * group : 2 * group + 2], expected, strict=True):
+            got = (answered.batch, answered.row, answered.answer, answered.right)
+            assert got == entry[2:]
+            assert answered.right_probability == pytest.approx(entry[1], abs=1e-6)
+    with pytest.raises(InputError, match="count must be a whole number"):
+        worst_sequences(model, batches, 0)

@@ -79,6 +79,14 @@ def test_the_section_sets_one_beside_many():
     assert math.isfinite(here)
 
 
+def test_a_single_slot_is_not_compared_with_others():
+    layer = RelationalMemory(input_size=5, mem_slots=1, head_size=2, num_heads=2)
+    found = attention_statistics([(layer.trace(torch.randn(4, 6, 5)), None)])
+    html = statistics_section(found.mean(), found, what="four").html
+    assert "to itself: here" in html
+    assert not any(words in html for words in ("other slots", "distance", "Likeness"))
+
+
 def test_no_step_at_all_is_refused():
     layer = RelationalMemory(input_size=5, mem_slots=N, head_size=2)
     lengths = torch.tensor([0, 0])

@@ -144,6 +144,41 @@ def test_rotary_angles_are_accurate_far_out():
         assert (c - b).abs().max() < 1e-2
 
 
+def test_a_window_hides_what_lies_further_back_and_bounds_the_state():
+    core = Transformer(INPUTS, 8, num_layers=2, num_heads=2, window=3).double()
+    x = draw(BATCH, 11, INPUTS)
+    y, state = core(x)
+    assert state["keys"].shape[1] == state["valid"].shape[1] == 2
+    other = x.clone()
+    other[:, 2] += 1  # two layers of a window of 3 reach 4 steps back: step 6 is the last that hears of step 2
+    changed = (core(other)[0] - y).abs().amax(2) > 1e-9
+    assert changed.tolist() == [[t in range(2, 7) for t in range(11)]] * BATCH
+    wide = Transformer(INPUTS, 8, num_layers=2, num_heads=2, window=11).double()
+    wide.load_state_dict(core.state_dict())
+    whole = Transformer(INPUTS, 8, num_layers=2, num_heads=2).double()
+    whole.load_state_dict(core.state_dict())
+    assert_close(wide(x)[0], whole(x)[0])
+    assert not torch.allclose(y, whole(x)[0])
+
+
+def test_a_window_of_a_recurrent_attention_hides_states_only():
+    core, whole = AttentionLSTM(INPUTS, 6, window=2).double(), AttentionLSTM(INPUTS, 6).double()
+    whole.load_state_dict(core.state_dict())
+    x = draw(BATCH, STEPS, INPUTS)
+    y, state = core(x)
+    h = whole(x)[1]["states"]
+    assert_close(state["states"], h[:, -1:])
+    last_two = {**whole.initial_state(BATCH), "states": h[:, -2:-1], "valid": torch.ones(BATCH, 1, dtype=torch.bool)}
+    last_two |= {name: whole(x[:, :-1])[1][name] for name in ("h", "c")}
+    assert_close(y[:, -1], whole(x[:, -1:], last_two)[0][:, 0])
+
+
+@pytest.mark.parametrize("kind", [AttentionLSTM, Transformer])
+def test_an_impossible_window_is_refused(kind):
+    with pytest.raises(InputError, match=f"{kind.__name__}: window must be a whole number of at least 1"):
+        kind(INPUTS, 8, window=0)
+
+
 @pytest.mark.parametrize("kind", [AttentionLSTM, Transformer])
 def test_compact_drops_what_no_row_sees(kind):
     core = kind(INPUTS, 8).double()

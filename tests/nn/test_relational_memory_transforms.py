@@ -10,6 +10,8 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from relational_rnn import InputError, RelationalMemory
+from relational_rnn.ops.relational_scan import compiled as operator_module
+from relational_rnn.ops.relational_scan.cpu import kernels_report
 
 INPUTS, N, W = 5, 3, 8
 OPTIONS = {
@@ -291,6 +293,20 @@ def test_steps_snapshots_and_traces_compile(compiler):
         if method == layer.trace:
             found, expected = (found.memory, found.attention), (expected.memory, expected.attention)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_a_compiled_layer_runs_the_backend_it_was_given(backend, compiler, monkeypatch):
+    """What one operator hides is the compiled kernels with "auto", and plain operations with "reference"."""
+    ran = []
+    for name in ("loop", "relational_scan_cpu"):
+        original = getattr(operator_module, name)
+        monkeypatch.setattr(operator_module, name, lambda *a, n=name, f=original, **o: (ran.append(n), f(*a, **o))[1])
+    layer = build(backend=backend)
+    y, _ = torch.compile(layer, backend=compiler, fullgraph=True)(input_for(layer))
+    y.sum().backward()
+    kernels = backend == "auto" and kernels_report().startswith("compiled")
+    assert ran == ["relational_scan_cpu" if kernels else "loop"] * 2
 
 
 def test_compiled_autocast(compiler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import pytest
@@ -12,12 +13,15 @@ import torch.nn.functional as F
 from relational_rnn import InputError
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 from relational_rnn.ops.relational_scan import (
+    compiled,
     relational_scan,
     relational_scan_reference,
     relational_step,
     relational_trace,
 )
-from relational_rnn.ops.relational_scan.compiled import Spec, flatten, scan_as_operator
+from relational_rnn.ops.relational_scan.compiled import scan_as_operator
+from relational_rnn.ops.relational_scan.cpu import kernels_report
+from relational_rnn.ops.relational_scan.spec import Spec, flatten
 
 # Every size differs on every axis; B 5, T 7, I 4.
 SIZES = {
@@ -64,13 +68,18 @@ def options_for(cell, x, rng, options):
     return chosen
 
 
-@pytest.mark.parametrize("scan", [relational_scan, scan_as_operator], ids=["eager", "operator"])
+scan_by_kernels = functools.partial(scan_as_operator, kernels=True)
+
+
+@pytest.mark.parametrize(
+    "scan", [relational_scan, scan_as_operator, scan_by_kernels], ids=["eager", "operator", "operator, kernels"]
+)
 @pytest.mark.parametrize("options", ["plain", "lengths", "reset", "both"])
 @pytest.mark.parametrize("name", SIZES)
 def test_scan_is_the_definition(name, options, scan, rng):
     cell, x, memory = cell_and_input(name, rng)
     chosen = options_for(cell, x, rng, options)
-    if scan is scan_as_operator:
+    if scan is not relational_scan:
         chosen = {"lengths": None, "reset": None, "initial": None, **chosen}
     got = run(scan, cell, x, memory, 1, **chosen, input_rows=True)
     expected = run(relational_scan_reference, cell, x, memory, 1, **chosen)
@@ -168,7 +177,8 @@ def test_operator_without_steps_copies_the_memory(rng):
     assert got[1].data_ptr() != memory.data_ptr()
 
 
-def test_operator_keeps_the_rules_of_operators(rng):
+@pytest.mark.parametrize("kernels", [False, True])
+def test_operator_keeps_the_rules_of_operators(kernels, rng):
     """Schema, fake tensors, autograd registration and dynamic shapes, as `torch.library.opcheck` sees them."""
     cell, x, memory = cell_and_input("unit", rng)
     x.requires_grad_()
@@ -176,7 +186,31 @@ def test_operator_keeps_the_rules_of_operators(rng):
         **dataclasses.asdict(cell.settings), mlp_layers=2, blocks=2, gates=True, input_rows=False, autocast=None
     )
     arguments = (x, memory, flatten(cell.scan_parameters()), torch.tensor([7, 3, 0, 6, 1]), None, None)
-    torch.library.opcheck(torch.ops.relational_rnn.scan, (*arguments, *spec))
+    torch.library.opcheck(torch.ops.relational_rnn.scan, (*arguments, kernels, *spec))
+
+
+def test_operator_runs_the_kernels_where_they_were_asked_for_and_can(rng, monkeypatch):
+    """Forward, and forward again in the backward pass; under autocast, and in bfloat16, the loop."""
+    if not kernels_report().startswith("compiled"):
+        pytest.skip(kernels_report())
+    ran = []
+    for name in ("loop", "relational_scan_cpu"):
+        original = getattr(compiled, name)
+        monkeypatch.setattr(compiled, name, lambda *a, n=name, f=original, **o: (ran.append(n), f(*a, **o))[1])
+    cell, x, memory = cell_and_input("unit", rng, torch.float32)
+    nothing = (None, None, None, False)
+
+    def both_ways(cell, x, memory, **options):
+        ran.clear()
+        memories, *_ = scan_as_operator(x.requires_grad_(), memory, cell.scan_parameters(), *nothing, **options)
+        memories.sum().backward()
+        return ran
+
+    assert both_ways(cell, x, memory, kernels=True) == ["relational_scan_cpu"] * 2
+    assert both_ways(cell, x, memory) == ["loop"] * 2
+    with torch.autocast("cpu", torch.bfloat16):
+        assert both_ways(cell, x, memory, kernels=True) == ["loop"] * 2
+    assert both_ways(cell.bfloat16(), x.detach().bfloat16(), memory.bfloat16(), kernels=True) == ["loop"] * 2
 
 
 def test_operator_has_no_double_backward_and_says_so(rng):

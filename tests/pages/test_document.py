@@ -30,7 +30,15 @@ def test_data_of_any_text_stays_data():
 
 
 def test_a_table_escapes_its_cells_and_keeps_what_they_sort_by():
-    html = table(HOSTILE, [HOSTILE], [[Cell(HOSTILE), Cell("ten", 10, f'#"{HOSTILE}'), Cell("none", "")]])
+    html = table(HOSTILE, [HOSTILE] * 3, [[Cell(HOSTILE), Cell("ten", 10, f'#"{HOSTILE}'), Cell("none", "")]])
     assert "<script" not in html
     assert '<td data-value="10"><a href="#&quot;&lt;/script&gt;' in html
-    assert '<td data-value="">none</td>' in html
+    assert '<td class="words" data-value="">none</td>' in html
+
+
+def test_columns_of_words_stand_to_the_left_and_long_texts_wrap():
+    rows = [[Cell("1", 1), Cell("Where?"), Cell("x", "")], [Cell("2", 2), Cell("Who? " * 9), Cell("7.5 %", 0.075)]]
+    html = table("Questions", ["number", "question", "share"], rows)
+    classes = lambda tag: re.findall(rf'<{tag}(?: scope="col")?((?: class="[^"]*")?)[ >]', html)  # noqa: E731
+    assert classes("td") == [' class="words"', "", ' class="words long"', ""]
+    assert [kind for kind in classes("th") if kind] == [' class="words"']

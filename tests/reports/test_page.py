@@ -93,8 +93,8 @@ def test_the_page_says_what_was_measured_and_on_what(page):
 def test_whatever_comes_from_a_run_is_escaped(make_run, tmp_path):
     hostile = "<script>alert('x')</script>&"
     folder = make_run("a<b>&c", core=hostile, versions={"machine": hostile, hostile: {"inner": hostile}})
-    texts = dict.fromkeys(("run", "question", "right", "answer"), hostile)
-    example = Example(task=1, number=3, right_probability=0.5, page='inspect/"x".html', **texts)
+    texts = dict.fromkeys(("run", "group", "question", "right", "answer"), hostile)
+    example = Example(number=3, right_probability=0.5, page='inspect/"x".html', **texts)
     page = write_report([folder], tmp_path / "out", title=hostile, examples=[example]).read_text(encoding="utf-8")
     assert re.findall(r"<script.*?</script>", page, re.DOTALL) == own_scripts()
     assert "&lt;script&gt;" in page

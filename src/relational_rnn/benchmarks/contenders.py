@@ -34,6 +34,8 @@ STEP, LSTM, LSTM_STATE, TRANSFORMER, L0SG = (
     "L0SG",
 )
 TRANSFORMER_LAYERS, TRANSFORMER_HEADS = 3, 4
+STEPS_PER_TURN = 100
+"""Single steps that are timed together, each from the state that the one before it left, as a stream is read."""
 DEFINITION_STEPS = 1024
 """In the sweep over T the plain definition is timed up to here: it takes the same time for every step."""
 LONE_CONTENDERS = {"T": (LSTM, TRANSFORMER), "slots": (LSTM, LSTM_STATE, TRANSFORMER), "batch": (LSTM, TRANSFORMER)}
@@ -70,6 +72,8 @@ class Contender:
     """Numbers it carries from step to step for one sequence, after the last step."""
     flop: float
     """Operations of the pass that cannot be avoided."""
+    turn: Callable[[], object]
+    """What is timed: the pass, or `STEPS_PER_TURN` single steps."""
 
 
 def names(case: Case, setting: Setting) -> tuple[list[str], dict[str, str]]:
@@ -123,19 +127,19 @@ def build(case: Case, setting: Setting, name: str) -> Contender:
         layer = memory(s, setting, name)
         flop, state_size = memory_flop(s), s.state_size
         if name == STEP:
-            start = layer.initial_state(s.batch)
-            module, call = layer, lambda: layer.step(x[:, 0], start)[0]
+            x_t, start = x[:, 0], layer.initial_state(s.batch)
+            module, call = layer, lambda state=None: layer.step(x_t, start if state is None else state)
         else:
-            module, call = layer, lambda: _of(case, layer(x)[0])
+            module, call = layer, lambda state=None: layer(x, state)
     elif name in (LSTM, LSTM_STATE):
         hidden = lstm_size(s, equal_state=name == LSTM_STATE)
         lstm = _to(nn.LSTM(s.input_size, hidden, batch_first=True), setting)
-        module, call = lstm, lambda: _of(case, lstm(x)[0])
+        module, call = lstm, lambda state=None: lstm(x, state)
         flop, state_size = lstm_flop(s, hidden), 2 * hidden
     elif name == TRANSFORMER:
         encoder = _to(CausalEncoder(s.input_size, *transformer_size(s), steps=s.steps), setting)
         encoder.train(case.run == "train")
-        module, call = encoder, lambda: encoder(x)
+        module, call = encoder, lambda state=None: (encoder(x), state)
         flop = transformer_flop(s, encoder.width, encoder.feedforward, TRANSFORMER_LAYERS)
         state_size = 2 * TRANSFORMER_LAYERS * encoder.width * s.steps
     else:
@@ -143,9 +147,11 @@ def build(case: Case, setting: Setting, name: str) -> Contender:
         assert setting.l0sg is not None
         module, call = _port(s, setting, x)
         flop, state_size = memory_flop(s), s.state_size
+    run = one_pass(case, x, module, lambda: call()[0] if name == STEP else _of(case, call()[0]))
     return Contender(
         name=name,
-        run=one_pass(case, x, module, call),
+        run=run,
+        turn=run if case.run != "step" else some_steps(call),
         parameters=count_parameters(module),
         state_size=state_size,
         flop=flop * (3 if case.run == "train" else 1),
@@ -171,6 +177,19 @@ def one_pass(case: Case, x: Tensor, module: nn.Module, call: Callable[[], Tensor
         return [y.detach(), *torch.autograd.grad(y, leaves, cotangent)]
 
     return train
+
+
+def some_steps(call: Callable[[Any], tuple[Tensor, Any]]) -> Callable[[], Any]:
+    """Single steps in a row without gradients, as many as a turn has; gives the state after the last one."""
+
+    def steps() -> Any:
+        state = None
+        with torch.no_grad():
+            for _ in range(STEPS_PER_TURN):
+                _, state = call(state)
+        return state
+
+    return steps
 
 
 def definition(case: Case, setting: Setting, *, exact: bool = False) -> list[Tensor]:
@@ -281,7 +300,7 @@ class CausalEncoder(nn.Module):
         return self.encoder(self.embed(x), mask=self.mask, is_causal=True)
 
 
-def _port(s: Shape, setting: Setting, x: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
+def _port(s: Shape, setting: Setting, x: Tensor) -> tuple[nn.Module, Callable[..., tuple[Tensor, Any]]]:
     assert setting.l0sg is not None
     kind: Any = load_port(setting.l0sg).RelationalMemory
     port = kind(
@@ -295,7 +314,7 @@ def _port(s: Shape, setting: Setting, x: Tensor) -> tuple[nn.Module, Callable[[]
     )
     port = _to(port, setting)
     start = port.initial_state(s.batch).to(x)
-    return port, lambda: port(x, start)[0]
+    return port, lambda state=None: port(x, start if state is None else state)
 
 
 def _input(case: Case, setting: Setting) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -14,7 +15,16 @@ import torch
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.benchmarks.checking import check
-from relational_rnn.benchmarks.contenders import LAYER, Contender, Setting, build, chosen_backend, interpreted, names
+from relational_rnn.benchmarks.contenders import (
+    LAYER,
+    STEPS_PER_TURN,
+    Contender,
+    Setting,
+    build,
+    chosen_backend,
+    interpreted,
+    names,
+)
 from relational_rnn.benchmarks.l0sg import load_port, port_commit
 from relational_rnn.benchmarks.peak import peak_memory
 from relational_rnn.benchmarks.record import MATMUL, QUICK_MATMUL, Measured, Record, open_record
@@ -37,6 +47,8 @@ from relational_rnn.training.run_folder import command_line, describe_machine, d
 LEAST, WINDOW, SAVE_EVERY = 3, 10.0, 5.0
 """Rounds of every case at least; seconds after which it has been timed often enough; seconds between two savings."""
 RecipeName = Literal["babi", "demo"]
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+"""Variables that say how long a thread of OpenMP that waits for work keeps its core."""
 DTYPES = ("float32", "float64", "bfloat16")
 
 
@@ -175,9 +187,10 @@ def measure(case: Case, measured: Measured, setting: Setting, progress: Progress
     size = QUICK_MATMUL if benchmark.quick else MATMUL
     measured.matmul_gflops = matmul_rate(size, device=setting.torch_device, dtype=setting.torch_dtype)
     take_turns(
-        {name: contender.run for name, contender in contenders.items()},
+        {name: contender.turn for name, contender in contenders.items()},
         measured.samples,
         progress.rounds() if runs is None else Rounds(seconds=0.0, least=runs, most=runs),
+        parts=STEPS_PER_TURN if case.run == "step" else 1,
         wait=wait_for(setting.torch_device),
         on_round=progress.save_now_and_then,
     )
@@ -237,6 +250,8 @@ def describe_all(benchmark: Benchmark, setting: Setting) -> dict[str, Any]:
         "runs": benchmark.runs,
         "budget_seconds": benchmark.budget_seconds if benchmark.runs is None else None,
         "quick": benchmark.quick,
+        "waiting": " ".join(f"{name}={os.environ[name]}" for name in WAITING if name in os.environ),
+        "steps_per_turn": STEPS_PER_TURN if "d" in benchmark.shapes else None,
         "recipe": benchmark.recipe,
         "recipe_steps": benchmark.recipe_steps if benchmark.recipe else None,
         "data": None if benchmark.data is None else str(benchmark.data),

@@ -51,6 +51,7 @@ def take_turns(
     samples: dict[str, list[float]],
     rounds: Rounds,
     *,
+    parts: int = 1,
     clock: Clock = time.perf_counter,
     wait: Callable[[], None] = lambda: None,
     on_round: Callable[[], None] = lambda: None,
@@ -61,6 +62,7 @@ def take_turns(
         contenders: what to call, by name; warm already.
         samples: gets the seconds of every call; rounds that it holds already count.
         rounds: when to stop.
+        parts: equal parts that a call is made of; the seconds of one are kept.
         clock: what the time is.
         wait: called before the clock is read, for devices that run behind.
         on_round: called after every round, with `samples` complete.
@@ -75,7 +77,7 @@ def take_turns(
             before = clock()
             call()
             wait()
-            samples.setdefault(name, []).append(clock() - before)
+            samples.setdefault(name, []).append((clock() - before) / parts)
         on_round()
 
 

@@ -17,6 +17,7 @@ from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.inspection import Influence, StoryReader, influence
 
 EXAMPLES = (
+    "relational-rnn ask",
     "relational-rnn ask runs/demo/rmc-0",
     "printf 'Mary went to the kitchen.\\nWhere is Mary?\\n' | relational-rnn ask runs/demo/rmc-0",
 )
@@ -39,8 +40,8 @@ class Arguments:
     after an empty line a new story begins. Lines of the published bAbI files are understood too.
     """
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of a trained run."""
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
+    """Folder of a trained run on bAbI; without it, the model that comes with the package answers."""
     story: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Read these lines first, as if they had been typed."""
 
@@ -51,7 +52,7 @@ def parse(args: Sequence[str]) -> Arguments:
 
 def run(arguments: Arguments) -> None:
     first = _read_lines(arguments.story) if arguments.story else []
-    loaded = recipes.load(arguments.run)
+    loaded = recipes.load(arguments.run or recipes.pretrained_babi())
     limit = loaded.config.data.max_sentences
     if limit is not None:
         print(f"note: this run reads only the last {limit} sentences before a question", file=sys.stderr)

@@ -17,16 +17,6 @@ SHORT = {"--data": "--data.path", "--partial": "--data.partial"}
 """Options that people type often, and the longer ones behind them."""
 
 
-def spell_out(args: Sequence[str]) -> list[str]:
-    """Words with the short options replaced by the ones behind them.
-
-    >>> spell_out(["--data", "babi.tar.gz", "--data=x", "--partial", "--data.language", "en"])
-    ['--data.path', 'babi.tar.gz', '--data.path=x', '--data.partial', '--data.language', 'en']
-    """
-    names = [word.split("=", 1)[0] for word in args]
-    return [SHORT.get(name, name) + word[len(name) :] for name, word in zip(names, args, strict=True)]
-
-
 def starting_run(args: Sequence[str], command: str) -> tuple[RecipeName, BabiRun]:
     """The name of the recipe, and the configuration that the other options start from; see `starting_configuration`."""
     name, config = starting_configuration(args, command, {"babi": RECIPES["babi"], **RECIPES}, read_config)

@@ -17,22 +17,34 @@ TASKS = {
     "associative-recall": "the values that keys were paired with",
 }
 """The generated tasks, each in a few words; `train` and `compare` have a command for every one of them."""
+CORPORA = {
+    "wikitext-2": "download WikiText-2, 2 million words",
+    "wikitext-103": "download WikiText-103, 103 million words",
+    "tiny-shakespeare": "download tiny-shakespeare, 1 million characters",
+    "gutenberg": "download the books of PG-19, or some of them",
+}
+"""Published texts, each with its line; `data fetch` has a command for every one of them."""
 COMMANDS = {
     "demo": "train four models on generated stories, compare them, and let them answer questions",
     "train babi": "train one model on the bAbI tasks",
     **{f"train {task}": f"train one model: {line}" for task, line in TASKS.items()},
+    "train language": "train one model on a text, to predict its next character, word or byte pair",
     "compare babi": "train several models under several seeds and print one table",
     **{f"compare {task}": f"train several models: {line}" for task, line in TASKS.items()},
+    "compare language": "train several models on a text under several seeds",
     "evaluate": "measure a trained run on its test set, group by group",
+    "generate": "let a language model go on with a text",
     "ask": "type a story, ask questions about it, and see which sentences the answer rests on",
     "inspect": "make one HTML page that shows what the memory attends to, keeps and forgets along a story",
     "report": "make one HTML page and SVG figures from finished runs",
     "benchmark": "measure what the layer costs on this machine, beside PyTorch's LSTM and Transformer",
     "data generate babi": "write generated stories in the published file format",
     "data fetch babi": "download the published bAbI archive",
+    **{f"data fetch {corpus}": line for corpus, line in CORPORA.items()},
     "data compare": "hold generated stories against published ones, task by task",
 }
-"""Every command with its one line; `train babi` lives in train_babi.py, those of generated tasks in *_task.py."""
+"""Every command with its one line; `train babi` lives in train_babi.py, those of generated tasks in *_task.py, those of
+published texts in data_fetch_corpus.py."""
 
 
 class Command(Protocol):
@@ -67,6 +79,8 @@ def load_command(name: str) -> Command:
         if verb == "train":
             return importlib.import_module("relational_rnn.cli.train_task").TrainTask(task)
         return importlib.import_module("relational_rnn.cli.compare_task").CompareTask(task)
+    if name.removeprefix("data fetch ") in CORPORA:
+        return importlib.import_module("relational_rnn.cli.data_fetch_corpus").FetchCorpus(name.split()[-1])
     return cast(Command, importlib.import_module(f"relational_rnn.cli.{name.replace(' ', '_')}"))
 
 
@@ -75,7 +89,8 @@ def unknown_command(words: Sequence[str]) -> InputError:
     plain = [word for word in words if not word.startswith("-")][:3]
     given = " ".join(plain) or words[0]
     longer = [name for name in COMMANDS if plain and name.split()[: len(plain)] == plain]
-    starts = {name: " ".join(name.split()[: max(1, len(plain))]) for name in COMMANDS}
+    pool = [name for name in COMMANDS if plain and name.split()[0] == plain[0]] or list(COMMANDS)
+    starts = {name: " ".join(name.split()[: max(1, len(plain))]) for name in pool}
     near = longer or [
         name for name, start in starts.items() if difflib.get_close_matches(given, [start, name], cutoff=0.6)
     ]
@@ -96,9 +111,13 @@ def overview(start: Sequence[str] = ()) -> str:
     usage: relational-rnn data COMMAND [OPTIONS]
     <BLANKLINE>
     commands:
-      data generate babi  write generated stories in the published file format
-      data fetch babi     download the published bAbI archive
-      data compare        hold generated stories against published ones, task by task
+      data generate babi           write generated stories in the published file format
+      data fetch babi              download the published bAbI archive
+      data fetch wikitext-2        download WikiText-2, 2 million words
+      data fetch wikitext-103      download WikiText-103, 103 million words
+      data fetch tiny-shakespeare  download tiny-shakespeare, 1 million characters
+      data fetch gutenberg         download the books of PG-19, or some of them
+      data compare                 hold generated stories against published ones, task by task
     <BLANKLINE>
     `relational-rnn COMMAND --help` lists the options of a command and ends with an example.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Annotated
 import tyro
 
 from relational_rnn import recipes
-from relational_rnn.cli.babi_options import RecipeName, spell_out, starting_run
-from relational_rnn.cli.parsing import parse_arguments
+from relational_rnn.cli.babi_options import SHORT, RecipeName, starting_run
+from relational_rnn.cli.parsing import parse_arguments, spell_out
 from relational_rnn.cli.tables import text_table
 from relational_rnn.nn.cores import CORES, MemorySizes
 from relational_rnn.recipes.babi import CoreName, DataConfig
@@ -25,6 +26,9 @@ EXAMPLES = (
     "relational-rnn compare babi --data data/tasks_1-20_v1-2.tar.gz --cores rmc lstm --seeds 0 1 2 --out runs/babi",
     "relational-rnn compare babi --recipe demo --data.tasks 1 4 --loop.steps 20 --cores rmc gru --out runs/quick",
 )
+
+SHARED = tuple(field.name for field in dataclasses.fields(recipes.BabiRun) if field.name not in ("core", "seed"))
+"""What all runs of a comparison have in common."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +50,14 @@ class Arguments:
     """Gets a run folder CORE-SEED for each run."""
     batch_questions: int
     """About how many questions a batch has."""
+    first_tasks: tuple[int, ...]
+    """Tasks to begin with: training sees these alone at first, then all."""
+    first_share: float
+    """Share of the budget that goes to `first_tasks` alone."""
+    rare_tasks: tuple[int, ...]
+    """Tasks of which training shows fewer questions than of others."""
+    rare_share: float
+    """How many questions of these there are, as a share of the others'."""
     data: DataConfig
     """The stories."""
     memory: MemorySizes
@@ -60,28 +72,13 @@ class Arguments:
     @property
     def base(self) -> recipes.BabiRun:
         """The configuration of all runs but for core and seed."""
-        return recipes.BabiRun(
-            batch_questions=self.batch_questions,
-            data=self.data,
-            memory=self.memory,
-            model=self.model,
-            optimizer=self.optimizer,
-            loop=self.loop,
-        )
+        return recipes.BabiRun(**{name: getattr(self, name) for name in SHARED})
 
 
 def parse(args: Sequence[str]) -> Arguments:
-    words = spell_out(args)
+    words = spell_out(args, SHORT)
     recipe, config = starting_run(words, COMMAND)
-    default = Arguments(
-        recipe=recipe,
-        batch_questions=config.batch_questions,
-        data=config.data,
-        memory=config.memory,
-        model=config.model,
-        optimizer=config.optimizer,
-        loop=config.loop,
-    )
+    default = Arguments(recipe=recipe, **{name: getattr(config, name) for name in SHARED})
     return parse_arguments(Arguments, words, command=COMMAND, examples=EXAMPLES, default=default)
 
 

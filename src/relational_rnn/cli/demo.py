@@ -74,6 +74,7 @@ def run(arguments: Arguments) -> None:
     first = next(iter(found))
     print(f"report: {page}")
     print(f"ask it yourself: relational-rnn ask {first}")
+    print(f"look inside: relational-rnn inspect {first} --task {base.data.tasks[0]}")
     print(f"time: {clock(time.monotonic() - started)}")
 
 

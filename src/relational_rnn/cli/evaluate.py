@@ -21,7 +21,8 @@ EXAMPLES = ("relational-rnn evaluate runs/demo/rmc-0",)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arguments:
-    """Measure a trained run on what it has not learned from: stories, task by task, or new sequences, group by group.
+    """Measure a trained run on what it has not learned from: stories, task by task, new sequences, group by group, or a
+    whole text, read as one stream with the memory carried from its beginning to its end.
 
     The result on the run's own test set is kept in its folder (result.json), where `report` finds it.
     """
@@ -31,9 +32,10 @@ class Arguments:
     split: Literal["test", "valid"] = "test"
     """The test set, or the validation set that the best weights were chosen on."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """bAbI: other test stories than the run's own, a folder or an archive in the published format."""
+    """bAbI: other test stories than the run's own, a folder or an archive in the published format. Language: another
+    text, a file."""
     partial: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """With --data: take a set that is not complete, and say what is missing."""
+    """bAbI, with --data: take a set that is not complete, and say what is missing."""
 
 
 def parse(args: Sequence[str]) -> Arguments:
@@ -45,6 +47,11 @@ def parse(args: Sequence[str]) -> Arguments:
 
 def run(arguments: Arguments) -> None:
     task = recipes.task_of(arguments.run)
+    if task == "language":
+        if arguments.partial:
+            raise InputError(describe("evaluate", "--partial has no effect on a text"))
+        print(text_measurement(recipes.evaluate_language(arguments.run, split=arguments.split, text=arguments.data)))
+        return
     if task != "babi":
         if arguments.data is not None:
             raise InputError(describe("evaluate", f"--data has no effect: the sequences of {task} are generated"))
@@ -90,5 +97,29 @@ def task_measurement(found: recipes.TaskEvaluation) -> str:
         f"\n{CORES[found.core].label}, seed {found.seed}, {found.task}: {found.sequences:,} {found.split} sequences; "
         f"{found.parameters:,} parameters, {found.state_bytes:,} bytes of state, {found.steps:,} steps in "
         f"{found.train_seconds:,.0f} s"
+    )
+    return "\n".join(lines)
+
+
+def text_measurement(found: recipes.LanguageEvaluation) -> str:
+    """What was measured of a run on language: by frequency, by what is forgotten, then the whole."""
+    lines = [f"note: {line}" for line in found.report]
+    if found.per_group:
+        rows = [
+            [name, f"{found.per_group_tokens[name]:,}", f"{perplexity:,.2f}", f"{100 * found.per_group[name]:.1f}"]
+            for name, perplexity in found.per_group_perplexity.items()
+        ]
+        lines += [text_table(["occurrences in training", "tokens", "perplexity", "accuracy, %"], rows), ""]
+    rows = [
+        [f"every {k:,} tokens", f"{figures['perplexity']:,.2f}", f"{figures['bits_per_character']:.4f}"]
+        for k, figures in found.resets.items()
+    ]
+    rows.append(["never", f"{found.perplexity:,.2f}", f"{found.bits_per_character:.4f}"])
+    lines.append(text_table(["memory reset", "perplexity per word", "bits per character"], rows))
+    lines.append(
+        f"\n{CORES[found.core].label}, seed {found.seed}: perplexity {found.perplexity:,.2f} per word, "
+        f"{found.bits_per_character:.4f} bits per character, {100 * found.mean_accuracy:.1f} % of {found.tokens:,} "
+        f"{found.split} tokens right; {found.parameters:,} parameters, {found.state_bytes:,} bytes of state, "
+        f"{found.steps:,} steps in {found.train_seconds:,.0f} s"
     )
     return "\n".join(lines)

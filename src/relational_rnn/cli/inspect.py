@@ -12,7 +12,14 @@ import tyro
 from relational_rnn import recipes
 from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn.cli.parsing import parse_arguments
-from relational_rnn.inspection import Page, StoryReader, attention_statistics, farthest_page, statistics_section
+from relational_rnn.inspection import (
+    Page,
+    StoryReader,
+    attention_statistics,
+    farthest_page,
+    language_page,
+    statistics_section,
+)
 from relational_rnn.inspection.story_page import (
     numbered_question,
     split_text,
@@ -20,15 +27,20 @@ from relational_rnn.inspection.story_page import (
     story_statistics,
     trace_story,
 )
+from relational_rnn.inspection.text_trace import memory_of_layer, pieces_of, text_statistics, trace_text
 from relational_rnn.recipes.babi_problem import test_stories
 from relational_rnn.recipes.task_runs import split_batches
 from relational_rnn.recipes.tasks import NthFarthestRun
 from relational_rnn.tasks.babi.story import TASK_NAMES
 
 EXAMPLES = (
+    "relational-rnn inspect --pretrained --text 'Mary went to the garden. John left. Where is Mary?'",
     "relational-rnn inspect runs/demo/rmc-0 --task 2 --example 7 -o story.html",
     "relational-rnn inspect runs/demo/rmc-0 --text 'Mary went to the garden. John left. Where is Mary?'",
+    "relational-rnn inspect runs/shakespeare-char/rmc-0 --example 5 --statistics",
 )
+PIECES = 50
+"""Of the test text, for its statistics."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,19 +49,23 @@ class Arguments:
 
     The page needs no network and no other file. It shows every step: the attention of every block and head, both gates,
     the memory and its change, the answer's probability as the story goes on, and how much the answer depends on each
-    sentence.
+    sentence; of a language model, every token with its surprise and the memory's reaction.
     """
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of a trained run with the core rmc, on babi or nth-farthest."""
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
+    """Folder of a trained run with the core rmc, on babi, nth-farthest or language."""
+    pretrained: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Instead of a run, the memory that comes with the package, on bAbI; its examples are generated stories."""
     task: Annotated[int | None, tyro.conf.arg(metavar="K")] = None
     """bAbI only: task of the example; by default the first one of the run."""
     example: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Which question of the task's test stories, or which test sequence, counted from 1; by default the first."""
+    """Which question of the task's test stories, which test sequence, or which piece of the test text (of 200 tokens),
+    counted from 1; by default the first."""
     text: str | None = None
-    """bAbI only: a story and a question of your own, in quotes, instead of an example."""
+    """bAbI: a story and a question of your own, in quotes, instead of an example. Language: a text of your own."""
     statistics: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Add what the attention does over all test stories of the task, or the first test batch, beside this one."""
+    """Add what the attention does over all test stories of the task, the batch of the test sequence, or the first 50
+    pieces of the test text, beside this one."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = Path("inspect.html")
     """The page; an older one is replaced."""
 
@@ -58,20 +74,31 @@ def parse(args: Sequence[str]) -> Arguments:
     arguments = parse_arguments(Arguments, args, command="inspect", examples=EXAMPLES)
     if arguments.text is not None and arguments.example is not None:
         raise InputError(describe("inspect", "--text and --example exclude each other"))
-    if arguments.text is not None and arguments.task is not None and not arguments.statistics:
-        raise InputError(describe("inspect", "--task has no effect with --text and without --statistics"))
+    if arguments.pretrained == (arguments.run is not None):
+        problem = "name one thing to look into: the folder of a run, or --pretrained"
+        raise InputError(describe("inspect", problem, got="both" if arguments.pretrained else "neither"))
     return arguments
 
 
 def run(arguments: Arguments) -> None:
-    kind = recipes.task_of(arguments.run)
-    if kind != "babi":
-        inspect_task(arguments, kind)
-        return
-    loaded = recipes.load(arguments.run)
+    folder = arguments.run or recipes.pretrained_babi()
+    kind = recipes.task_of(folder)
+    if kind == "language":
+        inspect_language(arguments, folder)
+    elif kind == "babi":
+        inspect_babi(arguments, folder)
+    else:
+        inspect_task(arguments, folder, kind)
+
+
+def inspect_babi(arguments: Arguments, folder: Path) -> None:
+    """A story of a run on bAbI."""
+    if arguments.text is not None and arguments.task is not None and not arguments.statistics:
+        raise InputError(describe("inspect", "--task has no effect with --text and without --statistics"))
+    loaded = recipes.load(folder)
     reader = StoryReader(loaded.model, loaded.vocabulary, max_sentences=loaded.config.data.max_sentences)
-    name = arguments.run.resolve().name
-    data = loaded.config.data
+    name = folder.resolve().name
+    data = recipes.DataConfig() if arguments.pretrained else loaded.config.data
     task = data.tasks[0] if arguments.task is None else arguments.task
     check_choice("inspect", "--task", task, data.tasks, hint="these are the tasks of the run")
     needed = arguments.text is None or arguments.statistics
@@ -94,22 +121,79 @@ def run(arguments: Arguments) -> None:
     save(story_page(traced, right=right, title=title, sections=sections), arguments.out)
 
 
-def inspect_task(arguments: Arguments, kind: str) -> None:
+def inspect_task(arguments: Arguments, folder: Path, kind: str) -> None:
     """A run on a generated task: N-th farthest has a page of its own."""
-    loaded = recipes.load_task(arguments.run)
+    loaded = recipes.load_task(folder)
     if not isinstance(loaded.config, NthFarthestRun):
         hint = "in Python, relational_rnn.inspection.page shows the trace of any sequence"
-        problem = "only runs on babi and nth-farthest can be inspected"
+        problem = "only runs on babi, nth-farthest and language can be inspected"
         raise InputError(describe("inspect", problem, got=f"a run on {kind}", hint=hint))
-    for name in ("task", "text"):
+    refuse(arguments, kind, "task", "text")
+    number = 1 if arguments.example is None else arguments.example
+    if not 1 <= number <= loaded.config.test_samples:
+        expected = f"1 to {loaded.config.test_samples:,}"
+        raise InputError(describe("inspect", "there is no such example", got=number, expected=expected))
+    place, row = divmod(number - 1, loaded.config.batch_size)
+    batch = split_batches(loaded.config, "test")[place]
+    title = f"A look inside {folder.resolve().name}: {kind}, example {number}"
+    task = loaded.config.data
+    before = place * loaded.config.batch_size
+    shown = farthest_page(
+        loaded.model, task, batch, row + 1, title=title, statistics=arguments.statistics, before=before
+    )
+    save(shown, arguments.out)
+
+
+def inspect_language(arguments: Arguments, folder: Path) -> None:
+    """A piece of a language run's test text, read with all of its document before it, or a text of one's own."""
+    refuse(arguments, "language", "task")
+    loaded = recipes.load_language(folder)
+    model, vocabulary = loaded.model, loaded.vocabulary
+    memory_of_layer(model, None)  # refused before a text is read
+    name = folder.resolve().name
+    text = recipes.read_corpus(loaded.config).test if arguments.text is None or arguments.statistics else None
+    if arguments.text is not None:
+        traced = trace_text(model, vocabulary, vocabulary.encode(arguments.text, where="--text"))
+        title = f"A look inside {name}"
+    else:
+        assert text is not None
+        pieces = pieces_of(text)
+        number = 1 if arguments.example is None else arguments.example
+        if not 1 <= number <= len(pieces):
+            expected = f"1 to {len(pieces):,}"
+            raise InputError(describe("inspect", "there is no such example", got=number, expected=expected))
+        piece = pieces[number - 1]
+        numbers, context = text.numbers[piece.start : piece.end], text.numbers[piece.document : piece.start]
+        traced = trace_text(model, vocabulary, numbers, context=context)
+        title = f"A look inside {name}: tokens {piece.start + 1:,} to {piece.end:,} of the test text"
+    sections = []
+    if arguments.statistics:
+        assert text is not None
+        pieces = pieces_of(text)[:PIECES]
+        one = attention_statistics([(traced.trace.map(lambda tensor: tensor[None]), None)])
+        many = text_statistics(model, text, pieces)
+        sections.append(statistics_section(one, many, what=f"the first {len(pieces):,} pieces of the test text"))
+    bits = [value for value in traced.surprise if value is not None]
+    lead = [f"Mean surprise: {sum(bits) / len(bits):.2f} bits per token."] if bits else []
+    notes = ["The memory shown is that of the top layer."] if len(model.cores) > 1 else []
+    shown = language_page(
+        traced.trace,
+        traced.tokens,
+        traced.surprise,
+        title=title,
+        lead=lead,
+        before=traced.before,
+        notes=notes,
+        sections=sections,
+    )
+    save(shown, arguments.out)
+
+
+def refuse(arguments: Arguments, kind: str, *names: str) -> None:
+    """Options that would have no effect on a run of this kind."""
+    for name in names:
         if getattr(arguments, name) is not None:
             raise InputError(describe("inspect", f"--{name} has no effect: the run is on {kind}"))
-    number = 1 if arguments.example is None else arguments.example
-    batch = split_batches(loaded.config, "test")[0]
-    title = f"A look inside {arguments.run.resolve().name}: {kind}, example {number}"
-    task = loaded.config.data
-    shown = farthest_page(loaded.model, task, batch, number, title=title, statistics=arguments.statistics)
-    save(shown, arguments.out)
 
 
 def save(shown: Page, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import tyro
@@ -43,3 +43,13 @@ def parse_arguments(
             print("\n" + ("example:" if len(examples) == 1 else "examples:"))
             print("\n".join(f"  {example}" for example in examples))
         raise
+
+
+def spell_out(args: Sequence[str], short: Mapping[str, str]) -> list[str]:
+    """Words with the short options replaced by the ones behind them.
+
+    >>> spell_out(["--data", "babi.tar.gz", "--data=x", "--data.language", "en"], {"--data": "--data.path"})
+    ['--data.path', 'babi.tar.gz', '--data.path=x', '--data.language', 'en']
+    """
+    names = [word.split("=", 1)[0] for word in args]
+    return [short.get(name, name) + word[len(name) :] for name, word in zip(names, args, strict=True)]

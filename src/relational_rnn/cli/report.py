@@ -12,9 +12,19 @@ import tyro
 from relational_rnn import recipes
 from relational_rnn._check import InputError, describe
 from relational_rnn.cli.parsing import parse_arguments
-from relational_rnn.inspection import StoryReader, story_page, trace_story, worst_questions
+from relational_rnn.inspection import (
+    StoryReader,
+    farthest_page,
+    story_page,
+    trace_story,
+    worst_questions,
+    worst_sequences,
+)
+from relational_rnn.inspection.farthest_page import farthest_question
 from relational_rnn.nn import RelationalMemory
 from relational_rnn.recipes.babi_problem import test_stories
+from relational_rnn.recipes.task_runs import split_batches
+from relational_rnn.recipes.tasks import NthFarthestRun
 from relational_rnn.reports import (
     Example,
     group_runs,
@@ -24,6 +34,8 @@ from relational_rnn.reports import (
     write_report,
     write_results,
 )
+from relational_rnn.reports.language import is_language
+from relational_rnn.reports.page import draw_language_figures
 from relational_rnn.tasks.babi.story import TASK_NAMES
 
 EXAMPLES = (
@@ -46,8 +58,9 @@ class Arguments:
     title: str = "relational-rnn: report"
     """Heading of the page."""
     examples: Annotated[int, tyro.conf.arg(metavar="K")] = 0
-    """List the K test questions of each task whose right answer each run finds least probable; those of a relational
-    memory lead to a page that looks inside. Loads the models and their test stories."""
+    """List the K test questions of each task whose right answer each run finds least probable (of N-th farthest, the K
+    sequences for each n); those of a relational memory lead to a page that looks inside. Loads the models and their
+    test sets."""
     results: Annotated[Path | None, tyro.conf.arg(metavar="STEM")] = None
     """Write STEM.md and STEM.json instead: the same figures for a documentation and for programs."""
     task: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
@@ -82,17 +95,29 @@ def run(arguments: Arguments) -> None:
     assert arguments.task is not None
     groups = group_runs(read_runs(arguments.runs))
     records = records_of(groups, task=arguments.task, notes=arguments.note)
-    figures = results_figures(groups)
+    figures = draw_language_figures(groups) if is_language(groups) else results_figures(groups)
     for path in write_results(arguments.results, records, title=arguments.title, figures=figures):
         print(path)
 
 
 def worst_examples(folder: Path, count: int, out: Path, place: str) -> list[Example]:
-    """The `count` worst questions of every task; the pages of a relational memory are written to `out/inspect/place`.
+    """The `count` worst questions of every group; the pages of a relational memory are written to `out/inspect/place`.
 
     Raises:
-        InputError: the run cannot be loaded, or its test stories are not there.
+        InputError: the run is on another task than bAbI or N-th farthest, cannot be loaded, or its test stories are not
+            there.
     """
+    kind = recipes.task_of(folder)
+    if kind == "babi":
+        return worst_stories(folder, count, out, f"inspect/{place}")
+    if kind == "nth-farthest":
+        return worst_farthest(folder, count, out, f"inspect/{place}")
+    problem = "--examples lists questions of runs on babi and nth-farthest"
+    raise InputError(describe("report", problem, got=f"{folder}, a run on {kind}", hint="report it without --examples"))
+
+
+def worst_stories(folder: Path, count: int, out: Path, place: str) -> list[Example]:
+    """Of a run on bAbI, for every task."""
     loaded = recipes.load(folder)
     reader = StoryReader(loaded.model, loaded.vocabulary, max_sentences=loaded.config.data.max_sentences)
     name = folder.resolve().name
@@ -101,14 +126,14 @@ def worst_examples(folder: Path, count: int, out: Path, place: str) -> list[Exam
         for worst in worst_questions(reader, stories, count):
             address = None
             if isinstance(loaded.model.core, RelationalMemory):
-                address = f"inspect/{place}/task-{task}-{worst.number}.html"
+                address = f"{place}/task-{task}-{worst.number}.html"
                 traced = trace_story(reader, worst.statements, worst.question.text)
                 title = f"A look inside {name}: task {task}, {TASK_NAMES[task]}, example {worst.number}"
                 story_page(traced, right=worst.question.answer, title=title).save(out / address)
             found.append(
                 Example(
                     run=name,
-                    task=task,
+                    group=f"{task} {TASK_NAMES[task]}",
                     number=worst.number,
                     question=worst.question.text,
                     right=worst.question.answer,
@@ -117,4 +142,35 @@ def worst_examples(folder: Path, count: int, out: Path, place: str) -> list[Exam
                     page=address,
                 )
             )
+    return found
+
+
+def worst_farthest(folder: Path, count: int, out: Path, place: str) -> list[Example]:
+    """Of a run on N-th farthest, for every n."""
+    loaded = recipes.load_task(folder)
+    assert isinstance(loaded.config, NthFarthestRun)
+    task, batches, name = loaded.config.data, split_batches(loaded.config, "test"), folder.resolve().name
+    found = []
+    for worst in worst_sequences(loaded.model, batches, count):
+        batch = batches[worst.batch]
+        before = worst.batch * loaded.config.batch_size
+        number = before + worst.row + 1
+        address = None
+        if isinstance(loaded.model.core, RelationalMemory):
+            address = f"{place}/sequence-{number}.html"
+            title = f"A look inside {name}: nth-farthest, example {number}"
+            shown = farthest_page(loaded.model, task, batch, worst.row + 1, title=title, before=before)
+            shown.save(out / address)
+        found.append(
+            Example(
+                run=name,
+                group=task.shape.groups[worst.group],
+                number=number,
+                question=farthest_question(task, batch.inputs[worst.row]),
+                right=f"vector {worst.right + 1}",
+                answer=f"vector {worst.answer + 1}",
+                right_probability=worst.right_probability,
+                page=address,
+            )
+        )
     return found

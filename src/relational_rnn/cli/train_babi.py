@@ -10,8 +10,8 @@ from typing import Annotated
 import tyro
 
 from relational_rnn import recipes
-from relational_rnn.cli.babi_options import RecipeName, spell_out, starting_run
-from relational_rnn.cli.parsing import parse_arguments
+from relational_rnn.cli.babi_options import SHORT, RecipeName, starting_run
+from relational_rnn.cli.parsing import parse_arguments, spell_out
 from relational_rnn.cli.training import train_and_say
 
 COMMAND = "train babi"
@@ -46,7 +46,7 @@ class Arguments:
 
 
 def parse(args: Sequence[str]) -> Arguments:
-    words = spell_out(args)
+    words = spell_out(args, SHORT)
     recipe, config = starting_run(words, COMMAND)
     default = Arguments(recipe=recipe, config=config)
     return parse_arguments(Arguments, words, command=COMMAND, examples=EXAMPLES, default=default)

@@ -56,8 +56,15 @@ def starting_configuration(
     return name, recipes[name]()
 
 
-def train_and_say(command: str, folder: Path, train: Callable[[], Outcome]) -> None:
-    """Train a run and print what came of it, or how to go on after Ctrl-C."""
+def best_accuracy(outcome: Outcome) -> str:
+    """The best weights of a run by their accuracy."""
+    return f"best validation accuracy {outcome.valid_accuracy:.1%}"
+
+
+def train_and_say(
+    command: str, folder: Path, train: Callable[[], Outcome], best: Callable[[Outcome], str] = best_accuracy
+) -> None:
+    """Train a run and print what came of it, with `best` for the best weights, or how to go on after Ctrl-C."""
     try:
         outcome = train()
     except KeyboardInterrupt as stop:
@@ -65,7 +72,7 @@ def train_and_say(command: str, folder: Path, train: Callable[[], Outcome]) -> N
         again = f"; go on with: relational-rnn {command} --out {folder} --resume" if str(stop) else ""
         raise KeyboardInterrupt(where + again) from stop
     print(
-        f"{folder}: {outcome.steps:,} steps in {outcome.seconds:,.0f} s; best validation accuracy "
-        f"{outcome.valid_accuracy:.1%} after step {outcome.best_step:,}"
+        f"{folder}: {outcome.steps:,} steps in {outcome.seconds:,.0f} s; {best(outcome)} after step "
+        f"{outcome.best_step:,}"
     )
     print(f"measure it with: relational-rnn evaluate {folder}")

@@ -3,14 +3,17 @@
 from relational_rnn.inspection.answering import StoryReader
 from relational_rnn.inspection.farthest_page import farthest_page
 from relational_rnn.inspection.influence import Effect, Influence, influence
+from relational_rnn.inspection.language_page import language_page
 from relational_rnn.inspection.page import Page, Section, TokenValues, page
 from relational_rnn.inspection.reference import Followed, ReferenceExample, follow, reference_section
 from relational_rnn.inspection.statistics import AttentionStatistics, attention_statistics, statistics_section
 from relational_rnn.inspection.story_page import StoryTrace, story_page, trace_story
-from relational_rnn.inspection.worst import Answered, worst_questions
+from relational_rnn.inspection.text_trace import TextTrace, trace_text
+from relational_rnn.inspection.worst import Answered, AnsweredSequence, worst_questions, worst_sequences
 
 __all__ = [
     "Answered",
+    "AnsweredSequence",
     "AttentionStatistics",
     "Effect",
     "Followed",
@@ -20,15 +23,19 @@ __all__ = [
     "Section",
     "StoryReader",
     "StoryTrace",
+    "TextTrace",
     "TokenValues",
     "attention_statistics",
     "farthest_page",
     "follow",
     "influence",
+    "language_page",
     "page",
     "reference_section",
     "statistics_section",
     "story_page",
     "trace_story",
+    "trace_text",
     "worst_questions",
+    "worst_sequences",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,8 +38,13 @@ def visible(token: str) -> str:
     return shown if shown.strip() else shown.replace(" ", "␣")
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+def _decimals(largest: float) -> int:
+    """How many decimals give the largest number of a column three digits; the others of the column get as many.
+
+    >>> _decimals(0.0523), _decimals(7.56), _decimals(1234.5)
+    (4, 2, 0)
+    """
+    return min(6, max(0, 2 - math.floor(math.log10(largest))))
 
 
 def controls(steps: int) -> str:
@@ -73,7 +79,7 @@ def story_lines(tokens: Sequence[str], columns: Sequence[TokenValues]) -> str:
                 bar = f'<span class="bar {sign}" style="width:{100 * abs(value) / most:.1f}%"></span>'
             cells.append(
                 f'<td class="amount" data-value="{"" if value is None else f"{value:.6g}"}">'
-                f'<span class="track">{bar}</span>{_number(value)}</td>'
+                f'<span class="track">{bar}</span>{"" if value is None else f"{value:.{_decimals(most)}f}"}</td>'
             )
         rows.append(f'<tr data-step="{step}">{"".join(cells)}</tr>')
     return (
@@ -95,7 +101,7 @@ def story_flow(tokens: Sequence[str], columns: Sequence[TokenValues]) -> str:
     return (
         f'<h2>What was read</h2><div id="shades" class="choice" role="group" aria-label="shaded by">shaded by {chosen}'
         '</div><div id="story" class="story" tabindex="0" role="region" aria-label="what was read">'
-        f'<div class="tokens flow">{words}</div></div>'
+        f'<div class="tokens flow">{words}</div></div><p class="read"><output id="values"></output></p>'
     )
 
 
@@ -128,7 +134,7 @@ def along_time(drawn: Mapping[str, object], right: str | None, steps: int) -> st
         )
         names = f'<div class="choice" id="answer-names" role="group" aria-label="answers">{entries}</div>'
         caption = "The probability of each answer, were the question asked after that step."
-        parts.append(_figure("answers", "The answer as the story goes on", caption, names))
+        parts.append(_figure("answers", "The answer, step by step", caption, names))
     caption = "Every slot at every step, for the chosen block and head; a click chooses a step."
     parts.append(_figure("time", "The slots along time", caption))
     return "\n".join(parts)
@@ -141,9 +147,11 @@ def this_step(data: Mapping[str, Any]) -> str:
     choices = _choice("heads-choice", "head", "head", heads if data["heads"] > 1 else heads[1:])
     if len(blocks) > 1:
         choices = _choice("blocks-choice", "block", "block", blocks) + choices
+    # Twice what attention that prefers nothing would give: what begins visible is what stands out.
+    least = min(0.5, max(0.1, round(2 / (data["slots"] + data["inputs"]) / 0.05) * 0.05))
     threshold = (
-        '<label class="least">arrows from <input type="range" id="least" min="0" max="1" step="0.05" value="0.1"> '
-        '<output id="least-value" for="least">0.10</output> on</label>'
+        '<label class="least">arrows from <input type="range" id="least" min="0" max="1" step="0.05" '
+        f'value="{least:.2f}"> <output id="least-value" for="least">{least:.2f}</output> on</label>'
     )
     gated = data["inputGate"] is not None
     views = ["memory", "change", *(["input gate", "forget gate"] if gated and data["gateWidth"] > 1 else [])]
@@ -190,7 +198,7 @@ def facts(data: Mapping[str, Any], notes: Sequence[str]) -> str:
     precision = data["memory"]["precision"]
     gates = "none" if data["inputGate"] is None else "one per number" if data["gateWidth"] > 1 else "one per slot"
     entries = [
-        ("memory", f"{data['slots']} slots of {data['width']} numbers"),
+        ("memory", f"{data['slots']} {'slot' if data['slots'] == 1 else 'slots'} of {data['width']} numbers"),
         ("attention", f"{data['blocks']} x {data['heads']} (blocks x heads)"),
         ("gates", gates),
         ("steps", f"{data['steps']:,}"),

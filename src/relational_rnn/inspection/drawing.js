@@ -17,9 +17,9 @@ const drawing = (() => {
     light: { ink: "#1b1b1f", faint: "#5c5c66", line: "#d0d0d8", paper: "#ffffff", mark: "#b04a00" },
     dark: { ink: "#e6e6ea", faint: "#a8a8b2", line: "#3f3f48", paper: "#17171a", mark: "#ff9c55" },
   };
-  // Okabe and Ito's colours, each with a dash of its own.
+  // After Okabe and Ito, each with a dash of its own; every two stay apart with each kind of colour blindness.
   const SERIES = {
-    light: ["#0072b2", "#d55e00", "#009e73", "#b3568f", "#9a6a00", "#2f7fa8"],
+    light: ["#0072b2", "#d55e00", "#009e73", "#b3568f", "#5b4100", "#3a3a3a"],
     dark: ["#56b4e9", "#ff9c55", "#2fd0a0", "#e39ac8", "#f0c040", "#9fd8f5"],
   };
   const DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 4", "1 3"];
@@ -80,6 +80,23 @@ const drawing = (() => {
   }
   const round = (value) => Math.round(100 * value) / 100;
 
+  // What the page says beside a figure, for the file that it is saved as: below the drawing, and hidden on the page.
+  function legend(svg, y, entries) {
+    const width = svg.viewBox.baseVal.width;
+    const group = add(svg, "g", { style: "display:none" });
+    let [x, line] = [0, 0];
+    for (const { name: full, ...stroke } of entries) {
+      const name = full.length > 50 ? `${full.slice(0, 49)}…` : full;
+      const room = 36 + 6.5 * name.length;
+      if (x > 0 && x + room > width) [x, line] = [0, line + 1];
+      const middle = y + 9 + 18 * line;
+      add(group, "line", { x1: x + 2, x2: x + 22, y1: middle, y2: middle, "stroke-width": 3, ...stroke });
+      label(group, x + 28, middle + 4, name, { fill: inks().ink });
+      x += room + 8;
+    }
+    group.setAttribute("data-legend", 18 * (line + 1) + 4);
+  }
+
   // Numbers as Python packed them: 16 bits each, low byte first.
   function unpack(packed) {
     if (!packed) return null;
@@ -90,5 +107,5 @@ const drawing = (() => {
     }
     return values;
   }
-  return { dark, inks, series, amount, sign, on, add, label, room, begin, heat, round, unpack };
+  return { dark, inks, series, amount, sign, on, add, label, room, begin, heat, legend, round, unpack };
 })();

@@ -20,7 +20,14 @@ WHERE = "inspect"
 
 
 def farthest_page(
-    model: TaskModel, task: NthFarthest, batch: TaskBatch, number: int, *, title: str, statistics: bool = False
+    model: TaskModel,
+    task: NthFarthest,
+    batch: TaskBatch,
+    number: int,
+    *,
+    title: str,
+    statistics: bool = False,
+    before: int = 0,
 ) -> Page:
     """The page of one sequence of a batch, with the paper's figure 3 for references seen first, in the middle and last.
 
@@ -32,6 +39,7 @@ def farthest_page(
         number: which sequence the page is about, from 1.
         title: heading of the page.
         statistics: add the attention's statistics over the whole batch.
+        before: sequences of the set before this batch; captions count from there.
 
     Raises:
         InputError: the model has no relational memory, or there is no such sequence.
@@ -43,7 +51,7 @@ def farthest_page(
     count, steps = batch.inputs.shape[:2]
     if not 1 <= number <= count:
         raise InputError(describe(WHERE, "there is no such example", got=number, expected=f"1 to {count:,}"))
-    labels, reference = _read(task, batch.inputs)
+    labels, reference = read_sequences(task, batch.inputs)
     row = number - 1
     with torch.inference_mode():
         right = model(batch).argmax(-1) == batch.targets[:, 0]
@@ -73,7 +81,7 @@ def farthest_page(
             i = chosen[0]
             verdict = "answered right" if right[i] else "answered wrong"
             trace = traces.map(lambda tensor, i=i: tensor[i])
-            caption = f"Reference seen {words} (sequence {i + 1}, {verdict})"
+            caption = f"Reference seen {words} (sequence {before + i + 1}, {verdict})"
             examples.append(ReferenceExample(trace=trace, reference=place, caption=caption))
     sections = [reference_section(examples)]
     if statistics:
@@ -84,7 +92,7 @@ def farthest_page(
         tokens,
         title=title,
         lead=[
-            f"Question: {_question(task, batch.inputs[row, 0], int(labels[row, reference[row]]))}",
+            f"Question: {farthest_question(task, batch.inputs[row])}",
             f"The model answers 'vector {answer + 1}' with probability {chances[-1, answer]:.1%}"
             + (", which is right." if answer == wanted else f"; right would be 'vector {wanted + 1}'."),
         ],
@@ -108,7 +116,7 @@ def farthest_page(
     )
 
 
-def _read(task: NthFarthest, inputs: Tensor) -> tuple[Tensor, Tensor]:
+def read_sequences(task: NthFarthest, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """(the labels [B, T], the step of the reference [B]) of encoded sequences [B, T, F]."""
     ones = inputs[..., task.dimensions :].unflatten(-1, (3, task.objects)).argmax(-1)  # [B, T, 3]
     labels = ones[..., 0]
@@ -116,8 +124,11 @@ def _read(task: NthFarthest, inputs: Tensor) -> tuple[Tensor, Tensor]:
     return labels, (labels == asked).int().argmax(1)
 
 
-def _question(task: NthFarthest, step: Tensor, label: int) -> str:
-    ones = step[task.dimensions :].unflatten(-1, (3, task.objects)).argmax(-1)
+def farthest_question(task: NthFarthest, inputs: Tensor) -> str:
+    """What an encoded sequence [T, F] asks, in words."""
+    labels, reference = read_sequences(task, inputs[None])
+    label = int(labels[0, reference[0]])
+    ones = inputs[0, task.dimensions :].unflatten(-1, (3, task.objects)).argmax(-1)
     number = int(ones[2 if task.convention == "sonnet" else 1])
     n = number + (task.convention == "paper")
     meaning = {

@@ -1,39 +1,15 @@
 // The page of one sequence: a step is chosen, and every figure shows that step.
 (() => {
   "use strict";
-  const { dark, inks, series, amount, sign, on, add, label, room, begin, heat, round, unpack } = drawing;
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const { steps: T, blocks: S, heads: H, slots: N, inputs, width: M, gateWidth: G, hasBefore } = data;
-  const R = N + inputs;
-  const attention = unpack(data.attention); // [T, S, H, N, R]
-  const gates = { input: unpack(data.inputGate), forget: unpack(data.forgetGate) }; // [T, N, G]
-  const memory = unpack(data.memory); // [T + 1, N, M] with the memory before the first step, or [T, N, M]
-  const now = { step: 0, block: S - 1, head: -1, view: "memory", least: 0.1, playing: null };
+  const { dark, inks, series, amount, sign, on, add, label, room, begin, heat, legend, round } = drawing;
+  const { data, R, gates, range, mean, look, gate, gateMean, content, known, change, length, largest, movedAll, mostMoved,
+    mostHeld, mostChanged } = numbers;
+  const { steps: T, blocks: S, heads: H, slots: N, inputs, width: M, gateWidth: G } = data;
+  const now = { step: 0, block: S - 1, head: -1, view: "memory", least: 0, playing: null };
   const $ = (name) => document.getElementById(name);
   const figure = (name) => document.querySelector(`figure[data-name="${name}"]`);
-  const range = (n) => Array.from({ length: n }, (_, i) => i);
-  const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
   const lines = (text) => text.replace(/\n/g, " ");
-
-  // ---- numbers
-  const weight = (t, s, h, i, j) => attention[(((t * S + s) * H + h) * N + i) * R + j];
-  const look = (t, s, h, i, j) => (h >= 0 ? weight(t, s, h, i, j) : mean(range(H).map((k) => weight(t, s, k, i, j))));
   const seen = (i, j) => look(now.step, now.block, now.head, i, j);
-  const gate = (kind, t, i, k) => gates[kind][(t * N + i) * G + k];
-  const gateMean = (kind, t, i) => mean(range(G).map((k) => gate(kind, t, i, k)));
-  const content = (t, i, k) => memory[((t + hasBefore) * N + i) * M + k];
-  const known = (t) => t > 0 || hasBefore; // is the memory before step t known?
-  const change = (t, i, k) => (known(t) ? content(t, i, k) - content(t - 1, i, k) : 0);
-  const length = (values) => Math.sqrt(values.reduce((a, b) => a + b * b, 0));
-  const moved = (t, i) => length(range(M).map((k) => change(t, i, k)));
-  const largest = (values) => values.reduce((a, b) => Math.max(a, Math.abs(b)), 0) || 1;
-  const movedAll = range(T).map((t) => range(N).map((i) => moved(t, i)));
-  const mostMoved = largest(movedAll.flat());
-  const mostHeld = largest(memory);
-  const mostChanged = range(T).reduce(
-    (most, t) => range(N * M).reduce((a, n) => Math.max(a, Math.abs(change(t, Math.floor(n / M), n % M))), most),
-    0,
-  ) || 1;
   const column = (j) => (j < N ? String(j + 1) : inputs === 1 ? "input" : `in ${j - N + 1}`);
   const headName = (h) => (h < 0 ? "all heads, averaged" : `head ${h + 1}`);
   const where = () => `step ${now.step + 1}, block ${now.block + 1}, ${headName(now.head)}`;
@@ -123,9 +99,15 @@
         ...(kind === "own" ? { "stroke-dasharray": "3 3" } : {}) });
       add(path, "title", {}, `slot ${i + 1} gives ${at(j)} ${value.toFixed(4)}`);
     }
+    if (shown.length === 0) label(svg, (from + to) / 2, y(0) + 4, `no weight of at least ${now.least.toFixed(2)}`, { "text-anchor": "middle" });
     range(R).forEach((j) => label(svg, from - 6, y(j) + 4, j < N ? `slot ${j + 1}` : column(j),
       { "text-anchor": "end", fill: j < N ? inks().ink : colours.input }));
     range(N).forEach((i) => label(svg, to + 6, y(i) + 4, `slot ${i + 1}`, { fill: inks().ink }));
+    legend(svg, 24 + count * gap + 6, [
+      { name: "looks at another slot", stroke: colours.slot },
+      { name: "at itself", stroke: colours.own, "stroke-dasharray": "3 3" },
+      { name: "at the input", stroke: colours.input },
+    ]);
   }
 
   function drawGates() {
@@ -158,6 +140,7 @@
         label(svg, width - right + 8, y + 9, average.toFixed(2), { fill: inks().ink });
       });
     });
+    legend(svg, 30 + N * 34 + 4, ["input gate", "forget gate"].map((name, k) => ({ name, stroke: series(k).colour })));
   }
 
   const VIEWS = {
@@ -207,13 +190,18 @@
   function timeAxis(svg, width, y) {
     const cell = stepWidth(width);
     const every = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((n) => n * cell >= 26) || 2000;
-    range(T).filter((t) => (t + 1) % every === 0 || t === 0).forEach((t) =>
-      label(svg, LEFT + (t + 0.5) * cell, y, String(t + 1), { "text-anchor": "middle" }));
+    range(T).filter((t) => (t + 1) % every === 0 || t === 0).forEach((t) => {
+      const [x, words] = [LEFT + (t + 0.5) * cell, String(t + 1)];
+      label(svg, Math.min(x, width - 3.5 * words.length), y, words, { "text-anchor": "middle" });
+    });
   }
-  function cursor(svg, width, height) {
+  // A frame around the chosen step, one for each [top, height]: words between the parts stay readable.
+  function cursor(svg, width, parts) {
     const cell = stepWidth(width);
-    add(svg, "rect", { x: round(LEFT + now.step * cell), y: 1, width: round(Math.max(cell, 2)), height: height - 2, rx: 2,
-      fill: "none", stroke: inks().mark, "stroke-width": 2, class: "cursor", "pointer-events": "none" });
+    for (const [y, height] of parts) {
+      add(svg, "rect", { x: round(LEFT + now.step * cell), y, width: round(Math.max(cell, 2)), height, rx: 2,
+        fill: "none", stroke: inks().mark, "stroke-width": 2, class: "cursor", "pointer-events": "none" });
+    }
   }
   function pickSteps(svg) {
     const pick = (event) => {
@@ -248,7 +236,10 @@
       if (T <= 60) values.forEach((p, t) => p !== null && add(svg, "circle", { cx: x(t), cy: y(p), r: 2.5, fill: colour }));
     });
     timeAxis(svg, width, high + 16);
-    cursor(svg, width, high);
+    cursor(svg, width, [[1, high - 2]]);
+    const entries = data.answers.names.map((name, n) => [name + (name === data.answers.right ? " (right)" : ""), n]);
+    legend(svg, high + 24, entries.filter(([, n]) => !hidden.has(n)).map(([name, n]) =>
+      ({ name: lines(name), stroke: series(n).colour, "stroke-dasharray": series(n).dash })));
     for (const entry of $("answer-names").children) {
       const n = Number(entry.dataset.answer);
       const p = data.answers.values[n][now.step];
@@ -279,13 +270,12 @@
         label(svg, LEFT - 6, n * each + 18 + (i + 0.5) * high + 4, high >= 9 ? `slot ${i + 1}` : String(i + 1), { "text-anchor": "end", "font-size": 10 }));
     });
     timeAxis(svg, width, strips.length * each + 12);
-    cursor(svg, width, strips.length * each);
+    cursor(svg, width, strips.map((_, n) => [n * each + 17, N * high + 2]));
   }
   // Only the cursor moves with the step; redrawing the strips would cost too much in long stories.
   function moveCursor() {
-    const mark = figure("time").querySelector(".cursor");
     const cell = stepWidth(figure("time").querySelector(".drawing svg").viewBox.baseVal.width);
-    mark.setAttribute("x", round(LEFT + now.step * cell));
+    for (const mark of figure("time").querySelectorAll(".cursor")) mark.setAttribute("x", round(LEFT + now.step * cell));
     figure("time").querySelector(".drawing svg").setAttribute("aria-label", timeWords());
   }
 
@@ -318,6 +308,10 @@
     $("step").setAttribute("aria-valuetext", `step ${now.step + 1} of ${T}: ${lines(data.tokens[now.step])}`);
     $("place").textContent = `${now.step + 1} / ${T}`;
     $("current").textContent = data.tokens[now.step];
+    if ($("values")) {
+      const told = data.tokenValues.filter(({ values }) => values[now.step] !== null);
+      $("values").textContent = told.map(({ name, values }) => `${name} ${values[now.step].toPrecision(3)}`).join(", ");
+    }
   }
   function say() {
     if (now.playing) return;
@@ -417,5 +411,6 @@
   now.step = from("step", 1, T) ?? T - 1;
   now.head = from("head", 0, H) ?? (H > 1 ? -1 : 0);
   now.block = from("block", 1, S) ?? now.block;
+  now.least = Number($("least").value);
   drawAll();
 })();

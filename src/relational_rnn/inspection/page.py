@@ -28,6 +28,7 @@ SCRIPTS = (
     Script("relational_rnn.pages", "tables.js"),
     Script("relational_rnn.pages", "figures.js"),
     Script("relational_rnn.inspection", "drawing.js"),
+    Script("relational_rnn.inspection", "numbers.js"),
     Script("relational_rnn.inspection", "page.js"),
 )
 MOST_ANSWERS = 6
@@ -112,28 +113,26 @@ def page(
         >>> shown.save("mary.html").stat().st_size < 100_000
         True
     """
-    if not isinstance(trace, Trace):
-        raise InputError(describe(WHERE, "trace must be what RelationalMemory.trace returns", got=type(trace).__name__))
     if layout is not None:
         check_choice(WHERE, "layout", layout, ("lines", "flow"))
-    trace = one_sequence(trace)
-    tokens = [str(token) for token in tokens]
-    steps = trace.attention.shape[0]
-    if steps == 0:
-        raise InputError(describe(WHERE, "the sequence has no step"))
-    if len(tokens) != steps:
-        raise InputError(describe(WHERE, "there must be a token for every step", got=len(tokens), expected=steps))
+    trace, tokens = sequence_of(trace, tokens)
+    steps = len(tokens)
     for values in token_values:
-        _check_values(f"token_values {values.name!r}", values.values, steps)
+        check_values(f"token_values {values.name!r}", values.values, steps)
     numbers = _numbers(trace, before)
     drawn = _drawn_answers(answers or {}, right, steps)
     flow = layout == "flow" if layout is not None else not any(len(token.split()) > 1 for token in tokens)
-    columns = [*token_values, _memory_change(numbers["memory"], numbers["hasBefore"], steps)]
+    change = TokenValues(
+        name="memory's change",
+        description="length of the difference between the whole memory after and before the step",
+        values=memory_change(numbers["memory"], steps),
+    )
+    columns = [*token_values, change]
     data = {
         **numbers,
         "memory": pack(numbers["memory"], name=f"{WHERE}: the memory"),
         "tokens": tokens,
-        "answers": {"names": list(drawn), "values": [_rounded(values) for values in drawn.values()]},
+        "answers": {"names": list(drawn), "values": [_rounded(v) for v in drawn.values()], "right": right},
         "tokenValues": [{"name": c.name, "values": _rounded(c.values)} for c in columns],
     }
     body = "\n".join(
@@ -172,16 +171,40 @@ def one_sequence(trace: Trace) -> Trace:
     return trace.map(lambda tensor: tensor.detach().float().cpu())
 
 
+def sequence_of(trace: Trace, tokens: Sequence[str]) -> tuple[Trace, list[str]]:
+    """One sequence's trace and its tokens, as many as there are steps, at least one; anything else is refused."""
+    if not isinstance(trace, Trace):
+        raise InputError(describe(WHERE, "trace must be what RelationalMemory.trace returns", got=type(trace).__name__))
+    trace = one_sequence(trace)
+    steps = trace.attention.shape[0]
+    if steps == 0:
+        raise InputError(describe(WHERE, "the sequence has no step"))
+    if len(tokens) != steps:
+        raise InputError(describe(WHERE, "there must be a token for every step", got=len(tokens), expected=steps))
+    return trace, [str(token) for token in tokens]
+
+
+def held_memory(trace: Trace, before: Tensor | None) -> np.ndarray:
+    """[T, N, M] after every step of one sequence, or [T + 1, N, M] with the memory before the first in front."""
+    memory = trace.memory.numpy()
+    if before is None:
+        return memory
+    if tuple(before.shape) != memory.shape[1:]:
+        got, expected = tuple(before.shape), memory.shape[1:]
+        raise InputError(describe(WHERE, "before must be the memory of one sequence", got=got, expected=expected))
+    return np.concatenate([before.detach().float().cpu().numpy()[None], memory])
+
+
+def memory_change(memory: np.ndarray, steps: int) -> list[float | None]:
+    """How far every step moved the memory; None at the first one where the memory before it is not known."""
+    moved = np.sqrt(np.square(np.diff(memory.astype(np.float64), axis=0)).sum((1, 2))).tolist()
+    return [*[None] * (steps - len(moved)), *moved]
+
+
 def _numbers(trace: Trace, before: Tensor | None) -> dict[str, Any]:
     """What the script reads, the memory not yet packed."""
     slots, width = trace.memory.shape[-2:]
     steps, blocks, heads, rows, _ = trace.attention.shape
-    memory = trace.memory.numpy()
-    if before is not None:
-        if tuple(before.shape) != (slots, width):
-            got, expected = tuple(before.shape), (slots, width)
-            raise InputError(describe(WHERE, "before must be the memory of one sequence", got=got, expected=expected))
-        memory = np.concatenate([before.detach().float().cpu().numpy()[None], memory])
 
     def share(tensor: Tensor | None, name: str) -> dict[str, Any] | None:
         return None if tensor is None else pack(tensor.numpy(), name=f"{WHERE}: {name}", low=0, high=1)
@@ -199,20 +222,12 @@ def _numbers(trace: Trace, before: Tensor | None) -> dict[str, Any]:
         "attention": share(trace.attention[..., :slots, :], "the attention"),
         "inputGate": share(trace.input_gate, "the input gate"),
         "forgetGate": share(trace.forget_gate, "the forget gate"),
-        "memory": memory,
+        "memory": held_memory(trace, before),
     }
 
 
-def _memory_change(memory: np.ndarray, has_before: int, steps: int) -> TokenValues:
-    moved = np.sqrt(np.square(np.diff(memory.astype(np.float64), axis=0)).sum((1, 2))).tolist()
-    return TokenValues(
-        name="memory's change",
-        description="length of the difference between the whole memory after and before the step",
-        values=[*[None] * (steps - len(moved)), *moved] if not has_before else moved,
-    )
-
-
-def _check_values(name: str, values: Sequence[float | None], steps: int) -> None:
+def check_values(name: str, values: Sequence[float | None], steps: int) -> None:
+    """Refuse numbers that are not one per step, or not finite."""
     if len(values) != steps:
         raise InputError(describe(WHERE, f"{name} must have a value for every step", got=len(values), expected=steps))
     if any(value is not None and not math.isfinite(value) for value in values):
@@ -224,7 +239,7 @@ def _drawn_answers(
 ) -> dict[str, Sequence[float | None]]:
     """The answers with the highest probabilities at any step, in the order of their last one."""
     for name, values in answers.items():
-        _check_values(f"answers {name!r}", values, steps)
+        check_values(f"answers {name!r}", values, steps)
     highest = {name: max((p for p in values if p is not None), default=0.0) for name, values in answers.items()}
     # What is answered in the end is always among them, and so is the right answer.
     last = {name: next((p for p in reversed(values) if p is not None), 0.0) for name, values in answers.items()}

@@ -142,6 +142,9 @@ def statistics_section(one: AttentionStatistics, many: AttentionStatistics, *, w
         "to_others": "to other slots",
         "distance": "distance in slots",
     }
+    alone = not many.to_others.any()  # a single slot has no other to be like, or far from
+    if alone:
+        del names["to_others"], names["distance"]
     blocks, heads = one.entropy.shape[1:]
     head = ["block, head"]
     for words in names.values():
@@ -158,10 +161,11 @@ def statistics_section(one: AttentionStatistics, many: AttentionStatistics, *, w
         slots = range(one.input_gate.shape[1])
         cells = [[Cell(str(i + 1), i), *(cell for name in gates for cell in beside(name, i))] for i in slots]
         parts.append(table("Gates, mean over steps and numbers", head, cells))
-    here, everywhere = beside("likeness")
-    parts.append(
-        f"<p>Likeness of the slots (mean cosine between two slots of the memory; 1: all hold the same): {here.text} "
-        f"here, {everywhere.text} over all.</p>"
-    )
+    if not alone:
+        here, everywhere = beside("likeness")
+        parts.append(
+            "<p>Likeness of the slots (mean cosine between two slots of the memory; 1: all hold the same): "
+            f"{here.text} here, {everywhere.text} over all.</p>"
+        )
     count = f"Here: this page's sequence. All: mean over {what}" + (", ± the spread over sequences." if spread else ".")
     return Section("This one beside many", count, "\n".join(parts))

@@ -1,4 +1,6 @@
-"""The questions of a set that a model does worst on."""
+"""The questions and sequences of a test set that a model does worst on."""
+
+# Shape legend: B sequences of a batch, C answer classes
 
 from __future__ import annotations
 
@@ -11,6 +13,8 @@ from relational_rnn._check import check_positive
 from relational_rnn.inspection.answering import StoryReader
 from relational_rnn.tasks.babi.batching import EncodedStories
 from relational_rnn.tasks.babi.story import Question, Story
+from relational_rnn.tasks.contract import TaskBatch
+from relational_rnn.tasks.model import TaskModel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +30,23 @@ class Answered:
     """What the model answers."""
     right_probability: float
     """Of the right answer; 0 where the model does not know that answer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnsweredSequence:
+    """A sequence of a test set whose answer comes at the end, and what a model made of it."""
+
+    batch: int
+    """The number of its batch, from 0."""
+    row: int
+    """Its place in that batch, from 0."""
+    group: int
+    """The number of its group."""
+    answer: int
+    """The class that the model answers with."""
+    right: int
+    right_probability: float
+    """Of the right class."""
 
 
 def worst_questions(reader: StoryReader, stories: Sequence[Story], count: int) -> list[Answered]:
@@ -57,4 +78,35 @@ def worst_questions(reader: StoryReader, stories: Sequence[Story], count: int) -
             right_probability=answered[i][0],
         )
         for i in order
+    ]
+
+
+def worst_sequences(model: TaskModel, batches: Sequence[TaskBatch], count: int) -> list[AnsweredSequence]:
+    """The `count` sequences of every group whose right answer is the least probable; groups in order, the worst first.
+
+    Args:
+        model: answers after the last step; it is put into evaluation mode.
+        batches: the set.
+        count: of each group.
+
+    Raises:
+        InputError: a count below 1.
+    """
+    check_positive("worst_sequences", count=count)
+    model.eval()
+    found: dict[int, list[AnsweredSequence]] = {}
+    for number, batch in enumerate(batches):
+        with torch.inference_mode():
+            chances = model(batch).softmax(-1)  # [B, C], as every sequence is asked once
+        right = chances.gather(1, batch.targets).squeeze(1).tolist()
+        rows = zip(batch.groups.tolist(), chances.argmax(-1).tolist(), batch.targets[:, 0].tolist(), right, strict=True)
+        for row, (group, answer, wanted, chance) in enumerate(rows):
+            answered = AnsweredSequence(
+                batch=number, row=row, group=group, answer=answer, right=wanted, right_probability=chance
+            )
+            found.setdefault(group, []).append(answered)
+    return [
+        answered
+        for group in sorted(found)
+        for answered in sorted(found[group], key=lambda answered: answered.right_probability)[:count]
     ]

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from relational_rnn._check import InputError, check_positive, describe
-from relational_rnn.nn._growing import compact_steps, positions, segments, valid_after, valid_at, visible
+from relational_rnn.nn._growing import (
+    compact_steps,
+    latest_steps,
+    positions,
+    segments,
+    valid_after,
+    valid_at,
+    visible,
+    within,
+)
 from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensors, check_step
 from relational_rnn.nn._recurrent import asked_steps, blank, valid_steps
 from relational_rnn.nn.core import Core, State
@@ -24,12 +33,24 @@ class CachedAttentionCore(Core):
     Args:
         sizes: what else must be a whole number of at least 1.
         passes: how often a step attends, L; each pass has its own keys and values in the state.
+        window: how many steps a step sees at most, itself included; None for all.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, num_heads: int, *, passes: int, **sizes: int) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_heads: int,
+        *,
+        passes: int,
+        window: int | None = None,
+        **sizes: int,
+    ) -> None:
         super().__init__()
         where = type(self).__name__
         check_positive(where, input_size=input_size, hidden_size=hidden_size, num_heads=num_heads, **sizes)
+        if window is not None:
+            check_positive(where, window=window)
         if hidden_size % (2 * num_heads):
             problem = "hidden_size must be a multiple of 2 * num_heads"
             raise InputError(describe(where, problem, got=hidden_size, expected=f"a multiple of {2 * num_heads}"))
@@ -39,6 +60,7 @@ class CachedAttentionCore(Core):
         self.num_heads = num_heads
         self.head_size = hidden_size // num_heads
         self.passes = passes
+        self.window = window
         self.embed = nn.Linear(input_size, hidden_size)
 
     @abstractmethod
@@ -52,7 +74,8 @@ class CachedAttentionCore(Core):
             keys: those of the stored steps, [B, S, L, H, K].
             values: the same.
             mask: [B, 1, T, S + T], true where a new step sees a stored or new one.
-            position: [B, T], how many steps a new step sees before itself.
+            position: [B, S + T] of stored and new steps: how many valid steps lie before each in the store or, after
+                a reset, in its segment.
 
         Returns:
             (outputs [B, T, W], for each pass the keys [B, S + T, H, K] of stored and new steps, and the values).
@@ -86,10 +109,10 @@ class CachedAttentionCore(Core):
         valid = valid_after(state["valid"], segment, lengths)
         if lengths is None:
             y, cache = self._attend(x, state, segment)
-            return y, {**cache, "valid": valid}
+            return y, self._kept({**cache, "valid": valid})
         in_length = valid_steps(lengths, steps)
         y, cache = self._attend(blank(x, in_length), state, segment)
-        return blank(y, in_length), {**cache, "valid": valid}
+        return blank(y, in_length), self._kept({**cache, "valid": valid})
 
     def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
         check_sequence(self, x, None, None)
@@ -98,7 +121,7 @@ class CachedAttentionCore(Core):
         segment = segments(None, state["valid"], x.shape[1])
         _, cache = self._attend(blank(x, asked_steps(x, rows, at)), state, segment)
         valid = valid_at(state["valid"], x.shape[1], rows, at)
-        return {**{name: tensor[rows] for name, tensor in cache.items()}, "valid": valid}
+        return self._kept({**{name: tensor[rows] for name, tensor in cache.items()}, "valid": valid})
 
     def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
         assert isinstance(state, dict)
@@ -120,6 +143,13 @@ class CachedAttentionCore(Core):
     def _attend(self, x: Tensor, state: dict[str, Tensor], segment: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The outputs [B, T, W], and the cache with the new steps appended."""
         mask = visible(state["valid"], segment)
-        y, keys, values = self.attend(x, state["keys"], state["values"], mask.unsqueeze(1), positions(mask))
+        position = torch.cat([state["valid"].cumsum(1) - 1, positions(mask)], 1)
+        if self.window is not None:
+            mask = within(mask, self.window)
+        y, keys, values = self.attend(x, state["keys"], state["values"], mask.unsqueeze(1), position)
         outputs = torch.cat([state["outputs"], y], 1)
         return y, {"keys": torch.stack(keys, 2), "values": torch.stack(values, 2), "outputs": outputs}
+
+    def _kept(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The state without what the next step will not see."""
+        return state if self.window is None else latest_steps(state, tuple(state), self.window - 1)

@@ -39,6 +39,15 @@ def positions(mask: Tensor) -> Tensor:
     return mask.sum(2) - 1
 
 
+def within(mask: Tensor, window: int) -> Tensor:
+    """`visible`'s mask, where a new step sees only the last `window` of the steps that it would see, itself included.
+
+    >>> within(torch.tensor([[[True, False, True, True]]]), 2).tolist()
+    [[[False, False, True, True]]]
+    """
+    return mask & (mask.flip(2).cumsum(2).flip(2) <= window)
+
+
 def valid_after(valid: Tensor, segment: Tensor, lengths: Tensor | None) -> Tensor:
     """[B, S + T]: the mask of the stored steps after `lengths` [B] of the new ones (None: all of them)."""
     steps = segment.shape[1]
@@ -62,5 +71,19 @@ def compact_steps(state: dict[str, Tensor], stored: Collection[str]) -> dict[str
     valid = state["valid"]
     columns = int(valid.sum(1).max()) if valid.numel() else 0
     order = valid.int().argsort(dim=1, descending=True, stable=True)[:, :columns]
+    row = torch.arange(valid.shape[0], device=valid.device).unsqueeze(1)
+    return {name: tensor[row, order] if name in stored else tensor for name, tensor in state.items()}
+
+
+def latest_steps(state: dict[str, Tensor], stored: Collection[str], keep: int) -> dict[str, Tensor]:
+    """The same state with at most `keep` columns: every row's last valid steps, moved to the end.
+
+    `stored` names the tensors that hold one entry per step, [B, S, ...].
+    """
+    valid = state["valid"]
+    drop = max(valid.shape[1] - keep, 0)
+    if drop == 0:
+        return state
+    order = valid.int().argsort(dim=1, stable=True)[:, drop:]
     row = torch.arange(valid.shape[0], device=valid.device).unsqueeze(1)
     return {name: tensor[row, order] if name in stored else tensor for name, tensor in state.items()}

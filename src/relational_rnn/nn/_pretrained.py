@@ -103,6 +103,21 @@ class Pretrained(nn.Module):
         module.load_state_dict(tensors)
         return module if device is None else module.to(device)
 
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """What the constructor was called with, defaults included, but for device and dtype."""
+        return {name: value for name, value in self._arguments.items() if name not in PLACEMENT}
+
+    def alike(self, **changes: Any) -> Self:
+        """A new module of the same class with the same arguments but for `changes`, and weights of its own.
+
+        Example:
+            >>> from relational_rnn.nn import GRU
+            >>> GRU(5, 8).alike(input_size=8)
+            GRU(8, 8)
+        """
+        return type(self)(**{**self._arguments, **changes})
+
     def push_to_hub(self, repository: str, *, private: bool = False, message: str = "Upload the weights") -> str:
         """Save to a repository "user/name" of the Hugging Face hub, which is made when missing; needs the extra `hub`.
 
@@ -139,7 +154,7 @@ def _config(module: Pretrained, tensors: Mapping[str, Tensor]) -> dict[str, Any]
     if len(dtypes) != 1:
         hint = "convert first, for example layer.float()."
         raise InputError(describe(where, "the weights must all have one dtype", got=", ".join(dtypes), hint=hint))
-    arguments = {name: value for name, value in module._arguments.items() if name not in PLACEMENT}
+    arguments = dict(module.arguments)
     for name, value in arguments.items():
         plain = (
             value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))

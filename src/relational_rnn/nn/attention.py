@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from relational_rnn.nn._growing import compact_steps, segments, valid_after, valid_at, visible
+from relational_rnn._check import check_positive
+from relational_rnn.nn._growing import compact_steps, latest_steps, segments, valid_after, valid_at, visible, within
 from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensors, check_step
 from relational_rnn.nn._recurrent import asked_steps, blank, pick_states, valid_steps
 from relational_rnn.nn.core import Core, State
@@ -25,11 +26,13 @@ class AttentionLSTM(Core):
 
     The state grows: a step appends one hidden state to the store, so that S steps keep S * H numbers and one more step
     costs time and a copy in proportion to S. Padding and steps from before a reset stay in the store, masked;
-    `compact(state)` drops them.
+    `compact(state)` drops them. With a `window`, a step sees only so many states, its own included, and the store
+    keeps one less and no more.
 
     Args:
         input_size: features per step, I.
         hidden_size: width of the hidden states and of the output, H.
+        window: how many states a step sees at most; None for all.
 
     Shape:
         x [B, T, I]; output [B, T, H]; state {"h": [B, H], "c": [B, H], "states": [B, S, H], "valid": [B, S] booleans},
@@ -45,14 +48,17 @@ class AttentionLSTM(Core):
         (torch.Size([7, 11, 8]), torch.Size([7, 11, 8]))
     """
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    def __init__(self, input_size: int, hidden_size: int, *, window: int | None = None) -> None:
         super().__init__()
+        if window is not None:
+            check_positive("AttentionLSTM", window=window)
         self.lstm = LSTM(input_size, hidden_size)
         self.score = nn.Linear(hidden_size, hidden_size, bias=False)
         self.combine = nn.Linear(2 * hidden_size, hidden_size)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.output_size = hidden_size
+        self.window = window
         nn.init.xavier_uniform_(self.score.weight)
         nn.init.xavier_uniform_(self.combine.weight)
         nn.init.zeros_(self.combine.bias)
@@ -80,11 +86,11 @@ class AttentionLSTM(Core):
         if lengths is not None:
             x = blank(x, valid_steps(lengths, steps))
         carried, h, store = self._recur(x, state, reset)
-        y = self._attend(h, store, visible(state["valid"], segment))
+        y = self._attend(h, store, self._visible(state["valid"], segment))
         if lengths is None:
-            return y, _grown(carried[-1], store, valid)
+            return y, self._grown(carried[-1], store, valid)
         row = torch.arange(batch_size, device=x.device)
-        return blank(y, valid_steps(lengths, steps)), _grown(pick_states(carried, row, lengths), store, valid)
+        return blank(y, valid_steps(lengths, steps)), self._grown(pick_states(carried, row, lengths), store, valid)
 
     def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
         check_sequence(self, x, None, None)
@@ -92,7 +98,7 @@ class AttentionLSTM(Core):
         state = self._started(state, x.shape[0])
         carried, _, store = self._recur(blank(x, asked_steps(x, rows, at)), state, None)
         valid = valid_at(state["valid"], x.shape[1], rows, at)
-        return _grown(pick_states(carried, rows, at), store[rows], valid)
+        return self._grown(pick_states(carried, rows, at), store[rows], valid)
 
     def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
         assert isinstance(state, dict)
@@ -123,7 +129,11 @@ class AttentionLSTM(Core):
         context = nn.functional.scaled_dot_product_attention(query, stored, stored, attn_mask=seen).squeeze(1)
         return torch.tanh(self.combine(torch.cat([context, h], -1)))
 
+    def _visible(self, valid: Tensor, segment: Tensor) -> Tensor:
+        mask = visible(valid, segment)
+        return mask if self.window is None else within(mask, self.window)
 
-def _grown(carried: State, states: Tensor, valid: Tensor) -> dict[str, Tensor]:
-    assert isinstance(carried, dict)
-    return {**carried, "states": states, "valid": valid}
+    def _grown(self, carried: State, states: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        assert isinstance(carried, dict)
+        state = {**carried, "states": states, "valid": valid}
+        return state if self.window is None else latest_steps(state, ("states", "valid"), self.window - 1)

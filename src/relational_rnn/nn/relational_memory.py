@@ -50,7 +50,6 @@ from relational_rnn.ops.relational_scan import (
     Trace,
     choose,
     relational_scan,
-    relational_step_after,
     relational_trace,
 )
 
@@ -224,6 +223,9 @@ class RelationalMemory(PortImports, Core):
         Without `B` throughout where `x_t` has no batch axis. `query` [B, W] replaces the learned query of an
         "attention" read head.
         """
+        quick = self._quick_step(x_t, state) if query is None else None
+        if quick is not None:
+            return quick
         axes = self.cell().row_axes()
         layout = Layout(batched=not (isinstance(x_t, Tensor) and x_t.dim() == len(axes)))
         check_shape(WHERE, "x_t", x_t, {"B": None, **axes} if layout.batched else axes)
@@ -240,10 +242,8 @@ class RelationalMemory(PortImports, Core):
             if i > 0:
                 rows = self._between(memories[i - 1])
             wanted = self.read_head.kind == "input" and i == self.num_layers - 1
-            parameters = self.cell(i).scan_parameters()
-            memories[i], input_rows = relational_step_after(
-                rows, memory, parameters, input_rows=wanted, backend=self.backend
-            )
+            after = self.cell(i).step_after(rows, memory, input_rows=wanted, backend=self.backend)
+            memories[i], input_rows = after
         y = self._output(memories[-1], input_rows, query)
         return layout.to_outer(y), join_state(memories, batched=layout.batched)
 
@@ -272,6 +272,10 @@ class RelationalMemory(PortImports, Core):
         Returns:
             (y [B, T, O] laid out like x, the memory after each row's last valid step, shaped like `state`).
         """
+        if lengths is None and reset is None and query is None and self.batch_first:
+            quick = self._quick_sequence(x, state)
+            if quick is not None:
+                return quick
         given = open_sequence(self, x, state, lengths, reset, query)
         scans = self._scan(given, self.num_layers)
         y = self._output(scans[-1].memories, scans[-1].input_rows, given.query)
@@ -393,6 +397,31 @@ class RelationalMemory(PortImports, Core):
     def extra_repr(self) -> str:
         return f"{self.input_size}, mem_slots={self.mem_slots}, width={self.width}, output_size={self.output_size}"
 
+    def _quick_step(self, x_t: Tensor, state: State | None) -> tuple[Tensor, Tensor] | None:
+        """`step` like one before, without gradients: then nothing is left to check but that nothing has changed."""
+        if torch.compiler.is_compiling() or torch.is_grad_enabled():
+            return None
+        if type(x_t) is not Tensor or type(state) is not Tensor:
+            return None
+        if self.num_layers > 1 or self.check_finite or self.backend not in ("auto", "cpu"):
+            return None
+        cells = self._modules["cells"]  # self.cell() takes a tenth of the step
+        cell = None if cells is None else cells._modules["0"]
+        assert isinstance(cell, RelationalMemoryCell)
+        wanted = self.read_head.kind == "input"
+        rows = x_t if self.input_rows is not None else x_t.unsqueeze(-2)
+        after = cell.ready_step(rows, state, input_rows=wanted)
+        return None if after is None else (self._output(after.memory, after.input_rows, None), after.memory)
+
+    def _quick_sequence(self, x: Tensor | PackedSequence, state: State | None) -> tuple[Tensor, Tensor] | None:
+        """A sequence of one step, without gradients, as `_quick_step`."""
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or type(x) is not Tensor:
+            return None
+        if x.dim() != (3 if self.input_rows is None else 4) or x.shape[1] != 1:
+            return None
+        quick = self._quick_step(x.squeeze(1), state)
+        return None if quick is None else (quick[0].unsqueeze(1).clone(), quick[1])
+
     def _between(self, memories: Tensor) -> Tensor:
         """What a layer takes from the one below: its memories [..., N, W] as one row [..., 1, N * W], dropped out."""
         return F.dropout(memories.flatten(-2).unsqueeze(-2), self.dropout, self.training)
@@ -406,16 +435,24 @@ class RelationalMemory(PortImports, Core):
     def _scan(self, given: Given, layers: int) -> list[Scan]:
         """The lowest `layers` layers over the sequence."""
         scans: list[Scan] = []
+        one = given.x.shape[1] == 1 and given.lengths is None and given.reset is None
         for i, memory in enumerate(given.memories[:layers]):
-            cell = self.cell(i)
+            cell, rows = self.cell(i), self._rows(given.x, scans)
+            wanted = self.read_head.kind == "input" and i == self.num_layers - 1
+            if one and self.backend in ("auto", "cpu"):
+                after = cell.ready_step(rows.squeeze(1), memory, input_rows=wanted, checked=True)
+                if after is not None:
+                    attended = after.input_rows.unsqueeze(1) if after.input_rows is not None else None
+                    scans.append(Scan(after.memory.unsqueeze(1), after.memory.clone(), attended))
+                    continue
             scan = relational_scan(
-                self._rows(given.x, scans),
+                rows,
                 memory,
                 cell.scan_parameters(),
                 lengths=given.lengths,
                 reset=given.reset,
                 initial=None if given.reset is None else cell.initial_memory(memory.shape[0], dtype=memory.dtype),
-                input_rows=self.read_head.kind == "input" and i == self.num_layers - 1,
+                input_rows=wanted,
                 backend=self.backend,
                 activations=self.activations,
             )

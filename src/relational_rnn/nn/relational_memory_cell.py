@@ -16,12 +16,16 @@ from torch import Tensor, nn
 from relational_rnn._check import InputError, check_choice, check_positive, check_shape, describe
 from relational_rnn.nn._inputs import check_kind
 from relational_rnn.ops.relational_scan import (
+    After,
+    Backend,
     Block,
     Formulation,
     Linear,
     Norm,
+    Place,
     ScanParameters,
     Settings,
+    StepCache,
     relational_step_after,
 )
 
@@ -195,6 +199,7 @@ class RelationalMemoryCell(nn.Module):
             self.register_buffer("initial", torch.empty(mem_slots, width, device=device, dtype=dtype))
         else:
             self.initial = None
+        self._steps = StepCache()
         if initial_memory == "zeros":
             warn_that_zeros_stay_equal()
         self.reset_parameters()
@@ -226,6 +231,43 @@ class RelationalMemoryCell(nn.Module):
             gate_input=_linear(own["gate_input"]) if gated else None,
             gate_memory=_linear(own["gate_memory"]) if gated else None,
         )
+
+    def ready_step(
+        self, rows: Tensor, memory: Tensor, *, input_rows: bool = False, checked: bool = False
+    ) -> After | None:
+        """A step without gradients by the compiled kernels; None unless they take it.
+
+        Args:
+            rows: [B, n, I].
+            memory: [B, N, M].
+            input_rows: whether the attended rows of the input are wanted too.
+            checked: whether both tensors are known to fit. If not, the step is taken only if one of its size was.
+        """
+        if torch.compiler.is_compiling():
+            return None
+        after = self._steps.step(rows, memory, input_rows=input_rows)
+        if after is not None or not checked:
+            return after
+        if not self._steps.prepare(rows, memory, self.scan_parameters, self._places, input_rows=input_rows):
+            return None
+        return self._steps.step(rows, memory, input_rows=input_rows)
+
+    def step_after(self, rows: Tensor, memory: Tensor, *, input_rows: bool = False, backend: Backend = "auto") -> After:
+        """A step of tensors that were checked: `rows` [B, n, I] and `memory` [B, N, M]; see `relational_step_after`."""
+        if backend in ("auto", "cpu"):
+            after = self.ready_step(rows, memory, input_rows=input_rows, checked=True)
+            if after is not None:
+                return after
+        return relational_step_after(rows, memory, self.scan_parameters(), input_rows=input_rows, backend=backend)
+
+    def _places(self) -> list[Place]:
+        settings = Place(self.__dict__, "settings", self.settings)
+        return [settings] + [
+            Place(table, name, held)
+            for module in self.modules()
+            for table in (module._modules, module._parameters)
+            for name, held in table.items()
+        ]
 
     def initial_memory(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -265,5 +307,5 @@ class RelationalMemoryCell(nn.Module):
             check_kind(self, "memory", memory)
             memory = memory if batched else memory.unsqueeze(0)
         rows = x if self.input_rows is not None else x.unsqueeze(-2)
-        memory = relational_step_after(rows, memory, self.scan_parameters()).memory
+        memory = self.step_after(rows, memory).memory
         return memory if batched else memory.squeeze(0)

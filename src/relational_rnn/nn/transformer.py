@@ -23,9 +23,13 @@ class Transformer(CachedAttentionCore):
     reset, which makes streaming, chunks and resets equal to the whole sequence, and needs no largest length; the angles
     are accurate to 1e-3 up to about 10,000 steps in float32.
 
-    The state grows: a step appends its keys and values of every layer and its output, so that S steps keep
-    (2 * L + 1) * S * W numbers and one more step costs time and a copy in proportion to S. Padding and steps from
+    The state grows: a step appends its keys (not yet turned) and values of every layer and its output, so that S steps
+    keep (2 * L + 1) * S * W numbers and one more step costs time and a copy in proportion to S. Padding and steps from
     before a reset stay in the cache, masked; `compact(state)` drops them. Outputs are kept for `rows` alone.
+
+    With a `window`, every step of every layer sees only so many steps, itself included, and the state keeps one step
+    less and no more: a step costs the same however long the sequence, and chunks equal the whole sequence as without.
+    What a step knows reaches L * (window - 1) steps back, as layers pass it on (Dai et al., 2019, arXiv:1901.02860).
 
     Attention is PyTorch's `scaled_dot_product_attention`. Its fused kernels have no second derivative (they raise) and
     no vmap rule of their own; both work inside `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
@@ -36,6 +40,7 @@ class Transformer(CachedAttentionCore):
         num_layers: layers, L.
         num_heads: attention heads, H; hidden_size / num_heads is the head size and must be even.
         feedforward_size: hidden units of the feed-forward part; None means 4 * hidden_size.
+        window: how many steps a step sees at most, itself included; None for all.
 
     Shape:
         x [B, T, I]; output [B, T, W]; state {"keys": [B, S, L, H, K], "values": [B, S, L, H, K], "outputs": [B, S, W],
@@ -59,10 +64,11 @@ class Transformer(CachedAttentionCore):
         num_layers: int = 3,
         num_heads: int = 4,
         feedforward_size: int | None = None,
+        window: int | None = None,
     ) -> None:
         feedforward_size = 4 * hidden_size if feedforward_size is None else feedforward_size
         sizes = {"num_layers": num_layers, "feedforward_size": feedforward_size}
-        super().__init__(input_size, hidden_size, num_heads, passes=num_layers, **sizes)
+        super().__init__(input_size, hidden_size, num_heads, passes=num_layers, window=window, **sizes)
         self.layers = nn.ModuleList(Layer(hidden_size, num_heads, feedforward_size) for _ in range(num_layers))
         self.norm = nn.LayerNorm(hidden_size)
         for module in self.modules():
@@ -103,10 +109,11 @@ class Layer(nn.Module):
         """The stream after this layer [B, T, W], and its keys and values with the new ones, [B, S + T, H, K]."""
         heads = self.query_key_value(self.attention_norm(u)).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = heads.unbind(2)
-        keys = torch.cat([keys, rotate(k, turn)], 1)
+        new = (turn[0][:, keys.shape[1] :], turn[1][:, keys.shape[1] :])
+        keys = torch.cat([keys, k], 1)
         values = torch.cat([values, v], 1)
         attended = nn.functional.scaled_dot_product_attention(
-            rotate(q, turn).transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), attn_mask=mask
+            rotate(q, new).transpose(1, 2), rotate(keys, turn).transpose(1, 2), values.transpose(1, 2), attn_mask=mask
         )
         a = u + self.attention_out(attended.transpose(1, 2).flatten(2))
         u = a + self.feedforward_out(nn.functional.gelu(self.feedforward_in(self.feedforward_norm(a))))
@@ -114,7 +121,7 @@ class Layer(nn.Module):
 
 
 def rotations(position: Tensor, head_size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [B, T, 1, K / 2] of the angles at each position; never computed below float32."""
+    """Cosine and sine [B, S + T, 1, K / 2] of the angles at each position; never computed below float32."""
     precise = torch.float64 if dtype == torch.float64 else torch.float32
     speed = ROTARY_BASE ** (-torch.arange(0, head_size, 2, device=position.device, dtype=precise) / head_size)
     angle = (position.unsqueeze(-1) * speed).unsqueeze(2)

@@ -77,7 +77,7 @@ class UniversalTransformer(CachedAttentionCore):
         self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor, position: Tensor
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         dtype = self.embed.weight.dtype
-        where = waves(position, self.hidden_size, dtype)
+        where = waves(position[:, keys.shape[1] :], self.hidden_size, dtype)
         passes = waves(torch.arange(1, self.passes + 1, device=x.device), self.hidden_size, dtype)
         u = self.embed(x)
         all_keys, all_values = [], []

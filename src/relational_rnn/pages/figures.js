@@ -6,7 +6,10 @@
     const copy = svg.cloneNode(true);
     const style = getComputedStyle(svg);
     const box = svg.viewBox.baseVal;
-    const [x, y, width, height] = [box.x, box.y, box.width, box.height];
+    const legend = copy.querySelector("[data-legend]");
+    if (legend) legend.removeAttribute("style");
+    const [x, y, width, height] = [box.x, box.y, box.width, box.height + Number(legend?.dataset.legend ?? 0)];
+    copy.setAttribute("viewBox", `${x} ${y} ${width} ${height}`);
     copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
     copy.setAttribute("width", width);
     copy.setAttribute("height", height);

@@ -10,6 +10,9 @@ from relational_rnn.pages.document import Script
 
 TABLES = Script("relational_rnn.pages", "tables.js")
 
+LONG = 24
+"""Letters above which a text in a column of words may wrap."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -23,22 +26,38 @@ class Cell:
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    """A table whose first column heads the rows; all texts are escaped here.
+    """A table whose first column heads the rows; all texts are escaped here. Columns without any number stand to the
+    left, and a text of more than `LONG` letters in them wraps.
 
     >>> print(table("Places", ["who", "where"], [[Cell("Mary"), Cell("the <garden>", 3, "#garden")]]))
     <div class="scroll"><table class="sorts"><caption>Places</caption>...
     <tbody><tr><th scope="row" data-value="Mary">Mary</th><td data-value="3"><a href="#garden">the &lt;garden&gt;</a>...
     """
-    header = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    rows = [list(row) for row in rows]
+    words = [not any(_is_number(row[i]) for row in rows) for i in range(len(head))]
+    header = "".join(
+        f'<th scope="col"{_classes(name, kind)}>{escape(name)}</th>' for name, kind in zip(head, words, strict=True)
+    )
     body = []
     for first, *others in rows:
         row = f'<th scope="row" data-value="{_key(first)}">{_content(first)}</th>'
-        row += "".join(f'<td data-value="{_key(cell)}">{_content(cell)}</td>' for cell in others)
+        row += "".join(
+            f'<td{_classes(cell.text, kind)} data-value="{_key(cell)}">{_content(cell)}</td>'
+            for cell, kind in zip(others, words[1:], strict=True)
+        )
         body.append(f"<tr>{row}</tr>")
     return (
         f'<div class="scroll"><table class="sorts"><caption>{escape(caption)}</caption>'
         f"<thead><tr>{header}</tr></thead>\n<tbody>" + "\n".join(body) + "</tbody></table></div>"
     )
+
+
+def _classes(text: str, words: bool) -> str:
+    return "" if not words else ' class="words long"' if len(text) > LONG else ' class="words"'
+
+
+def _is_number(cell: Cell) -> bool:
+    return isinstance(cell.key, int | float)
 
 
 def _key(cell: Cell) -> str:

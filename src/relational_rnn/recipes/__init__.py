@@ -3,6 +3,19 @@
 from relational_rnn.recipes.babi import RECIPES, BabiRun, DataConfig, babi, demo
 from relational_rnn.recipes.babi_problem import BabiProblem, build
 from relational_rnn.recipes.babi_runs import Evaluation, LoadedRun, compare, evaluate, load, read_config, train
+from relational_rnn.recipes.language import LANGUAGE_RECIPES, LanguageRun
+from relational_rnn.recipes.language_memory import MemoryPlan, plan_memory
+from relational_rnn.recipes.language_problem import LanguageProblem, build_language, read_corpus
+from relational_rnn.recipes.language_runs import (
+    LanguageEvaluation,
+    LoadedLanguageRun,
+    compare_language,
+    evaluate_language,
+    load_language,
+    read_language_config,
+    train_language,
+)
+from relational_rnn.recipes.pretrained import pretrained_babi
 from relational_rnn.recipes.task_runs import (
     LoadedTaskRun,
     TaskEvaluation,
@@ -18,6 +31,7 @@ from relational_rnn.recipes.task_runs import (
 from relational_rnn.recipes.tasks import TASK_RECIPES, TASK_RUNS, TaskRun
 
 __all__ = [
+    "LANGUAGE_RECIPES",
     "RECIPES",
     "TASK_RECIPES",
     "TASK_RUNS",
@@ -25,24 +39,38 @@ __all__ = [
     "BabiRun",
     "DataConfig",
     "Evaluation",
+    "LanguageEvaluation",
+    "LanguageProblem",
+    "LanguageRun",
+    "LoadedLanguageRun",
     "LoadedRun",
     "LoadedTaskRun",
+    "MemoryPlan",
     "TaskEvaluation",
     "TaskProblem",
     "TaskRun",
     "babi",
     "build",
+    "build_language",
     "build_task",
     "compare",
+    "compare_language",
     "compare_task",
     "demo",
     "evaluate",
+    "evaluate_language",
     "evaluate_task",
     "load",
+    "load_language",
     "load_task",
+    "plan_memory",
+    "pretrained_babi",
     "read_config",
+    "read_corpus",
+    "read_language_config",
     "read_task_config",
     "task_of",
     "train",
+    "train_language",
     "train_task",
 ]

@@ -30,6 +30,7 @@ from relational_rnn.recipes.running import (
     print_report,
     progress_of,
     read_config_file,
+    read_result,
 )
 from relational_rnn.tasks.babi.batching import BabiData
 from relational_rnn.tasks.babi.encoding import Vocabulary
@@ -310,18 +311,6 @@ def compare(
         train(config, path, resume=resume, on_progress=on_progress, on_report=say, stories=stories)
 
     def measure(config: BabiRun, path: Path) -> Evaluation:
-        return _read_result(path, config) or evaluate(path)
+        return read_result(path, Evaluation, config.loop.steps) or evaluate(path)
 
     return finish_runs(runs, configuration=as_json, train=train_one, measure=measure, on_run=on_run)
-
-
-def _read_result(folder: Path, config: BabiRun) -> Evaluation | None:
-    """The measurement of the finished run, where it was made already."""
-    path = folder / "result.json"
-    if not path.exists():
-        return None
-    entries = read_json_object(path)
-    names = {field.name for field in dataclasses.fields(Evaluation)}
-    if entries.keys() != names or entries["steps"] != config.loop.steps:
-        return None  # of an unfinished run, or of another version: measured again
-    return Evaluation.from_json(entries)

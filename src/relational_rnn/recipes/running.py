@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -23,7 +24,17 @@ class RunConfig(Protocol):
     def loop(self) -> LoopConfig: ...
 
 
+class ReadEvaluation(Protocol):
+    """What the measurement of every kind of run is: a dataclass that result.json holds."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    @classmethod
+    def from_json(cls, entries: Mapping[str, Any]) -> Self: ...
+
+
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
+EvaluationT = TypeVar("EvaluationT", bound=ReadEvaluation)
 ResultT = TypeVar("ResultT")
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -87,6 +98,17 @@ def processor_seconds_of(folder: Path) -> float | None:
     rows = read_metrics(path) if path.exists() else []
     recorded = rows[-1].get("processor_seconds") if rows else None
     return float(recorded) if recorded else None
+
+
+def read_result(folder: Path, kind: type[EvaluationT], steps: int) -> EvaluationT | None:
+    """The measurement of a run after its last step, where it was made already; `kind` is a dataclass."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    entries = read_json_object(path)
+    if entries.keys() != {field.name for field in dataclasses.fields(kind)} or entries["steps"] != steps:
+        return None  # of an unfinished run, or of another version: measured again
+    return kind.from_json(entries)
 
 
 def check_grid(cores: Sequence[str], seeds: Sequence[int]) -> None:

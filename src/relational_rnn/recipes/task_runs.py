@@ -25,12 +25,13 @@ from relational_rnn.recipes.running import (
     processor_seconds_of,
     progress_of,
     read_config_file,
+    read_result,
 )
 from relational_rnn.recipes.tasks import TASK_RUNS, TaskRun, check_device
 from relational_rnn.tasks.contract import Split, TaskBatch, draw_batch
 from relational_rnn.tasks.model import TaskModel, whole_answers
 from relational_rnn.training import Measure, Outcome, Progress, Totals, fit, from_json
-from relational_rnn.training.json_files import Json, read_json_object, write_json
+from relational_rnn.training.json_files import Json, write_json
 
 
 class TaskProblem:
@@ -156,14 +157,14 @@ class LoadedTaskRun:
 
 
 def task_of(folder: Path | str) -> str:
-    """The name of the task of the run in a folder: one of `TASK_RUNS`, or "babi".
+    """The name of the task of the run in a folder: one of `TASK_RUNS`, "babi" or "language".
 
     Raises:
         InputError: there is no run in the folder, or its task is not known.
     """
     path, content = read_config_file(Path(folder))
     name = content.get("task", "babi")
-    check_choice(str(path), "task", name, ("babi", *TASK_RUNS))
+    check_choice(str(path), "task", name, ("babi", "language", *TASK_RUNS))
     return cast(str, name)
 
 
@@ -347,18 +348,6 @@ def compare_task(
         train_task(config, path, resume=resume, on_progress=on_progress)
 
     def measure(config: TaskRun, path: Path) -> TaskEvaluation:
-        return _read_result(path, config) or evaluate_task(path)
+        return read_result(path, TaskEvaluation, config.loop.steps) or evaluate_task(path)
 
     return finish_runs(runs, configuration=task_config_json, train=train_one, measure=measure, on_run=on_run)
-
-
-def _read_result(folder: Path, config: TaskRun) -> TaskEvaluation | None:
-    """The measurement of the finished run, where it was made already."""
-    path = folder / "result.json"
-    if not path.exists():
-        return None
-    entries = read_json_object(path)
-    names = {field.name for field in dataclasses.fields(TaskEvaluation)}
-    if entries.keys() != names or entries["steps"] != config.loop.steps:
-        return None  # of an unfinished run, or of another version: measured again
-    return TaskEvaluation.from_json(entries)

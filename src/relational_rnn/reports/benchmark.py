@@ -73,6 +73,7 @@ def render_benchmark(results: BenchmarkResults, figures: Mapping[str, str]) -> s
     if facts.get("cannot_run"):
         lines = [f"- {case}: {why}" for case, reasons in facts["cannot_run"].items() for why in reasons.values()]
         parts += ["## What cannot run here", "\n".join(dict.fromkeys(lines))]
+    parts.append("What was tried to be faster, and what stands in the way: docs/cost.md.")
     parts.append(f"The same figures for programs: [{results.path.name}]({results.path.name}).")
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -100,6 +101,13 @@ def conditions(results: BenchmarkResults) -> str:
         "c as the memory has. nn.TransformerEncoder is causal, has 3 layers, 4 heads, no dropout and as many "
         "parameters; its state is the keys and values that it would keep for one more step.",
     ]
+    if settings.get("waiting"):
+        lines.append(f"Threads that wait for work: {settings['waiting']}.")
+    if settings.get("steps_per_turn"):
+        lines.append(
+            f"One step is the time of {settings['steps_per_turn']} steps in a row divided by their number, the state "
+            "of each handed to the next, as a stream is read; contenders take turns after every such row."
+        )
     if settings.get("l0sg"):
         lines.append(
             f"L0SG: github.com/L0SG/relational-rnn-pytorch at {settings['l0sg']}, same sizes. As it stands it cannot "

@@ -44,6 +44,8 @@ SETTINGS = {
     "axes.facecolor": PAPER,
     "figure.facecolor": PAPER,
 }
+CURVES = {"valid_accuracy": ("validation accuracy, %", 100.0), "valid_loss": ("validation loss, nats per token", 1.0)}
+"""What can be drawn: its label, and a factor."""
 AXIS_LABELS = {
     "step": "steps",
     "samples": "training samples",
@@ -63,26 +65,28 @@ class Figure:
     """One sentence: caption, and what a screen reader says."""
 
 
-def learning_curves(groups: Sequence[Group], x: str) -> str:
-    """Validation accuracy against `x` (one of `AXIS_LABELS`), one line per run, one colour per group.
+def learning_curves(groups: Sequence[Group], x: str, y: str = "valid_accuracy") -> str:
+    """Validation accuracy or loss (`y`, one of `CURVES`) against `x` (one of `AXIS_LABELS`), one line per run, one
+    colour per group.
 
     Returns:
         a whole SVG document. Runs without a validated step have no line.
     """
     check_choice("learning_curves", "x", x, AXIS_LABELS)
+    check_choice("learning_curves", "y", y, CURVES)
+    label_y, scale = CURVES[y]
 
     def paint(figure: Canvas) -> None:
         axes = figure.subplots()
         for number, group in enumerate(groups):
-            colour, line = _style(groups, number)
+            colour, line = group_style(groups, number)
             label = group.label
             for place, run in enumerate(group.runs):
-                across, accuracy = run.curve(x, "valid_accuracy")
+                across, values = run.curve(x, y)
                 if across:
-                    percent = [100 * value for value in accuracy]
                     axes.plot(
                         across,
-                        percent,
+                        [scale * value for value in values],
                         color=colour,
                         linestyle=line,
                         linewidth=1.6,
@@ -92,9 +96,10 @@ def learning_curves(groups: Sequence[Group], x: str) -> str:
                         gid=f"{curve_name(number)}-{place}",
                     )
                     label = "_nolegend_"  # one entry for all seeds
-        axes.set_ylim(0, 102)
+        if y == "valid_accuracy":
+            axes.set_ylim(0, 102)
         axes.set_xlim(left=0)
-        axes.set_ylabel("validation accuracy, %")
+        axes.set_ylabel(label_y)
         axes.set_xlabel(AXIS_LABELS[x])
         axes.grid(True, linewidth=0.4, alpha=0.5)
         axes.spines[["top", "right"]].set_visible(False)
@@ -122,7 +127,7 @@ def task_bars(groups: Sequence[Group]) -> str:
                 [tasks.index(task) for task in accuracies],
                 [100 * value for value, _ in values],
                 xerr=[100 * spread for _, spread in values] if len(group.results) > 1 else None,
-                color=_style(groups, number)[0],
+                color=group_style(groups, number)[0],
                 error_kw={"elinewidth": 0.8, "ecolor": INK},
                 height=0.72,
             )
@@ -157,14 +162,16 @@ def inline(svg: str, name: str, description: str) -> str:
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
-    # The fixed size goes and the viewBox stays: the figure takes the width of the page.
+    # The fixed size goes and the viewBox stays: the figure takes the width of the page, up to letters of common size.
     head, rest = body.split(">", 1)
+    wide = re.search(r' width="([\d.]+)pt"', head)
+    size = f' style="max-width:{1.7 * float(wide[1]):.0f}px"' if wide else ""
     head = re.sub(r' (width|height)="[^"]*"', "", head)
-    head = head.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
+    head = head.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"{size}', 1)
     return f"{head}>{rest}".replace(INK, "currentColor").replace(PAPER, "none").strip()
 
 
-def _style(groups: Sequence[Group], number: int) -> tuple[str, Any]:
+def group_style(groups: Sequence[Group], number: int) -> tuple[str, Any]:
     """Colour and line of a group: by its core where that is clear, so that a core looks the same on every page."""
     core = groups[number].core
     if core in STYLES and [group.core for group in groups].count(core) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,9 +12,16 @@ from pathlib import Path
 from relational_rnn._files import write_whole
 from relational_rnn.pages import Cell, Script, document, table
 from relational_rnn.reports.figures import Figure, curve_name, inline, learning_curves, task_bars
+from relational_rnn.reports.language import (
+    MEASURES,
+    forgetting_curves,
+    frequency_bars,
+    is_language,
+    perplexity_by_frequency,
+    resets,
+)
 from relational_rnn.reports.published import published_beside_all
 from relational_rnn.reports.runs import Group, Run, all_names, group_runs, mean_and_spread, read_runs
-from relational_rnn.tasks.babi.story import TASK_NAMES
 
 SCRIPTS = tuple(Script("relational_rnn.pages", name) for name in ("tables.js", "figures.js"))
 
@@ -24,9 +32,10 @@ class Example:
 
     run: str
     """What the run is called."""
-    task: int
+    group: str
+    """The row of the table of accuracies that it belongs to, e.g. "2 two-supporting-facts"."""
     number: int
-    """Its place among the test questions of the task, from 1."""
+    """Its place, from 1: among the test questions of a bAbI task, or among all test sequences."""
     question: str
     right: str
     """The right answer."""
@@ -74,7 +83,9 @@ def write_report(
 
 
 def draw_figures(groups: Sequence[Group]) -> list[Figure]:
-    """The figures for which the runs have numbers: learning curves, and bars per task."""
+    """The figures for which the runs have numbers: learning curves, and bars per task or per frequency."""
+    if is_language(groups):
+        return draw_language_figures(groups)
     figures = []
     if any(run.curve("step", "valid_accuracy")[0] for group in groups for run in group.runs):
         figures += [
@@ -96,6 +107,24 @@ def draw_figures(groups: Sequence[Group]) -> list[Figure]:
     return figures
 
 
+def draw_language_figures(groups: Sequence[Group]) -> list[Figure]:
+    """The figures of runs on language for which there are numbers."""
+    figures = []
+    if any(run.curve("step", "valid_loss")[0] for group in groups for run in group.runs):
+        for x, words in (("step", "steps of training"), ("seconds", "seconds of training")):
+            svg = learning_curves(groups, x, "valid_loss")
+            figures.append(
+                Figure(name=f"loss-by-{x}", svg=svg, description=f"Validation loss against {words}, one line per run.")
+            )
+    if any(resets(group, "perplexity") for group in groups):
+        description = "What it costs to lose the past: the memory is reset every so many tokens of the test text."
+        figures.append(Figure(name="cost-of-forgetting", svg=forgetting_curves(groups), description=description))
+    if any(perplexity_by_frequency(group) for group in groups):
+        description = "Perplexity on the test text by how often a token occurs in the training text."
+        figures.append(Figure(name="perplexity-by-frequency", svg=frequency_bars(groups), description=description))
+    return figures
+
+
 def render_page(
     title: str, groups: Sequence[Group], figures: Sequence[Figure], examples: Sequence[Example] = ()
 ) -> str:
@@ -105,9 +134,9 @@ def render_page(
         f"<p>{escape(_summary(groups))}</p>",
         _overview(groups),
         *(_figure(figure, groups) for figure in figures),
-        _task_table(groups, examples),
+        _language_tables(groups) if is_language(groups) else _task_table(groups, examples),
         _published(groups),
-        _examples(examples),
+        _examples(examples, _noun(groups)),
         "<h2>What was measured</h2>",
         _facts(runs),
         _notes(groups),
@@ -118,12 +147,12 @@ def render_page(
 
 
 def _figure(figure: Figure, groups: Sequence[Group]) -> str:
-    """The figure, and a button for each model's curves where it has any; figures.js makes them come and go."""
+    """The figure, and where it has curves of several models a button for each; figures.js makes them come and go."""
     buttons = "".join(
         f'<button type="button" data-curve="{figure.name}-{curve_name(number)}" aria-pressed="true">'
         f"{escape(group.label)}</button>"
         for number, group in enumerate(groups)
-        if f'id="{curve_name(number)}-' in figure.svg
+        if len(groups) > 1 and f'id="{curve_name(number)}-' in figure.svg
     )
     choice = f'<div class="choice" role="group" aria-label="curves">{buttons}</div>' if buttons else ""
     return (
@@ -139,6 +168,11 @@ def _summary(groups: Sequence[Group]) -> str:
     sentence = f"{runs} {'run' if runs == 1 else 'runs'} of {len(groups)} {'model' if len(groups) == 1 else 'models'}"
     if evaluated < runs:
         sentence += f", {runs - evaluated} of them not evaluated yet"
+    if is_language(groups):
+        return (
+            f"{sentence}. The whole test text is read as one stream with the memory carried; perplexity is per word, "
+            "accuracy the share of tokens that were the most probable one; ± is the spread over seeds."
+        )
     what = "test questions answered exactly" if _noun(groups) == "task" else "right answers on new sequences"
     return f"{sentence}. Accuracies are shares of {what}; ± is the spread over seeds."
 
@@ -149,18 +183,27 @@ def _noun(groups: Sequence[Group]) -> str:
 
 
 def _overview(groups: Sequence[Group]) -> str:
-    names = {"mean_accuracy": "mean accuracy"}
+    names = {"mean_accuracy": "accuracy" if is_language(groups) else "mean accuracy"}
     for name, label in (("mean_beyond", "beyond training"), ("whole_accuracy", "whole answers")):
         if any(group.values(name) for group in groups):
             names[name] = label
     above = _noun(groups) == "task"
-    head = ["model", "parameters", "state bytes", *names.values(), *(["tasks above 95 %"] if above else [])]
+    measures = MEASURES if is_language(groups) else {}
+    head = [
+        "model",
+        "parameters",
+        "state bytes",
+        *(label for label, _ in measures.values()),
+        *names.values(),
+        *(["tasks above 95 %"] if above else []),
+    ]
     head += ["training seconds", "seeds"]
     rows = [
         [
             Cell(group.label),
             _cell(group.values("parameters"), "{:,.0f}"),
             _cell(group.values("state_bytes"), "{:,.0f}"),
+            *(_cell(group.values(name), form) for name, (_, form) in measures.items()),
             *(_cell([100 * value for value in group.values(name)], "{:.1f} %") for name in names),
             *(
                 [_cell(group.values("tasks_above_95"), "{:g}" if len(group.results) == 1 else "{:.1f}")]
@@ -180,7 +223,7 @@ def _task_table(groups: Sequence[Group], examples: Sequence[Example]) -> str:
     if not per_group:
         return ""
     names = all_names(accuracies for _, accuracies in per_group)
-    linked = {_task(example.task): f"#{_place(example.task)}" for example in examples}
+    linked = {example.group: f"#{_place(example.group)}" for example in examples}
     head = [_noun(groups), *(group.label for group, _ in per_group)]
     rows = [
         [
@@ -192,6 +235,30 @@ def _task_table(groups: Sequence[Group], examples: Sequence[Example]) -> str:
     return table(f"Test accuracy per {_noun(groups)}, %", head, rows)
 
 
+def _language_tables(groups: Sequence[Group]) -> str:
+    """Perplexity by frequency, and what it costs to lose the past; nothing where no run was evaluated."""
+    evaluated = [group for group in groups if group.results]
+    if not evaluated:
+        return ""
+    by_frequency = [perplexity_by_frequency(group) for group in evaluated]
+    rows = [
+        [Cell(name, number), *(_cell(found.get(name, []), "{:,.2f}") for found in by_frequency)]
+        for number, name in enumerate(all_names(by_frequency), start=1)
+    ]
+    head = [group.label for group in evaluated]
+    parts = [table("Perplexity by occurrences in the training text", ["occurrences", *head], rows)]
+    for measure, (label, form) in MEASURES.items():
+        found = [resets(group, measure) for group in evaluated]
+        rows = [
+            [Cell(f"every {k:,} tokens", k), *(_cell(each.get(k, []), form) for each in found)]
+            for k in sorted({k for each in found for k in each})
+        ]
+        carried = [_cell(group.values(measure), form) for group in evaluated]
+        rows.append([Cell("never", float("inf")), *carried])
+        parts.append(table(f"{label[0].upper()}{label[1:]}, with the memory reset", ["memory reset", *head], rows))
+    return "\n".join(parts)
+
+
 def _published(groups: Sequence[Group]) -> str:
     """What others have published for the settings of these runs."""
     figures = published_beside_all([group.runs[0].config for group in groups])
@@ -201,19 +268,21 @@ def _published(groups: Sequence[Group]) -> str:
     return table("Published by others", ["model", "accuracy", "setting", "source"], rows)
 
 
-def _task(task: int) -> str:
-    return f"{task} {TASK_NAMES.get(task, '')}".strip()
+def _place(group: str) -> str:
+    """The address of a group's examples on the page."""
+    return "examples-" + re.sub("[^a-z0-9]+", "-", group.lower()).strip("-")
 
 
-def _place(task: int) -> str:
-    return f"examples-{task}"
-
-
-def _examples(examples: Sequence[Example]) -> str:
-    """A table of questions for every task that has some; each leads to its inspection where there is one."""
-    head = ["example", "run", "question", "right answer", "answered", "probability of the right one"]
-    parts = ["<h2>Examples</h2>"] if examples else []
-    for task in sorted({example.task for example in examples}):
+def _examples(examples: Sequence[Example], noun: str) -> str:
+    """A table of questions for every group that has some; each leads to its inspection where there is one."""
+    head = ["example", "run", "question", "right answer", "answered", "right one's probability"]
+    parts = []
+    if examples:
+        words = f"Questions of each {noun} to whose right answer a run gives the least probability."
+        if any(example.page for example in examples):
+            words += " The number of a question leads to a page that looks inside the memory while it reads."
+        parts = [f"<h2>Examples</h2><p>{words}</p>"]
+    for group in all_names({example.group: example} for example in examples):
         rows = [
             [
                 Cell(str(e.number), e.number, e.page),
@@ -224,9 +293,9 @@ def _examples(examples: Sequence[Example]) -> str:
                 Cell(f"{e.right_probability:.1%}", e.right_probability),
             ]
             for e in examples
-            if e.task == task
+            if e.group == group
         ]
-        parts.append(f'<div id="{_place(task)}">{table(f"Task {_task(task)}", head, rows)}</div>')
+        parts.append(f'<div id="{_place(group)}">{table(f"{noun.capitalize()} {group}", head, rows)}</div>')
     return "\n".join(parts)
 
 
@@ -247,7 +316,8 @@ def _facts(runs: Sequence[Run]) -> str:
     for name in names:
         found: dict[str, list[str]] = {}
         for run in runs:
-            found.setdefault(_plain(run.versions.get(name, "not recorded")), []).append(run.folder.name)
+            value = run.versions.get(name)
+            found.setdefault("not recorded" if value is None else _plain(value), []).append(run.folder.name)
         if len(found) == 1:
             entries.append((name, next(iter(found))))
         else:

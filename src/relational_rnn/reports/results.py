@@ -12,6 +12,7 @@ from typing import Any
 from relational_rnn._check import InputError, describe
 from relational_rnn._files import write_whole
 from relational_rnn.reports.figures import AXIS_LABELS, Figure, learning_curves
+from relational_rnn.reports.language import MEASURES, is_language, main_measure, perplexity_by_frequency, resets
 from relational_rnn.reports.published import published_beside_all
 from relational_rnn.reports.runs import Group, all_names, core_label, mean_and_spread
 from relational_rnn.tasks.babi.story import TASK_NAMES
@@ -93,7 +94,8 @@ class Record:
 
 
 def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ()) -> list[Record]:
-    """One record of test accuracy per group of runs, then the published figures that may stand beside them.
+    """One record per group of runs, of test accuracy (on language, of perplexity or bits per character), then the
+    published figures that may stand beside them.
 
     Args:
         groups: from `group_runs`; every run must be evaluated on its test files.
@@ -136,16 +138,27 @@ def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ())
                 "per_task": {str(n): mean_and_spread(values)[0] for n, values in group.per_task().items()},
                 "tasks_above_95": mean_and_spread(group.values("tasks_above_95"))[0],
             }
+        elif is_language(groups):
+            details = {name: mean_and_spread(group.values(name))[0] for name in (*MEASURES, "mean_accuracy")}
+            details["tokens_seen"] = int(group.values("tokens_seen")[0])
+            details["perplexity_by_frequency"] = {
+                name: mean_and_spread(values)[0] for name, values in perplexity_by_frequency(group).items()
+            }
+            details["resets"] = {
+                measure: {str(k): mean_and_spread(values)[0] for k, values in resets(group, measure).items()}
+                for measure in MEASURES
+            }
         else:
             names = [name for name in ("whole_accuracy", "mean_beyond") if group.values(name)]
             details = {name: mean_and_spread(group.values(name))[0] for name in names}
             details["per_group"] = {name: mean_and_spread(values)[0] for name, values in group.per_group().items()}
+        measure = main_measure(groups) if is_language(groups) else "accuracy"
         records.append(
             Record(
                 task=task,
                 core=group.core,
-                metric="test_accuracy",
-                values=tuple(group.values("mean_accuracy")),
+                metric=f"test_{measure}",
+                values=tuple(group.values("mean_accuracy" if measure == "accuracy" else measure)),
                 seeds=tuple(group.seeds),
                 details={**details, "notes": [*group.notes, *notes]},
                 parameters=int(group.values("parameters")[0]),
@@ -228,15 +241,16 @@ def write_results(
 def render_markdown(
     records: Sequence[Record], *, title: str, introduction: str, data_name: str, figures: Sequence[str] = ()
 ) -> str:
-    """The page: a table of models, a table of tasks, the figures (in Markdown), and what is needed to repeat them."""
+    """The page: a table of models, a table of tasks, figures (in Markdown), and what is needed to repeat them."""
     ours = [record for record in records if record.published is None]
     parts = [f"# {title}", introduction.strip(), _models(records)]
     for kind in ("task", "group"):
         tables = [_accuracies(record) for record in records if f"per_{kind}" in record.details]
         if any(tables):
             parts += [f"## Per {kind}, %", _per_group(records, kind, all_names(tables))]
+    parts += _text_tables(ours)
     if figures:
-        parts += ["## While training", *figures]
+        parts += ["## Figures", *figures]
     notes = dict.fromkeys(note for record in records for note in record.details.get("notes", ()))
     if notes:
         parts += ["## Notes", "\n".join(f"- {note}" for note in notes)]
@@ -247,6 +261,7 @@ def render_markdown(
 
 
 def _models(records: Sequence[Record]) -> str:
+    names = list(dict.fromkeys(record.metric for record in records))
     # columns that some of the records have; the others are left out
     extra: list[tuple[str, Callable[[Record], str]]] = []
     if any("tasks_above_95" in record.details for record in records):
@@ -256,13 +271,14 @@ def _models(records: Sequence[Record]) -> str:
             extra.append((label, lambda record, name=name: _number(record.details.get(name), ".1f", 100)))
     costs = ["parameters", "state bytes", "train seconds"]
     processor = any(record.processor_seconds is not None for record in records)
-    head = ["task", "model", "accuracy, %", *(label for label, _ in extra), "seeds", *costs]
+    head = ["task", "model", *(METRICS[name][0] for name in names), *(label for label, _ in extra), "seeds", *costs]
     head += ["processor seconds"] if processor else []
     rows = []
     for record in records:
-        accuracy = ("below " if record.details.get("below") else "") + _percent(record.value)
+        form = METRICS[record.metric][1]
+        figure = ("below " if record.details.get("below") else "") + form(record.value)
         if len(record.values) > 1:
-            accuracy += f" ± {_percent(record.spread)}"
+            figure += f" ± {form(record.spread)}"
         seeds = f"published: {record.published}" if record.published else ", ".join(map(str, record.seeds))
         numbers = [record.parameters, record.state_bytes, record.train_seconds]
         numbers += [record.processor_seconds] if processor else []
@@ -270,13 +286,52 @@ def _models(records: Sequence[Record]) -> str:
             [
                 record.task,
                 core_label(record.core),
-                accuracy,
+                *(figure if name == record.metric else "" for name in names),
                 *(cell(record) for _, cell in extra),
                 seeds,
                 *(_number(number, ",.0f") for number in numbers),
             ]
         )
     return markdown_table(head, rows)
+
+
+def _text_tables(records: Sequence[Record]) -> list[str]:
+    """Records on language: all measures, perplexity by frequency, and what it costs to lose the past."""
+    shown = [record for record in records if "resets" in record.details]
+    if not shown:
+        return []
+    labels = [core_label(record.core) for record in shown]
+    parts = [
+        "## All measures",
+        markdown_table(
+            ["model", *(label for label, _ in MEASURES.values()), "accuracy, %", "tokens seen in training"],
+            [
+                [
+                    label,
+                    *(form.format(record.details[name]) for name, (_, form) in MEASURES.items()),
+                    _percent(record.details["mean_accuracy"]),
+                    f"{record.details['tokens_seen']:,}",
+                ]
+                for label, record in zip(labels, shown, strict=True)
+            ],
+        ),
+        "## Perplexity per token by its occurrences in the training text",
+    ]
+    tables = [record.details["perplexity_by_frequency"] for record in shown]
+    rows = [
+        [name, *("" if name not in found else f"{found[name]:,.2f}" for found in tables)] for name in all_names(tables)
+    ]
+    parts.append(markdown_table(["occurrences", *labels], rows))
+    parts.append("## What it costs to lose the past")
+    for name, (label, form) in MEASURES.items():
+        tables = [record.details["resets"][name] for record in shown]
+        rows = [
+            [f"every {int(k):,} tokens", *("" if k not in found else form.format(found[k]) for found in tables)]
+            for k in dict.fromkeys(k for found in tables for k in found)
+        ]
+        rows.append(["never", *(form.format(record.details[name]) for record in shown)])
+        parts.append(markdown_table([f"memory reset ({label})", *labels], rows))
+    return parts
 
 
 def _accuracies(record: Record) -> Mapping[str, float]:
@@ -343,3 +398,10 @@ def _joined(versions: Sequence[Mapping[str, Any]], name: str) -> str | None:
     """What the runs say under `name`; different answers are all named, none is chosen."""
     found = list(dict.fromkeys(str(entry[name]) for entry in versions if entry.get(name)))
     return "; ".join(found) or None
+
+
+METRICS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "test_accuracy": ("accuracy, %", _percent),
+    **{f"test_{name}": (label, form.format) for name, (label, form) in MEASURES.items()},
+}
+"""The metrics of records: their heading, and how a value is written."""

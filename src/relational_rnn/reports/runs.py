@@ -18,8 +18,10 @@ from relational_rnn.tasks.babi.story import TASK_NAMES
 RESULT_ENTRIES = ("split", "mean_accuracy")
 BABI_ENTRIES = ("per_task", "tasks_above_95", "questions")
 TASK_ENTRIES = ("per_group", "sequences")
+LANGUAGE_ENTRIES = ("per_group", "per_group_perplexity", "perplexity", "bits_per_character", "resets", "tokens")
 COST_ENTRIES = ("parameters", "state_bytes", "train_seconds")
-"""What an evaluation (result.json) must hold: of a run on bAbI or on a generated task, between what both have."""
+"""What an evaluation (result.json) must hold: of a run on bAbI, on a generated task or on language, between what all
+have."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,7 +172,8 @@ def read_run(folder: str | Path) -> Run:
     names = ("result.json", "versions.json", "metrics.csv", "data.json")
     result_path, versions_path, metrics_path, data_path = (folder / name for name in names)
     result = _read_object(result_path) if result_path.is_file() else None
-    expected = (*RESULT_ENTRIES, *(TASK_ENTRIES if "task" in config else BABI_ENTRIES), *COST_ENTRIES)
+    own = {"babi": BABI_ENTRIES, "language": LANGUAGE_ENTRIES}.get(str(config.get("task", "babi")), TASK_ENTRIES)
+    expected = (*RESULT_ENTRIES, *own, *COST_ENTRIES)
     missing = [name for name in expected if result is not None and name not in result]
     if missing:
         raise InputError(

@@ -1,13 +1,17 @@
 """The training loop, run folders and checkpoints; knows no task and no model by name."""
 
+from relational_rnn.training.averaging import AveragingConfig, WeightAverage
 from relational_rnn.training.config import LoopConfig, OptimizerConfig, from_json, to_json
 from relational_rnn.training.loop import Outcome, fit
-from relational_rnn.training.problem import Measure, Problem, Totals, evaluate
-from relational_rnn.training.progress import ConsoleProgress, Progress
+from relational_rnn.training.problem import Carrier, Measure, Problem, Totals, evaluate
+from relational_rnn.training.progress import BestBy, ConsoleProgress, Progress
 from relational_rnn.training.run_folder import METRICS_COLUMNS, RunFolder, read_metrics
 
 __all__ = [
     "METRICS_COLUMNS",
+    "AveragingConfig",
+    "BestBy",
+    "Carrier",
     "ConsoleProgress",
     "LoopConfig",
     "Measure",
@@ -17,6 +21,7 @@ __all__ = [
     "Progress",
     "RunFolder",
     "Totals",
+    "WeightAverage",
     "evaluate",
     "fit",
     "from_json",

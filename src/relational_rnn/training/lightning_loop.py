@@ -9,6 +9,7 @@ only, and batches are functions of the step number, so that a resumed run does e
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import time
@@ -25,10 +26,11 @@ from torch import Tensor
 
 from relational_rnn._check import InputError, describe
 from relational_rnn._files import write_whole
+from relational_rnn.training.averaging import WeightAverage
 from relational_rnn.training.config import LoopConfig, OptimizerConfig, learning_rate_at
 from relational_rnn.training.optimizers import build_optimizer
-from relational_rnn.training.problem import Measure, Problem, Totals
-from relational_rnn.training.progress import Progress
+from relational_rnn.training.problem import Carrier, Measure, Problem, Totals
+from relational_rnn.training.progress import BestBy, Progress
 from relational_rnn.training.run_folder import CHECKPOINT_KEY, RunFolder, load_checkpoint, save_checkpoint
 
 
@@ -50,20 +52,28 @@ class Batches:
     Args:
         get: makes a batch.
         numbers: of the batches.
-        cut: asked before every batch but the first; there are no more once it says yes.
+        cut: asked before every batch that begins an update, but the first; there are no more once it says yes.
+        accumulate: batches of an update.
     """
 
-    def __init__(self, get: Callable[[int], Any], numbers: range, cut: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        get: Callable[[int], Any],
+        numbers: range,
+        cut: Callable[[], bool] = lambda: False,
+        accumulate: int = 1,
+    ) -> None:
         self._get = get
         self._numbers = numbers
         self._cut = cut
+        self._accumulate = accumulate
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def __iter__(self) -> Iterator[Any]:
         for number in self._numbers:
-            if number != self._numbers.start and self._cut():
+            if number != self._numbers.start and number % self._accumulate == 0 and self._cut():
                 return
             yield self._get(number)
 
@@ -71,9 +81,20 @@ class Batches:
 class TrainingModule(LightningModule):
     """A problem with its optimiser, and the figures of the interval that runs."""
 
-    def __init__(self, problem: Problem[Any], optimizer: OptimizerConfig, loop: LoopConfig, seed: int) -> None:
+    def __init__(
+        self,
+        problem: Problem[Any],
+        optimizer: OptimizerConfig,
+        loop: LoopConfig,
+        seed: int,
+        *,
+        accumulate: int = 1,
+        average: WeightAverage | None = None,
+    ) -> None:
         super().__init__()
         self.model = problem.model
+        self.accumulate = accumulate
+        self.average = average
         self.train_totals = Totals()
         self.valid_totals = Totals()
         self.saved_at = time.monotonic()
@@ -82,11 +103,24 @@ class TrainingModule(LightningModule):
         self._optimizer = optimizer
         self._loop = loop
         self._seed = seed
+        self._first_batch = 0  # of the interval
+
+    @property
+    def carrier(self) -> Carrier | None:
+        """The problem, where it carries something from batch to batch."""
+        return self._problem if isinstance(self._problem, Carrier) else None
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """The model has the weights that are judged and saved within."""
+        return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
     def train_dataloader(self) -> Batches:
         start = self.global_step
-        get = self._waiting(self._problem.train_batch)
-        return Batches(get, range(start, next_stop(start, self._loop)), self._checkpoint_is_due)
+        self._first_batch = start * self.accumulate
+        numbers = range(self._first_batch, next_stop(start, self._loop) * self.accumulate)
+        return Batches(
+            self._waiting(self._problem.train_batch), numbers, self._checkpoint_is_due, accumulate=self.accumulate
+        )
 
     def _checkpoint_is_due(self) -> bool:
         seconds = self._loop.checkpoint_seconds
@@ -113,12 +147,19 @@ class TrainingModule(LightningModule):
         self.trainer.limit_val_batches = 1.0 if due else 0.0
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        torch.manual_seed(step_seed(self._seed, self.global_step))
+        torch.manual_seed(step_seed(self._seed, self._first_batch + batch_idx))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         measure: Measure = self._problem.measure(batch)
         self.train_totals.add(measure)
         return measure.losses.mean()
+
+    def on_validation_start(self) -> None:
+        self._averaged = self.averaged()
+        self._averaged.__enter__()
+
+    def on_validation_end(self) -> None:
+        self._averaged.__exit__(None, None, None)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.valid_totals.add(self._problem.measure(batch))
@@ -136,10 +177,13 @@ class TrainingModule(LightningModule):
 class Recorder(Callback):
     """Keeps the run folder: metrics, best weights, checkpoints; and tells a listener where the run stands."""
 
-    def __init__(self, folder: RunFolder, loop: LoopConfig, optimizer: OptimizerConfig) -> None:
+    def __init__(
+        self, folder: RunFolder, loop: LoopConfig, optimizer: OptimizerConfig, best_by: BestBy = "accuracy"
+    ) -> None:
         self.step = 0  # of the last checkpoint
         self.best: dict[str, float] | None = None
         self.valid_accuracy: float | None = None
+        self.valid_loss: float | None = None
         self.listener: Callable[[Progress], None] | None = None
         self._rows: list[dict[str, str]] = []
         self._seconds_before = 0.0
@@ -148,6 +192,7 @@ class Recorder(Callback):
         self._folder = folder
         self._loop = loop
         self._optimizer = optimizer
+        self._best_by: BestBy = best_by
 
     @property
     def seconds(self) -> float:
@@ -169,7 +214,12 @@ class Recorder(Callback):
         self._seconds_before = ours["seconds"]
         self._processor_before = ours.get("processor_seconds")
         pl_module.data_seconds = ours.get("data_seconds", 0.0)  # older checkpoints did not count it
+        self.valid_loss = ours.get("valid_loss")  # nor did they keep it, nor the two below
         pl_module.train_totals.load_state_dict(ours["train_totals"])
+        if pl_module.carrier is not None:
+            pl_module.carrier.load_state_dict(ours["carried"])
+        if pl_module.average is not None:
+            pl_module.average.load_state_dict(ours["average"])
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         assert isinstance(pl_module, TrainingModule)
@@ -181,7 +231,10 @@ class Recorder(Callback):
             "data_seconds": pl_module.data_seconds,
             "best": self.best,
             "valid_accuracy": self.valid_accuracy,
+            "valid_loss": self.valid_loss,
             "train_totals": pl_module.train_totals.state_dict(),
+            "carried": None if pl_module.carrier is None else pl_module.carrier.state_dict(),
+            "average": None if pl_module.average is None else pl_module.average.state_dict(),
         }
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -194,6 +247,10 @@ class Recorder(Callback):
     ) -> None:
         assert isinstance(pl_module, TrainingModule)
         step = trainer.global_step
+        if (batch_idx + 1) % pl_module.accumulate:  # the update is yet to come
+            return
+        if pl_module.average is not None:
+            pl_module.average.update(step - 1)
         if step % self._loop.log_every == 0:
             assert isinstance(outputs, Mapping)
             rate = learning_rate_at(self._optimizer, step - 1, self._loop.steps)
@@ -217,11 +274,12 @@ class Recorder(Callback):
 
     def _end_validation(self, trainer: Trainer, module: TrainingModule, step: int) -> None:
         train, valid = module.train_totals, module.valid_totals
-        self.valid_accuracy = valid.accuracy
+        self.valid_accuracy, self.valid_loss = valid.accuracy, valid.loss
         score = {"step": step, "valid_accuracy": valid.accuracy, "valid_loss": valid.loss}
-        if self.best is None or _rank(score) > _rank(self.best):
+        if self.best is None or _rank(score, self._best_by) > _rank(self.best, self._best_by):
             self.best = score
-            tensors = {name: t.detach().cpu().contiguous().clone() for name, t in module.model.state_dict().items()}
+            with module.averaged():
+                tensors = {name: t.detach().cpu().contiguous().clone() for name, t in module.model.state_dict().items()}
             write_whole(self._folder.weights, serialize_tensors(tensors))
         seen = train.count + (int(self._rows[-1]["questions_seen"]) if self._rows else 0)
         figures = {
@@ -259,13 +317,16 @@ class Recorder(Callback):
                 train_loss=train.loss,
                 train_accuracy=train.accuracy,
                 valid_accuracy=self.valid_accuracy,
+                valid_loss=self.valid_loss,
+                best_by=self._best_by,
             )
             self.listener(progress)
 
 
-def _rank(score: Mapping[str, float]) -> tuple[float, float]:
-    """The higher, the better: accuracy first, then the loss."""
-    return score["valid_accuracy"], -score["valid_loss"]
+def _rank(score: Mapping[str, float], best_by: BestBy) -> tuple[float, float]:
+    """The higher, the better: accuracy first, then the loss, or the other way round."""
+    accuracy, loss = score["valid_accuracy"], score["valid_loss"]
+    return (accuracy, -loss) if best_by == "accuracy" else (-loss, accuracy)
 
 
 class SafeCheckpoints(CheckpointIO):
@@ -289,7 +350,12 @@ class Events(TensorBoardLogger):
 
 
 def build_trainer(
-    folder: RunFolder, recorder: Recorder, loop: LoopConfig, optimizer: OptimizerConfig, start_step: int
+    folder: RunFolder,
+    recorder: Recorder,
+    loop: LoopConfig,
+    optimizer: OptimizerConfig,
+    start_step: int,
+    accumulate: int = 1,
 ) -> Trainer:
     """A trainer for the rest of a run."""
     # points after the checkpoint belong to work that was lost; TensorBoard drops them when the run goes on
@@ -303,6 +369,7 @@ def build_trainer(
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         gradient_clip_val=optimizer.clip_norm,
+        accumulate_grad_batches=accumulate,
         deterministic=loop.deterministic,
         logger=events,
         log_every_n_steps=1,

@@ -10,15 +10,16 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
-from relational_rnn._check import InputError, describe, need_extra
+from relational_rnn._check import InputError, check_choice, check_positive, describe, need_extra
+from relational_rnn.training.averaging import AveragingConfig, WeightAverage
 from relational_rnn.training.config import LoopConfig, OptimizerConfig
 from relational_rnn.training.json_files import Json
 from relational_rnn.training.problem import Problem
-from relational_rnn.training.progress import ConsoleProgress, Progress
+from relational_rnn.training.progress import BestBy, ConsoleProgress, Progress
 from relational_rnn.training.run_folder import CHECKPOINT_KEY, RunFolder
 
 
@@ -53,6 +54,9 @@ def fit(
     resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     files: Mapping[str, Json] | None = None,
+    accumulate: int = 1,
+    averaging: AveragingConfig | None = None,
+    best_by: BestBy = "accuracy",
 ) -> Outcome:
     """Train a problem and keep everything that matters in a folder (see `run_folder`).
 
@@ -71,6 +75,9 @@ def fit(
         on_progress: called every `loop.log_every` steps and after every validation; None shows the progress on
             standard error.
         files: more files for the folder, by their names, written before the first update.
+        accumulate: so many batches, numbered one after the other, make one update: the mean of their gradients.
+        averaging: an average of the weights that is validated and saved instead of the last ones; None for none.
+        best_by: what on the validation set tells the best weights.
 
     Raises:
         InputError: the folder cannot be used, the checkpoint is damaged or belongs to another configuration, the
@@ -78,6 +85,8 @@ def fit(
         KeyboardInterrupt: the run was stopped with Ctrl-C; the message says how to continue.
         MissingExtraError: Lightning or TensorBoard is not installed.
     """
+    check_positive("fit", accumulate=accumulate)
+    check_choice("fit", "best_by", best_by, get_args(BestBy))
     place = RunFolder.claim(folder, configuration, resume=resume)
     checkpoint = place.read_checkpoint() if resume else None
     if checkpoint is not None:
@@ -90,7 +99,7 @@ def fit(
 
     from relational_rnn.training import lightning_loop as ll
 
-    recorder = ll.Recorder(place, loop, optimizer)
+    recorder = ll.Recorder(place, loop, optimizer, best_by)
     start = checkpoint[CHECKPOINT_KEY]["step"] if checkpoint is not None else 0
     with contextlib.ExitStack() as stack:
         stack.enter_context(_quiet())
@@ -99,12 +108,15 @@ def fit(
             on_progress = stack.enter_context(ConsoleProgress(folder.name))
         recorder.listener = on_progress
         try:
-            trainer = ll.build_trainer(place, recorder, loop, optimizer, start)
+            trainer = ll.build_trainer(place, recorder, loop, optimizer, start, accumulate)
         except MisconfigurationException as error:
             raise InputError(describe("LoopConfig", f"this machine cannot train like that: {error}")) from error
         try:
             place.begin(step=start, device=str(trainer.strategy.root_device), files=files or {})
-            module = ll.TrainingModule(problem, optimizer, loop, seed)
+            average = None
+            if averaging is not None and averaging.kind != "none":
+                average = WeightAverage(problem.model, averaging)
+            module = ll.TrainingModule(problem, optimizer, loop, seed, accumulate=accumulate, average=average)
             trainer.fit(module, ckpt_path=place.checkpoint if checkpoint is not None else None)
         except OSError as error:
             kept = f"; the checkpoint of step {recorder.step} is kept" if recorder.step else ""

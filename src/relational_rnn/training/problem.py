@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,10 @@ class Measure:
 
 
 class Problem(Protocol[BatchT]):
-    """A model with its data. A batch is anything that is a tensor, a container of tensors, or has `.to(device)`."""
+    """A model with its data. A batch is anything that is a tensor, a container of tensors, or has `.to(device)`.
+
+    A problem that carries something from batch to batch, besides its weights, is a `Carrier` too.
+    """
 
     @property
     def model(self) -> nn.Module:
@@ -36,7 +39,8 @@ class Problem(Protocol[BatchT]):
         ...
 
     def train_batch(self, step: int) -> BatchT:
-        """The batch of update number `step` (from 0): the same batch whenever it is asked for."""
+        """The training batch of this number (from 0), the same one whenever it is asked for: that of an update, or,
+        where gradients of `accumulate` batches are added up, of a part of one."""
         ...
 
     def valid_batches(self) -> Sequence[BatchT]:
@@ -45,6 +49,19 @@ class Problem(Protocol[BatchT]):
 
     def measure(self, batch: BatchT) -> Measure:
         """Run the model on a batch."""
+        ...
+
+
+@runtime_checkable
+class Carrier(Protocol):
+    """A problem that carries something from one training batch to the next, which a resumed run needs."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is carried now: tensors, numbers, text, and lists and dicts of these."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave; its tensors are on the CPU."""
         ...
 
 

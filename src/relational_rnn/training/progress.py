@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from relational_rnn._check import need_extra
+
+BestBy = Literal["accuracy", "loss"]
+"""What on the validation set tells the best weights of a run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +31,10 @@ class Progress:
     """Mean over groups since the last validation."""
     valid_accuracy: float | None
     """Of the last validation; None before the first."""
+    valid_loss: float | None = None
+    """The same."""
+    best_by: BestBy = "accuracy"
+    """Which of the two tells the best weights."""
 
     @property
     def seconds_left(self) -> float:
@@ -49,7 +56,9 @@ def clock(seconds: float) -> str:
 def describe_progress(progress: Progress) -> str:
     """The figures of a run in a few words; a bar of 80 columns must hold them."""
     parts = [f"{progress.steps_per_second:.1f}/s", f"loss {progress.train_loss:.3f}"]
-    if progress.valid_accuracy is not None:
+    if progress.best_by == "loss" and progress.valid_loss is not None:
+        parts.append(f"valid loss {progress.valid_loss:.3f}")
+    elif progress.valid_accuracy is not None:
         parts.append(f"valid {progress.valid_accuracy:.1%}")
     return "  ".join(parts)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import tarfile
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from local_server import Server, serving
 from made_up import made_up_files, published, write_tar
 
 from relational_rnn._check import InputError
@@ -20,51 +20,6 @@ from relational_rnn.tasks.babi.reading import read_babi
 
 MISSING = "en-10k/qa3_three-supporting-facts_train.txt"
 PARTIAL = ARCHIVE_NAME + ".partial"
-
-
-class Server(HTTPServer):
-    """Serves `content`; the next answers can be cut off, refused, or without support for ranges."""
-
-    content = b""
-    cut_after: int | None = None
-    status: int | None = None
-    ranges = True
-    asked: list[str | None]
-
-    def __init__(self) -> None:
-        self.asked = []
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/tasks.tar.gz"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        server, wanted = self.server, self.headers.get("Range")
-        server.asked.append(wanted)
-        if server.status is not None:
-            self.send_error(server.status)
-            return
-        start, total = 0, len(server.content)
-        if wanted and server.ranges:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            self.send_response(206 if start < total else 416)
-            self.send_header(
-                "Content-Range", f"bytes {start}-{total - 1}/{total}" if start < total else f"bytes */{total}"
-            )
-        else:
-            self.send_response(200)
-        body = server.content[start:]
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: server.cut_after])
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
 
 @pytest.fixture
@@ -85,13 +40,8 @@ def server(content, monkeypatch) -> Iterator[Server]:
     }
     del hashes[MISSING]
     monkeypatch.setattr(fetching, "published_hashes", lambda: hashes)
-    with Server() as running:
-        running.content = content
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with serving({"/tasks.tar.gz": content}) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 def names(folder: Path) -> list[str]:
@@ -101,44 +51,48 @@ def names(folder: Path) -> list[str]:
 def test_the_archive_is_downloaded_checked_and_read(server, tmp_path):
     seen = []
     fetched = fetch_babi(
-        tmp_path / "new" / "data", url=server.url, progress=lambda done, total: seen.append((done, total))
+        tmp_path / "new" / "data",
+        url=server.at("/tasks.tar.gz"),
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert fetched == Fetched(tmp_path / "new" / "data" / ARCHIVE_NAME, 79, (MISSING,))
-    assert fetched.path.read_bytes() == server.content
+    assert fetched.path.read_bytes() == server.files["/tasks.tar.gz"]
     assert names(fetched.path.parent) == [ARCHIVE_NAME]
-    size = len(server.content)
+    size = len(server.files["/tasks.tar.gz"])
     assert seen[-1] == (size, size)
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
     assert len(read_babi(fetched.path, language="en").train[20]) == 2
 
 
 def test_an_archive_that_is_there_is_checked_and_not_downloaded(server, tmp_path):
-    first = fetch_babi(tmp_path, url=server.url)
-    assert fetch_babi(tmp_path, url=server.url) == first
+    first = fetch_babi(tmp_path, url=server.at("/tasks.tar.gz"))
+    assert fetch_babi(tmp_path, url=server.at("/tasks.tar.gz")) == first
     assert server.asked == [None]
     first.path.write_bytes(b"something else")
     with pytest.raises(InputError, match="this is no archive that can be read"):
-        fetch_babi(tmp_path, url=server.url)
+        fetch_babi(tmp_path, url=server.at("/tasks.tar.gz"))
     assert first.path.read_bytes() == b"something else"  # the user's file is left as it is
 
 
 def test_a_download_that_was_cut_off_goes_on_where_it_stopped(server, tmp_path):
     server.cut_after = 1000
     with pytest.raises(InputError) as error:
-        fetch_babi(tmp_path, url=server.url)
-    size = len(server.content)
+        fetch_babi(tmp_path, url=server.at("/tasks.tar.gz"))
+    size = len(server.files["/tasks.tar.gz"])
     assert f"the download was cut off\n  got       1,000 of {size:,} bytes" in str(error.value)
     assert str(error.value).endswith("  hint      run the command again to go on.")
     assert PARTIAL in names(tmp_path)
     assert ARCHIVE_NAME not in names(tmp_path)
     server.cut_after = 500
     with pytest.raises(InputError, match="1,500 of"):
-        fetch_babi(tmp_path, url=server.url)
+        fetch_babi(tmp_path, url=server.at("/tasks.tar.gz"))
     server.cut_after = None
     seen = []
-    fetched = fetch_babi(tmp_path, url=server.url, progress=lambda done, total: seen.append((done, total)))
+    fetched = fetch_babi(
+        tmp_path, url=server.at("/tasks.tar.gz"), progress=lambda done, total: seen.append((done, total))
+    )
     assert server.asked == [None, "bytes=1000-", "bytes=1500-"]
-    assert fetched.path.read_bytes() == server.content
+    assert fetched.path.read_bytes() == server.files["/tasks.tar.gz"]
     assert seen[0][0] > 1500
     assert seen[-1] == (size, size)
     assert PARTIAL not in names(tmp_path)
@@ -147,25 +101,25 @@ def test_a_download_that_was_cut_off_goes_on_where_it_stopped(server, tmp_path):
 def test_a_server_without_ranges_sends_it_all_again(server, tmp_path):
     (tmp_path / PARTIAL).write_bytes(b"x" * 700)
     server.ranges = False
-    assert fetch_babi(tmp_path, url=server.url).path.read_bytes() == server.content
+    assert fetch_babi(tmp_path, url=server.at("/tasks.tar.gz")).path.read_bytes() == server.files["/tasks.tar.gz"]
 
 
 def test_all_bytes_were_there_already(server, tmp_path):
-    (tmp_path / PARTIAL).write_bytes(server.content)
-    assert fetch_babi(tmp_path, url=server.url).path.read_bytes() == server.content
-    assert server.asked == [f"bytes={len(server.content)}-"]
+    (tmp_path / PARTIAL).write_bytes(server.files["/tasks.tar.gz"])
+    assert fetch_babi(tmp_path, url=server.at("/tasks.tar.gz")).path.read_bytes() == server.files["/tasks.tar.gz"]
+    assert server.asked == [f"bytes={len(server.files['/tasks.tar.gz'])}-"]
 
 
 def test_more_bytes_than_the_server_has_are_thrown_away(server, tmp_path):
-    (tmp_path / PARTIAL).write_bytes(server.content + b"more")
-    assert fetch_babi(tmp_path, url=server.url).path.read_bytes() == server.content
+    (tmp_path / PARTIAL).write_bytes(server.files["/tasks.tar.gz"] + b"more")
+    assert fetch_babi(tmp_path, url=server.at("/tasks.tar.gz")).path.read_bytes() == server.files["/tasks.tar.gz"]
     assert server.asked[1:] == [None]
 
 
 def test_what_came_before_from_another_file_is_noticed(server, tmp_path):
     (tmp_path / PARTIAL).write_bytes(b"x" * 700)
     with pytest.raises(InputError, match="this is no archive that can be read"):
-        fetch_babi(tmp_path, url=server.url)
+        fetch_babi(tmp_path, url=server.at("/tasks.tar.gz"))
     assert names(tmp_path) == ["served.tar.gz"]
 
 
@@ -173,7 +127,7 @@ def test_what_came_before_from_another_file_is_noticed(server, tmp_path):
 def test_an_altered_file_is_named_and_not_installed(server, tmp_path, altered):
     fetching.published_hashes()[altered] = "0" * 64
     with pytest.raises(InputError) as error:
-        fetch_babi(tmp_path / "to", url=server.url)
+        fetch_babi(tmp_path / "to", url=server.at("/tasks.tar.gz"))
     assert str(error.value) == (
         f"{tmp_path / 'to' / ARCHIVE_NAME}: {altered} differs from the published file\n"
         f"  expected  sha256 {'0' * 64}\n"
@@ -183,9 +137,9 @@ def test_an_altered_file_is_named_and_not_installed(server, tmp_path, altered):
 
 
 def test_an_archive_of_something_else_is_not_installed(server, tmp_path):
-    server.content = write_tar(tmp_path / "other.tar.gz", {"en/readme.txt": "hello"}, "gz").read_bytes()
+    server.files["/tasks.tar.gz"] = write_tar(tmp_path / "other.tar.gz", {"en/readme.txt": "hello"}, "gz").read_bytes()
     with pytest.raises(InputError, match="published files are missing in the archive"):
-        fetch_babi(tmp_path / "to", url=server.url)
+        fetch_babi(tmp_path / "to", url=server.at("/tasks.tar.gz"))
     assert names(tmp_path / "to") == []
 
 
@@ -193,7 +147,7 @@ def test_an_archive_of_something_else_is_not_installed(server, tmp_path):
 def test_an_error_of_the_server_is_passed_on(server, tmp_path, status, message):
     server.status = status
     with pytest.raises(InputError, match=f"the server refused\n  got       {message}"):
-        fetch_babi(tmp_path / "to", url=server.url)
+        fetch_babi(tmp_path / "to", url=server.at("/tasks.tar.gz"))
     assert names(tmp_path / "to") == []
 
 
@@ -220,14 +174,14 @@ def test_a_full_disk_leaves_nothing_behind(server, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(InputError, match="it cannot be written\n  got       No space left on device"):
-        fetch_babi(folder, url=server.url)
+        fetch_babi(folder, url=server.at("/tasks.tar.gz"))
     assert names(folder) == []
 
 
 def test_a_folder_that_cannot_be_made_is_said(server, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="it cannot be written"):
-        fetch_babi(tmp_path / "file", url=server.url)
+        fetch_babi(tmp_path / "file", url=server.at("/tasks.tar.gz"))
 
 
 def test_the_table_of_hashes_is_that_of_the_published_files():

@@ -4,6 +4,7 @@
 one of several backends. README.md beside this file has the derivation, the cost and what each backend refuses.
 """
 
+from relational_rnn.ops.relational_scan._ready_step import After, Place, StepCache
 from relational_rnn.ops.relational_scan.cpu import ActivationMode
 from relational_rnn.ops.relational_scan.dispatch import ACTIVATION_MODES, BACKENDS, Backend, BackendReport, choose
 from relational_rnn.ops.relational_scan.reference import (
@@ -19,7 +20,7 @@ from relational_rnn.ops.relational_scan.reference import (
     relational_step,
 )
 from relational_rnn.ops.relational_scan.scan import relational_scan
-from relational_rnn.ops.relational_scan.step import After, relational_step_after
+from relational_rnn.ops.relational_scan.step import relational_step_after
 from relational_rnn.ops.relational_scan.trace import Trace, relational_trace
 
 __all__ = [
@@ -33,10 +34,12 @@ __all__ = [
     "Formulation",
     "Linear",
     "Norm",
+    "Place",
     "Scan",
     "ScanParameters",
     "Settings",
     "Step",
+    "StepCache",
     "Trace",
     "choose",
     "relational_scan",

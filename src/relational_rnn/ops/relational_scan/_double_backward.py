@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from relational_rnn.ops.relational_scan.compiled import Spec, unflatten
 from relational_rnn.ops.relational_scan.loop import loop
+from relational_rnn.ops.relational_scan.spec import Spec, unflatten
 
 
 def differentiable_backward(

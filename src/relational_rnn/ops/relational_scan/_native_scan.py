@@ -14,7 +14,7 @@ from torch import Tensor
 from relational_rnn.ops.relational_scan._cpu_memory import fresh
 from relational_rnn.ops.relational_scan._double_backward import differentiable_backward
 from relational_rnn.ops.relational_scan._native import Kernels, NativeCall, Numbers, Phase
-from relational_rnn.ops.relational_scan.compiled import Spec
+from relational_rnn.ops.relational_scan.spec import Spec
 
 TILE_ROWS = 128  # memory rows that one thread takes through time together, at most
 CHUNK_ROWS = 4096  # rows whose gradients wait for the weights' products: enough for full rate, few enough to stay near

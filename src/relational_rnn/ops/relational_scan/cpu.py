@@ -37,9 +37,9 @@ from relational_rnn.ops.relational_scan._cpu_memory import Sizes, activations, s
 from relational_rnn.ops.relational_scan._double_backward import differentiable_backward
 from relational_rnn.ops.relational_scan._native import Kernels, find
 from relational_rnn.ops.relational_scan._native_scan import MOST_BLOCKS, NativeScan
-from relational_rnn.ops.relational_scan.compiled import Spec, flatten, spec_of, unflatten
 from relational_rnn.ops.relational_scan.loop import happening, loop
 from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters
+from relational_rnn.ops.relational_scan.spec import Spec, flatten, spec_of, unflatten
 
 ActivationMode = Literal["store", "recompute"]
 _TILE_ROWS = 512  # memory rows worked on together: a step's activations stay in the second-level cache
@@ -65,7 +65,7 @@ def unsupported(x: Tensor, memory: Tensor, params: ScanParameters) -> str | None
 
 def mode_against() -> str | None:
     """What PyTorch is doing with operations that `relational_scan_cpu` does not follow, or None."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return "it cannot be traced, compiled or exported"
     if torch.is_autocast_enabled("cpu"):
         return "it does not follow autocast"

@@ -66,5 +66,6 @@ def relational_scan(
             input_rows=input_rows,
             activations=activations,
         )
-    run = scan_as_operator if torch.compiler.is_compiling() else loop
-    return run(x, memory, params, lengths, reset, initial, input_rows)
+    if torch.compiler.is_compiling():
+        return scan_as_operator(x, memory, params, lengths, reset, initial, input_rows, kernels=backend == "auto")
+    return loop(x, memory, params, lengths, reset, initial, input_rows)

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn.ops.relational_scan._triton_launch import MOST_ROWS, Recurrence, Sizes, weights_of
-from relational_rnn.ops.relational_scan.compiled import flatten
 from relational_rnn.ops.relational_scan.cpu import ActivationMode
 from relational_rnn.ops.relational_scan.loop import happening, loop
 from relational_rnn.ops.relational_scan.reference import (
@@ -31,6 +30,7 @@ from relational_rnn.ops.relational_scan.reference import (
     layer_norm,
     linear,
 )
+from relational_rnn.ops.relational_scan.spec import flatten
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WIDEST = 512  # memory; README.md has the arithmetic

@@ -1,0 +1,62 @@
+"""relational-rnn generate"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from relational_rnn import recipes
+from relational_rnn.cli.parsing import parse_arguments
+from relational_rnn.tasks.language.generating import Sampling, continue_text
+
+EXAMPLES = (
+    'relational-rnn generate runs/shakespeare-char/rmc-0 --prompt "ROMEO:" --tokens 300 --temperature 0.8',
+    'relational-rnn generate runs/wikitext-2-small/rmc-0 --prompt "The river" --top-k 40 --top-p 0.9 --seed 3',
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arguments:
+    """Let a language model go on with a text, and print it as it comes.
+
+    Only the model's state is kept, so that a token costs the same time and memory however long the text becomes.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a run on language."""
+    prompt: str = "\n"
+    """How the text begins; by default with a new line."""
+    tokens: int = 500
+    """How many characters, words or byte pairs (whatever the run reads) follow."""
+    temperature: float = 1.0
+    """Below 1 the probable gets more probable; 0 always takes the most probable token."""
+    top_k: Annotated[int | None, tyro.conf.arg(metavar="K")] = None
+    """Draw from the K most probable tokens only."""
+    top_p: Annotated[float | None, tyro.conf.arg(metavar="P")] = None
+    """Draw from the most probable tokens only that have the probability P together."""
+    seed: int = 0
+    """Another seed, another text."""
+
+
+def parse(args: Sequence[str]) -> Arguments:
+    return parse_arguments(Arguments, args, command="generate", examples=EXAMPLES)
+
+
+def run(arguments: Arguments) -> None:
+    sampling = Sampling(temperature=arguments.temperature, top_k=arguments.top_k, top_p=arguments.top_p)
+    loaded = recipes.load_language(arguments.run)
+    pieces = continue_text(
+        loaded.model,
+        loaded.vocabulary,
+        arguments.prompt,
+        tokens=arguments.tokens,
+        sampling=sampling,
+        seed=arguments.seed,
+    )
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()

@@ -1,0 +1,133 @@
+"""A text through a language model with a relational memory: every token, its surprise, and the memory's reaction."""
+
+# Shape legend: T steps, S attention blocks, H heads, N memory slots, R = N + input rows, M memory width
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from relational_rnn._check import InputError, check_positive, describe
+from relational_rnn.inspection._page_parts import visible
+from relational_rnn.inspection.page import (
+    Page,
+    Section,
+    TokenValues,
+    check_values,
+    held_memory,
+    memory_change,
+    page,
+    sequence_of,
+)
+from relational_rnn.ops.relational_scan import Trace
+from relational_rnn.pages import Cell, table
+
+WHERE = "inspection.language_page"
+
+
+def language_page(
+    trace: Trace,
+    tokens: Sequence[str],
+    surprise: Sequence[float | None],
+    *,
+    title: str = "A look inside the memory of a language model",
+    lead: Sequence[str] = (),
+    before: Tensor | None = None,
+    strongest: int = 20,
+    notes: Sequence[str] = (),
+    sections: Sequence[Section] = (),
+) -> Page:
+    """The page of a text: running text shaded by surprise or by what the memory did, and the strongest reactions.
+
+    Args:
+        trace: of one sequence, [T, S, H, R, R] or a batch of one: what the core did while it read the tokens.
+        tokens: what every step read, T texts.
+        surprise: bits, -log2 of the probability that the model gave to a token before it read it; None where it was
+            not asked, as for the first token.
+        title: heading of the page.
+        lead: paragraphs below the heading.
+        before: the memory before the first token, [N, M].
+        strongest: how many tokens the table of reactions lists.
+        notes: what a reader should know, one sentence each.
+        sections: further parts, after the table.
+
+    Raises:
+        InputError: a surprise is below 0, and whatever `page` refuses.
+
+    Example:
+        >>> from relational_rnn import RelationalMemory
+        >>> layer = RelationalMemory(input_size=5, mem_slots=2, head_size=4)
+        >>> words = ["the", "cat", "sat"]
+        >>> shown = language_page(layer.trace(torch.randn(3, 5)), words, [None, 6.2, 3.1])
+        >>> "surprise" in shown.html
+        True
+    """
+    check_positive(WHERE, strongest=strongest)
+    alone, tokens = sequence_of(trace, tokens)
+    check_values("surprise", surprise, len(tokens))
+    below = [value for value in surprise if value is not None and value < 0]
+    if below:
+        hint = "surprise is -log2 of a probability"
+        raise InputError(describe(WHERE, "a surprise is below 0", got=below[0], hint=hint))
+    slots = alone.memory.shape[-2]
+    columns = [
+        TokenValues(
+            name="surprise",
+            description="bits: -log2 of the probability that the model gave to this token before it read it",
+            values=surprise,
+        ),
+        TokenValues(
+            name="attention to it",
+            description="weight that the slots give to this token while it is read, mean over slots, heads and blocks",
+            values=alone.attention[..., :slots, slots:].sum(-1).mean((1, 2, 3)).tolist(),
+        ),
+    ]
+    if alone.input_gate is not None:
+        columns.append(
+            TokenValues(
+                name="input gate",
+                description="how far the memory opens to this token, mean over slots and numbers",
+                values=alone.input_gate.mean((1, 2)).tolist(),
+            )
+        )
+    change = memory_change(held_memory(alone, before), len(tokens))
+    return page(
+        alone,
+        tokens,
+        title=title,
+        lead=lead,
+        before=before,
+        token_values=columns,
+        layout="flow",
+        notes=notes,
+        sections=[_reactions(tokens, surprise, change, strongest), *sections],
+    )
+
+
+def _reactions(
+    tokens: Sequence[str], surprise: Sequence[float | None], change: Sequence[float | None], strongest: int
+) -> Section:
+    """The tokens that moved the memory most, and whether surprise and change go together."""
+    moved = [(t, length) for t, length in enumerate(change) if length is not None]
+    rows = [
+        [
+            Cell(str(t + 1), t),
+            Cell(visible(tokens[t])),
+            Cell("", "") if surprise[t] is None else Cell(f"{surprise[t]:.2f}", surprise[t]),
+            Cell(f"{length:.3f}", length),
+        ]
+        for t, length in sorted(moved, key=lambda pair: -pair[1])[:strongest]
+    ]
+    pairs = torch.tensor([(surprise[t], length) for t, length in moved if surprise[t] is not None], dtype=torch.float64)
+    text = "The tokens at which the memory moved most."
+    if len(pairs) > 2 and (pairs.std(0) > 0).all():
+        together = torch.corrcoef(pairs.T)[0, 1].item()
+        text += (
+            f" Over the {len(pairs):,} tokens with a surprise, surprise and the memory's change have a correlation of "
+            f"{together:.2f} (1: the more surprising, the more the memory moves; 0: one says nothing of the other)."
+        )
+    return Section(
+        "The memory's reaction", text, table("Strongest reactions", ["step", "token", "bits", "change"], rows)
+    )

@@ -1,0 +1,89 @@
+"""What a call is, as a flat list of tensors and a tuple of everything else: for operators, and for backward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from relational_rnn.ops.relational_scan.reference import (
+    Block,
+    Formulation,
+    Linear,
+    Norm,
+    ScanParameters,
+    Settings,
+)
+
+
+def flatten(params: ScanParameters) -> list[Tensor]:
+    """All tensors in a fixed order: input, MLP, gates, blocks."""
+    groups: list[Linear | Norm | None] = [params.input, *params.mlp, params.gate_input, params.gate_memory]
+    for block in params.blocks:
+        groups.extend(block)
+    return [tensor for group in groups if group is not None for tensor in group]
+
+
+class Spec(NamedTuple):
+    """What is not a tensor."""
+
+    formulation: Formulation
+    num_heads: int
+    key_size: int
+    forget_bias: float
+    input_bias: float
+    mlp_layers: int
+    blocks: int
+    gates: bool
+    input_rows: bool
+    autocast: torch.dtype | None = None  # inside a compiled graph autocast is off by the time the operator runs
+
+
+def spec_of(params: ScanParameters, *, input_rows: bool, autocast: torch.dtype | None = None) -> Spec:
+    settings = params.settings
+    return Spec(
+        formulation=settings.formulation,
+        num_heads=settings.num_heads,
+        key_size=settings.key_size,
+        forget_bias=settings.forget_bias,
+        input_bias=settings.input_bias,
+        mlp_layers=len(params.mlp),
+        blocks=len(params.blocks),
+        gates=params.gate_input is not None,
+        input_rows=input_rows,
+        autocast=autocast,
+    )
+
+
+def unflatten(tensors: Sequence[Tensor], spec: Spec) -> ScanParameters:
+    """The inverse of `flatten`."""
+    pairs = iter(zip(tensors[::2], tensors[1::2], strict=True))
+
+    def linear() -> Linear:
+        return Linear(*next(pairs))
+
+    def norm() -> Norm:
+        return Norm(*next(pairs))
+
+    def block() -> Block:
+        qkv, mlp_norm = linear(), norm()
+        if spec.formulation == "sonnet":
+            return Block(qkv, mlp_norm, qkv_norm=norm(), attention_norm=norm())
+        return Block(qkv, mlp_norm, out=linear())
+
+    return ScanParameters(
+        settings=Settings(
+            formulation=spec.formulation,
+            num_heads=spec.num_heads,
+            key_size=spec.key_size,
+            forget_bias=spec.forget_bias,
+            input_bias=spec.input_bias,
+        ),
+        input=linear(),
+        mlp=tuple(linear() for _ in range(spec.mlp_layers)),
+        gate_input=linear() if spec.gates else None,
+        gate_memory=linear() if spec.gates else None,
+        blocks=tuple(block() for _ in range(spec.blocks)),
+    )

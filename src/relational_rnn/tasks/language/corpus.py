@@ -1,0 +1,288 @@
+"""From a text to token files that are mapped into memory, made once and used again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from relational_rnn._check import InputError, check_choice, describe
+from relational_rnn.tasks.language import sources
+from relational_rnn.tasks.language.documents import DocumentStarts, split_documents
+from relational_rnn.tasks.language.sources import SPLITS, TextFile
+from relational_rnn.tasks.language.tokens import Tokens, smallest_type
+from relational_rnn.tasks.language.vocabulary import Vocabulary, VocabularyKind, WordCarry, check_settings
+
+VERSION = 1
+"""Of the token files; another version's are made anew."""
+SHARES = (0.8, 0.9)
+"""Where a single text is cut into the parts train, valid and test."""
+INDEX = "corpus.json"
+OnProgress = Callable[[str, int, int], None]
+"""Called with (what is being made, bytes of text read so far, bytes in all)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CorpusConfig:
+    """A text, and how it becomes tokens."""
+
+    path: Path | None = None
+    """A text file in UTF-8, which is cut in order, 80 % for training and 10 % each for validation and test; or a folder
+    or an archive (.tar.gz, .tar.xz, .zip) with texts, or folders of texts, that are called train, valid and test."""
+    vocabulary: VocabularyKind = "word"
+    """What a token is: a word, a character, or a byte pair (bpe)."""
+    vocabulary_size: int | None = None
+    """How many tokens at most; the rarest words or characters are then read as unknown. None takes all of the training
+    text. Byte pairs need a size."""
+    line_ends: bool = True
+    """The end of a line is a token (words only: characters and byte pairs always keep it)."""
+    documents: DocumentStarts = "files"
+    """Where a document starts, besides at the beginning of a file: nowhere else (files), after a blank line, or at a
+    heading of WikiText."""
+
+    def __post_init__(self) -> None:
+        check_choice("CorpusConfig", "vocabulary", self.vocabulary, get_args(VocabularyKind))
+        check_choice("CorpusConfig", "documents", self.documents, get_args(DocumentStarts))
+        check_settings(self.vocabulary, self.vocabulary_size, self.line_ends, "CorpusConfig")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Corpus:
+    """The three parts of a corpus as tokens."""
+
+    vocabulary: Vocabulary
+    """Of the training text."""
+    train: Tokens
+    valid: Tokens
+    test: Tokens
+    report: tuple[str, ...]
+    """What a user should know, one line each: counts of each part, how much of it is unknown."""
+
+
+def prepare(
+    config: CorpusConfig,
+    cache: Path | None = None,
+    *,
+    progress: OnProgress | None = None,
+    block: int = sources.BLOCK,
+) -> Corpus:
+    """Makes the token files of a corpus, or maps those that were made before from the same text with the same settings.
+
+    The text is read in blocks, three times (its hash, its vocabulary, its tokens), so that it may be larger than the
+    memory. The files stand in a folder of their own under `cache`, which appears when all of them are whole; broken
+    ones are noticed by their hashes and made anew.
+
+    Args:
+        config: the text and the settings.
+        cache: the folder for token files; by default `$RELATIONAL_RNN_CACHE`, or else `relational-rnn` in the user's
+            folder for caches (`$XDG_CACHE_HOME`, or else `~/.cache`).
+        progress: called now and then with (what is being made, bytes of text read so far, bytes in all).
+        block: bytes of text that are read at a time.
+
+    Raises:
+        InputError: no text named, no such file, an empty or a vanishing file, text that is not UTF-8, words or
+            characters outside training that the vocabulary lacks.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     text = Path(folder) / "notes.txt"
+    ...     _ = text.write_text("to be or not to be\\n" * 10, encoding="utf-8")
+    ...     corpus = prepare(CorpusConfig(path=text), cache=Path(folder) / "cache")
+    ...     print(corpus.vocabulary.size, len(corpus.train), corpus.vocabulary.decode(corpus.test.numbers[:7]))
+    5 56 to be or not to be
+    <BLANKLINE>
+    """
+    if config.path is None:
+        raise InputError(describe("prepare", "no text is named", expected="a file, a folder or an archive (path)"))
+    path = config.path.expanduser()
+    if not path.exists():
+        raise InputError(describe(str(path), "there is no such file or folder"))
+    content = sources.digest(path)
+    folder = (cache or default_cache()).expanduser() / _key(config, content)
+    found = _load(folder)
+    if found is None:
+        _make(config, path, content, folder, progress, block)
+        found = _load(folder)
+        assert found is not None, "files that were just written cannot be read"
+    return found
+
+
+def default_cache() -> Path:
+    """Where token files are kept unless something else is said."""
+    named = os.environ.get("RELATIONAL_RNN_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "relational-rnn"
+
+
+def _key(config: CorpusConfig, content: str) -> str:
+    """The name of the folder: whatever decides what the token files hold."""
+    settings = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "path"}
+    settings |= {"content": content, "version": VERSION}
+    return f"{config.vocabulary}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:24]}"
+
+
+def _make(
+    config: CorpusConfig,
+    path: Path,
+    content: str,
+    folder: Path,
+    progress: OnProgress | None,
+    block: int,
+) -> None:
+    """Write `folder`, whole or not at all."""
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    scratch = part / "unpacked"
+    try:
+        scratch.mkdir(parents=True)
+        parts = sources.find_texts(path, scratch)
+        if "all" in parts:
+            (text,) = parts["all"]
+            cut = text.cut(SHARES, words=config.vocabulary != "character", block=block)
+            parts = {
+                split: [replace(p, shown=f"{p.shown} ({split} part)")] for split, p in zip(SPLITS, cut, strict=True)
+            }
+        reading = _Reading(config, progress, block)
+        vocabulary = Vocabulary.build(
+            config.vocabulary,
+            reading.joined(parts["train"]),
+            size=config.vocabulary_size,
+            line_ends=config.line_ends,
+            where=_shown(parts["train"]),
+        )
+        (part / "vocabulary.json").write_text(vocabulary.to_json(), encoding="utf-8")
+        index: dict[str, Any] = {"version": VERSION, "parts": {}}
+        for split in SPLITS:
+            index["parts"][split] = _write_tokens(reading, parts[split], vocabulary, part, split)
+        if sources.digest(path) != content:
+            raise InputError(describe(str(path), "the text changed while it was read", hint="run it again."))
+        shutil.rmtree(scratch)
+        index["sha256"] = {file.name: sources.digest(file) for file in sorted(part.iterdir())}
+        (part / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+        _install(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _install(part: Path, folder: Path) -> None:
+    """Give the finished folder its name; a broken one of the same name makes way."""
+    if folder.exists():
+        if _load(folder) is not None:  # another process was faster, and made the same
+            return
+        broken = folder.with_name(f".{folder.name}.{os.getpid()}.broken")
+        os.replace(folder, broken)
+        shutil.rmtree(broken)
+    os.replace(part, folder)
+
+
+def _load(folder: Path) -> Corpus | None:
+    """The corpus of a folder of token files; None where there is none, or it is broken."""
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        if any(sources.digest(folder / name) != known for name, known in index["sha256"].items()):
+            return None
+        vocabulary = Vocabulary.from_json((folder / "vocabulary.json").read_text(encoding="utf-8"), str(folder))
+        parts = {}
+        for split in SPLITS:
+            about = index["parts"][split]
+            numbers = np.memmap(
+                folder / f"{split}.tokens", smallest_type(vocabulary.size), mode="r", shape=(about["tokens"],)
+            )
+            starts = np.fromfile(folder / f"{split}.starts", np.int64)
+            parts[split] = Tokens(numbers, starts, words=about["words"], characters=about["characters"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Corpus(vocabulary, **parts, report=_report(vocabulary, index["parts"]))
+
+
+def _shown(texts: list[TextFile]) -> str:
+    return texts[0].shown if len(texts) == 1 else f"{texts[0].shown} and {len(texts) - 1:,} more"
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How texts are read."""
+
+    config: CorpusConfig
+    progress: OnProgress | None
+    block: int
+
+    def pieces(self, text: TextFile, on_read: Callable[[int], None]) -> Iterator[str]:
+        """The pieces of a text; where line ends are words, a last line without one gets it."""
+        piece = ""
+        for piece in text.pieces(self.block, on_read):
+            yield piece
+        if not piece:
+            raise InputError(describe(text.shown, "the file is empty"))
+        if self.config.vocabulary == "word" and self.config.line_ends and text.end is None and piece[-1] != "\n":
+            yield "\n"
+
+    def joined(self, texts: list[TextFile]) -> Iterator[str]:
+        """All texts; where words and byte pairs are counted, none reaches from one file into the next."""
+        on_read = self.counter("vocabulary", texts)
+        for number, text in enumerate(texts):
+            if number and self.config.vocabulary != "character":
+                yield "\n"
+            yield from self.pieces(text, on_read)
+
+    def counter(self, what: str, texts: list[TextFile]) -> Callable[[int], None]:
+        """Adds up the bytes that were read of these texts, and reports them."""
+        done, total = 0, sum(text.size for text in texts)
+
+        def on_read(count: int) -> None:
+            nonlocal done
+            done += count
+            if self.progress is not None:
+                self.progress(what, done, total)
+
+        return on_read
+
+
+def _write_tokens(
+    reading: _Reading, texts: list[TextFile], vocabulary: Vocabulary, folder: Path, split: str
+) -> dict[str, int]:
+    """Write `<split>.tokens` and `<split>.starts`; what the index says about them."""
+    dtype = smallest_type(vocabulary.size)
+    about = {"tokens": 0, "words": 0, "characters": 0, "documents": 0, "unknown": 0}
+    on_read = reading.counter(split, texts)
+    with (folder / f"{split}.tokens").open("wb") as numbers, (folder / f"{split}.starts").open("wb") as starts:
+
+        def write(tokens: np.ndarray) -> None:
+            numbers.write(tokens.astype(dtype).data)
+            about["tokens"] += len(tokens)
+            if vocabulary.unknown is not None:
+                about["unknown"] += int((tokens == vocabulary.unknown).sum())
+
+        for text in texts:
+            encoder, carry = vocabulary.encoder(text.shown, text.line), WordCarry()
+            pieces = split_documents(reading.pieces(text, on_read), reading.config.documents)
+            for number, (new, piece) in enumerate(pieces):
+                if new or number == 0:
+                    starts.write(np.int64(about["tokens"]).tobytes())
+                    about["documents"] += 1
+                write(encoder.feed(piece))
+                about["words"] += len(carry.feed(piece).split()) + piece.count("\n") * reading.config.line_ends
+                about["characters"] += len(piece)
+            write(encoder.finish())
+            about["words"] += len(carry.finish().split())
+    if not about["tokens"]:
+        raise InputError(describe(_shown(texts), f"the text holds no {vocabulary.kind}"))
+    return about
+
+
+def _report(vocabulary: Vocabulary, parts: dict[str, dict[str, int]]) -> tuple[str, ...]:
+    noun = {"word": "words", "character": "characters", "bpe": "byte pairs"}[vocabulary.kind]
+    lines = [f"vocabulary: {vocabulary.size:,} {noun}"]
+    for split, about in parts.items():
+        line = f"{split}: {about['tokens']:,} tokens ({about['words']:,} words, {about['characters']:,} characters)"
+        if about["documents"] > 1:
+            line += f" in {about['documents']:,} documents"
+        if about["unknown"]:
+            line += f", {about['unknown'] / about['tokens']:.2%} unknown"
+        lines.append(line)
+    return tuple(lines)

@@ -1,0 +1,266 @@
+"""The language model as scripts for Hugging Face's `transformers` expect one: a configuration, `from_pretrained`,
+`generate`. Importing this module registers it with `AutoConfig` and `AutoModelForCausalLM`; it needs the extra
+`transformers`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from relational_rnn._check import InputError, describe, need_extra
+from relational_rnn.nn import (
+    DNC,
+    GRU,
+    LSTM,
+    NTM,
+    RNN,
+    AttentionLSTM,
+    Core,
+    GatedDeltaNet,
+    RelationalMemory,
+    Transformer,
+)
+from relational_rnn.tasks.language.model import LanguageModel, LanguageModelConfig, LanguageState
+
+need_extra("transformers", "transformers", "the class for Hugging Face's generate")
+from transformers import (  # noqa: E402
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.generation.configuration_utils import GenerationMode  # noqa: E402
+from transformers.utils.generic import ModelOutput  # noqa: E402
+
+MODEL_TYPE = "relational-rnn-language"
+CORE_CLASSES: dict[str, type[Core]] = {
+    kind.__name__: kind
+    for kind in (RelationalMemory, RNN, GRU, LSTM, AttentionLSTM, Transformer, NTM, DNC, GatedDeltaNet)
+}
+MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
+
+
+class RelationalLanguageConfig(PreTrainedConfig):
+    """Everything that decides the shapes and the arithmetic of a `RelationalForCausalLM`.
+
+    Args:
+        vocab_size: V.
+        core: {"class": the name of the core's class, "arguments": those of its constructor}.
+        around: the fields of a `LanguageModelConfig`.
+        use_cache: give the memory back after a call, outside of training.
+    """
+
+    model_type = MODEL_TYPE
+
+    def __init__(
+        self,
+        vocab_size: int = 1,
+        core: dict[str, Any] | None = None,
+        around: dict[str, Any] | None = None,
+        use_cache: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.use_cache = use_cache
+        self.vocab_size = vocab_size
+        self.core = core or {
+            "class": "RelationalMemory",
+            "arguments": {"input_size": 1, "mem_slots": 1, "head_size": 1},
+        }
+        self.around = around or {"embedding_size": self.core["arguments"]["input_size"]}
+        # The softmax shares the embedding inside the model; nothing is left to tie from outside.
+        super().__init__(**{**kwargs, "tie_word_embeddings": False})
+
+    def build(self) -> LanguageModel:
+        """The model with fresh weights.
+
+        Raises:
+            InputError: the core's class is not known, or a size does not fit.
+        """
+        name = self.core.get("class")
+        if name not in CORE_CLASSES:
+            expected = ", ".join(CORE_CLASSES)
+            raise InputError(describe("RelationalLanguageConfig", "unknown core", got=repr(name), expected=expected))
+        around = {**self.around, "cutoffs": tuple(self.around.get("cutoffs", ()))}
+        return LanguageModel(
+            self.vocab_size, CORE_CLASSES[name](**self.core["arguments"]), LanguageModelConfig(**around)
+        )
+
+
+@dataclasses.dataclass
+class RelationalLanguageOutput(ModelOutput):
+    """What a call gives."""
+
+    loss: Tensor | None = None
+    """Mean cross entropy of the labels, where there are some."""
+    logits: Tensor | None = None
+    """[B, T, V]."""
+    state: LanguageState | None = None
+    """The memory after the last token; pass it back as `state` with the tokens that follow."""
+
+
+class RelationalForCausalLM(PreTrainedModel, GenerationMixin):
+    """A `LanguageModel` under the interface of `transformers`; its memory is what `generate` keeps between tokens.
+
+    Greedy search and sampling work, with everything that acts on scores (temperature, top_k, top_p, repetition
+    penalties, stopping criteria, streamers); prompts of several lengths are padded on the left, with an attention mask.
+    Beam search, assisted and contrastive decoding are refused: they need to go back to states that were not kept. So
+    is `resize_token_embeddings`.
+
+    Example:
+        >>> import torch
+        >>> from relational_rnn.nn import GRU
+        >>> model = RelationalForCausalLM.from_model(LanguageModel(9, GRU(8, 8), LanguageModelConfig(embedding_size=8)))
+        >>> model.generate(torch.tensor([[1, 2]]), max_new_tokens=5, do_sample=False).shape
+        torch.Size([1, 7])
+    """
+
+    config_class = RelationalLanguageConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    _is_stateful = True
+
+    def __init__(self, config: RelationalLanguageConfig) -> None:
+        super().__init__(config)
+        self.model = config.build()
+        self.post_init()
+
+    @classmethod
+    def from_model(cls, model: LanguageModel) -> RelationalForCausalLM:
+        """The same model with the same weights (the tensors are shared)."""
+        core = model.core()
+        config = RelationalLanguageConfig(
+            vocab_size=model.vocabulary_size,
+            core={"class": type(core).__name__, "arguments": dict(core.arguments)},
+            around=dataclasses.asdict(model.config),
+        )
+        wrapped = cls(config)
+        wrapped.model = model
+        return wrapped.train(model.training)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        state: LanguageState | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int = 0,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Read tokens.
+
+        Args:
+            input_ids: [B, T] int64.
+            attention_mask: [B, T] or longer (its last T columns count): 0 at padding. On the left it is forgotten
+                before the first real token; on the right it may stand where no state is asked for.
+            state: the memory before the first token.
+            labels: [B, T], usually `input_ids`; they are shifted here, and -100 is left out.
+            use_cache: give the memory after the last token back; by default not while training.
+            logits_to_keep: of the last so many positions only; 0 means all.
+            return_dict: False gives a tuple.
+            kwargs: `num_items_in_batch`, as the `Trainer` passes it; anything else is refused.
+
+        Raises:
+            InputError: padding in the middle, or on the right where the state is asked for; an argument that would have
+                no effect.
+        """
+        unknown = {name: value for name, value in kwargs.items() if value is not None and name not in LOSS_ARGUMENTS}
+        if unknown:
+            problem = f"this model does not take {', '.join(unknown)}"
+            raise InputError(describe("RelationalForCausalLM", problem))
+        use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
+        reset = None
+        if attention_mask is not None:
+            reset = _starts(attention_mask[:, -input_ids.shape[1] :].bool(), state is not None, bool(use_cache))
+        features, after = self.model(input_ids, state, reset=reset)
+        logits = self.model.logits(features[:, -logits_to_keep:] if logits_to_keep else features)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        output = RelationalLanguageOutput(loss=loss, logits=logits, state=after if use_cache else None)
+        return output.to_tuple() if return_dict is False else output
+
+    # The library's own models do not fit the protocol that it types `generate` with either, hence the ignores.
+    def generate(self, inputs: Tensor | None = None, generation_config: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
+        """See `transformers.GenerationMixin.generate`, and the class for what is refused.
+
+        Raises:
+            InputError: a way of decoding that needs states which are not kept.
+        """
+        config, _ = self._prepare_generation_config(generation_config, **kwargs)  # type: ignore[misc]
+        mode = config.get_generation_mode(kwargs.get("assistant_model"))
+        if mode not in MODES:
+            problem = f"{mode.value.replace('_', ' ')} cannot work: it goes back to states that are not kept"
+            hint = "do_sample=True or False, with num_beams=1, works."
+            raise InputError(describe("RelationalForCausalLM.generate", problem, hint=hint))
+        return super().generate(inputs, generation_config=generation_config, **kwargs)  # type: ignore[misc]
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: embedding, softmax and its bias belong together, and the vocabulary to the text."""
+        problem = "the vocabulary of a trained model cannot grow"
+        raise InputError(describe("RelationalForCausalLM.resize_token_embeddings", problem, hint="train a new model."))
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.embedding
+
+    def get_output_embeddings(self) -> None:
+        """None: a tied softmax has no module of its own."""
+        return None
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Every part draws its own weights when it is made."""
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        return False
+
+    def _update_model_kwargs_for_generation(
+        self, outputs: Any, model_kwargs: dict[str, Any], is_encoder_decoder: bool = False, num_new_tokens: int = 1
+    ) -> dict[str, Any]:
+        model_kwargs["state"] = outputs.get("state")
+        return super()._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder, num_new_tokens)
+
+
+LOSS_ARGUMENTS = ("num_items_in_batch",)
+
+
+def _starts(mask: Tensor, carried: bool, wanted: bool) -> Tensor | None:
+    """[B, T] true at the first real token of every row that is padded on the left; None where no row is.
+
+    Args:
+        mask: [B, T] booleans, false at padding.
+        carried: a state was handed over.
+        wanted: the state is asked for.
+    """
+    if bool(mask.all()):
+        return None
+    starts = mask & ~nn.functional.pad(mask, (1, 0))[:, :-1]
+    ends = mask[:, :-1] & ~mask[:, 1:]
+    where = "RelationalForCausalLM"
+    if bool((starts.sum(1) > 1).any()):
+        raise InputError(describe(where, "attention_mask has padding in the middle of a row"))
+    if bool(ends.any()) and wanted:
+        hint = "pad on the left, or ask for no state with use_cache=False."
+        raise InputError(describe(where, "a state was asked for, and a row is padded on the right", hint=hint))
+    left = ~mask[:, :1]
+    if carried and bool(left.any()):
+        raise InputError(describe(where, "a state was handed over, and a row begins with padding"))
+    return starts & left
+
+
+def save_for_transformers(model: LanguageModel, folder: Path | str) -> None:
+    """Write config.json, generation_config.json and the weights, as `RelationalForCausalLM.from_pretrained` reads them.
+
+    Files in the folder that have these names are replaced.
+    """
+    RelationalForCausalLM.from_model(model).save_pretrained(str(folder))
+
+
+AutoConfig.register(MODEL_TYPE, RelationalLanguageConfig)
+AutoModelForCausalLM.register(RelationalLanguageConfig, RelationalForCausalLM)

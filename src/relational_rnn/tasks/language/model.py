@@ -1,0 +1,292 @@
+"""A language model around any recurrent core: embedding, projections, layers of cores, softmax.
+
+Shape legend: B sequences, T steps, V vocabulary, E embedding size, S width of the stream, F features of the softmax,
+M predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from relational_rnn._check import InputError, check_choice, check_positive, check_shape, describe
+from relational_rnn.nn.attention import AttentionLSTM
+from relational_rnn.nn.core import Core, State, map_state
+from relational_rnn.nn.cores import MemorySizes
+from relational_rnn.nn.matching import build_matched
+from relational_rnn.nn.transformer import Transformer
+from relational_rnn.nn.universal_transformer import UniversalTransformer
+from relational_rnn.tasks.language.dropout import (
+    call_with_dropped_weights,
+    drop_features,
+    drop_words,
+    recurrent_weights,
+)
+
+Softmax = Literal["tied", "free", "adaptive"]
+"""What turns features into probabilities: the embedding itself, a matrix of its own, or one matrix per band of word
+frequencies."""
+BAND_SHRINKAGE = 4
+"""Every band of the adaptive softmax has so many times fewer features than the one before."""
+LanguageState = tuple[State, ...]
+"""The state of every layer's core, the lowest first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LanguageModelConfig:
+    """Sizes and choices of everything around the cores, the same for every core."""
+
+    embedding_size: int = 128
+    """Features of a token."""
+    core_input: int | None = None
+    """Features of a projection from the embedding to the first core; None gives it the embedding as it is."""
+    layers: int = 1
+    """Cores on top of each other, all of the same kind and size."""
+    residual: bool = False
+    """Every core reads a layer norm of one stream and adds what it has to say to it, as the parts of a Transformer do;
+    without, a core reads the output of the one below."""
+    softmax: Softmax = "tied"
+    """tied: the embedding, after a projection to its size; free: a matrix on the last core's output; adaptive: after
+    that projection, a small matrix for each band of frequencies (Grave et al. 2017, arXiv 1609.04309)."""
+    cutoffs: tuple[int, ...] = ()
+    """Adaptive softmax: the numbers of the words at which a new band begins; words are numbered by frequency."""
+    window: int = 256
+    """How many steps back the cores that keep every step see (transformer, attention), the present one included."""
+    word_dropout: float = 0.0
+    """Share of the vocabulary that is 0 in the embedding of a batch."""
+    input_dropout: float = 0.0
+    """Share of an embedded token's features that are dropped, the same ones along a sequence."""
+    layer_dropout: float = 0.0
+    """The same of the features between two layers."""
+    output_dropout: float = 0.0
+    """The same of the last core's features."""
+    weight_dropout: float = 0.0
+    """Share of the entries of the recurrent matrices that are dropped, the same ones along a sequence."""
+
+    def __post_init__(self) -> None:
+        where = "LanguageModelConfig"
+        check_positive(where, embedding_size=self.embedding_size, layers=self.layers, window=self.window)
+        if self.core_input is not None:
+            check_positive(where, core_input=self.core_input)
+        check_choice(where, "softmax", self.softmax, get_args(Softmax))
+        if (self.softmax == "adaptive") != bool(self.cutoffs):
+            problem = "cutoffs belong to the adaptive softmax, and it needs some"
+            raise InputError(describe(where, problem, got=f"softmax={self.softmax!r}, cutoffs={self.cutoffs}"))
+        if any(not isinstance(c, int) or isinstance(c, bool) or c < 1 for c in self.cutoffs) or list(
+            self.cutoffs
+        ) != sorted(set(self.cutoffs)):
+            raise InputError(describe(where, "cutoffs must be whole numbers of at least 1, rising", got=self.cutoffs))
+        if self.embedding_size < BAND_SHRINKAGE ** len(self.cutoffs):
+            problem = "the rarest band would have no features: embedding_size is too small for so many cutoffs"
+            expected = f"at least {BAND_SHRINKAGE ** len(self.cutoffs)}"
+            raise InputError(describe(where, problem, got=self.embedding_size, expected=expected))
+        for name in ("word_dropout", "input_dropout", "layer_dropout", "output_dropout", "weight_dropout"):
+            share = getattr(self, name)
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+                raise InputError(describe(where, f"{name} must be a share", got=repr(share), expected="0 <= p < 1"))
+        if self.layer_dropout and self.layers == 1:
+            raise InputError(describe(where, "layer_dropout would have no effect: there is one layer"))
+
+
+class LanguageModel(nn.Module):
+    """Predicts the next token from all tokens before it, carried in the state of its cores.
+
+    The state is handed in and out and never detached here: truncated backpropagation is `detached(state)`, where the
+    caller wants it. Cores that keep every step (`Transformer`, `AttentionLSTM`) get the configuration's window, so that
+    no state grows without end, and any cut of a text into chunks gives the same predictions.
+
+    Args:
+        vocabulary_size: V.
+        core: the lowest layer's; the others are made like it. Its input size is `config.core_input`, or the embedding
+            size.
+        config: everything around the cores.
+
+    Shape:
+        tokens [B, T] int64; features [B, T, F], F = E, or the output size of the last core with a free softmax.
+
+    Raises:
+        InputError: the core's input size does not fit; a `UniversalTransformer`, whose positions are absolute, so that
+            its state cannot be bounded; `weight_dropout` for a core without recurrent matrices; a cutoff beyond V.
+
+    Example:
+        >>> from relational_rnn.nn import RelationalMemory
+        >>> config = LanguageModelConfig(embedding_size=12)
+        >>> model = LanguageModel(65, RelationalMemory(12, 2, 8, num_heads=2), config)
+        >>> features, state = model(torch.zeros(3, 7, dtype=torch.int64))
+        >>> features, state = model(torch.zeros(3, 5, dtype=torch.int64), detached(state))
+        >>> model.log_probabilities(features).shape
+        torch.Size([3, 5, 65])
+    """
+
+    def __init__(self, vocabulary_size: int, core: Core, config: LanguageModelConfig) -> None:
+        where = "LanguageModel"
+        check_positive(where, vocabulary_size=vocabulary_size)
+        stream = config.core_input or config.embedding_size
+        if core.input_size != stream:
+            problem = "the core's input size does not fit the model"
+            raise InputError(describe(where, problem, got=core.input_size, expected=stream))
+        if isinstance(core, UniversalTransformer):
+            problem = "a Universal Transformer cannot read a text without end: its positions are absolute"
+            raise InputError(describe(where, problem, hint="transformer is its rival with a bounded state."))
+        if config.cutoffs and config.cutoffs[-1] >= vocabulary_size:
+            problem = "the adaptive softmax has a cutoff beyond the vocabulary"
+            raise InputError(describe(where, problem, got=config.cutoffs, expected=f"below {vocabulary_size:,}"))
+        if config.weight_dropout:
+            recurrent_weights(core)
+        super().__init__()
+        self.config = config
+        self.vocabulary_size = vocabulary_size
+        self.embedding = nn.Embedding(vocabulary_size, config.embedding_size)
+        nn.init.normal_(self.embedding.weight, std=config.embedding_size**-0.5)
+        self.core_input = nn.Linear(config.embedding_size, stream) if config.core_input is not None else None
+        if isinstance(core, Transformer | AttentionLSTM) and core.window is None:
+            core = core.alike(window=config.window)
+        above = stream if config.residual else core.output_size
+        self.cores = nn.ModuleList([core, *(core.alike(input_size=above) for _ in range(config.layers - 1))])
+        width = stream if config.residual else core.output_size
+        self.norms = self.outs = self.last_norm = None
+        if config.residual:
+            self.norms = nn.ModuleList(nn.LayerNorm(stream) for _ in self.cores)
+            self.outs = nn.ModuleList(nn.Linear(core.output_size, stream) for _ in self.cores)
+            self.last_norm = nn.LayerNorm(stream)
+        free = config.softmax == "free"
+        self.projection = None if free else nn.Linear(width, config.embedding_size)
+        self.decoder = nn.Linear(width, vocabulary_size) if free else None
+        self.bias = nn.Parameter(torch.zeros(vocabulary_size)) if config.softmax == "tied" else None
+        self.adaptive = (
+            nn.AdaptiveLogSoftmaxWithLoss(
+                config.embedding_size, vocabulary_size, list(config.cutoffs), div_value=BAND_SHRINKAGE
+            )
+            if config.softmax == "adaptive"
+            else None
+        )
+
+    @classmethod
+    def build(
+        cls, vocabulary_size: int, core_name: str, sizes: MemorySizes, config: LanguageModelConfig | None = None
+    ) -> LanguageModel:
+        """The model with the core of that name: the relational memory of `sizes`, or a rival such that the whole model
+        has as many parameters.
+
+        Raises:
+            InputError: see the class and `nn.matching.build_matched`.
+        """
+        config = config or LanguageModelConfig()
+
+        def wrap(core: Core) -> LanguageModel:
+            return cls(vocabulary_size, core, config)
+
+        return wrap(build_matched(core_name, sizes, config.core_input or config.embedding_size, wrap))
+
+    @property
+    def features(self) -> int:
+        """Of what the softmax reads, F."""
+        return self.config.embedding_size if self.decoder is None else self.decoder.in_features
+
+    def initial_state(self, batch_size: int) -> LanguageState:
+        """The state before the first token of `batch_size` texts."""
+        return tuple(self.core(layer).initial_state(batch_size) for layer in range(len(self.cores)))
+
+    def core(self, layer: int = 0) -> Core:
+        """The core of a layer, the lowest by default."""
+        core = self.cores[layer]
+        assert isinstance(core, Core)
+        return core
+
+    def forward(
+        self, tokens: Tensor, state: LanguageState | None = None, *, reset: Tensor | None = None
+    ) -> tuple[Tensor, LanguageState]:
+        """Read tokens.
+
+        Args:
+            tokens: [B, T] int64, below V.
+            state: that after the tokens before; None for `initial_state(B)`.
+            reset: [B, T] booleans; true starts a row anew *before* that token.
+
+        Returns:
+            (features [B, T, F] of the prediction after every token, the state after the last one).
+        """
+        check_shape("LanguageModel", "tokens", tokens, {"B": None, "T": None})
+        if state is not None and len(state) != len(self.cores):
+            raise InputError(describe("LanguageModel", "state has one entry for each layer", got=len(state)))
+        config, training = self.config, self.training
+        weight = drop_words(self.embedding.weight, config.word_dropout, training)
+        # Rows of length 1, so that their products with features start small; a core wants features of size 1.
+        stream = F.embedding(tokens, weight) * config.embedding_size**0.5
+        stream = drop_features(stream, config.input_dropout, training)
+        if self.core_input is not None:
+            stream = self.core_input(stream)
+        after: list[State] = []
+        for layer in range(len(self.cores)):
+            core = self.core(layer)
+            start = None if state is None else self._in_kind(state[layer])
+            read = stream if self.norms is None else self.norms[layer](stream)
+            read = read.to(weight.dtype)  # autocast leaves a linear layer's output in less than the state's precision
+            y, end = call_with_dropped_weights(core, config.weight_dropout, training, read, start, reset=reset)
+            after.append(end)
+            last = layer == len(self.cores) - 1
+            y = drop_features(y, config.output_dropout if last else config.layer_dropout, training)
+            stream = y if self.outs is None else stream + self.outs[layer](y)
+        if self.last_norm is not None:
+            stream = self.last_norm(stream)
+        return (stream if self.projection is None else self.projection(stream)), tuple(after)
+
+    def step(self, tokens: Tensor, state: LanguageState) -> tuple[Tensor, LanguageState]:
+        """One token [B] of each text, and the state before it, to (log probabilities of the next [B, V], the state)."""
+        features, state = self.forward(tokens.unsqueeze(1), state)
+        return self.log_probabilities(features[:, 0]), state
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Unnormalised log probabilities [..., V]; those of the adaptive softmax are normalised already."""
+        if self.adaptive is not None:
+            with torch.autocast(features.device.type, enabled=False):  # the bands' dtypes must be one
+                flat = self.adaptive.log_prob(features.flatten(0, -2).to(self.embedding.weight.dtype))
+            return flat.unflatten(0, features.shape[:-1])
+        if self.decoder is not None:
+            return self.decoder(features)
+        return F.linear(features, self.embedding.weight, self.bias)
+
+    def log_probabilities(self, features: Tensor) -> Tensor:
+        """Of every token as the next one, [..., V], in float32 at least."""
+        logits = self.logits(features)
+        if self.adaptive is not None:
+            return logits
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+
+    def score(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """How well the right tokens were predicted.
+
+        Args:
+            features: [M, F].
+            targets: [M] int64, the right tokens.
+
+        Returns:
+            (the negative log probability of each [M], in nats; booleans [M]: it was the most probable one).
+        """
+        if self.adaptive is not None:
+            with torch.autocast(features.device.type, enabled=False):
+                features = features.to(self.embedding.weight.dtype)
+                best = self.adaptive.predict(features.detach())
+                return -self.adaptive(features, targets).output, best == targets
+        logits = self.logits(features)
+        return F.cross_entropy(logits, targets, reduction="none"), logits.detach().argmax(-1) == targets
+
+    def _in_kind(self, state: State) -> State:
+        """The state in the weights' precision, which autocast may have left."""
+        dtype = self.embedding.weight.dtype
+        return map_state(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, state)
+
+
+def map_states(function: Callable[[Tensor], Tensor], state: LanguageState) -> LanguageState:
+    """Apply `function` to every tensor of every layer's state."""
+    return tuple(map_state(function, layer) for layer in state)
+
+
+def detached(state: LanguageState) -> LanguageState:
+    """The same state, with no gradient into the past: where backpropagation through time is cut."""
+    return map_states(torch.Tensor.detach, state)

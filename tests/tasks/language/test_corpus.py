@@ -1,0 +1,432 @@
+"""Token files: made in bounded memory, whole or not at all, used again, made anew when broken; every refusal."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from corpora import made_up_text, published, write_archive, write_folder
+
+from relational_rnn._check import InputError
+from relational_rnn.tasks.language import corpus as corpus_module
+from relational_rnn.tasks.language import documents as documents_module
+from relational_rnn.tasks.language.corpus import Corpus, CorpusConfig, default_cache, prepare
+from relational_rnn.tasks.language.tokens import Tokens
+
+PARTS = {
+    split: made_up_text(lines, seed)
+    for seed, (split, lines) in enumerate(zip(("train", "valid", "test"), (40, 11, 17), strict=True))
+}
+NAMES = {
+    "plain": {split: f"{split}.txt" for split in PARTS},
+    "wikitext": {split: f"wikitext-9/wiki.{split}.tokens" for split in PARTS},
+    "penn": {split: f"ptb.{split}.txt" for split in PARTS},
+    "folders": {"train": "train/a.txt", "valid": "validation/b.txt", "test": "test/c.txt"},
+}
+
+
+def named(style: str) -> dict[str, str]:
+    return {NAMES[style][split]: text for split, text in PARTS.items()}
+
+
+@pytest.fixture
+def cache(tmp_path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return write_folder(tmp_path / "text", named("plain"))
+
+
+def texts(found: Corpus) -> dict[str, str]:
+    return {split: found.vocabulary.decode(getattr(found, split).numbers) for split in PARTS}
+
+
+def made(cache: Path) -> list[str]:
+    return sorted(path.name for path in cache.iterdir()) if cache.exists() else []
+
+
+@pytest.mark.parametrize("style", NAMES)
+def test_a_folder_of_three_texts_is_read(tmp_path, cache, style):
+    write_folder(tmp_path / "text", named(style) | {"README.txt": "no corpus", ".hidden.txt": "x", "train.csv": "x"})
+    found = prepare(CorpusConfig(path=tmp_path / "text"), cache)
+    assert texts(found) == PARTS
+    assert made(cache) == [path.name for path in cache.iterdir()]
+
+
+@pytest.mark.parametrize("style", NAMES)
+@pytest.mark.parametrize("name", ["t.zip", "t.tar", "t.tar.gz", "t.tar.xz", "t.tar.bz2"])
+def test_an_archive_is_read_like_the_folder_it_holds(tmp_path, cache, style, name):
+    archive = write_archive(tmp_path / name, {"about.md": "x"} | named(style))
+    assert texts(prepare(CorpusConfig(path=archive, vocabulary="character"), cache)) == PARTS
+    assert len(made(cache)) == 1
+    assert sorted(os.listdir(cache / made(cache)[0])) == [
+        "corpus.json", "test.starts", "test.tokens", "train.starts", "train.tokens", "valid.starts", "valid.tokens",
+        "vocabulary.json",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("vocabulary", "size"), [("word", None), ("character", None), ("bpe", 268)])
+@pytest.mark.parametrize("documents", ["files", "blank-line"])
+def test_counts_are_those_of_the_text(folder, cache, vocabulary, size, documents):
+    config = CorpusConfig(path=folder, vocabulary=vocabulary, vocabulary_size=size, documents=documents)
+    found = prepare(config, cache, block=50)
+    assert texts(found) == PARTS
+    for split, text in PARTS.items():
+        part: Tokens = getattr(found, split)
+        np.testing.assert_array_equal(part.numbers, found.vocabulary.encode(text))
+        assert part.characters == len(text)
+        assert part.words == len(text.split()) + text.count("\n")
+        assert part.numbers.dtype == (np.uint16 if vocabulary == "bpe" else np.uint8)
+        assert isinstance(part.numbers, np.memmap)
+        assert part.counts(found.vocabulary.size).sum() == len(part) == len(part.numbers)
+        if vocabulary == "word":
+            assert part.words == len(part)
+        if documents == "files":
+            assert part.starts.tolist() == [0]
+            continue
+        begins = [0, *(i + 2 for i in range(len(text) - 2) if text[i : i + 2] == "\n\n")]
+        assert part.starts.tolist() == [len(found.vocabulary.encode(text[:begin])) for begin in begins]
+    assert f"train: {len(found.train):,} tokens ({found.train.words:,} words" in found.report[1]
+
+
+def test_many_files_make_one_part_and_each_is_a_document(tmp_path, cache):
+    pieces = {
+        "train/10.txt": "ten x",
+        "train/2.txt": "two",
+        "train/1.txt": "one\n",
+        "valid/1.txt": "x",
+        "test/1.txt": "x",
+    }
+    found = prepare(CorpusConfig(path=write_folder(tmp_path / "books", pieces)), cache)
+    assert found.vocabulary.decode(found.train.numbers) == "one\ntwo\nten x\n"
+    assert found.train.starts.tolist() == [0, 2, 4]
+    plain = prepare(CorpusConfig(path=tmp_path / "books", line_ends=False), cache)
+    assert plain.vocabulary.decode(plain.train.numbers) == "one two ten x"
+    assert plain.train.words == 4
+    assert sorted(plain.vocabulary.symbols) == ["one", "ten", "two", "x"]
+
+
+@pytest.mark.parametrize("form", ["file", "folder", "archive"])
+def test_a_single_text_is_cut_by_us(tmp_path, cache, form):
+    text = "".join(chr(0x61 + i % 23) if i % 3 else "é" for i in range(997))
+    write_folder(tmp_path / "one", {"input.txt": text})
+    path = {
+        "file": tmp_path / "one" / "input.txt",
+        "folder": tmp_path / "one",
+        "archive": write_archive(tmp_path / "one.tar.xz", {"one/input.txt": text}),
+    }[form]
+    found = prepare(CorpusConfig(path=path, vocabulary="character"), cache, block=64)
+    assert [len(getattr(found, split)) for split in PARTS] == [797, 100, 100]
+    assert "".join(texts(found).values()) == text
+
+
+@pytest.mark.parametrize(("vocabulary", "size"), [("word", None), ("bpe", 268)])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("block", [3, 41, 10_000])
+def test_no_word_of_a_single_text_is_cut(tmp_path, cache, vocabulary, size, mark, block):
+    text = made_up_text(60).replace("cat", "cät").replace("\n\n", "\n")
+    (tmp_path / "a.txt").write_text(mark + text, encoding="utf-8")
+    config = CorpusConfig(path=tmp_path / "a.txt", vocabulary=vocabulary, vocabulary_size=size)
+    found = prepare(config, cache, block=block)
+    parts = list(texts(found).values())
+    cuts = [len(parts[0]), len(parts[0] + parts[1])]
+    if vocabulary == "bpe":
+        assert "".join(parts) == text
+    assert " ".join(parts).split() == text.split()
+    assert [found.train.characters, found.train.characters + found.valid.characters] == [
+        text.index(next(filter(str.isspace, text[int(share * len(text)) - 1 :])), int(share * len(text)) - 1) + 1
+        for share in (0.8, 0.9)
+    ], cuts
+    assert sum(getattr(found, split).characters for split in PARTS) == len(text)
+
+
+def test_files_are_used_again_for_the_same_text_and_settings_only(folder, tmp_path, cache, monkeypatch):
+    config = CorpusConfig(path=folder)
+    first = prepare(config, cache)
+    monkeypatch.setattr(corpus_module, "_make", None)  # would be called to make it anew
+    again = prepare(config, cache)
+    assert texts(again) == texts(first)
+    assert again.report == first.report
+    copy = CorpusConfig(path=shutil.copytree(folder, tmp_path / "elsewhere"))
+    assert texts(prepare(copy, cache)) == texts(first)
+    for other in (
+        CorpusConfig(path=folder, vocabulary="character"),
+        CorpusConfig(path=folder, vocabulary_size=8),
+        CorpusConfig(path=folder, line_ends=False),
+        CorpusConfig(path=folder, documents="blank-line"),
+    ):
+        with pytest.raises(TypeError):
+            prepare(other, cache)
+    (folder / "valid.txt").write_text(PARTS["valid"] + "the cat\n")
+    with pytest.raises(TypeError):
+        prepare(config, cache)
+    (folder / "valid.txt").write_text(PARTS["valid"])
+    prepare(config, cache)
+    monkeypatch.setattr(corpus_module, "VERSION", 999)
+    with pytest.raises(TypeError):
+        prepare(config, cache)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: (path / "train.tokens").write_bytes((path / "train.tokens").read_bytes()[:-1]),
+        lambda path: (path / "train.tokens").write_bytes(b"\0" * (path / "train.tokens").stat().st_size),
+        lambda path: (path / "test.starts").unlink(),
+        lambda path: (path / "corpus.json").write_text("{"),
+        lambda path: (path / "corpus.json").write_text('{"sha256": {}, "parts": {}}'),
+        lambda path: (path / "vocabulary.json").write_text("[]"),
+    ],
+)
+def test_broken_files_are_made_anew(folder, cache, damage):
+    prepare(CorpusConfig(path=folder), cache)
+    (name,) = made(cache)
+    damage(cache / name)
+    assert texts(prepare(CorpusConfig(path=folder), cache)) == PARTS
+    assert made(cache) == [name]
+
+
+def test_an_interruption_leaves_nothing_behind(folder, cache):
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "valid":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(CorpusConfig(path=folder), cache, progress=stop)
+    assert made(cache) == []
+
+
+def test_two_that_make_the_same_at_once_both_get_it(folder, cache):
+    inner = []
+
+    def other(what: str, done: int, total: int) -> None:
+        if what == "test" and not inner:
+            inner.append(None)
+            # The other process has another number, and therefore another name for its unfinished folder.
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(os, "getpid", lambda: 1)
+                inner[0] = prepare(CorpusConfig(path=folder), cache)
+            inner.append((cache / made(cache)[-1]).stat().st_ino)
+
+    outer = prepare(CorpusConfig(path=folder), cache, progress=other)
+    assert texts(outer) == texts(inner[0]) == PARTS
+    (name,) = made(cache)
+    assert (cache / name).stat().st_ino == inner[1]  # what was there first stays
+
+
+def test_progress_counts_the_bytes_of_each_stage(folder, cache):
+    seen: dict[str, list[tuple[int, int]]] = {}
+    prepare(CorpusConfig(path=folder), cache, block=100, progress=lambda w, d, t: seen.setdefault(w, []).append((d, t)))
+    assert list(seen) == ["vocabulary", "train", "valid", "test"]
+    for what, calls in seen.items():
+        size = len(PARTS["train" if what == "vocabulary" else what].encode())
+        assert [done for done, _ in calls] == [*range(100, size, 100), size]
+        assert {total for _, total in calls} == {size}
+
+
+@pytest.mark.parametrize(("vocabulary", "size"), [("word", None), ("character", None), ("bpe", 270)])
+@pytest.mark.parametrize("documents", ["files", "heading"])
+def test_memory_does_not_grow_with_the_corpus(tmp_path, monkeypatch, vocabulary, size, documents):
+    """What tracemalloc sees: Python and numpy. The library that learns byte pairs keeps a count of every word."""
+    monkeypatch.setattr(documents_module, "BLOCK", 4096)
+    line, peaks = made_up_text(5) + "wörd " * 200 + "\n", []
+    for repeats in (40, 400):
+        path = tmp_path / str(repeats) / "text.txt"
+        path.parent.mkdir()
+        path.write_text(line * repeats, encoding="utf-8")
+        config = CorpusConfig(path=path, vocabulary=vocabulary, vocabulary_size=size, documents=documents)
+        tracemalloc.start()
+        found = prepare(config, path.parent / "cache", block=4096)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found.train.characters > 0.79 * len(line) * repeats
+    assert peaks[1] < 1.2 * peaks[0] + 20_000, peaks
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"train.txt": "a\n", "valid.txt": "", "test.txt": "a\n"}, "valid.txt: the file is empty"),
+        ({"train.txt": "", "valid.txt": "a\n", "test.txt": "a\n"}, "train.txt: the file is empty"),
+        ({"train.txt": "a\n", "valid.txt": "a\nb\n", "test.txt": "a\n"}, "valid.txt: the vocabulary lacks words"),
+        ({"train.txt": "a\n", "test.txt": "a\n"}, "it has no valid text\n  expected  one text file, or texts"),
+        ({"train.txt": "a\n"}, "it has no valid and no test text"),
+        ({"a.txt": "a\n", "b.txt": "b\n"}, "it is not clear which text is which\n  got       a.txt, b.txt"),
+        ({"data.csv": "a\n"}, "it holds no text\n  got       no file that ends in .txt, .text, .tokens, .raw"),
+        (
+            {"a/train.txt": "a\n", "b/train.txt": "a\n", "valid.txt": "a\n", "test.txt": "a\n"},
+            "it has more than one train text\n  got       a/train.txt, b/train.txt",
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("archived", [False, True])
+def test_files_that_make_no_corpus_are_refused(tmp_path, cache, files, message, archived):
+    path = write_archive(tmp_path / "t.tar.gz", files) if archived else write_folder(tmp_path / "t", files)
+    with pytest.raises(InputError) as error:
+        prepare(CorpusConfig(path=path), cache)
+    assert message in str(error.value)
+    assert made(cache) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "vocabulary", "message"),
+    [
+        (b"", "word", "a.txt: the file is empty"),
+        (b"", "character", "a.txt: the file is empty"),
+        (b"\xef\xbb\xbf", "word", "a.txt: the file is empty"),
+        (b"abc", "character", "the text is too short to be cut into parts\n  hint      give three texts"),
+        (b"one two", "word", "the text is too short to be cut into parts"),
+        (b"ok\nb\xffd and more\n" * 4, "word", "a.txt, line 2: this is not UTF-8 text\n  got       b'\\xff'"),
+        (b"abc\n" * 9 + b"\xe6\x97", "word", "a.txt, line 10: this is not UTF-8 text\n  got       b'\\xe6\\x97'"),
+        (b"abcdefgh\n" + "é\nü".encode(), "character", "a.txt (valid part): the vocabulary lacks characters"),
+        (b" \n" * 30, "word", None),
+    ],
+)
+def test_a_file_that_makes_no_corpus_is_refused(tmp_path, cache, content, vocabulary, message):
+    (tmp_path / "a.txt").write_bytes(content)
+    config = CorpusConfig(path=tmp_path / "a.txt", vocabulary=vocabulary)
+    if message is None:
+        assert prepare(config, cache).vocabulary.size == 1
+        config = CorpusConfig(path=tmp_path / "a.txt", vocabulary=vocabulary, line_ends=False)
+        message = "a.txt (train part): the text holds no word"
+        shutil.rmtree(cache)
+    with pytest.raises(InputError) as error:
+        prepare(config, cache)
+    assert message in str(error.value)
+    assert made(cache) == []
+
+
+def test_the_line_of_an_unknown_character_is_that_of_the_file(tmp_path, cache):
+    (tmp_path / "a.txt").write_text("ab\n" * 30 + "aü\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"a\.txt \(test part\): .*\n  got       'ü' \(line 31\)"):
+        prepare(CorpusConfig(path=tmp_path / "a.txt", vocabulary="character"), cache)
+
+
+def test_no_path_and_a_path_that_is_not_there(tmp_path, cache):
+    with pytest.raises(InputError, match="prepare: no text is named"):
+        prepare(CorpusConfig(), cache)
+    with pytest.raises(InputError, match=r"nowhere: there is no such file or folder"):
+        prepare(CorpusConfig(path=tmp_path / "nowhere"), cache)
+    assert made(cache) == []
+
+
+@pytest.mark.parametrize("stage", ["vocabulary", "train"])
+def test_a_file_that_vanishes_is_said_in_one_sentence(folder, cache, stage):
+    def vanish(what: str, done: int, total: int) -> None:
+        if what == stage:
+            (folder / "valid.txt").unlink(missing_ok=True)
+
+    with pytest.raises(InputError) as error:
+        prepare(CorpusConfig(path=folder), cache, progress=vanish)
+    assert str(error.value) == f"{folder / 'valid.txt'}: the file is gone"
+    assert made(cache) == []
+
+
+@pytest.mark.parametrize("after", ["longer\n", ""])
+def test_a_file_that_changes_meanwhile_is_noticed(folder, cache, after):
+    def change(what: str, done: int, total: int) -> None:
+        if what == "test":
+            (folder / "train.txt").write_text(after)
+
+    with pytest.raises(InputError, match="the text changed while it was read"):
+        prepare(CorpusConfig(path=folder), cache, progress=change)
+    assert made(cache) == []
+
+
+@pytest.mark.parametrize("name", ["t.zip", "t.tar", "t.tar.gz", "t.tar.xz", "t.tar.bz2"])
+def test_an_archive_that_is_cut_off_is_refused(tmp_path, cache, name):
+    big = {file: text * 40 for file, text in named("plain").items()}
+    archive = write_archive(tmp_path / name, big)
+    archive.write_bytes(archive.read_bytes()[: int(archive.stat().st_size * 0.6)])
+    with pytest.raises(
+        InputError, match=r"t\.[a-z.0-9]+(: this archive cannot be read to its end|, line 1: this is not)"
+    ):
+        prepare(CorpusConfig(path=archive), cache)
+    assert made(cache) == []
+
+
+@pytest.mark.parametrize(("name", "place"), [("t.zip", 60), ("t.tar.gz", -8), ("t.tar.xz", -12)])
+def test_an_archive_with_altered_bytes_is_refused(tmp_path, cache, name, place):
+    """In a compressed text, in the checksum of a whole archive (gz), in the footer (xz)."""
+    archive = write_archive(tmp_path / name, named("plain"))
+    data = bytearray(archive.read_bytes())
+    data[place] ^= 0xFF
+    archive.write_bytes(data)
+    with pytest.raises(InputError, match="this archive cannot be read to its end"):
+        prepare(CorpusConfig(path=archive), cache)
+    assert made(cache) == []
+
+
+def test_names_in_an_archive_decide_no_path(tmp_path, cache):
+    outside = write_archive(tmp_path / "t.tar", {f"../../{name}": text for name, text in named("plain").items()})
+    with pytest.raises(InputError, match="it holds no text"):
+        prepare(CorpusConfig(path=outside), cache)
+    assert sorted(os.listdir(tmp_path)) == ["cache", "t.tar"]
+    assert made(cache) == []
+
+
+def test_the_cache_is_where_the_user_says(monkeypatch, folder, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.delenv("RELATIONAL_RNN_CACHE", raising=False)
+    assert default_cache() == tmp_path / "xdg" / "relational-rnn"
+    monkeypatch.setenv("RELATIONAL_RNN_CACHE", str(tmp_path / "mine"))
+    prepare(CorpusConfig(path=folder))
+    assert len(made(tmp_path / "mine")) == 1
+    monkeypatch.delenv("RELATIONAL_RNN_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_cache().expanduser() == Path.home() / ".cache" / "relational-rnn"
+
+
+def test_settings_that_cannot_be_obeyed_are_refused_at_once():
+    with pytest.raises(InputError, match="CorpusConfig: documents is not a known choice"):
+        CorpusConfig(documents="chapters")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="CorpusConfig: vocabulary is not a known choice"):
+        CorpusConfig(vocabulary="letters")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="CorpusConfig: byte pairs need a vocabulary_size"):
+        CorpusConfig(vocabulary="bpe")
+
+
+def test_the_vocabulary_that_is_kept_is_plain_json(folder, cache):
+    found = prepare(CorpusConfig(path=folder), cache)
+    kept = json.loads((cache / made(cache)[0] / "vocabulary.json").read_text(encoding="utf-8"))
+    assert kept["symbols"] == list(found.vocabulary.symbols)
+
+
+def test_wikitext_2_has_the_published_sizes(cache):
+    path = published("RELATIONAL_RNN_WIKITEXT2")
+    found = prepare(CorpusConfig(path=path, documents="heading"), cache)
+    assert found.vocabulary.size == 33_278
+    assert [len(part) for part in (found.train, found.valid, found.test)] == [2_088_628, 217_646, 245_569]
+    assert [part.words for part in (found.train, found.valid, found.test)] == [2_088_628, 217_646, 245_569]
+    assert [len(part.starts) for part in (found.train, found.valid, found.test)] == [600, 60, 60]
+    unknown = found.vocabulary.unknown
+    assert unknown is not None
+    assert [int((part.numbers == unknown).sum()) for part in (found.train, found.valid, found.test)] == [
+        54_625,
+        11_718,
+        15_218,
+    ]
+    counts = found.train.counts(found.vocabulary.size)
+    assert (np.diff(counts) <= 0).all()
+    assert found.vocabulary.symbol(0) == "the"
+    # Its words are all in the vocabulary, so the text comes back but for spaces.
+    assert found.vocabulary.decode(found.valid.numbers[:9]) == "\n= Homarus gammarus =\n\nHomarus gammarus"
+
+
+def test_tiny_shakespeare_has_the_usual_parts(cache):
+    found = prepare(CorpusConfig(path=published("RELATIONAL_RNN_SHAKESPEARE"), vocabulary="character"), cache)
+    assert found.vocabulary.size == 65
+    assert [len(part) for part in (found.train, found.valid, found.test)] == [892_315, 111_539, 111_540]
+    assert found.vocabulary.decode(found.train.numbers[:14]) == "First Citizen:"
+    pairs = CorpusConfig(path=published("RELATIONAL_RNN_SHAKESPEARE"), vocabulary="bpe", vocabulary_size=1024)
+    learned = prepare(pairs, cache)
+    assert [part.words for part in (learned.train, learned.valid, learned.test)] == [193_621, 24_404, 24_626]
+    assert len(learned.train) < 0.45 * len(found.train)
+    assert learned.vocabulary.decode(learned.test.numbers).endswith(found.vocabulary.decode(found.test.numbers[2:]))
