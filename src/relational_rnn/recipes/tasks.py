@@ -216,7 +216,7 @@ def memorize() -> MemorizeRun:
 def relations() -> RelationsRun:
     """The chapter's exercise: a memory of 4 slots and one head on chains of up to 3 relations among 8 entities.
 
-    The memory has no gates: with them it took half again to twice as many steps for the first lesson.
+    The memory has no gates: with them it took more steps for the first lesson (trials of one seed each).
 
     Expected score: 98.4 % on chains of 3; 87, 76 and 65 % on chains of 4, 5 and 6 (one seed). Time: 194 processor
     seconds, on a busy machine. Machine: 2-core CPU, one thread.

@@ -222,12 +222,17 @@ class LanguageModel(nn.Module):
         if self.core_input is not None:
             stream = self.core_input(stream)
         after: list[State] = []
+        single = tokens.shape[1] == 1 and reset is None and not training  # a step costs less than a sequence of one
         for layer in range(len(self.cores)):
             core = self.core(layer)
             start = None if state is None else self._in_kind(state[layer])
             read = stream if self.norms is None else self.norms[layer](stream)
             read = read.to(weight.dtype)  # autocast leaves a linear layer's output in less than the state's precision
-            y, end = call_with_dropped_weights(core, config.weight_dropout, training, read, start, reset=reset)
+            if single and start is not None:
+                y, end = core.step(read[:, 0], start)
+                y = y.unsqueeze(1)
+            else:
+                y, end = call_with_dropped_weights(core, config.weight_dropout, training, read, start, reset=reset)
             after.append(end)
             last = layer == len(self.cores) - 1
             y = drop_features(y, config.output_dropout if last else config.layer_dropout, training)
