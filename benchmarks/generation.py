@@ -106,7 +106,8 @@ def main() -> None:
             f"{row['resident_mib'][-1]:.1f} after {row['tokens']:,}",
             flush=True,
         )
-        record = {**describe_machine("cpu"), **describe_software(), "threads": 1, "block": BLOCK, "rows": rows}
+        software = {name: value for name, value in describe_software().items() if name != "command"}
+        record = {**describe_machine("cpu"), **software, "threads": 1, "block": BLOCK, "rows": rows}
         write_whole(arguments.out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
         write_whole(arguments.out.with_suffix(".svg"), figure(rows))
 
