@@ -28,7 +28,7 @@ class LanguageRun:
     data: CorpusConfig = dataclasses.field(default_factory=CorpusConfig)
     """The text, and how it becomes tokens."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    """AdamW and its schedule."""
+    """Optimizer and schedule of the learning rate."""
     loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
     """Budget, validation, device."""
     averaging: AveragingConfig = dataclasses.field(default_factory=AveragingConfig)
