@@ -62,7 +62,7 @@ class Arguments:
     model: LanguageModelConfig
     """What stands around the core, the same for every core."""
     optimizer: OptimizerConfig
-    """AdamW and its schedule."""
+    """Optimizer and schedule of the learning rate."""
     loop: LoopConfig
     """Budget, validation, device."""
     averaging: AveragingConfig
