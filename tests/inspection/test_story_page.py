@@ -83,7 +83,7 @@ def test_the_gradient_is_the_slope_of_the_log_probability():
         sentences, asked = encoder.statements(batch.statements), encoder.questions(batch.questions)
 
         def log_probability(sentences):
-            return reader.model.answer(sentences, asked, batch.story, batch.at).log_softmax(-1)[0, answer]
+            return reader.model.answer(batch, sentences, asked).log_softmax(-1)[0, answer]
 
         slopes = torch.zeros_like(sentences[0])
         for i in range(slopes.shape[0]):

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -80,9 +80,10 @@ def trace_story(reader: StoryReader, statements: Sequence[str], question: str) -
     with torch.no_grad():
         sentences, asked = model.encoder.statements(batch.statements), model.encoder.questions(batch.questions)
         after = torch.arange(steps + 1, device=asked.device)
-        logits = model.answer(sentences, asked.expand(steps + 1, -1), torch.zeros_like(after), after)
+        along = replace(batch, questions=batch.questions.expand(steps + 1, -1), story=torch.zeros_like(after), at=after)
+        logits = model.answer(along, sentences, asked.expand(steps + 1, -1))
         read = torch.cat(
-            [model.asked(sentences, asked, batch.at), asked.unsqueeze(1).expand(-1, model.config.question_steps, -1)],
+            [model.asked(batch, sentences, asked), asked.unsqueeze(1).expand(-1, model.config.question_steps, -1)],
             dim=1,
         )
         earlier = (model.config.reads - 1) * steps
@@ -90,7 +91,7 @@ def trace_story(reader: StoryReader, statements: Sequence[str], question: str) -
         trace = core.trace(read).map(lambda tensor: tensor[0, earlier:])
     sentences.requires_grad_()
     with torch.enable_grad():
-        chances = model.answer(sentences, asked, batch.story, batch.at).log_softmax(-1)
+        chances = model.answer(batch, sentences, asked).log_softmax(-1)
         (slope,) = torch.autograd.grad(chances[0, reader.vocabulary.answers.index(found.answer)], sentences)
     return StoryTrace(
         statements=tuple(statements),
@@ -122,7 +123,7 @@ def story_statistics(reader: StoryReader, stories: Sequence[Story], *, at_once: 
             with torch.no_grad():
                 sentences, asked = encoder.statements(batch.statements), encoder.questions(batch.questions)
                 lengths = reader.model.config.reads * batch.lengths
-                yield core.trace(reader.model.asked(sentences, asked, batch.at), lengths=lengths), lengths
+                yield core.trace(reader.model.asked(batch, sentences, asked), lengths=lengths), lengths
 
     return attention_statistics(traces())
 

@@ -53,7 +53,10 @@ def ask(model: StoryModel, *stories: Story, vocabulary: Vocabulary = VOCABULARY)
 CORES = pytest.mark.parametrize("core", ["stub", *CORE_NAMES])
 FIRST = replace(CONFIG, question_first=True)
 TWICE = replace(FIRST, reads=2)
-CONFIGS = pytest.mark.parametrize("config", [CONFIG, FIRST, TWICE], ids=["question after", "question first", "twice"])
+WORDS = replace(TWICE, match_words=True, recalled_words=3)
+CONFIGS = pytest.mark.parametrize(
+    "config", [CONFIG, FIRST, TWICE, WORDS], ids=["question after", "question first", "twice", "words"]
+)
 
 
 def close(a: Tensor, b: Tensor) -> bool:
@@ -116,6 +119,8 @@ def test_a_story_gets_the_same_answers_alone_and_in_a_batch(core, config):
         {"head_layers": 0},
         {"question_first": True},
         {"question_first": True, "reads": 3},
+        {"question_first": True, "match_words": True},
+        {"question_first": True, "reads": 3, "recalled_words": 2},
     ],
 )
 @pytest.mark.parametrize("core", ["stub", "rmc", "transformer"])

@@ -7,6 +7,7 @@ state, D features of a row, A answers.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
-from relational_rnn.nn.core import Core
+from relational_rnn.nn.core import Core, State
 from relational_rnn.nn.cores import CORE_NAMES, MemorySizes
 from relational_rnn.nn.matching import build_matched
 from relational_rnn.tasks.babi.batching import Batch
 from relational_rnn.tasks.babi.encoding import Vocabulary
+from relational_rnn.tasks.babi.sentences import RecalledWords, SentenceEncoder, WordMatches
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +35,10 @@ class ModelConfig:
     reads: int = 1
     """With question_first: times that the core reads the story before it answers; each reading goes on from the state
     that the one before left, and knows which it is."""
+    match_words: bool = False
+    """With question_first: tell the core which words of a sentence are words of the question."""
+    recalled_words: int = 0
+    """With reads: looks that each reading but the first takes for words that the ones before it brought up."""
     question_steps: int = 0
     """Further steps of the core at a question, with the question as input, on a copy of the state."""
     read_hops: int = 3
@@ -50,15 +56,20 @@ class ModelConfig:
         check_positive(
             "ModelConfig", embedding_size=self.embedding_size, read_heads=self.read_heads, head_size=self.head_size
         )
-        if not isinstance(self.question_first, bool):
-            problem = "question_first must be True or False"
-            raise InputError(describe("ModelConfig", problem, got=repr(self.question_first)))
+        for name in ("question_first", "match_words"):
+            if not isinstance(getattr(self, name), bool):
+                problem = f"{name} must be True or False"
+                raise InputError(describe("ModelConfig", problem, got=repr(getattr(self, name))))
         check_positive("ModelConfig", reads=self.reads)
         if self.reads > 1 and not self.question_first:
             problem = "only with question_first can a story be read more than once"
             hint = "set question_first, or leave reads at 1"
             raise InputError(describe("ModelConfig", problem, got=f"reads = {self.reads}", hint=hint))
-        for name in ("question_steps", "read_hops", "head_layers"):
+        if self.match_words and not self.question_first:
+            problem = "match_words compares sentences with a question that is known while they are read"
+            hint = "set question_first, or leave match_words off"
+            raise InputError(describe("ModelConfig", problem, got="question_first = False", hint=hint))
+        for name in ("recalled_words", "question_steps", "read_hops", "head_layers"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise InputError(
@@ -68,58 +79,16 @@ class ModelConfig:
             raise InputError(
                 describe("ModelConfig", "question_steps and read_hops are both 0: nothing reads the core's state")
             )
+        if self.recalled_words and (self.reads < 2 or not self.read_hops):
+            problem = "recalled_words are found by looking at the state (read_hops) between two readings (reads)"
+            got = f"reads = {self.reads}, read_hops = {self.read_hops}"
+            raise InputError(describe("ModelConfig", problem, got=got, expected="at least 2 reads and 1 hop"))
         if self.head_size % self.read_heads:
             raise InputError(
                 describe("ModelConfig", "read_heads must divide head_size", got=f"{self.read_heads}, {self.head_size}")
             )
         if not 0 <= self.dropout < 1:
             raise InputError(describe("ModelConfig", "dropout must be in [0, 1)", got=self.dropout))
-
-
-class SentenceEncoder(nn.Module):
-    """A sentence as the sum of its word embeddings, each times a learned vector of its position, then LayerNorm.
-
-    Henaff et al. 2017, arXiv 1612.03969, eq. 1. The position vectors start around 1 with standard deviation 1/2: from
-    exactly 1, a bag of words, the tasks in which the order of words matters are learned much later. Statements and
-    questions share the embeddings and have position vectors of their own.
-
-    Args:
-        words: how many words there are, padding not counted.
-        max_words: the longest sentence, in words.
-        size: features, E.
-    """
-
-    tables = ("embedding", "statement_positions", "question_positions")
-    """Parameters whose rows are looked up one by one: no matrices to an optimizer."""
-
-    def __init__(self, words: int, max_words: int, size: int) -> None:
-        super().__init__()
-        self.words, self.max_words = words, max_words
-        self.embedding = nn.Parameter(torch.randn(words, size) / math.sqrt(size))
-        self.statement_positions = nn.Parameter(1 + torch.randn(max_words, size) / 2)
-        self.question_positions = nn.Parameter(1 + torch.randn(max_words, size) / 2)
-        self.statement_norm = nn.LayerNorm(size)
-        self.question_norm = nn.LayerNorm(size)
-
-    def statements(self, numbers: Tensor) -> Tensor:
-        """[..., W] word numbers to [..., E]."""
-        return self.statement_norm(self._sum(numbers, self.statement_positions))
-
-    def questions(self, numbers: Tensor) -> Tensor:
-        """[..., W] word numbers to [..., E]."""
-        return self.question_norm(self._sum(numbers, self.question_positions))
-
-    def _sum(self, numbers: Tensor, positions: Tensor) -> Tensor:
-        width = numbers.shape[-1]
-        if width > self.max_words:
-            problem = "a sentence has more words than the model has positions"
-            raise InputError(describe("SentenceEncoder", problem, got=width, expected=f"at most {self.max_words}"))
-        # One table of (position, word) products, so that no [..., W, E] tensor is needed; row 0 of each is padding.
-        padded = F.pad(self.embedding, (0, 0, 1, 0))
-        table = (positions[:width, None] * padded).flatten(0, 1)
-        offsets = torch.arange(width, device=numbers.device) * (self.words + 1)
-        flat = (numbers + offsets).reshape(-1, width)
-        return F.embedding_bag(flat, table, mode="sum").view(*numbers.shape[:-1], -1)
 
 
 class AnswerHead(nn.Module):
@@ -153,9 +122,12 @@ class AnswerHead(nn.Module):
 
     def forward(self, question: Tensor, output: Tensor | None, rows: Tensor | None, mask: Tensor | None) -> Tensor:
         """question [M, E], output [M, O], rows [M, R, D], mask [M, R] (None: every row exists) to logits [M, A]."""
+        return self.answers(self.look(question, output, rows, mask))
+
+    def look(self, question: Tensor, output: Tensor | None, rows: Tensor | None, mask: Tensor | None) -> Tensor:
+        """What the question finds [M, H]; without an output, in the rows alone. Shapes as for a call."""
         u = self.question(question)
-        if self.output is not None:
-            assert output is not None
+        if self.output is not None and output is not None:
             u = u + self.output(output)
         u = self.norm(u)
         if self.keys_values is not None:
@@ -170,7 +142,7 @@ class AnswerHead(nn.Module):
                 if mask is not None:  # a state without any row is read as 0
                     weights = weights * mask[:, None]
                 u = norm(u + read(torch.einsum("mhr,mrhk->mhk", weights, values).flatten(-2)))
-        return self.answers(u)
+        return u
 
 
 class StoryModel(nn.Module):
@@ -180,7 +152,8 @@ class StoryModel(nn.Module):
     is never part of what later sentences and questions see. With `question_first` the core reads the sentences before
     each question anew, every sentence x scaled to x (1 + W q): it can keep what the question needs, and the cost grows
     with the number of questions. With `reads` it reads them several times: what it learned at the end of the
-    story helps it to see what mattered at the beginning.
+    story helps it to see what mattered at the beginning. `match_words` and `recalled_words` tell it where the words of
+    the question, and words that earlier readings brought up, stand in the sentences.
 
     Args:
         words: how many words there are, padding not counted.
@@ -214,6 +187,11 @@ class StoryModel(nn.Module):
         self.reading = nn.Embedding(config.reads, config.embedding_size) if config.reads > 1 else None
         if self.reading is not None:
             nn.init.normal_(self.reading.weight, std=1 / 8)
+        self.matches = WordMatches(max_words, config.embedding_size) if config.match_words else None
+        self.recalls = nn.ModuleList(
+            RecalledWords(config.head_size, config.recalled_words, max_words, config.embedding_size)
+            for _ in range(config.reads - 1 if config.recalled_words else 0)
+        )
         self.dropout = nn.Dropout(config.dropout)
 
     @classmethod
@@ -241,36 +219,51 @@ class StoryModel(nn.Module):
         """The logits [M, A] of every question of the batch."""
         sentences = self.dropout(self.encoder.statements(batch.statements))
         questions = self.dropout(self.encoder.questions(batch.questions))
-        return self.answer(sentences, questions, batch.story, batch.at)
+        return self.answer(batch, sentences, questions)
 
-    def asked(self, sentences: Tensor, questions: Tensor, at: Tensor) -> Tensor:
-        """What the core reads before questions [M, E] after `at` [M] of the sentences [M, T, E] of their stories.
-
-        The sentences as the question scales them, `reads` times one after the other [M, reads * T, E], in each row up
-        to step `reads * at`; or just the sentences, where the core does not know the question.
-        """
+    def answer(self, batch: Batch, sentences: Tensor, questions: Tensor) -> Tensor:
+        """The logits [M, A] of the questions of a batch, given the vectors of its sentences [B, T, E] and questions
+        [M, E]."""
         if self.scale is None:
-            return sentences
-        x = sentences * (1 + self.scale(questions))[:, None]
-        if self.reading is None:
-            return x
-        reads, length = self.config.reads, at.clamp(min=1)[:, None]
-        steps = torch.arange(reads * x.shape[1], device=x.device)
-        told = x.gather(1, (steps % length).unsqueeze(2).expand(-1, -1, x.shape[2]))
-        return told + self.reading((steps // length).clamp(max=reads - 1))
-
-    def answer(self, sentences: Tensor, questions: Tensor, story: Tensor, at: Tensor) -> Tensor:
-        """The logits [M, A] of questions [M, E] about row `story` [M] of sentences [B, T, E] after `at` [M] of them."""
-        if self.scale is None:
-            state = self.core.snapshots(sentences, story, at)
+            state = self.core.snapshots(sentences, batch.story, batch.at)
         else:
-            read = self.asked(sentences[story, : int(at.max())], questions, at)
-            _, state = self.core(read, lengths=self.config.reads * at)
+            *_, (_, state) = self._readings(batch, sentences, questions)
         output = None
         for _ in range(self.config.question_steps):
             output, state = self.core.step(questions, state)
         rows, mask = self.core.rows(state) if self.config.read_hops else (None, None)
         return self.head(questions, output, rows, mask)
+
+    def asked(self, batch: Batch, sentences: Tensor, questions: Tensor) -> Tensor:
+        """What the core reads before each question of a batch.
+
+        The sentences before it as the question changes them, all readings one after the other [M, reads * T, E], in
+        each row up to step `reads * at`; or just the sentences [B, T, E], where the core does not know the question.
+        """
+        if self.scale is None:
+            return sentences
+        read = torch.cat([x for x, _ in self._readings(batch, sentences, questions)], 1)
+        steps, length = torch.arange(read.shape[1], device=read.device), batch.at.clamp(min=1)[:, None]
+        reads = self.config.reads
+        places = (steps // length).clamp(max=reads - 1) * (read.shape[1] // reads) + steps % length
+        return read.gather(1, places.unsqueeze(2).expand(-1, -1, read.shape[2]))
+
+    def _readings(self, batch: Batch, sentences: Tensor, questions: Tensor) -> Iterator[tuple[Tensor, State]]:
+        """Of every reading of the stories before the questions: what the core reads [M, T, E], its state at the end."""
+        assert self.scale is not None
+        steps = int(batch.at.max())
+        words = batch.statements[batch.story, :steps]
+        told = sentences[batch.story, :steps] * (1 + self.scale(questions))[:, None]
+        if self.matches is not None:
+            told = told + self.matches(words, batch.questions)
+        state = None
+        for reading in range(self.config.reads):
+            x = told if self.reading is None else told + self.reading.weight[reading]
+            if state is not None and self.config.recalled_words:
+                found = self.head.look(questions, None, *self.core.rows(state))
+                x = x + self.recalls[reading - 1](found, self.encoder.embedding, words)
+            _, state = self.core(x, state, lengths=batch.at)
+            yield x, state
 
 
 def row_size(core: Core) -> int:

@@ -1,0 +1,115 @@
+"""Words as vectors: sentences and questions, and where the words that a reader looks for stand in a sentence.
+
+Shape legend: B stories, T statements, W words of a sentence, M questions, V words of a question, E embedding size, H
+head size, K looks.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from relational_rnn._check import InputError, describe
+
+
+class SentenceEncoder(nn.Module):
+    """A sentence as the sum of its word embeddings, each times a learned vector of its position, then LayerNorm.
+
+    Henaff et al. 2017, arXiv 1612.03969, eq. 1. The position vectors start around 1 with standard deviation 1/2: from
+    exactly 1, a bag of words, the tasks in which the order of words matters are learned much later. Statements and
+    questions share the embeddings and have position vectors of their own.
+
+    Args:
+        words: how many words there are, padding not counted.
+        max_words: the longest sentence, in words.
+        size: features, E.
+    """
+
+    tables = ("embedding", "statement_positions", "question_positions")
+    """Parameters whose rows are looked up one by one: no matrices to an optimizer."""
+
+    def __init__(self, words: int, max_words: int, size: int) -> None:
+        super().__init__()
+        self.words, self.max_words = words, max_words
+        self.embedding = nn.Parameter(torch.randn(words, size) / math.sqrt(size))
+        self.statement_positions = nn.Parameter(1 + torch.randn(max_words, size) / 2)
+        self.question_positions = nn.Parameter(1 + torch.randn(max_words, size) / 2)
+        self.statement_norm = nn.LayerNorm(size)
+        self.question_norm = nn.LayerNorm(size)
+
+    def statements(self, numbers: Tensor) -> Tensor:
+        """[..., W] word numbers to [..., E]."""
+        return self.statement_norm(self._sum(numbers, self.statement_positions))
+
+    def questions(self, numbers: Tensor) -> Tensor:
+        """[..., W] word numbers to [..., E]."""
+        return self.question_norm(self._sum(numbers, self.question_positions))
+
+    def _sum(self, numbers: Tensor, positions: Tensor) -> Tensor:
+        width = numbers.shape[-1]
+        if width > self.max_words:
+            problem = "a sentence has more words than the model has positions"
+            raise InputError(describe("SentenceEncoder", problem, got=width, expected=f"at most {self.max_words}"))
+        # One table of (position, word) products, so that no [..., W, E] tensor is needed; row 0 of each is padding.
+        padded = F.pad(self.embedding, (0, 0, 1, 0))
+        table = (positions[:width, None] * padded).flatten(0, 1)
+        offsets = torch.arange(width, device=numbers.device) * (self.words + 1)
+        flat = (numbers + offsets).reshape(-1, width)
+        return F.embedding_bag(flat, table, mode="sum").view(*numbers.shape[:-1], -1)
+
+
+class WordMatches(nn.Module):
+    """Which words of a sentence are words of the question, as a vector to add to the sentence.
+
+    The sum of a learned vector for every pair of places (in the sentence, in the question) that hold the same word,
+    whatever the word: what is learned of one name holds for all. Exact match is an input of the reader of Chen et al.
+    2017 (arXiv 1704.00051, section 3.2), there one number for each word.
+
+    Args:
+        max_words: the longest sentence and question, in words.
+        size: features, E.
+    """
+
+    def __init__(self, max_words: int, size: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(0.3 * torch.randn(max_words, max_words, size))
+
+    def forward(self, statements: Tensor, questions: Tensor) -> Tensor:
+        """Words [M, T, W] of sentences and [M, V] of questions, 0 = padding, to [M, T, E]."""
+        same = (statements.unsqueeze(3) == questions[:, None, None]) & (questions > 0)[:, None, None]
+        vectors = self.vectors[: statements.shape[2], : questions.shape[1]].flatten(0, 1)
+        return same.flatten(2).to(vectors.dtype) @ vectors
+
+
+class RecalledWords(nn.Module):
+    """Where the words that earlier readings brought up stand in a sentence, as a vector to add to the sentence.
+
+    What the question finds in the state, u, scores every word w by its embedding, K times over: s_k(w) = (u W_k) e_w.
+    A sentence gets the sum over its words of s_k(w) times a learned vector of k and the word's place.
+
+    Args:
+        found: features of u, H.
+        looks: how many words are looked for, K.
+        max_words: the longest sentence, in words.
+        size: features, E.
+    """
+
+    def __init__(self, found: int, looks: int, max_words: int, size: int) -> None:
+        super().__init__()
+        self.looks = looks
+        self.queries = nn.Linear(found, looks * size)
+        self.vectors = nn.Parameter(0.3 * torch.randn(looks, max_words, size))
+
+    def scores(self, found: Tensor, embedding: Tensor) -> Tensor:
+        """u [M, H] and the embeddings of all words [words, E] to the scores [M, K, words]."""
+        return self.queries(found).unflatten(-1, (self.looks, -1)) @ embedding.T
+
+    def forward(self, found: Tensor, embedding: Tensor, statements: Tensor) -> Tensor:
+        """u [M, H], embeddings [words, E] and words [M, T, W] of sentences (0 = padding) to [M, T, E]."""
+        scores = F.pad(self.scores(found, embedding), (1, 0))  # padding scores 0
+        words = statements.flatten(1).unsqueeze(1).expand(-1, self.looks, -1)
+        hits = scores.gather(2, words).unflatten(2, statements.shape[1:]).transpose(1, 2)
+        return hits.flatten(2) @ self.vectors[:, : statements.shape[2]].flatten(0, 1)
