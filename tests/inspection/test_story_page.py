@@ -34,7 +34,14 @@ def reader_of(core: str = "rmc", *, max_sentences: int | None = None, **config) 
 
 
 FIRST = pytest.mark.parametrize(
-    "asked", [{}, {"question_first": True}, {"question_first": True, "reads": 3}], ids=["once", "first", "thrice"]
+    "asked",
+    [
+        {},
+        {"question_first": True},
+        {"question_first": True, "reads": 3},
+        {"question_first": True, "reads": 3, "match_words": True, "recalled_words": 2},
+    ],
+    ids=["once", "first", "thrice", "words"],
 )
 
 
@@ -63,9 +70,18 @@ def test_the_trace_is_that_of_the_sentences_the_model_reads(asked):
         if reader.model.scale is not None:
             sentences = sentences * (1 + reader.model.scale(reader.model.encoder.questions(batch.questions)))[:, None]
         before = reader.model.core.initial_state(1)
-        marks = [0.0] if reader.model.reading is None else reader.model.reading.weight
-        for mark in marks[:-1]:
-            _, before = reader.model.core(sentences + mark, before)
+        if reader.model.matches is not None:
+            sentences = sentences + reader.model.matches(batch.statements, batch.questions)
+        question = reader.model.encoder.questions(batch.questions)
+        marks = [torch.zeros(())] if reader.model.reading is None else list(reader.model.reading.weight)
+        for reading in range(len(marks) - 1):
+            _, before = reader.model.core(sentences + marks[reading], before)
+            if reader.model.recalls:
+                found = reader.model.head.look(question, None, before, None)
+                recalled = reader.model.recalls[reading]
+                marks[reading + 1] = marks[reading + 1] + recalled(
+                    found, reader.model.encoder.embedding, batch.statements
+                )
         y, memory = reader.model.core(sentences + marks[-1], before)
     assert torch.allclose(traced.trace.memory[-1], memory[0], atol=1e-12)
     assert torch.allclose(traced.trace.memory.flatten(1), y[0], atol=1e-12)

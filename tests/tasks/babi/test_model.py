@@ -149,6 +149,26 @@ def test_a_story_read_twice_is_read_on_from_what_the_first_reading_left():
         assert close(model.head(question, None, *model.core.rows(state))[0], ask(model, story)[m])
 
 
+def test_a_second_reading_knows_the_words_that_the_first_brought_up():
+    model = make_model("stub", replace(WORDS, question_steps=0))
+    story = max(STORIES, key=lambda story: len(story.statements))
+    batch = EncodedStories([story], VOCABULARY).batch([0])
+    assert model.scale is not None
+    assert model.reading is not None
+    assert model.matches is not None
+    for m, at in enumerate(batch.at.tolist()):
+        words = batch.statements[:, :at]
+        question = model.encoder.questions(batch.questions[m : m + 1])
+        told = model.encoder.statements(words) * (1 + model.scale(question))[:, None]
+        told = told + model.matches(words, batch.questions[m : m + 1])
+        _, state = model.core(told + model.reading.weight[0])
+        found = model.head.look(question, None, *model.core.rows(state))
+        recalled = model.recalls[0](found, model.encoder.embedding, words)
+        assert recalled.abs().sum() > 0
+        _, state = model.core(told + model.reading.weight[1] + recalled, state)
+        assert close(model.head(question, None, *model.core.rows(state))[0], ask(model, story)[m])
+
+
 def test_a_question_that_comes_first_scales_every_sentence_before_it():
     model = make_model("rmc", replace(FIRST, question_steps=0))
     story = max(STORIES, key=lambda story: len(story.statements))
@@ -241,6 +261,11 @@ def test_a_mistaken_configuration_is_refused():
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
         ({"reads": 0, "question_first": True}, "reads must be a whole number of at least 1"),
         ({"reads": 2}, "only with question_first can a story be read more than once"),
+        ({"match_words": 1}, "match_words must be True or False"),
+        ({"match_words": True}, "a question that is known while they are read"),
+        ({"recalled_words": -1}, "recalled_words must be a whole number of at least 0"),
+        ({"recalled_words": 2, "question_first": True}, "between two readings"),
+        ({"recalled_words": 2, "question_first": True, "reads": 2, "read_hops": 0}, "between two readings"),
     ):
         with pytest.raises(InputError, match=message):
             replace(CONFIG, **wrong)

@@ -1,0 +1,60 @@
+"""Where words stand in a sentence: held against loops over words."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from relational_rnn.tasks.babi.sentences import RecalledWords, WordMatches
+
+STATEMENTS = torch.tensor([[[3, 9, 1, 0], [7, 0, 0, 0], [3, 3, 5, 2]], [[2, 2, 5, 4], [0, 0, 0, 0], [8, 7, 1, 2]]])
+
+
+def test_matches_add_a_vector_for_every_pair_of_places_with_the_same_word():
+    matches = WordMatches(max_words=5, size=6).double()
+    questions = torch.tensor([[3, 7, 0], [2, 5, 1]])
+    got = matches(STATEMENTS, questions)
+    expected = torch.zeros(2, 3, 6, dtype=torch.float64)
+    for m in range(2):
+        for t in range(3):
+            for w, word in enumerate(STATEMENTS[m, t].tolist()):
+                for v, asked in enumerate(questions[m].tolist()):
+                    if word and word == asked:
+                        expected[m, t] += matches.vectors[w, v]
+    assert expected.abs().sum() > 0
+    assert_close(got, expected, rtol=0, atol=1e-12)
+
+
+def test_what_is_learned_of_one_name_holds_for_all():
+    matches = WordMatches(max_words=5, size=6)
+    renamed = torch.tensor([0, 4, 8, 1, 2, 9, 6, 5, 3, 7])
+    questions = torch.tensor([[3, 7, 0], [2, 5, 1]])
+    assert_close(matches(renamed[STATEMENTS], renamed[questions]), matches(STATEMENTS, questions))
+
+
+def test_recalled_words_score_every_word_by_its_embedding(rng):
+    recalled = RecalledWords(found=7, looks=2, max_words=5, size=6).double()
+    embedding = torch.randn(9, 6, generator=rng, dtype=torch.float64)
+    found = torch.randn(2, 7, generator=rng, dtype=torch.float64)
+    got = recalled(found, embedding, STATEMENTS)
+    queries = recalled.queries(found).view(2, 2, 6)
+    expected = torch.zeros(2, 3, 6, dtype=torch.float64)
+    for m in range(2):
+        for t in range(3):
+            for w, word in enumerate(STATEMENTS[m, t].tolist()):
+                for k in range(2):
+                    if word:
+                        expected[m, t] += (queries[m, k] @ embedding[word - 1]) * recalled.vectors[k, w]
+    assert_close(got, expected, rtol=0, atol=1e-12)
+    assert_close(recalled.scores(found, embedding)[1, 1, 4], queries[1, 1] @ embedding[4])
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_no_sentence_is_no_vector(steps):
+    none = torch.zeros(2, steps, 4, dtype=torch.int64)
+    assert WordMatches(max_words=5, size=6)(none, torch.tensor([[3, 0], [1, 2]])).abs().sum() == 0
+    recalled = RecalledWords(found=7, looks=2, max_words=5, size=6)
+    got = recalled(torch.ones(2, 7), torch.ones(9, 6), none)
+    assert got.shape == (2, steps, 6)
+    assert got.abs().sum() == 0
