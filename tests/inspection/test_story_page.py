@@ -89,6 +89,21 @@ def test_the_trace_is_that_of_the_sentences_the_model_reads(asked):
     assert traced.reads == len(marks)
 
 
+def test_the_page_names_the_words_that_a_reading_looked_for():
+    reader = reader_of(question_first=True, reads=3, match_words=True, recalled_words=2)
+    traced = trace_story(reader, STORY, ASKED)
+    assert len(traced.recalled) == 2
+    batch = reader.batch([STORY], ASKED)
+    encoder = reader.model.encoder
+    with torch.no_grad():
+        vectors = encoder.statements(batch.statements), encoder.questions(batch.questions)
+        last = reader.model.recalled(batch, *vectors)[1][0]
+    best = BABI.words[int(batch.statements[0].flatten()[last.argmax()]) - 1]
+    assert traced.recalled[1][0] == best
+    assert f"Reading 3 looked most for the words: {best}, " in story_page(traced, title="A story").html
+    assert trace_story(reader_of(question_first=True), STORY, ASKED).recalled == ()
+
+
 def test_the_gradient_is_the_slope_of_the_log_probability():
     reader = reader_of()
     reader.model.double()

@@ -36,6 +36,9 @@ class StoryTrace:
     """[N, M]: the memory before the first sentence of the trace."""
     reads: int
     """Times that the model reads the sentences."""
+    recalled: tuple[tuple[str, ...], ...]
+    """For each reading but the first, the words of the story that it looks for most, the strongest first; empty where
+    the model recalls no words."""
     answers: tuple[str, ...]
     """Every answer that the model knows, A."""
     probabilities: Tensor
@@ -89,6 +92,8 @@ def trace_story(reader: StoryReader, statements: Sequence[str], question: str) -
         earlier = (model.config.reads - 1) * steps
         _, before = core(read[:, :earlier]) if earlier else (None, core.initial_state(1))
         trace = core.trace(read).map(lambda tensor: tensor[0, earlier:])
+        recalled = [strengths[0] for strengths in model.recalled(batch, sentences, asked)] if model.recalls else []
+    told = batch.statements[0]
     sentences.requires_grad_()
     with torch.enable_grad():
         chances = model.answer(batch, sentences, asked).log_softmax(-1)
@@ -99,11 +104,24 @@ def trace_story(reader: StoryReader, statements: Sequence[str], question: str) -
         trace=trace,
         before=core.rows(before)[0][0],
         reads=model.config.reads,
+        recalled=tuple(strongest(reader.vocabulary.words, told, strengths) for strengths in recalled),
         answers=reader.vocabulary.answers,
         probabilities=logits.softmax(-1).double().cpu(),
         gradient=tuple(slope[0].norm(dim=-1).tolist()),
         influence=found,
     )
+
+
+def strongest(words: Sequence[str], told: Tensor, strengths: Tensor, most: int = 3) -> tuple[str, ...]:
+    """The words of a story that are looked for most: told [T, W] their numbers, 0 = padding, strengths [T, W].
+
+    >>> strongest(("a", "b", "c"), torch.tensor([[1, 2], [3, 0]]), torch.tensor([[0.5, 2.0], [1.0, 0.0]]), most=2)
+    ('b', 'c')
+    """
+    best = torch.zeros(len(words) + 1, dtype=strengths.dtype, device=strengths.device)
+    best = best.scatter_reduce(0, told.flatten(), strengths.flatten(), "amax")
+    there = int((best[1:] > 0).sum())
+    return tuple(words[i] for i in best[1:].topk(min(most, there)).indices.tolist())
 
 
 def story_statistics(reader: StoryReader, stories: Sequence[Story], *, at_once: int = 32) -> AttentionStatistics:
@@ -148,6 +166,10 @@ def story_page(traced: StoryTrace, *, right: str | None = None, title: str, sect
             f"Question: {traced.question}",
             f"The model answers {found.answer!r} with probability {found.probability:.1%}{verdict}.",
             *([f"It read the story {traced.reads} times; this is the last reading."] if traced.reads > 1 else []),
+            *(
+                f"Reading {reading} looked most for the words: {', '.join(words)}."
+                for reading, words in enumerate(traced.recalled, start=2)
+            ),
         ],
         before=traced.before,
         answers=answers,

@@ -48,6 +48,10 @@ def test_recalled_words_score_every_word_by_its_embedding(rng):
                         expected[m, t] += (queries[m, k] @ embedding[word - 1]) * recalled.vectors[k, w]
     assert_close(got, expected, rtol=0, atol=1e-12)
     assert_close(recalled.scores(found, embedding)[1, 1, 4], queries[1, 1] @ embedding[4])
+    strengths = recalled.strengths(found, embedding, STATEMENTS)
+    added = sum((queries[1, k] @ embedding[7 - 1]) * recalled.vectors[k, 1] for k in range(2))
+    assert_close(strengths[1, 2, 1], torch.as_tensor(added).norm())
+    assert strengths[0, 1].gt(0).tolist() == [True, False, False, False]
 
 
 @pytest.mark.parametrize("steps", [0, 3])

@@ -227,7 +227,7 @@ class StoryModel(nn.Module):
         if self.scale is None:
             state = self.core.snapshots(sentences, batch.story, batch.at)
         else:
-            *_, (_, state) = self._readings(batch, sentences, questions)
+            *_, (_, _, state) = self._readings(batch, sentences, questions)
         output = None
         for _ in range(self.config.question_steps):
             output, state = self.core.step(questions, state)
@@ -242,14 +242,31 @@ class StoryModel(nn.Module):
         """
         if self.scale is None:
             return sentences
-        read = torch.cat([x for x, _ in self._readings(batch, sentences, questions)], 1)
+        read = torch.cat([x for x, _, _ in self._readings(batch, sentences, questions)], 1)
         steps, length = torch.arange(read.shape[1], device=read.device), batch.at.clamp(min=1)[:, None]
         reads = self.config.reads
         places = (steps // length).clamp(max=reads - 1) * (read.shape[1] // reads) + steps % length
         return read.gather(1, places.unsqueeze(2).expand(-1, -1, read.shape[2]))
 
-    def _readings(self, batch: Batch, sentences: Tensor, questions: Tensor) -> Iterator[tuple[Tensor, State]]:
-        """Of every reading of the stories before the questions: what the core reads [M, T, E], its state at the end."""
+    def recalled(self, batch: Batch, sentences: Tensor, questions: Tensor) -> list[Tensor]:
+        """How strongly each reading but the first looks for every word of the sentences before the questions.
+
+        One tensor [M, T, W] for each of those readings (`RecalledWords.strengths`); none where the model recalls no
+        words.
+        """
+        words = batch.statements[batch.story, : int(batch.at.max())]
+        found = [found for _, found, _ in self._readings(batch, sentences, questions) if found is not None]
+        strengths = []
+        for recall, u in zip(self.recalls, found, strict=True):
+            assert isinstance(recall, RecalledWords)
+            strengths.append(recall.strengths(u, self.encoder.embedding, words))
+        return strengths
+
+    def _readings(
+        self, batch: Batch, sentences: Tensor, questions: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor | None, State]]:
+        """Of every reading of the stories before the questions: what the core reads [M, T, E], what the question found
+        in the state before it [M, H] (None where words are not recalled), and the state at the end."""
         assert self.scale is not None
         steps = int(batch.at.max())
         words = batch.statements[batch.story, :steps]
@@ -259,11 +276,12 @@ class StoryModel(nn.Module):
         state = None
         for reading in range(self.config.reads):
             x = told if self.reading is None else told + self.reading.weight[reading]
+            found = None
             if state is not None and self.config.recalled_words:
                 found = self.head.look(questions, None, *self.core.rows(state))
                 x = x + self.recalls[reading - 1](found, self.encoder.embedding, words)
             _, state = self.core(x, state, lengths=batch.at)
-            yield x, state
+            yield x, found, state
 
 
 def row_size(core: Core) -> int:

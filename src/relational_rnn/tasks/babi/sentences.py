@@ -109,7 +109,16 @@ class RecalledWords(nn.Module):
 
     def forward(self, found: Tensor, embedding: Tensor, statements: Tensor) -> Tensor:
         """u [M, H], embeddings [words, E] and words [M, T, W] of sentences (0 = padding) to [M, T, E]."""
+        hits = self._hits(found, embedding, statements)
+        return hits.flatten(2) @ self.vectors[:, : statements.shape[2]].flatten(0, 1)
+
+    def strengths(self, found: Tensor, embedding: Tensor, statements: Tensor) -> Tensor:
+        """Lengths [M, T, W] of what each word adds to its sentence. Arguments as for a call."""
+        hits = self._hits(found, embedding, statements)
+        return torch.einsum("mtkw,kwe->mtwe", hits, self.vectors[:, : statements.shape[2]]).norm(dim=3)
+
+    def _hits(self, found: Tensor, embedding: Tensor, statements: Tensor) -> Tensor:
+        """The scores [M, T, K, W] of the words of the sentences."""
         scores = F.pad(self.scores(found, embedding), (1, 0))  # padding scores 0
         words = statements.flatten(1).unsqueeze(1).expand(-1, self.looks, -1)
-        hits = scores.gather(2, words).unflatten(2, statements.shape[1:]).transpose(1, 2)
-        return hits.flatten(2) @ self.vectors[:, : statements.shape[2]].flatten(0, 1)
+        return scores.gather(2, words).unflatten(2, statements.shape[1:]).transpose(1, 2)
