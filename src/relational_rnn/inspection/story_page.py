@@ -112,7 +112,7 @@ def trace_story(reader: StoryReader, statements: Sequence[str], question: str) -
     )
 
 
-def strongest(words: Sequence[str], told: Tensor, strengths: Tensor, most: int = 3) -> tuple[str, ...]:
+def strongest(words: tuple[str, ...], told: Tensor, strengths: Tensor, most: int = 3) -> tuple[str, ...]:
     """The words of a story that are looked for most: told [T, W] their numbers, 0 = padding, strengths [T, W].
 
     >>> strongest(("a", "b", "c"), torch.tensor([[1, 2], [3, 0]]), torch.tensor([[0.5, 2.0], [1.0, 0.0]]), most=2)

@@ -158,9 +158,9 @@ def babi() -> BabiRun:
             embedding_size=64, head_size=64, question_first=True, reads=3, match_words=True, recalled_words=4
         ),
         optimizer=OptimizerConfig(method="muon", learning_rate=3e-3, warmup_steps=100, beta2=0.99),
-        loop=LoopConfig(steps=10_000, validate_every=1000, checkpoint_every=500, threads=1),
-        # what is learned within two thousand steps
-        rare_tasks=(1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 18, 20),
+        loop=LoopConfig(steps=4000, validate_every=500, checkpoint_every=250, threads=1),
+        # what is learned within two thousand steps, and task 3, whose stories cost ten times as much as others
+        rare_tasks=(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 18, 20),
         rare_share=0.2,
     )
 
