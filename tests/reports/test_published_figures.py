@@ -1,21 +1,37 @@
 """Published figures stand beside the runs whose settings they share, and only there."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from relational_rnn.recipes import TASK_RECIPES, TASK_RUNS
 from relational_rnn.recipes.task_runs import task_config_json
 from relational_rnn.reports.published import PUBLISHED, published_beside, published_beside_all
+from relational_rnn.reports.runs import Run
+
+ON_TASKS = [figure for figure in PUBLISHED if figure.task != "language"]
 
 
-@pytest.mark.parametrize("figure", PUBLISHED, ids=lambda figure: f"{figure.task}-{figure.model}")
+def made_up_run(config, training_words=None) -> Run:
+    return Run(
+        folder=Path("runs/x"),
+        config=config,
+        versions={},
+        metrics={},
+        result=None,
+        training_words=training_words,
+        notes=(),
+    )
+
+
+@pytest.mark.parametrize("figure", ON_TASKS, ids=lambda figure: f"{figure.task}-{figure.model}")
 def test_every_figure_names_settings_that_a_run_can_have(figure):
     data = type(TASK_RUNS[figure.task]().data)
     settings = data(**figure.data)  # refused where there is no such setting
     config = {"task": figure.task, "data": dataclasses.asdict(settings)}
     assert figure in published_beside(config)
-    assert 0 < figure.accuracy <= 1
+    assert 0 < figure.value <= 1
     assert figure.source
 
 
@@ -33,8 +49,26 @@ def test_a_recipe_is_told_what_others_have_published(recipe, models):
     make = {name: make for recipes in TASK_RECIPES.values() for name, make in recipes.items()}[recipe]
     config = task_config_json(make())
     assert [figure.model for figure in published_beside(config)] == models
-    assert published_beside_all([config, config]) == published_beside(config)
+    assert published_beside_all([made_up_run(config), made_up_run(config)]) == published_beside(config)
 
 
 def test_a_run_on_stories_has_none():
     assert published_beside({"core": "rmc", "data": {"tasks": [1]}}) == []
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "training_words", "figures"),
+    [
+        ("word", 2_088_628, {"RMC": "107.21", "LSTM": "105.56"}),
+        ("word", 103_227_021, {"RMC": "31.6", "LSTM (Rae et al. 2018)": "34.3"}),
+        ("bpe", 2_088_628, {}),
+        ("word", 2_088_627, {}),
+        ("word", None, {}),
+    ],
+)
+def test_a_run_on_language_has_those_of_its_corpus(vocabulary, training_words, figures):
+    run = made_up_run({"task": "language", "data": {"vocabulary": vocabulary}}, training_words)
+    found = {figure.model: figure.shown for figure in published_beside_all([run])}
+    assert figures.items() <= found.items()
+    assert bool(found) == bool(figures)
+    assert all(figure.metric == "perplexity" for figure in published_beside_all([run]))

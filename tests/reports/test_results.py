@@ -6,6 +6,7 @@ import pytest
 
 from relational_rnn import InputError
 from relational_rnn.reports import Record, group_runs, read_runs, records_of, write_results
+from relational_rnn.reports.runs import Run
 
 
 @pytest.fixture
@@ -60,6 +61,34 @@ def test_the_page_has_mean_spread_seeds_and_the_link_to_its_json(records, tmp_pa
     assert "| RMC | 2-core CPU (test) | 2.13.0 | 0123abc | 2026-01-31 | `relational-rnn train` |" in text
     assert "## Notes\n\n- task 3: 385 of 2,000 stories\n- a busy machine\n\n##" in text
     assert f"({data.name})" in text
+
+
+def test_runs_on_a_known_corpus_have_published_perplexities_beside_them(tmp_path):
+    result = {
+        "split": "test",
+        "perplexity": 150.25,
+        "bits_per_character": 1.5,
+        "mean_accuracy": 0.25,
+        "tokens_seen": 700,
+        "per_group_perplexity": {"10 to 99": 900.0},
+        "resets": {"10": {"perplexity": 200.5, "bits_per_character": 1.75}},
+        "parameters": 1234,
+        "state_bytes": 1024,
+        "train_seconds": 60.0,
+    }
+    config = {"task": "language", "core": "rmc", "seed": 3, "data": {"vocabulary": "word"}}
+    run = Run(
+        folder=tmp_path, config=config, versions={}, metrics={}, result=result, training_words=2_088_628, notes=()
+    )
+    records = records_of(group_runs([run]), task="wikitext-2-small")
+    text = write_results(tmp_path / "wikitext", records, title="Words")[0].read_text(encoding="utf-8")
+    assert "| wikitext-2-small | RMC | 150.25 | 3 | 1,234 |" in text
+    others = [record for record in records if record.published]
+    assert [(r.core, r.metric, r.values) for r in others] == [
+        ("RMC", "test_perplexity", (107.21,)),
+        ("LSTM", "test_perplexity", (105.56,)),
+    ]
+    assert f"| wikitext-2-small | LSTM | 105.56 | published: {others[1].published} (11 million parameters) |" in text
 
 
 def test_a_published_figure_stands_beside_ours_without_seeds(records, tmp_path):

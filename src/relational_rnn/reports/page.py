@@ -261,11 +261,11 @@ def _language_tables(groups: Sequence[Group]) -> str:
 
 def _published(groups: Sequence[Group]) -> str:
     """What others have published for the settings of these runs."""
-    figures = published_beside_all([group.runs[0].config for group in groups])
+    figures = published_beside_all([group.runs[0] for group in groups])
     if not figures:
         return ""
-    rows = [[Cell(f.model), Cell(f.shown, f.accuracy), Cell(f.setting), Cell(f.source)] for f in figures]
-    return table("Published by others", ["model", "accuracy", "setting", "source"], rows)
+    rows = [[Cell(f.model), Cell(f.shown, f.value), Cell(f.setting), Cell(f.source)] for f in figures]
+    return table("Published by others", ["model", figures[0].metric, "setting", "source"], rows)
 
 
 def _place(group: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+from relational_rnn.reports.runs import Run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,12 +17,17 @@ class Published:
     """Name of the task, as in a run's configuration."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the task that a run must share for the figure to stand beside it."""
+    training_words: int | None = None
+    """Language: the words of the training text, which a run must share too; they tell which corpus it is."""
     model: str
     """Whose model."""
-    accuracy: float
-    """A fraction: of single answers, or of characters where answers are decoded."""
+    metric: Literal["accuracy", "perplexity"] = "accuracy"
+    """What was measured: a fraction of single answers, or of characters where answers are decoded; or perplexity per
+    word of the test text."""
+    value: float
+    """The figure."""
     below: bool = False
-    """The source only says that it is less than `accuracy`."""
+    """The source only says that it is less than `value`."""
     setting: str
     """What a reader must know of how it was measured."""
     source: str
@@ -28,12 +35,13 @@ class Published:
 
     @property
     def shown(self) -> str:
-        """The accuracy in per cent.
+        """The figure as readers see it: an accuracy in per cent.
 
-        >>> PUBLISHED[0].shown, PUBLISHED[1].shown
-        ('91 %', 'below 30 %')
+        >>> PUBLISHED[0].shown, PUBLISHED[1].shown, PUBLISHED[-1].shown
+        ('91 %', 'below 30 %', '37.2')
         """
-        return f"{'below ' if self.below else ''}{100 * self.accuracy:.3g} %"
+        figure = f"{100 * self.value:.3g} %" if self.metric == "accuracy" else f"{self.value:g}"
+        return f"{'below ' if self.below else ''}{figure}"
 
 
 _SANTORO = "Santoro et al. 2018, arXiv 1806.01822"
@@ -52,13 +60,24 @@ _MEMORIZE = {
     "reverse": {"LSTM": 0.91, "Transformer": 0.81, "Universal Transformer": 1.0},
     "double": {"LSTM": 0.51, "Transformer": 0.94, "Universal Transformer": 1.0},
 }
+_WIKITEXT_2, _WIKITEXT_103 = 2_088_628, 103_227_021
+"""Words of these training texts, line ends counted."""
+_L0SG = "L0SG 2018, README of github.com/L0SG/relational-rnn-pytorch"
+_WIKITEXT_103_FIGURES = {
+    "RMC": 31.6,
+    "LSTM (Rae et al. 2018)": 34.3,
+    "LSTM (Grave et al. 2017)": 48.7,
+    "Quasi-RNN": 33.0,
+    "Temporal CNN": 45.2,
+    "Gated CNN": 37.2,
+}
 
 PUBLISHED: tuple[Published, ...] = (
     Published(
         task="nth-farthest",
         data=_NTH,
         model="RMC",
-        accuracy=0.91,
+        value=0.91,
         setting="end of training, most configurations with 8 or 16 slots",
         source=f"{_SANTORO}, section 5.1",
     ),
@@ -67,21 +86,21 @@ PUBLISHED: tuple[Published, ...] = (
             task="nth-farthest",
             data=_NTH,
             model=model,
-            accuracy=0.30,
+            value=0.30,
             below=True,
             setting="best batch accuracy",
             source=f"{_SANTORO}, section 5.1",
         )
         for model in ("LSTM", "DNC")
     ),
-    Published(task="nth-farthest", data=_NTH, model="STM", accuracy=0.98, setting="1,000,000 updates", source=_LE),
-    Published(task="nth-farthest", data=_NTH, model="TPR-RNN", accuracy=0.13, setting="as measured there", source=_LE),
+    Published(task="nth-farthest", data=_NTH, model="STM", value=0.98, setting="1,000,000 updates", source=_LE),
+    Published(task="nth-farthest", data=_NTH, model="TPR-RNN", value=0.13, setting="as measured there", source=_LE),
     *(
         Published(
             task="programs",
             data={"mode": mode, "length": 5, "nesting": nesting},
             model=model,
-            accuracy=accuracy,
+            value=accuracy,
             setting="characters; length 5, nesting 2, another generator; best run",
             source=_TABLE,
         )
@@ -97,7 +116,7 @@ PUBLISHED: tuple[Published, ...] = (
             task="programs",
             data={"mode": mode, "length": 5, "nesting": 1 if mode == "add" else 2},
             model=model,
-            accuracy=accuracy,
+            value=accuracy,
             setting="characters; length 5, nesting 2, another generator",
             source=_DEHGHANI,
         )
@@ -109,22 +128,49 @@ PUBLISHED: tuple[Published, ...] = (
             task="memorize",
             data={"mode": mode},
             model=model,
-            accuracy=accuracy,
+            value=accuracy,
             setting="characters; length up to 55",
             source=_DEHGHANI,
         )
         for mode, figures in _MEMORIZE.items()
         for model, accuracy in figures.items()
     ),
+    *(
+        Published(
+            task="language",
+            data={"vocabulary": "word"},
+            training_words=_WIKITEXT_2,
+            model=model,
+            metric="perplexity",
+            value=perplexity,
+            setting="11 million parameters",
+            source=_L0SG,
+        )
+        for model, perplexity in (("RMC", 107.21), ("LSTM", 105.56))
+    ),
+    *(
+        Published(
+            task="language",
+            data={"vocabulary": "word"},
+            training_words=_WIKITEXT_103,
+            model=model,
+            metric="perplexity",
+            value=perplexity,
+            setting="one memory of 2,500 numbers, 384 streams" if model == "RMC" else "as listed there",
+            source=f"{_SANTORO}, table 2",
+        )
+        for model, perplexity in _WIKITEXT_103_FIGURES.items()
+    ),
 )
 """Every figure there is; what could not be read in a source is not here."""
 
 
-def published_beside(config: Mapping[str, Any]) -> list[Published]:
+def published_beside(config: Mapping[str, Any], training_words: int | None = None) -> list[Published]:
     """The published figures that may stand beside a run.
 
     Args:
         config: the configuration of the run (config.json).
+        training_words: of a run on language, the words of its training text.
 
     >>> [figure.model for figure in published_beside({"task": "nth-farthest", "data": {"objects": 4, "dimensions": 4}})]
     []
@@ -133,11 +179,13 @@ def published_beside(config: Mapping[str, Any]) -> list[Published]:
     return [
         figure
         for figure in PUBLISHED
-        if figure.task == config.get("task") and all(data.get(name) == value for name, value in figure.data.items())
+        if figure.task == config.get("task")
+        and figure.training_words in (None, training_words)
+        and all(data.get(name) == value for name, value in figure.data.items())
     ]
 
 
-def published_beside_all(configs: Iterable[Mapping[str, Any]]) -> list[Published]:
+def published_beside_all(runs: Iterable[Run]) -> list[Published]:
     """The published figures that may stand beside any of several runs, each once."""
-    found = [figure for config in configs for figure in published_beside(config)]
+    found = [figure for run in runs for figure in published_beside(run.config, run.training_words)]
     return [figure for figure in PUBLISHED if figure in found]

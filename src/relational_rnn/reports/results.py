@@ -173,14 +173,14 @@ def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ())
                 command=_joined([_without_folder(entry) for entry in versions], "command"),
             )
         )
-    for figure in published_beside_all([group.runs[0].config for group in groups]):
+    for figure in published_beside_all([group.runs[0] for group in groups]):
         details = {"setting": figure.setting, **({"below": True} if figure.below else {})}
         records.append(
             Record(
                 task=task,
                 core=figure.model,
-                metric="test_accuracy",
-                values=(figure.accuracy,),
+                metric=f"test_{figure.metric}",
+                values=(figure.value,),
                 details=details,
                 published=figure.source,
             )
@@ -279,7 +279,10 @@ def _models(records: Sequence[Record]) -> str:
         figure = ("below " if record.details.get("below") else "") + form(record.value)
         if len(record.values) > 1:
             figure += f" ± {form(record.spread)}"
-        seeds = f"published: {record.published}" if record.published else ", ".join(map(str, record.seeds))
+        seeds = ", ".join(map(str, record.seeds))
+        if record.published:
+            setting = record.details.get("setting")
+            seeds = f"published: {record.published}" + (f" ({setting})" if setting else "")
         numbers = [record.parameters, record.state_bytes, record.train_seconds]
         numbers += [record.processor_seconds] if processor else []
         rows.append(

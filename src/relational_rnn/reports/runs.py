@@ -37,6 +37,8 @@ class Run:
     """Columns of metrics.csv; None where a row has no value."""
     result: Mapping[str, Any] | None
     """The evaluation (result.json), or None while the run has not been evaluated."""
+    training_words: int | None = None
+    """Language: words of the training text."""
     notes: tuple[str, ...]
     """What a reader must know: files that were missing, questions that lost sentences, a run that is not finished."""
 
@@ -191,6 +193,7 @@ def read_run(folder: str | Path) -> Run:
         versions=_read_object(versions_path) if versions_path.is_file() else {},
         metrics=_read_columns(metrics_path) if metrics_path.is_file() else {},
         result=result,
+        training_words=data.get("text", {}).get("train", {}).get("words"),
         notes=tuple(dict.fromkeys([*data.get("report", []), *(result or {}).get("report", [])])),
     )
 

@@ -17,8 +17,10 @@ from relational_rnn.tasks.language.huggingface import (
     RelationalForCausalLM,
     RelationalLanguageConfig,
     save_for_transformers,
+    tokenizer_of,
 )
 from relational_rnn.tasks.language.model import LanguageModel, LanguageModelConfig
+from relational_rnn.tasks.language.vocabulary import Vocabulary
 
 VOCABULARY = 19
 CORES = [name for name in CORE_NAMES if name != "universal"]
@@ -167,3 +169,43 @@ def test_no_warning_is_given():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         greedy(RelationalForCausalLM.from_model(make()), tokens(1, 3))
+
+
+TEXT = "\nto  be, or\tnot\n\nto be: that is\xa0the question\n" + "ein Käfig ging\x1ceinen Vogel suchen \n" * 2
+KINDS = [
+    ("word", True, {}),
+    ("word", False, {}),
+    ("word", True, {"size": 9}),
+    ("character", True, {}),
+    ("character", True, {"size": 9}),
+    ("bpe", True, {"size": 270}),
+]
+
+
+@pytest.mark.parametrize(("kind", "line_ends", "size"), KINDS)
+def test_a_tokenizer_of_the_library_reads_as_the_vocabulary_does(kind, line_ends, size, tmp_path):
+    from transformers import AutoTokenizer
+
+    vocabulary = Vocabulary.build(kind, [TEXT], line_ends=line_ends, **size)
+    model = LanguageModel.build(vocabulary.size, "gru", MemorySizes(mem_slots=1, head_size=4), LanguageModelConfig())
+    save_for_transformers(model, tmp_path, vocabulary)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    numbers = vocabulary.encode(TEXT).tolist()
+    assert loaded(TEXT)["input_ids"] == tokenizer_of(vocabulary)(TEXT)["input_ids"] == numbers
+    for cut in (numbers, numbers[1:], numbers[:7]):
+        assert loaded.decode(cut) == vocabulary.decode(cut)
+    assert len(loaded) == vocabulary.size
+    assert loaded.unk_token_id == vocabulary.unknown
+
+
+@pytest.mark.parametrize("kind", ["word", "character"])
+def test_a_tokenizer_without_an_unknown_token_refuses_what_it_does_not_know(kind):
+    tokenizer = tokenizer_of(Vocabulary.build(kind, [TEXT]))
+    with pytest.raises(Exception, match="UNK"):
+        tokenizer("xylophone")
+
+
+def test_a_tokenizer_is_saved_only_with_its_own_model(tmp_path):
+    with pytest.raises(InputError, match="the vocabulary does not match the model"):
+        save_for_transformers(make(), tmp_path / "x", Vocabulary.build("character", [TEXT]))
+    assert not (tmp_path / "x").exists()

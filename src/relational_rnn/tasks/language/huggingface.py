@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,19 @@ from relational_rnn.nn import (
     RelationalMemory,
     Transformer,
 )
+from relational_rnn.tasks.language.byte_pairs import BytePairs
 from relational_rnn.tasks.language.model import LanguageModel, LanguageModelConfig, LanguageState
+from relational_rnn.tasks.language.vocabulary import END, Characters, Vocabulary, Words
 
 need_extra("transformers", "transformers", "the class for Hugging Face's generate")
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers  # noqa: E402
 from transformers import (  # noqa: E402
     AutoConfig,
     AutoModelForCausalLM,
     GenerationMixin,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
 )
 from transformers.generation.configuration_utils import GenerationMode  # noqa: E402
 from transformers.utils.generic import ModelOutput  # noqa: E402
@@ -228,6 +233,8 @@ class RelationalForCausalLM(PreTrainedModel, GenerationMixin):
 
 
 LOSS_ARGUMENTS = ("num_items_in_batch",)
+PYTHON_SPACE = r"[\s\x1c-\x1f]+"
+"""What Python's str.split cuts at."""
 
 
 def _starts(mask: Tensor, carried: bool, wanted: bool) -> Tensor | None:
@@ -254,12 +261,56 @@ def _starts(mask: Tensor, carried: bool, wanted: bool) -> Tensor | None:
     return starts & left
 
 
-def save_for_transformers(model: LanguageModel, folder: Path | str) -> None:
-    """Write config.json, generation_config.json and the weights, as `RelationalForCausalLM.from_pretrained` reads them.
+def tokenizer_of(vocabulary: Vocabulary) -> PreTrainedTokenizerFast:
+    """The vocabulary as a tokenizer of `transformers`: the same numbers for the same text, and the same text back.
+
+    It has no tokens for padding or the end of a text, since the vocabularies have none. What the vocabulary does not
+    know becomes its unknown token, where it has one; else encoding raises the library's own exception.
+
+    Example:
+        >>> words = Vocabulary.build("word", ["to be or\\nnot to be\\n"], line_ends=True)
+        >>> tokenizer = tokenizer_of(words)
+        >>> tokenizer("be to\\n")["input_ids"], tokenizer.decode([2, 1, 0])
+        ([1, 2, 0], 'to be\\n')
+    """
+    if isinstance(vocabulary, BytePairs):
+        tokenizer = Tokenizer.from_str(json.dumps(json.loads(vocabulary.to_json())["tokenizer"]))
+        tokenizer.decoder = decoders.ByteLevel()
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False)
+    assert isinstance(vocabulary, Characters | Words)
+    unknown = None if vocabulary.unknown is None else vocabulary.symbol(vocabulary.unknown)
+    # Where there is none, a name that no text can hold: the library raises when it does not find it.
+    tokenizer = Tokenizer(models.WordLevel(dict(vocabulary.numbers), unk_token=unknown or ""))
+    if isinstance(vocabulary, Characters):
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        tokenizer.decoder = decoders.Fuse()
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PYTHON_SPACE), "removed")
+        spaced = [decoders.Replace(Regex("^"), " "), decoders.Fuse()]  # a space before every word
+        ends = []
+        if vocabulary.line_ends:
+            tokenizer.normalizer = normalizers.Replace("\n", f" {END} ")
+            ends = [decoders.Replace(f" {END}", "\n"), decoders.Replace("\n ", "\n")]
+        tokenizer.decoder = decoders.Sequence([*spaced, *ends, decoders.Replace(Regex("^ "), "")])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=unknown, clean_up_tokenization_spaces=False)
+
+
+def save_for_transformers(model: LanguageModel, folder: Path | str, vocabulary: Vocabulary | None = None) -> None:
+    """Write config.json, generation_config.json and the weights, as `RelationalForCausalLM.from_pretrained` reads them,
+    and with a vocabulary the files of its tokenizer, which `AutoTokenizer.from_pretrained` reads.
 
     Files in the folder that have these names are replaced.
+
+    Raises:
+        InputError: the vocabulary is not the model's.
     """
+    if vocabulary is not None and vocabulary.size != model.vocabulary_size:
+        got, expected = f"{vocabulary.size:,} tokens", f"{model.vocabulary_size:,}"
+        problem = "the vocabulary does not match the model"
+        raise InputError(describe("save_for_transformers", problem, got=got, expected=expected))
     RelationalForCausalLM.from_model(model).save_pretrained(str(folder))
+    if vocabulary is not None:
+        tokenizer_of(vocabulary).save_pretrained(str(folder))
 
 
 AutoConfig.register(MODEL_TYPE, RelationalLanguageConfig)
