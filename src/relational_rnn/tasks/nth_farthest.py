@@ -40,7 +40,7 @@ class NthFarthest(Task):
         l0sg        0 to N-1   0 the farthest, N-1 the reference vector, label, n, m
         sonnet      0 to N-1   0 the reference, N-1 the farthest vector, label, m, n
 
-    With the curriculum "lessons", training begins with 3 objects in 2 dimensions, the other numbers being 0; then the
+    With the curriculum "lessons", training begins with 3 objects in one dimension, the other numbers being 0; then the
     dimensions double up to D, then one object more at a time comes in, up to N. A lesson ends when its loss has fallen
     to `mastered` (see `Curriculum`). Half of its sequences have its number of objects, the others any number from 2 up
     to it: fewer objects mean fewer steps, and n counts from the reference as it does for N of them, so that the nearest
@@ -97,7 +97,7 @@ class NthFarthest(Task):
     @property
     def lessons(self) -> list[tuple[int, int]]:
         """(most objects, dimensions) of each lesson; the last one is the whole task."""
-        first, dimensions = min(3, self.objects), [min(2, self.dimensions)]
+        first, dimensions = min(3, self.objects), [1]
         while dimensions[-1] < self.dimensions:
             dimensions.append(min(2 * dimensions[-1], self.dimensions))
         more = [(objects, self.dimensions) for objects in range(first + 1, self.objects + 1)]
