@@ -142,11 +142,11 @@ def nth_farthest_small() -> NthFarthestRun:
     Command: `relational-rnn train nth-farthest --recipe nth-farthest-small`.
     """
     return NthFarthestRun(
-        data=NthFarthest(objects=4, dimensions=4),
+        data=NthFarthest(objects=4, dimensions=4, curriculum="lessons", mastered=0.2),
         memory=MemorySizes(mem_slots=4, head_size=16, num_heads=4),
         model=TaskModelConfig(head_size=128, head_layers=4),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=200, weight_decay=0.0),
-        loop=LoopConfig(steps=30_000, validate_every=1000, checkpoint_every=1000, log_every=100, threads=1),
+        loop=LoopConfig(steps=40_000, validate_every=2000, checkpoint_every=1000, log_every=100, threads=1),
     )
 
 
@@ -285,16 +285,19 @@ def relations() -> RelationsRun:
 
 
 def associative_recall() -> AssociativeRecallRun:
-    """Eight pairs in 64 steps.
+    """Four pairs of 8 keys and 8 values in 32 steps, in lessons of one, two and four pairs.
 
-    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU.
+    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU, one thread.
     Command: `relational-rnn train associative-recall`.
     """
     return AssociativeRecallRun(
+        data=AssociativeRecall(pairs=4, length=32, vocabulary=16, curriculum="lessons", mastered=0.2),
         memory=MemorySizes(mem_slots=8, head_size=16, num_heads=4),
         model=TaskModelConfig(embedding_size=64, head_size=128, head_layers=1),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=200, weight_decay=0.0),
-        loop=LoopConfig(steps=10_000, validate_every=500, checkpoint_every=500, log_every=50, threads=1),
+        optimizer=OptimizerConfig(
+            method="muon", learning_rate=4e-3, warmup_steps=100, final_fraction=0.01, weight_decay=0.0, beta2=0.95
+        ),
+        loop=LoopConfig(steps=2500, validate_every=250, checkpoint_every=250, log_every=50, threads=1),
         batch_size=64,
         valid_samples=1024,
         test_samples=2048,
