@@ -23,8 +23,12 @@ TASKS = {
     "relations": "relations",
     "nth-farthest": "N-th farthest",
     "associative-recall": "associative recall",
-    "memorize": "memorize",
-    "programs": "programs",
+    "memorize-copy": "copy",
+    "memorize-reverse": "reverse",
+    "memorize-double": "double",
+    "programs-add-small": "add",
+    "programs-control-small": "control",
+    "programs-program-small": "program",
     "babi": "bAbI",
 }
 """Names of results files without their endings, and what the page calls them."""

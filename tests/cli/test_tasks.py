@@ -9,6 +9,7 @@ import pytest
 from relational_rnn import recipes
 from relational_rnn.cli.commands import TASKS, load_command
 from relational_rnn.cli.task_options import SHARED
+from relational_rnn.nn.cores import CORE_NAMES
 from relational_rnn.recipes import TASK_RECIPES, TASK_RUNS
 
 TINY = shlex.split(
@@ -156,3 +157,16 @@ def test_compare_takes_over_every_field_of_a_run(task):
     recipe = list(TASK_RECIPES[task])[-1]
     command = load_command(f"compare {task}")
     assert command.base(command.parse(["--recipe", recipe])) == TASK_RECIPES[task][recipe]()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("core", CORE_NAMES)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_core_takes_every_task_at_the_size_of_its_recipe(call, task, core, tmp_path):
+    words = ["--loop.steps", 2, "--loop.validate-every", 2, "--batch-size", 5, "--valid-samples", 8]
+    done = call("train", task, "--core", core, *words, "--test-samples", 60, "--out", tmp_path / "run")
+    assert (done.code, done.out.split(":")[1].split(" in ")[0]) == (0, " 2 steps"), done.err
+    assert call("evaluate", tmp_path / "run").code == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["task"], result["core"]) == (task, core)
+    assert 0 < result["loss"] < 100

@@ -37,6 +37,24 @@ def test_every_key_is_asked_once_for_the_value_that_followed_it(split):
     assert len(seen) == (2 if split == "test" else 1)
 
 
+def test_lessons_have_fewer_pairs_in_fewer_steps():
+    task = AssociativeRecall(pairs=6, length=40, vocabulary=26, curriculum="lessons")
+    assert task.lessons == [(1, 6), (2, 12), (4, 26), (6, 40)]
+    for level, (pairs, length) in enumerate(task.lessons):
+        batch = draw_batch(task, "train", 0, seed=1, size=9, level=level)
+        assert batch.inputs.shape == (9, length)
+        assert batch.asked.sum(1).tolist() == [pairs] * 9
+    assert draw_batch(task, "train", 0, seed=1, size=9).inputs.shape == (9, 40)
+    assert draw_batch(task, "valid", 0, seed=1, size=9, level=0).inputs.shape == (9, 40)
+    whole = AssociativeRecall(pairs=6, length=40, vocabulary=26)
+    assert draw_batch(whole, "train", 0, seed=1, size=9, level=0).inputs.shape == (9, 40)
+    curriculum = task.make_curriculum()
+    assert curriculum is not None
+    assert curriculum.levels == 4
+    assert whole.make_curriculum() is None
+    assert AssociativeRecall(pairs=1, length=4, vocabulary=4).lessons == [(1, 4)]
+
+
 @pytest.mark.parametrize("power", [0.01, 0.5, 1.0])
 def test_the_first_places_are_drawn_with_the_stated_weights(power):
     """With one pair the place of its query has the distribution itself."""
@@ -57,6 +75,8 @@ def test_the_first_places_are_drawn_with_the_stated_weights(power):
         ({"vocabulary": 30}, "the vocabulary does not hold the keys"),
         ({"vocabulary": 65}, "the vocabulary does not hold the keys"),
         ({"power": 0}, "power must be above 0"),
+        ({"curriculum": "hard"}, "curriculum is not a known choice"),
+        ({"mastered": 0.2}, "mastered would have no effect"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong, message):

@@ -98,8 +98,10 @@ def test_settings_that_cannot_be_are_refused(wrong, message):
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_lessons_have_fewer_objects_and_dimensions_and_count_from_the_reference(convention):
     task = NthFarthest(objects=5, dimensions=3, convention=convention, curriculum="lessons")
-    assert task.lessons == [(3, 2), (3, 3), (4, 3), (5, 3)]
-    for level, (most, used) in enumerate(task.lessons):
+    assert task.lessons == [(3, 1), (3, 2), (3, 3), (4, 3), (5, 3)]
+    for level in (4, None):  # the last lesson is the task itself
+        assert draw_batch(task, "train", 0, seed=1, size=200, level=level).lengths is None
+    for level, (most, used) in enumerate(task.lessons[:-1]):
         batch = draw_batch(task, "train", 0, seed=1, size=200, level=level)
         sizes = batch.lengths.tolist()
         assert set(sizes) == set(range(2, most + 1))
@@ -116,10 +118,10 @@ def test_lessons_have_fewer_objects_and_dimensions_and_count_from_the_reference(
             assert nearest_first.index(target) == (n if convention == "sonnet" else 4 - n)
     curriculum = task.make_curriculum()
     assert curriculum is not None
-    assert curriculum.levels == 4
+    assert curriculum.levels == 5
     for split in ("valid", "test"):
         batch = draw_batch(task, split, 0, seed=1, size=50)
         assert batch.lengths is None
         assert bool(batch.inputs[..., :3].all())
     assert NthFarthest(objects=2, dimensions=1).lessons == [(2, 1)]
-    assert NthFarthest().lessons[:5] == [(3, 2), (3, 4), (3, 8), (3, 16), (4, 16)]
+    assert NthFarthest().lessons[:6] == [(3, 1), (3, 2), (3, 4), (3, 8), (3, 16), (4, 16)]

@@ -142,11 +142,11 @@ def nth_farthest_small() -> NthFarthestRun:
     Command: `relational-rnn train nth-farthest --recipe nth-farthest-small`.
     """
     return NthFarthestRun(
-        data=NthFarthest(objects=4, dimensions=4),
+        data=NthFarthest(objects=4, dimensions=4, curriculum="lessons", mastered=0.2),
         memory=MemorySizes(mem_slots=4, head_size=16, num_heads=4),
         model=TaskModelConfig(head_size=128, head_layers=4),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=200, weight_decay=0.0),
-        loop=LoopConfig(steps=30_000, validate_every=1000, checkpoint_every=1000, log_every=100, threads=1),
+        loop=LoopConfig(steps=40_000, validate_every=2000, checkpoint_every=1000, log_every=100, threads=1),
     )
 
 
@@ -213,6 +213,57 @@ def memorize() -> MemorizeRun:
     return MemorizeRun(**_decoding(Memorize()))
 
 
+def _decoding_small(task: Programs | Memorize, steps: int) -> dict[str, Any]:
+    """For minutes of one processor core: 4 slots of 64 numbers, batches of 64, Muon."""
+    return {
+        "data": task,
+        "memory": MemorySizes(mem_slots=4, head_size=16, num_heads=4),
+        "model": TaskModelConfig(embedding_size=32, head_size=128, head_layers=1),
+        "optimizer": OptimizerConfig(
+            method="muon", learning_rate=4e-3, warmup_steps=100, final_fraction=0.01, weight_decay=0.0, beta2=0.95
+        ),
+        "loop": LoopConfig(steps=steps, validate_every=500, checkpoint_every=500, log_every=50, threads=1),
+        "batch_size": 64,
+        "test_samples": 4096,
+    }
+
+
+def programs_add_small() -> ProgramsRun:
+    """Additions of two numbers of up to three digits.
+
+    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU, one thread.
+    Command: `relational-rnn train programs --recipe programs-add-small`.
+    """
+    return ProgramsRun(**_decoding_small(Programs(mode="add", length=3), 5000))
+
+
+def programs_control_small() -> ProgramsRun:
+    """A choice or a loop with numbers of up to two digits.
+
+    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU, one thread.
+    Command: `relational-rnn train programs --recipe programs-control-small`.
+    """
+    return ProgramsRun(**_decoding_small(Programs(mode="control", length=2), 4000))
+
+
+def programs_program_small() -> ProgramsRun:
+    """One operation of arithmetic, a choice or a loop, with numbers of up to two digits.
+
+    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU, one thread.
+    Command: `relational-rnn train programs --recipe programs-program-small`.
+    """
+    return ProgramsRun(**_decoding_small(Programs(mode="program", length=2), 4000))
+
+
+def memorize_small() -> MemorizeRun:
+    """Up to 10 digits to give back (`--data.mode` copy, reverse or double).
+
+    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU, one thread.
+    Command: `relational-rnn train memorize --recipe memorize-small`.
+    """
+    return MemorizeRun(**_decoding_small(Memorize(length=10), 8000))
+
+
 def relations() -> RelationsRun:
     """The chapter's exercise: a memory of 4 slots and one head on chains of up to 3 relations among 8 entities.
 
@@ -234,16 +285,19 @@ def relations() -> RelationsRun:
 
 
 def associative_recall() -> AssociativeRecallRun:
-    """Eight pairs in 64 steps.
+    """Four pairs of 8 keys and 8 values in 32 steps, in lessons of one, two and four pairs.
 
-    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU.
+    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU, one thread.
     Command: `relational-rnn train associative-recall`.
     """
     return AssociativeRecallRun(
+        data=AssociativeRecall(pairs=4, length=32, vocabulary=16, curriculum="lessons", mastered=0.2),
         memory=MemorySizes(mem_slots=8, head_size=16, num_heads=4),
         model=TaskModelConfig(embedding_size=64, head_size=128, head_layers=1),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=200, weight_decay=0.0),
-        loop=LoopConfig(steps=10_000, validate_every=500, checkpoint_every=500, log_every=50, threads=1),
+        optimizer=OptimizerConfig(
+            method="muon", learning_rate=4e-3, warmup_steps=100, final_fraction=0.01, weight_decay=0.0, beta2=0.95
+        ),
+        loop=LoopConfig(steps=2500, validate_every=250, checkpoint_every=250, log_every=50, threads=1),
         batch_size=64,
         valid_samples=1024,
         test_samples=2048,
@@ -260,8 +314,11 @@ TASK_RECIPES: dict[str, dict[str, Callable[[], Any]]] = {
         "programs-add": programs_add,
         "programs-control": programs_control,
         "programs-program": programs_program,
+        "programs-add-small": programs_add_small,
+        "programs-control-small": programs_control_small,
+        "programs-program-small": programs_program_small,
     },
-    "memorize": {"memorize": memorize},
+    "memorize": {"memorize": memorize, "memorize-small": memorize_small},
     "relations": {"relations": relations},
     "associative-recall": {"associative-recall": associative_recall},
 }

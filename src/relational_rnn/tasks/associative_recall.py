@@ -7,13 +7,16 @@ Shape legend: B sequences, T steps, P pairs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_positive, describe
 from relational_rnn.tasks.contract import NO_ANSWER, Split, Task, TaskBatch, TaskShape
+from relational_rnn.tasks.curriculum import Curriculum, check_lessons
+
+RecallCurriculum = Literal["none", "lessons"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +32,9 @@ class AssociativeRecall(Task):
     even number of steps after the last pair that is most often small: with probability proportional to g^(power - 1)
     for the g-th place, each place taken once. All other steps hold any token at random. Keys are the tokens 1 to
     `vocabulary` / 2, values those above; classes are the values from 0.
+
+    With the curriculum "lessons", training begins with one pair; their number doubles up to P each time the loss has
+    fallen to `mastered` (see `Curriculum`), and the steps grow with it, with room for every query.
 
     Runs are judged at `pairs` and `length`, and apart at twice as many pairs in twice as many steps.
 
@@ -51,6 +57,12 @@ class AssociativeRecall(Task):
     """Tokens; half of them are keys, half are values."""
     power: float = 0.01
     """How soon keys come back: 1 for any time, near 0 for soon."""
+    curriculum: RecallCurriculum = "none"
+    """All pairs from the first batch on, or in lessons."""
+    window: int = 100
+    """lessons: updates whose mean loss is looked at."""
+    mastered: float = 0.1
+    """lessons: the loss, in nats, at which the next one begins."""
 
     name: ClassVar[str] = "associative-recall"
 
@@ -69,6 +81,20 @@ class AssociativeRecall(Task):
             )
         if not 0 < self.power <= 1:
             raise InputError(describe(where, "power must be above 0 and at most 1", got=repr(self.power)))
+        check_lessons(self)
+
+    @property
+    def lessons(self) -> list[tuple[int, int]]:
+        """(pairs, steps) of each lesson; the last one is the whole task."""
+        pairs = [1]
+        while pairs[-1] < self.pairs:
+            pairs.append(min(2 * pairs[-1], self.pairs))
+        return [(n, max(4 * n, self.length * n // self.pairs // 2 * 2)) for n in pairs]
+
+    def make_curriculum(self) -> Curriculum | None:
+        if self.curriculum == "none":
+            return None
+        return Curriculum(len(self.lessons), window=self.window, mastered=self.mastered)
 
     @property
     def shape(self) -> TaskShape:
@@ -85,7 +111,9 @@ class AssociativeRecall(Task):
 
     def draw(self, count: int, generator: torch.Generator, *, split: Split, level: int | None = None) -> TaskBatch:
         if split != "test":
-            inputs, targets = self._sequences(count, self.pairs, self.length, generator)
+            taught = self.curriculum != "none" and split == "train"
+            pairs, length = self.lessons[-1 if level is None or not taught else level]
+            inputs, targets = self._sequences(count, pairs, length, generator)
             return TaskBatch(inputs, None, targets, torch.zeros(count, dtype=torch.int64, device=generator.device))
         longer = count // 2
         short_inputs, short_targets = self._sequences(count - longer, self.pairs, self.length, generator)

@@ -40,10 +40,10 @@ class NthFarthest(Task):
         l0sg        0 to N-1   0 the farthest, N-1 the reference vector, label, n, m
         sonnet      0 to N-1   0 the reference, N-1 the farthest vector, label, m, n
 
-    With the curriculum "lessons", training begins with 3 objects in 2 dimensions, the other numbers being 0; then the
+    With the curriculum "lessons", training begins with 3 objects in one dimension, the other numbers being 0; then the
     dimensions double up to D, then one object more at a time comes in, up to N. A lesson ends when its loss has fallen
     to `mastered` (see `Curriculum`). Half of its sequences have its number of objects, the others any number from 2 up
-    to it: fewer objects mean fewer steps, and n counts from the reference as it does for N of them, so that the nearest
+    to it, but in the last lesson, which is the task itself: fewer objects mean fewer steps, and n counts from the reference as it does for N of them, so that the nearest
     other object is always N - 1 in the paper's convention. Runs are judged on N objects in D dimensions alone.
 
     Plateau: an answer that knows the rank of the reference itself (distance 0) and else guesses among the others is
@@ -97,7 +97,7 @@ class NthFarthest(Task):
     @property
     def lessons(self) -> list[tuple[int, int]]:
         """(most objects, dimensions) of each lesson; the last one is the whole task."""
-        first, dimensions = min(3, self.objects), [min(2, self.dimensions)]
+        first, dimensions = min(3, self.objects), [1]
         while dimensions[-1] < self.dimensions:
             dimensions.append(min(2 * dimensions[-1], self.dimensions))
         more = [(objects, self.dimensions) for objects in range(first + 1, self.objects + 1)]
@@ -125,10 +125,11 @@ class NthFarthest(Task):
         vectors = torch.empty(count, objects, dimensions, device=device).uniform_(-1, 1, generator=generator)
         labels = torch.rand(count, objects, device=device, generator=generator).argsort(1)
         taught = self.curriculum != "none" and split == "train"
-        most, used = self.lessons[-1 if level is None else level] if taught else (objects, dimensions)
+        lesson = -1 if level is None or not taught else level
+        most, used = self.lessons[lesson]
         vectors[..., used:] = 0
         sizes = torch.full((count, 1), most, device=device)
-        if taught:
+        if (most, used) != self.lessons[-1]:
             fewer = torch.randint(2, most + 1, (count, 1), device=device, generator=generator)
             half = torch.rand(count, 1, device=device, generator=generator) < 0.5
             sizes = torch.where(half, sizes, fewer)
