@@ -16,6 +16,7 @@ import little_runs
 import pytest
 import torch
 from little_runs import TASKS, little_run, quiet, silent, train_quietly, with_data, write_files
+from safetensors.torch import load_file
 
 pytest.importorskip("lightning")
 
@@ -188,6 +189,13 @@ def test_a_generated_run_trains_and_is_measured_on_its_own_test_stories(tmp_path
     evaluation = recipes.evaluate(tmp_path / "run")
     assert evaluation.questions == 30
     assert evaluation.per_task.keys() == {1, 17}
+
+
+def test_a_run_in_double_precision_is_one(data, tmp_path):
+    config = little_run(data, steps=2)
+    config = dataclasses.replace(config, loop=dataclasses.replace(config.loop, precision="64-true"))
+    train_quietly(config, tmp_path / "run")
+    assert {tensor.dtype for tensor in load_file(tmp_path / "run" / "model.safetensors").values()} == {torch.float64}
 
 
 def test_a_run_folder_holds_what_others_read(trained):

@@ -22,6 +22,7 @@ from relational_rnn.tasks.curriculum import Curriculum
 from relational_rnn.tasks.model import TaskModelConfig
 from relational_rnn.tasks.nth_farthest import NthFarthest
 from relational_rnn.tasks.programs import Programs
+from relational_rnn.tasks.relations import Relations
 from relational_rnn.training import LoopConfig, OptimizerConfig, from_json
 
 RECIPES = {name: recipe for recipes in TASK_RECIPES.values() for name, recipe in recipes.items()}
@@ -54,6 +55,16 @@ def train_quietly(config: TaskRun, folder: Path, **arguments):
 def metrics(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
         return [{name: cell for name, cell in row.items() if "seconds" not in name} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("task", [NEAREST, Relations()], ids=["numbers", "sentences"])
+def test_a_run_in_double_precision_is_one(task, tmp_path):
+    config = little_run(task, steps=2)
+    train_quietly(
+        dataclasses.replace(config, loop=dataclasses.replace(config.loop, precision="64-true")), tmp_path / "run"
+    )
+    floating = [t for t in load_file(tmp_path / "run" / "model.safetensors").values() if t.is_floating_point()]
+    assert {tensor.dtype for tensor in floating} == {torch.float64}
 
 
 @pytest.mark.parametrize("name", RECIPES)
