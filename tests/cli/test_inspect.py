@@ -34,7 +34,7 @@ def test_the_memory_that_comes_with_the_package_can_be_inspected(call, tmp_path)
     assert (done.code, done.err) == (0, "")
     page = (tmp_path / "own.html").read_text(encoding="utf-8")
     assert "The model answers &#x27;garden&#x27; with probability" in page
-    assert "It read the story 2 times; this is the last reading." in page
+    assert "It read the story 3 times; this is the last reading." in page
     done = call("inspect", "--pretrained", "--task", 6, "--example", 2, "-o", tmp_path / "six.html")
     assert (done.code, done.err) == (0, "")
 

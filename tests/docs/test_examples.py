@@ -81,7 +81,7 @@ def test_doctests(name, tmp_path, monkeypatch):
 
 
 def test_the_stories_of_the_readme_are_answered_as_it_shows(monkeypatch, capsys):
-    told, shown = (block for block in README_BLOCKS if "Where is Mary?" in block)
+    told, shown = (block for block in README_BLOCKS if "Where is the apple?" in block)
     monkeypatch.setattr("sys.stdin", io.StringIO(told))
     assert main(["ask"]) == 0
     number = re.compile(r"([-+]?\d+\.\d)(%| points)")
