@@ -136,9 +136,10 @@ class AssociativeRecallRun(TaskRun):
 
 
 def nth_farthest_small() -> NthFarthestRun:
-    """N-th farthest with 4 objects of 4 dimensions, the released example's reduced task.
+    """N-th farthest with 4 objects of 4 dimensions, the released example's reduced task, in lessons.
 
-    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU.
+    Expected score: 94.8 % (one seed; an LSTM of equal size 50.0 %). Time: 562 processor seconds. Machine: 2-core
+    CPU, one thread.
     Command: `relational-rnn train nth-farthest --recipe nth-farthest-small`.
     """
     return NthFarthestRun(
