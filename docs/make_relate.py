@@ -114,9 +114,13 @@ def picture(results: Results) -> str:
 def drawing(results: Results) -> str:
     """The figure: a panel per task, a bar per core, the spread over seeds where there are several."""
     cores = cores_of(results)
+    columns = min(max(1, len(results)), 5)
+    rows = -(-max(1, len(results)) // columns)
 
     def paint(figure: Figure) -> None:
-        all_axes = figure.subplots(1, max(1, len(results)), sharey=True, squeeze=False)[0]
+        all_axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+        for axes in all_axes[len(results) :]:
+            axes.set_axis_off()
         for axes, (stem, records) in zip(all_axes, results.items(), strict=False):
             for place, core in enumerate(cores):
                 if core in records:
@@ -133,7 +137,7 @@ def drawing(results: Results) -> str:
         all_axes[0].set_ylim(len(cores) - 0.4, -0.6)  # the first core on top
         figure.supxlabel("test accuracy, %", fontsize=9)
 
-    return draw(2.0 + 1.5 * max(1, len(results)), 1.0 + 0.26 * max(1, len(cores)), paint)
+    return draw(2.0 + 1.5 * columns, 1.0 + rows * (0.4 + 0.26 * max(1, len(cores))), paint)
 
 
 MADE = {"accuracies": accuracies, "beyond": beyond, "costs": costs, "picture": picture}

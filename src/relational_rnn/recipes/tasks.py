@@ -136,9 +136,10 @@ class AssociativeRecallRun(TaskRun):
 
 
 def nth_farthest_small() -> NthFarthestRun:
-    """N-th farthest with 4 objects of 4 dimensions, the released example's reduced task.
+    """N-th farthest with 4 objects of 4 dimensions, the released example's reduced task, in lessons.
 
-    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU.
+    Expected score: 94.8 % (one seed; an LSTM of equal size 50.0 %). Time: 562 processor seconds. Machine: 2-core
+    CPU, one thread.
     Command: `relational-rnn train nth-farthest --recipe nth-farthest-small`.
     """
     return NthFarthestRun(
@@ -231,7 +232,8 @@ def _decoding_small(task: Programs | Memorize, steps: int) -> dict[str, Any]:
 def programs_add_small() -> ProgramsRun:
     """Additions of two numbers of up to three digits.
 
-    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU, one thread.
+    Expected score: not measured yet as a whole; a trial of 1,600 steps of 128 at a constant learning rate was at 66.5 %
+    and rising (one seed). Time: that trial took 60 processor seconds. Machine: 2-core CPU, one thread.
     Command: `relational-rnn train programs --recipe programs-add-small`.
     """
     return ProgramsRun(**_decoding_small(Programs(mode="add", length=3), 5000))
@@ -258,7 +260,8 @@ def programs_program_small() -> ProgramsRun:
 def memorize_small() -> MemorizeRun:
     """Up to 10 digits to give back (`--data.mode` copy, reverse or double).
 
-    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU, one thread.
+    Expected score: not measured yet as a whole; a trial of 3,200 steps at a constant learning rate reached 95 % on copy
+    (one seed). Time: that trial took 84 processor seconds. Machine: 2-core CPU, one thread.
     Command: `relational-rnn train memorize --recipe memorize-small`.
     """
     return MemorizeRun(**_decoding_small(Memorize(length=10), 8000))
@@ -287,7 +290,9 @@ def relations() -> RelationsRun:
 def associative_recall() -> AssociativeRecallRun:
     """Four pairs of 8 keys and 8 values in 32 steps, in lessons of one, two and four pairs.
 
-    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU, one thread.
+    Expected score: not measured yet as a whole; a trial of 1,500 steps at a constant learning rate reached 99.2 % on
+    four pairs and 50.0 % on eight (one seed). Time: that trial took 70 processor seconds. Machine: 2-core CPU, one
+    thread.
     Command: `relational-rnn train associative-recall`.
     """
     return AssociativeRecallRun(
