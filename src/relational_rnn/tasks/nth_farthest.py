@@ -43,7 +43,7 @@ class NthFarthest(Task):
     With the curriculum "lessons", training begins with 3 objects in one dimension, the other numbers being 0; then the
     dimensions double up to D, then one object more at a time comes in, up to N. A lesson ends when its loss has fallen
     to `mastered` (see `Curriculum`). Half of its sequences have its number of objects, the others any number from 2 up
-    to it, but in the last lesson, which is the task itself: fewer objects mean fewer steps, and n counts from the reference as it does for N of them, so that the nearest
+    to it: fewer objects mean fewer steps, and n counts from the reference as it does for N of them, so that the nearest
     other object is always N - 1 in the paper's convention. Runs are judged on N objects in D dimensions alone.
 
     Plateau: an answer that knows the rank of the reference itself (distance 0) and else guesses among the others is
@@ -125,11 +125,10 @@ class NthFarthest(Task):
         vectors = torch.empty(count, objects, dimensions, device=device).uniform_(-1, 1, generator=generator)
         labels = torch.rand(count, objects, device=device, generator=generator).argsort(1)
         taught = self.curriculum != "none" and split == "train"
-        lesson = -1 if level is None or not taught else level
-        most, used = self.lessons[lesson]
+        most, used = self.lessons[-1 if level is None else level] if taught else (objects, dimensions)
         vectors[..., used:] = 0
         sizes = torch.full((count, 1), most, device=device)
-        if (most, used) != self.lessons[-1]:
+        if taught:
             fewer = torch.randint(2, most + 1, (count, 1), device=device, generator=generator)
             half = torch.rand(count, 1, device=device, generator=generator) < 0.5
             sizes = torch.where(half, sizes, fewer)
