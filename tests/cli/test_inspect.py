@@ -39,6 +39,15 @@ def test_the_memory_that_comes_with_the_package_can_be_inspected(call, tmp_path)
     assert (done.code, done.err) == (0, "")
 
 
+def test_its_second_reading_looks_for_the_place_between(call, tmp_path):
+    story = "The garden is east of the kitchen. The hallway is south of the garden. The office is north of the bedroom."
+    text = f"{story} How do you go from the kitchen to the hallway?"
+    call("inspect", "--pretrained", "--text", text, "-o", tmp_path / "path.html")
+    page = (tmp_path / "path.html").read_text()
+    assert "The model answers &#x27;e,s&#x27;" in page
+    assert "Reading 2 looked most for the words: garden, " in page
+
+
 @pytest.mark.parametrize("words", [[], ["somewhere", "--pretrained"]])
 def test_a_run_or_the_memory_of_the_package_and_not_both(call, words):
     done = call("inspect", *words)
