@@ -85,7 +85,7 @@ _BABI: tuple[tuple[str, float, str, str], ...] = (
     ("Universal Transformer", 0.9888, "sentences, keeps all of them, mean of 10 runs, best 99.71 %", _DEHGHANI),
     ("STM", 0.9961, "sentences, best 99.85 %", _LE),
     ("LSTM", 0.60, "about; how it was measured is not said", _CHAPTER),
-    ("attention", 0.75, "about; how it was measured is not said", _CHAPTER),
+    ("attention-based", 0.75, "about; how it was measured is not said", _CHAPTER),
     ("RRNN", 0.85, "about; how it was measured is not said", _CHAPTER),
 )
 
