@@ -425,26 +425,9 @@ def test_how_the_memory_computes_is_no_option_of_a_rival(chosen):
 
 
 @pytest.mark.parametrize(
-    ("first_tasks", "first_share", "text"),
-    [((1,), 0.0, "go together"), ((), 0.1, "go together"), ((1,), 1.0, r"\[0, 1\)"), ((1, 3), 0.1, "not all among")],
-)
-def test_tasks_to_begin_with_are_checked(first_tasks, first_share, text):
-    with pytest.raises(InputError, match=text):
-        BabiRun(data=DataConfig(tasks=(1, 2)), first_tasks=first_tasks, first_share=first_share)
-
-
-@pytest.mark.parametrize(
     ("rare_tasks", "rare_share", "text"),
     [((1,), 1.0, "go together"), ((), 0.5, "go together"), ((1,), 0.0, r"\(0, 1\]"), ((1, 3), 0.1, "not all among")],
 )
 def test_rare_tasks_are_checked(rare_tasks, rare_share, text):
     with pytest.raises(InputError, match=text):
         BabiRun(data=DataConfig(tasks=(1, 2)), rare_tasks=rare_tasks, rare_share=rare_share)
-
-
-def test_tasks_to_begin_with_get_their_share_of_the_budget(data):
-    config = dataclasses.replace(little_run(data, steps=8), first_tasks=(6,), first_share=0.25)
-    problem = babi_problem.build(config)
-    tasks = [set(problem.train_batch(step).tasks.tolist()) for step in range(8)]
-    assert tasks[:2] == [{6}, {6}]
-    assert set.union(*tasks[2:]) == set(TASKS)

@@ -50,10 +50,6 @@ class Arguments:
     """Gets a run folder CORE-SEED for each run."""
     batch_questions: int
     """About how many questions a batch has."""
-    first_tasks: tuple[int, ...]
-    """Tasks to begin with: training sees these alone at first, then all."""
-    first_share: float
-    """Share of the budget that goes to `first_tasks` alone."""
     rare_tasks: tuple[int, ...]
     """Tasks of which training shows fewer questions than of others."""
     rare_share: float

@@ -91,10 +91,6 @@ class BabiRun:
     """Budget, validation, device."""
     batch_questions: int = 128
     """About how many questions a batch has."""
-    first_tasks: tuple[int, ...] = ()
-    """Tasks to begin with: training sees these alone at first, then all."""
-    first_share: float = 0.0
-    """Share of the budget that goes to `first_tasks` alone."""
     rare_tasks: tuple[int, ...] = ()
     """Tasks of which training shows fewer questions than of others."""
     rare_share: float = 1.0
@@ -107,22 +103,12 @@ class BabiRun:
         check_positive("BabiRun", batch_questions=self.batch_questions)
         check_seed("BabiRun", self.seed)
         check_memory_options("BabiRun", self.core, self.memory)
-        if not 0 <= self.first_share < 1 or bool(self.first_tasks) != bool(self.first_share):
-            problem = "first_tasks and first_share go together, the share is in [0, 1)"
-            raise InputError(describe("BabiRun", problem, got=f"{self.first_tasks} and {self.first_share}"))
         if not 0 < self.rare_share <= 1 or bool(self.rare_tasks) != (self.rare_share < 1):
             problem = "rare_tasks and rare_share go together, the share is in (0, 1]"
             raise InputError(describe("BabiRun", problem, got=f"{self.rare_tasks} and {self.rare_share}"))
-        for name, hint in (("first", "without them, first_share is 0"), ("rare", "without them, rare_share is 1")):
-            tasks = getattr(self, f"{name}_tasks")
-            if not set(tasks) <= set(self.data.tasks):
-                problem = f"{name}_tasks are not all among the tasks"
-                raise InputError(describe("BabiRun", problem, got=tasks, expected=self.data.tasks, hint=hint))
-
-    @property
-    def first_steps(self) -> int:
-        """Steps that `first_tasks` have for themselves."""
-        return round(self.first_share * self.loop.steps)
+        if not set(self.rare_tasks) <= set(self.data.tasks):
+            problem, hint = "rare_tasks are not all among the tasks", "without them, rare_share is 1"
+            raise InputError(describe("BabiRun", problem, got=self.rare_tasks, expected=self.data.tasks, hint=hint))
 
 
 def demo() -> BabiRun:

@@ -154,8 +154,6 @@ def build_data(config: BabiRun, stories: TrainingStories, vocabulary: Vocabulary
         batch_questions=config.batch_questions,
         seed=config.seed,
         max_sentences=config.data.max_sentences,
-        first_tasks=config.first_tasks,
-        first_steps=config.first_steps,
         rare_tasks=config.rare_tasks,
         rare_share=config.rare_share,
     )

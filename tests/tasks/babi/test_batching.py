@@ -23,7 +23,6 @@ def stories_of(task: int, count: int, start: int = 0) -> list[Story]:
 
 # Tasks with different numbers of stories: the smaller ones have to be repeated.
 TRAIN = {2: stories_of(2, 31), 5: stories_of(5, 7), 17: stories_of(17, 90), 9: stories_of(9, 50)}
-FIRST = (5, 9)
 TEST = {task: stories_of(task, 5, start=200) for task in TRAIN}
 VOCABULARY = Vocabulary.build(*TRAIN.values(), *TEST.values())
 
@@ -138,20 +137,6 @@ def test_rare_tasks_get_their_share():
     largest = max(data.question_counts()["train"].values())
     for task, count in counts.items():
         assert abs(count - passes * (round(0.3 * largest) if task in (2, 17) else largest)) <= 1
-
-
-def test_some_tasks_may_come_first():
-    plain, data = make_data(), make_data(first_tasks=FIRST, first_steps=9)
-    assert {task for step in range(9) for task in data.train_batch(step).tasks.tolist()} == set(FIRST)
-    for step in (9, 10, 9 + 2 * plain.steps_per_pass):
-        assert_equal(data.train_batch(step), plain.train_batch(step - 9))
-    assert_equal(data.train_batch(4), make_data(first_tasks=FIRST, first_steps=5).train_batch(4))
-
-
-@pytest.mark.parametrize(("first_tasks", "text"), [((), "no task"), ((*FIRST, 19), "task 19")])
-def test_tasks_to_begin_with_must_be_there(first_tasks, text):
-    with pytest.raises(InputError, match=text):
-        make_data(first_tasks=first_tasks, first_steps=3)
 
 
 def test_training_never_sees_a_validation_story():

@@ -59,6 +59,14 @@ CONFIGS = pytest.mark.parametrize(
 )
 
 
+def told_before(model: StoryModel, batch: Batch, m: int) -> tuple[Tensor, Tensor]:
+    """The vector of question m [1, E], and the sentences before it as it scales them [1, T, E]."""
+    assert model.scale is not None
+    question = model.encoder.questions(batch.questions[m : m + 1])
+    sentences = model.encoder.statements(batch.statements[:, : int(batch.at[m])])
+    return question, sentences * (1 + model.scale(question))[:, None]
+
+
 def close(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=0, atol=1e-12)
 
@@ -138,11 +146,9 @@ def test_a_story_read_twice_is_read_on_from_what_the_first_reading_left():
     model = make_model("stub", replace(TWICE, question_steps=0))
     story = max(STORIES, key=lambda story: len(story.statements))
     batch = EncodedStories([story], VOCABULARY).batch([0])
-    assert model.scale is not None
     assert model.reading is not None
-    for m, at in enumerate(batch.at.tolist()):
-        question = model.encoder.questions(batch.questions[m : m + 1])
-        told = model.encoder.statements(batch.statements)[:, :at] * (1 + model.scale(question))[:, None]
+    for m in range(len(batch.at)):
+        question, told = told_before(model, batch, m)
         state = model.core.initial_state(1)
         for mark in model.reading.weight:
             _, state = model.core(told + mark, state)
@@ -153,13 +159,11 @@ def test_a_second_reading_knows_the_words_that_the_first_brought_up():
     model = make_model("stub", replace(WORDS, question_steps=0))
     story = max(STORIES, key=lambda story: len(story.statements))
     batch = EncodedStories([story], VOCABULARY).batch([0])
-    assert model.scale is not None
     assert model.reading is not None
     assert model.matches is not None
     for m, at in enumerate(batch.at.tolist()):
         words = batch.statements[:, :at]
-        question = model.encoder.questions(batch.questions[m : m + 1])
-        told = model.encoder.statements(words) * (1 + model.scale(question))[:, None]
+        question, told = told_before(model, batch, m)
         told = told + model.matches(words, batch.questions[m : m + 1])
         _, state = model.core(told + model.reading.weight[0])
         found = model.head.look(question, None, *model.core.rows(state))

@@ -241,14 +241,11 @@ class BabiData:
         batch_questions: about how many questions a batch has.
         seed: decides the validation stories and every batch.
         max_sentences: see `EncodedStories`.
-        first_tasks: the tasks to begin with, before all are trained together.
-        first_steps: how many training batches are of these alone.
         rare_tasks: tasks that have fewer questions in a pass than others.
         rare_share: how many they have, as a share of the others'.
 
     Raises:
-        InputError: an unknown word, a training answer that is no class, a task without stories; a task to begin with
-            has no training stories.
+        InputError: an unknown word, a training answer that is no class, a task without stories.
     """
 
     def __init__(
@@ -261,19 +258,10 @@ class BabiData:
         batch_questions: int = 128,
         seed: int = 0,
         max_sentences: int | None = None,
-        first_tasks: Sequence[int] = (),
-        first_steps: int = 0,
         rare_tasks: Sequence[int] = (),
         rare_share: float = 1.0,
     ) -> None:
         check_positive("BabiData", batch_questions=batch_questions)
-        untold = sorted(set(first_tasks) - {task for task in train if train[task]})
-        if first_steps and (untold or not first_tasks):
-            problem = "the tasks to begin with need training stories"
-            got = f"none of {', '.join(f'task {task}' for task in untold)}" if untold else "no task"
-            raise InputError(describe("BabiData", problem, got=got))
-        self.first_steps = first_steps
-        """Training batches of the tasks to begin with."""
         self.vocabulary = vocabulary
         """Words and answer classes."""
         self.batch_questions = batch_questions
@@ -296,12 +284,10 @@ class BabiData:
         self.report = [line for part in (self.train, self.valid, self.test) if part for line in part.report]
         """What a user should know: questions that lost sentences, test answers that are no class."""
         self.steps_per_pass = 0
-        """Training batches in which the largest task is seen once, once all tasks are trained."""
+        """Training batches in which the largest task is seen once."""
         if self.train:
             self._passes = Passes(self.train, seed, batch_questions, rare_tasks=rare_tasks, rare_share=rare_share)
             self.steps_per_pass = self._passes.steps
-            if first_steps:
-                self._first_passes = Passes(self.train, seed, batch_questions, tasks=first_tasks)
 
     def question_counts(self) -> dict[str, dict[int, int]]:
         """Questions of each task in "train", "valid" and "test", those that are there."""
@@ -317,9 +303,7 @@ class BabiData:
         train = self._need("train", self.train)
         if step < 0:
             raise InputError(describe("BabiData.train_batch", "there is no such step", got=step, expected=">= 0"))
-        if step < self.first_steps:
-            return train.batch(self._first_passes.stories(step))
-        return train.batch(self._passes.stories(step - self.first_steps))
+        return train.batch(self._passes.stories(step))
 
     def valid_batches(self) -> Iterator[Batch]:
         """Every validation story once."""

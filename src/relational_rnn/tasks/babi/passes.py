@@ -42,7 +42,6 @@ class Passes:
         stories: their sizes.
         seed: decides every batch.
         batch_questions: about how many questions a batch has.
-        tasks: only these; None takes all.
         rare_tasks: tasks that have fewer questions than others.
         rare_share: how many they have, as a share of the others'.
     """
@@ -53,13 +52,12 @@ class Passes:
         seed: int,
         batch_questions: int,
         *,
-        tasks: Collection[int] | None = None,
         rare_tasks: Collection[int] = (),
         rare_share: float = 1.0,
     ) -> None:
         self._stories = stories
         self._seed = seed
-        there = [task for task in np.unique(stories.tasks).tolist() if tasks is None or task in tasks]
+        there = np.unique(stories.tasks).tolist()
         self._stories_of = [np.flatnonzero(stories.tasks == task) for task in there]
         sizes = [int(stories.question_counts[of_task].sum()) for of_task in self._stories_of]
         shares = [rare_share if task in rare_tasks else 1.0 for task in there]
