@@ -107,7 +107,7 @@ class BabiRun:
             problem = "rare_tasks and rare_share go together, the share is in (0, 1]"
             raise InputError(describe("BabiRun", problem, got=f"{self.rare_tasks} and {self.rare_share}"))
         if not set(self.rare_tasks) <= set(self.data.tasks):
-            problem, hint = "rare_tasks are not all among the tasks", "without them, rare_share is 1"
+            problem, hint = "rare_tasks are not all among the tasks", "`--rare-tasks --rare-share 1` has none"
             raise InputError(describe("BabiRun", problem, got=self.rare_tasks, expected=self.data.tasks, hint=hint))
 
 
