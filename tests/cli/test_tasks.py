@@ -8,6 +8,7 @@ import pytest
 
 from relational_rnn import recipes
 from relational_rnn.cli.commands import TASKS, load_command
+from relational_rnn.cli.compare_task import CompareTask
 from relational_rnn.cli.task_options import SHARED
 from relational_rnn.nn.cores import CORE_NAMES
 from relational_rnn.recipes import TASK_RECIPES, TASK_RUNS
@@ -155,7 +156,7 @@ def test_the_recipe_names_the_folder_and_sets_the_options(tmp_path):
 def test_compare_takes_over_every_field_of_a_run(task):
     assert {field.name for field in fields(TASK_RUNS[task])} == {"core", "seed", "data", *SHARED}
     recipe = list(TASK_RECIPES[task])[-1]
-    command = load_command(f"compare {task}")
+    command = CompareTask(task)
     assert command.base(command.parse(["--recipe", recipe])) == TASK_RECIPES[task][recipe]()
 
 
