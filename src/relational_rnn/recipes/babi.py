@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -95,6 +96,9 @@ class BabiRun:
     """Tasks of which training shows fewer questions than of others."""
     rare_share: float = 1.0
     """How many questions of these there are, as a share of the others'."""
+    supporting_facts: float = 0.0
+    """Weight of a second loss while training: each reading but the first should look for the words of a sentence that
+    the answer follows from (needs model.recalled_words). Answers never get to see which sentences these are."""
     seed: int = 0
     """Decides initial weights, validation stories, batches and dropout."""
 
@@ -106,6 +110,13 @@ class BabiRun:
         if not 0 < self.rare_share <= 1 or bool(self.rare_tasks) != (self.rare_share < 1):
             problem = "rare_tasks and rare_share go together, the share is in (0, 1]"
             raise InputError(describe("BabiRun", problem, got=f"{self.rare_tasks} and {self.rare_share}"))
+        if isinstance(self.supporting_facts, bool) or not 0 <= self.supporting_facts < math.inf:
+            problem = "supporting_facts must be a number of at least 0"
+            raise InputError(describe("BabiRun", problem, got=self.supporting_facts))
+        if self.supporting_facts and not self.model.recalled_words:
+            problem = "supporting_facts tell which words to look for, and this model looks for none"
+            hint = "set model.recalled_words, or leave supporting_facts at 0"
+            raise InputError(describe("BabiRun", problem, got="model.recalled_words = 0", hint=hint))
         if not set(self.rare_tasks) <= set(self.data.tasks):
             problem, hint = "rare_tasks are not all among the tasks", "`--rare-tasks --rare-share 1` has none"
             raise InputError(describe("BabiRun", problem, got=self.rare_tasks, expected=self.data.tasks, hint=hint))

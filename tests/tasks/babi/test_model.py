@@ -173,6 +173,39 @@ def test_a_second_reading_knows_the_words_that_the_first_brought_up():
         assert close(model.head(question, None, *model.core.rows(state))[0], ask(model, story)[m])
 
 
+def test_readings_are_told_to_look_for_the_supporting_facts_in_turn():
+    model = make_model("rmc", replace(WORDS, reads=3))
+    stories = [story_with_supports(STORIES[i], n) for i, n in ((0, 1), (1, 2), (2, 3), (4, 0))]
+    batch = EncodedStories(stories, VOCABULARY).batch(range(4))
+    with torch.no_grad():
+        logits, losses = model.with_support_losses(batch)
+        vectors = model.encoder.statements(batch.statements), model.encoder.questions(batch.questions)
+        found = [found for _, found, _ in model._readings(batch, *vectors) if found is not None]
+    assert close(logits, ask(model, *stories))
+    asked = [(story, question) for story in stories for question in story.questions]
+    assert {len(question.supports) for _, question in asked} == {0, 1, 2, 3}
+    for m, (story, question) in enumerate(asked):
+        expected = torch.zeros((), dtype=torch.float64)
+        for recall, u, support in zip(model.recalls, found, question.supports, strict=False):
+            words = torch.tensor([VOCABULARY.encode(story.statements[support])])
+            expected += recall.target_losses(u[m : m + 1], model.encoder.embedding, words)[0]
+        assert close(losses[m], expected)
+    assert losses[-len(stories[-1].questions) :].eq(0).all()
+
+
+def story_with_supports(story: Story, count: int) -> Story:
+    """The same story, every question with so many supporting facts, the latest first."""
+    questions = (replace(q, supports=tuple(range(q.at - 1, q.at - 1 - count, -1))) for q in story.questions)
+    return replace(story, questions=tuple(q for q in questions if q.at >= count))
+
+
+def test_a_model_that_recalls_no_words_has_no_support_losses():
+    model = make_model("stub", TWICE)
+    logits, losses = model.with_support_losses(EncodedStories(STORIES, VOCABULARY).batch([0, 2]))
+    assert logits.shape[0] == losses.shape[0]
+    assert not losses.any()
+
+
 def test_a_question_that_comes_first_scales_every_sentence_before_it():
     model = make_model("rmc", replace(FIRST, question_steps=0))
     story = max(STORIES, key=lambda story: len(story.statements))
@@ -282,7 +315,14 @@ def test_a_mistaken_configuration_is_refused():
 def batch_of(answers: list[int], tasks: list[int]) -> Batch:
     zeros = torch.zeros(len(answers), dtype=torch.long)
     return Batch(
-        zeros[:1, None, None], zeros[:1], zeros[:, None], zeros, zeros, torch.tensor(answers), torch.tensor(tasks)
+        zeros[:1, None, None],
+        zeros[:1],
+        zeros[:, None],
+        zeros,
+        zeros,
+        torch.tensor(answers),
+        torch.tensor(tasks),
+        zeros[:, None] - 1,
     )
 
 

@@ -54,6 +54,17 @@ def test_recalled_words_score_every_word_by_its_embedding(rng):
     assert strengths[0, 1].gt(0).tolist() == [True, False, False, False]
 
 
+def test_target_losses_are_cross_entropies_with_every_given_word_alike(rng):
+    recalled = RecalledWords(found=7, looks=2, max_words=5, size=6).double()
+    embedding = torch.randn(9, 6, generator=rng, dtype=torch.float64)
+    found = torch.randn(3, 7, generator=rng, dtype=torch.float64)
+    words = torch.tensor([[3, 9, 0, 1], [0, 0, 0, 0], [5, 0, 0, 0]])
+    scores = embedding @ recalled.queries(found).view(3, 2, 6)[:, 0, :, None]  # of the first look
+    logs = scores[..., 0].log_softmax(1)
+    expected = torch.stack([-(logs[0, 2] + logs[0, 8] + logs[0, 0]) / 3, logs.new_zeros(()), -logs[2, 4]])
+    assert_close(recalled.target_losses(found, embedding, words), expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("steps", [0, 3])
 def test_no_sentence_is_no_vector(steps):
     none = torch.zeros(2, steps, 4, dtype=torch.int64)

@@ -217,22 +217,47 @@ class StoryModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The logits [M, A] of every question of the batch."""
-        sentences = self.dropout(self.encoder.statements(batch.statements))
-        questions = self.dropout(self.encoder.questions(batch.questions))
-        return self.answer(batch, sentences, questions)
+        return self._answer(batch, *self._vectors(batch))[0]
+
+    def with_support_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The logits [M, A], and how far readings are from looking for the words of the supporting facts [M].
+
+        The second reading should look for the words of the first supporting fact, the third for those of the second,
+        and so on (`RecalledWords.target_losses`, summed over readings). 0 where the model recalls no words.
+        """
+        logits, found = self._answer(batch, *self._vectors(batch))
+        losses = logits.new_zeros(len(batch.at))
+        for recall, u, support in zip(self.recalls, found, batch.supports.T, strict=False):
+            assert isinstance(recall, RecalledWords)
+            words = batch.statements[batch.story, support.clamp(min=0)] * (support >= 0)[:, None]
+            losses = losses + recall.target_losses(u, self.encoder.embedding, words)
+        return logits, losses
 
     def answer(self, batch: Batch, sentences: Tensor, questions: Tensor) -> Tensor:
         """The logits [M, A] of the questions of a batch, given the vectors of its sentences [B, T, E] and questions
         [M, E]."""
+        return self._answer(batch, sentences, questions)[0]
+
+    def _vectors(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The vectors of the sentences [B, T, E] and questions [M, E] of a batch."""
+        sentences, questions = self.encoder.statements(batch.statements), self.encoder.questions(batch.questions)
+        return self.dropout(sentences), self.dropout(questions)
+
+    def _answer(self, batch: Batch, sentences: Tensor, questions: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The logits [M, A], and what each question found before every reading but the first [M, H], where words are
+        recalled."""
+        seen: list[Tensor] = []
         if self.scale is None:
             state = self.core.snapshots(sentences, batch.story, batch.at)
         else:
-            *_, (_, _, state) = self._readings(batch, sentences, questions)
+            readings = list(self._readings(batch, sentences, questions))
+            seen = [found for _, found, _ in readings if found is not None]
+            state = readings[-1][2]
         output = None
         for _ in range(self.config.question_steps):
             output, state = self.core.step(questions, state)
         rows, mask = self.core.rows(state) if self.config.read_hops else (None, None)
-        return self.head(questions, output, rows, mask)
+        return self.head(questions, output, rows, mask), seen
 
     def asked(self, batch: Batch, sentences: Tensor, questions: Tensor) -> Tensor:
         """What the core reads before each question of a batch.

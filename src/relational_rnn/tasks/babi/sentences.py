@@ -112,6 +112,20 @@ class RecalledWords(nn.Module):
         hits = self._hits(found, embedding, statements)
         return hits.flatten(2) @ self.vectors[:, : statements.shape[2]].flatten(0, 1)
 
+    def target_losses(self, found: Tensor, embedding: Tensor, words: Tensor) -> Tensor:
+        """How far the first look is from scoring these words highest, one number for every question [M].
+
+        The cross entropy of the scores of all words with the given ones, each alike; 0 where none is given.
+
+        Args:
+            found: u [M, H].
+            embedding: of all words [words, E].
+            words: [M, W] the words to look for, 0 = none.
+        """
+        scores = F.pad(self.scores(found, embedding)[:, 0].log_softmax(1), (1, 0))
+        given = words > 0
+        return -(scores.gather(1, words) * given).sum(1) / given.sum(1).clamp(min=1)
+
     def strengths(self, found: Tensor, embedding: Tensor, statements: Tensor) -> Tensor:
         """Lengths [M, T, W] of what each word adds to its sentence. Arguments as for a call."""
         hits = self._hits(found, embedding, statements)
