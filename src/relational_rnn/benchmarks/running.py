@@ -46,7 +46,7 @@ from relational_rnn.training.run_folder import command_line, describe_machine, d
 
 LEAST, WINDOW, SAVE_EVERY = 3, 10.0, 5.0
 """Rounds of every case at least; seconds after which it has been timed often enough; seconds between two savings."""
-RecipeName = Literal["babi", "demo"]
+RecipeName = Literal["babi", "babi-long", "babi-supporting-facts", "demo"]
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 """Variables that say how long a thread of OpenMP that waits for work keeps its core."""
 DTYPES = ("float32", "float64", "bfloat16")

@@ -9,7 +9,7 @@ from typing import Literal, cast
 from relational_rnn.cli.training import starting_configuration
 from relational_rnn.recipes import RECIPES, BabiRun, DataConfig, read_config
 
-RecipeName = Literal["babi", "demo"]
+RecipeName = Literal["babi", "babi-long", "babi-supporting-facts", "demo"]
 """The names of `RECIPES`, for the help text."""
 
 

@@ -1,6 +1,6 @@
 """Recipes: functions that return the whole configuration of a run, and what can be done with one."""
 
-from relational_rnn.recipes.babi import RECIPES, BabiRun, DataConfig, babi, demo
+from relational_rnn.recipes.babi import RECIPES, BabiRun, DataConfig, babi, babi_long, babi_supporting_facts, demo
 from relational_rnn.recipes.babi_problem import BabiProblem, build
 from relational_rnn.recipes.babi_runs import Evaluation, LoadedRun, compare, evaluate, load, read_config, train
 from relational_rnn.recipes.language import LANGUAGE_RECIPES, LanguageRun
@@ -50,6 +50,8 @@ __all__ = [
     "TaskProblem",
     "TaskRun",
     "babi",
+    "babi_long",
+    "babi_supporting_facts",
     "build",
     "build_language",
     "build_task",

@@ -163,5 +163,45 @@ def babi() -> BabiRun:
     )
 
 
-RECIPES: dict[str, Callable[[], BabiRun]] = {"demo": demo, "babi": babi}
+def babi_long() -> BabiRun:
+    """The recipe `babi` with linked words and 10,000 steps.
+
+    The core is also told how far the words of a sentence are from those of the question, from sentence to sentence.
+
+    Expected score: not measured yet. Time: about half an hour. Machine: 2-core AMD EPYC, one thread, torch 2.13.
+    Command: `relational-rnn train babi --recipe babi-long --data PATH`.
+    """
+    base = babi()
+    return dataclasses.replace(
+        base,
+        model=dataclasses.replace(base.model, linked_words=3),
+        loop=_LONG,
+        rare_tasks=(1, 2, 4, 6, 9, 10, 11, 12, 13, 15, 16, 18, 20),
+    )
+
+
+def babi_supporting_facts() -> BabiRun:
+    """The recipe `babi`, told while training which sentences an answer follows from, and 10,000 steps long.
+
+    The published files name the supporting facts of every question. Each reading but the first learns to look for the
+    words of one of them, in their published order; to answer, the model gets the story and the question alone, as ever.
+
+    Expected score: 99.92 % mean test accuracy, 20 of 20 tasks above 95 % (published en-10k, task 3 filled up with
+    generated stories, one seed). Time: 29 minutes of one processor core. Machine: 2-core AMD EPYC, one thread, torch
+    2.13.
+    Command: `relational-rnn train babi --recipe babi-supporting-facts --data PATH`.
+    """
+    return dataclasses.replace(
+        babi(), supporting_facts=0.3, loop=_LONG, rare_tasks=(1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 18, 20)
+    )
+
+
+_LONG = LoopConfig(steps=10_000, validate_every=1000, checkpoint_every=500, threads=1)
+
+RECIPES: dict[str, Callable[[], BabiRun]] = {
+    "demo": demo,
+    "babi": babi,
+    "babi-long": babi_long,
+    "babi-supporting-facts": babi_supporting_facts,
+}
 """Every recipe by its name."""

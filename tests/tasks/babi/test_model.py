@@ -53,7 +53,7 @@ def ask(model: StoryModel, *stories: Story, vocabulary: Vocabulary = VOCABULARY)
 CORES = pytest.mark.parametrize("core", ["stub", *CORE_NAMES])
 FIRST = replace(CONFIG, question_first=True)
 TWICE = replace(FIRST, reads=2)
-WORDS = replace(TWICE, match_words=True, recalled_words=3)
+WORDS = replace(TWICE, match_words=True, linked_words=2, recalled_words=3)
 CONFIGS = pytest.mark.parametrize(
     "config", [CONFIG, FIRST, TWICE, WORDS], ids=["question after", "question first", "twice", "words"]
 )
@@ -128,6 +128,7 @@ def test_a_story_gets_the_same_answers_alone_and_in_a_batch(core, config):
         {"question_first": True},
         {"question_first": True, "reads": 3},
         {"question_first": True, "match_words": True},
+        {"question_first": True, "linked_words": 2},
         {"question_first": True, "reads": 3, "recalled_words": 2},
     ],
 )
@@ -164,7 +165,9 @@ def test_a_second_reading_knows_the_words_that_the_first_brought_up():
     for m, at in enumerate(batch.at.tolist()):
         words = batch.statements[:, :at]
         question, told = told_before(model, batch, m)
+        assert model.linked is not None
         told = told + model.matches(words, batch.questions[m : m + 1])
+        told = told + model.linked(words, batch.questions[m : m + 1])
         _, state = model.core(told + model.reading.weight[0])
         found = model.head.look(question, None, *model.core.rows(state))
         recalled = model.recalls[0](found, model.encoder.embedding, words)
@@ -300,6 +303,8 @@ def test_a_mistaken_configuration_is_refused():
         ({"reads": 2}, "only with question_first can a story be read more than once"),
         ({"match_words": 1}, "match_words must be True or False"),
         ({"match_words": True}, "a question that is known while they are read"),
+        ({"linked_words": -1}, "linked_words must be a whole number of at least 0"),
+        ({"linked_words": 2}, "linked_words are counted from a question that is known"),
         ({"recalled_words": -1}, "recalled_words must be a whole number of at least 0"),
         ({"recalled_words": 2, "question_first": True}, "between two readings"),
         ({"recalled_words": 2, "question_first": True, "reads": 2, "read_hops": 0}, "between two readings"),

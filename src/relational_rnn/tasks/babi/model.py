@@ -20,7 +20,7 @@ from relational_rnn.nn.cores import CORE_NAMES, MemorySizes
 from relational_rnn.nn.matching import build_matched
 from relational_rnn.tasks.babi.batching import Batch
 from relational_rnn.tasks.babi.encoding import Vocabulary
-from relational_rnn.tasks.babi.sentences import RecalledWords, SentenceEncoder, WordMatches
+from relational_rnn.tasks.babi.sentences import LinkedWords, RecalledWords, SentenceEncoder, WordMatches
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +37,9 @@ class ModelConfig:
     that the one before left, and knows which it is."""
     match_words: bool = False
     """With question_first: tell the core which words of a sentence are words of the question."""
+    linked_words: int = 0
+    """With question_first: tell the core how far the words of a sentence are from the question's, up to so many steps
+    from sentence to sentence."""
     recalled_words: int = 0
     """With reads: looks that each reading but the first takes for words that the ones before it brought up."""
     question_steps: int = 0
@@ -69,12 +72,16 @@ class ModelConfig:
             problem = "match_words compares sentences with a question that is known while they are read"
             hint = "set question_first, or leave match_words off"
             raise InputError(describe("ModelConfig", problem, got="question_first = False", hint=hint))
-        for name in ("recalled_words", "question_steps", "read_hops", "head_layers"):
+        for name in ("linked_words", "recalled_words", "question_steps", "read_hops", "head_layers"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise InputError(
                     describe("ModelConfig", f"{name} must be a whole number of at least 0", got=repr(value))
                 )
+        if self.linked_words and not self.question_first:
+            problem = "linked_words are counted from a question that is known while the sentences are read"
+            hint = "set question_first, or leave linked_words at 0"
+            raise InputError(describe("ModelConfig", problem, got="question_first = False", hint=hint))
         if self.question_steps == self.read_hops == 0:
             raise InputError(
                 describe("ModelConfig", "question_steps and read_hops are both 0: nothing reads the core's state")
@@ -152,8 +159,8 @@ class StoryModel(nn.Module):
     is never part of what later sentences and questions see. With `question_first` the core reads the sentences before
     each question anew, every sentence x scaled to x (1 + W q): it can keep what the question needs, and the cost grows
     with the number of questions. With `reads` it reads them several times: what it learned at the end of the
-    story helps it to see what mattered at the beginning. `match_words` and `recalled_words` tell it where the words of
-    the question, and words that earlier readings brought up, stand in the sentences.
+    story helps it to see what mattered at the beginning. `match_words`, `linked_words` and `recalled_words` tell it
+    where the words of the question, words that sentences link to it, and words that earlier readings brought up stand.
 
     Args:
         words: how many words there are, padding not counted.
@@ -188,6 +195,8 @@ class StoryModel(nn.Module):
         if self.reading is not None:
             nn.init.normal_(self.reading.weight, std=1 / 8)
         self.matches = WordMatches(max_words, config.embedding_size) if config.match_words else None
+        linked, size = config.linked_words, config.embedding_size
+        self.linked = LinkedWords(words, linked, max_words, size) if linked else None
         self.recalls = nn.ModuleList(
             RecalledWords(config.head_size, config.recalled_words, max_words, config.embedding_size)
             for _ in range(config.reads - 1 if config.recalled_words else 0)
@@ -294,10 +303,13 @@ class StoryModel(nn.Module):
         in the state before it [M, H] (None where words are not recalled), and the state at the end."""
         assert self.scale is not None
         steps = int(batch.at.max())
-        words = batch.statements[batch.story, :steps]
+        before = torch.arange(steps, device=batch.at.device) < batch.at[:, None]
+        words = batch.statements[batch.story, :steps] * before[:, :, None]
         told = sentences[batch.story, :steps] * (1 + self.scale(questions))[:, None]
         if self.matches is not None:
             told = told + self.matches(words, batch.questions)
+        if self.linked is not None:
+            told = told + self.linked(words, batch.questions)
         state = None
         for reading in range(self.config.reads):
             x = told if self.reading is None else told + self.reading.weight[reading]

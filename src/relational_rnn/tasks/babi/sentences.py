@@ -1,7 +1,7 @@
 """Words as vectors: sentences and questions, and where the words that a reader looks for stand in a sentence.
 
 Shape legend: B stories, T statements, W words of a sentence, M questions, V words of a question, E embedding size, H
-head size, K looks.
+head size, K looks or steps.
 """
 
 from __future__ import annotations
@@ -82,6 +82,56 @@ class WordMatches(nn.Module):
         same = (statements.unsqueeze(3) == questions[:, None, None]) & (questions > 0)[:, None, None]
         vectors = self.vectors[: statements.shape[2], : questions.shape[1]].flatten(0, 1)
         return same.flatten(2).to(vectors.dtype) @ vectors
+
+
+class LinkedWords(nn.Module):
+    """How far the words of a sentence are from those of the question, by steps from sentence to sentence, as a vector.
+
+    A word is one step away if it stands in a sentence with a word of the question, two if with a word that is one step
+    away, and so on; every word counts with its fewest steps alone. To what degree, h_k(w) in [0, 1]:
+
+    h_0 says which words the question has; s_k(t) = sum over the words of sentence t of g(w) h_k(w);
+    h_{k+1}(w) = (1 - exp(-2 sum over the sentences that have w of s_k(t))) (1 - h_0(w)) ... (1 - h_k(w)).
+
+    How well a word links sentences, g(w), is learned of each; times the share of the story's sentences that do not have
+    it, since words that stand everywhere link everything. A sentence gets the sum over its words of h_k(w) times
+    a learned vector of k and the word's place, for k from 1.
+
+    Args:
+        words: how many words there are, padding not counted.
+        steps: the most steps that are told apart, K.
+        max_words: the longest sentence, in words.
+        size: features, E.
+    """
+
+    def __init__(self, words: int, steps: int, max_words: int, size: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.links = nn.Parameter(torch.zeros(words))
+        self.vectors = nn.Parameter(0.3 * torch.randn(steps, max_words, size))
+
+    def forward(self, statements: Tensor, questions: Tensor) -> Tensor:
+        """Words [M, T, W] of sentences and [M, V] of questions, 0 = padding, to [M, T, E]."""
+        degrees = self.degrees(statements, questions)
+        words = statements.flatten(1).unsqueeze(1).expand(-1, self.steps, -1)
+        hits = degrees.gather(2, words).unflatten(2, statements.shape[1:]).transpose(1, 2)
+        return hits.flatten(2) @ self.vectors[:, : statements.shape[2]].flatten(0, 1)
+
+    def degrees(self, statements: Tensor, questions: Tensor) -> Tensor:
+        """h_k(w) for k from 1 to K and every word, [M, K, 1 + words]; padding, word 0, is never linked."""
+        count = 1 + len(self.links)
+        there = self.vectors.new_zeros(*statements.shape[:2], count).scatter_(2, statements, 1.0)  # sentence has word
+        there[:, :, 0] = 0.0
+        sentences = (statements > 0).any(2).sum(1, keepdim=True).clamp(min=1)
+        links = F.pad(self.links.sigmoid(), (1, 0)) * (1 - there.sum(1) / sentences)
+        degree = self.vectors.new_zeros(len(questions), count).scatter_(1, questions, 1.0)
+        nearest, found = 1 - degree, []
+        for _ in range(self.steps):
+            linked = torch.einsum("mtw,mw->mt", there, links * degree)
+            degree = (1 - torch.exp(-2 * torch.einsum("mtw,mt->mw", there, linked))) * nearest
+            nearest = nearest * (1 - degree)
+            found.append(degree)
+        return torch.stack(found, 1)
 
 
 class RecalledWords(nn.Module):
