@@ -19,6 +19,7 @@ from relational_rnn.recipes.language_problem import SlowWork, read_corpus
 from relational_rnn.recipes.running import progress_of
 from relational_rnn.tasks.language.judging import Predictions, by_frequency, read_text
 from relational_rnn.tasks.language.model import LanguageModel
+from relational_rnn.tasks.language.sources import TextFile
 from relational_rnn.tasks.language.tokens import Tokens
 from relational_rnn.tasks.language.vocabulary import Vocabulary, VocabularyKind
 from relational_rnn.training.json_files import Json, write_json
@@ -170,10 +171,10 @@ def evaluate_language(
 
 
 def _own_text(path: Path, vocabulary: Vocabulary, line_ends: bool) -> Tokens:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(describe(str(path), f"the text cannot be read: {error}")) from error
+    if not path.is_file():
+        problem = "this is a folder, not a text file" if path.is_dir() else "there is no such file"
+        raise InputError(describe(str(path), problem))
+    text = "".join(TextFile(path, str(path)).pieces())  # as the text of a corpus is read: line ends as they stand
     numbers = vocabulary.encode(text, where=str(path))
     if len(numbers) < 2:
         raise InputError(describe(str(path), "the text has no token to predict", got=f"{len(numbers)} tokens"))
