@@ -239,11 +239,30 @@ def test_another_text_is_read_with_the_vocabulary_of_the_run(undisturbed, tmp_pa
     other.write_text("the dog\n")
     with pytest.raises(InputError, match=r"other\.txt: the vocabulary lacks characters of this text\n.*'g' \(line 1\)"):
         recipes.evaluate_language(undisturbed, text=other)
-    with pytest.raises(InputError, match="the text cannot be read"):
+    with pytest.raises(InputError, match=r"gone\.txt: there is no such file"):
         recipes.evaluate_language(undisturbed, text=tmp_path / "gone.txt")
+    with pytest.raises(InputError, match="this is a folder, not a text file"):
+        recipes.evaluate_language(undisturbed, text=tmp_path)
+    other.write_bytes(b"the cat\nsat \xff\n")
+    with pytest.raises(InputError, match=r"other\.txt, line 2: this is not UTF-8 text"):
+        recipes.evaluate_language(undisturbed, text=other)
     other.write_text("")
     with pytest.raises(InputError, match="the text has no token to predict"):
         recipes.evaluate_language(undisturbed, text=other)
+
+
+def test_another_text_is_read_as_the_text_of_a_corpus_is(tmp_path):
+    """Line ends stand for themselves, and a byte order mark is no character."""
+    content = b"the cat sat\r\non a mat\r\n"
+    (tmp_path / "train.txt").write_bytes(content * 20)
+    (tmp_path / "valid.txt").write_bytes(content)
+    (tmp_path / "test.txt").write_bytes(content * 2)
+    train_quietly(little_run(tmp_path), tmp_path / "run")
+    (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbf" + content * 2)
+    own, other = (
+        recipes.evaluate_language(tmp_path / "run", text=path, resets=()) for path in (None, tmp_path / "marked.txt")
+    )
+    assert (other.loss, other.perplexity, other.tokens) == (own.loss, own.perplexity, own.tokens)
 
 
 def test_a_comparison_goes_on_where_it_was_stopped(text, tmp_path):

@@ -4,17 +4,11 @@ from relational_rnn.recipes.babi import RECIPES, BabiRun, DataConfig, babi, babi
 from relational_rnn.recipes.babi_problem import BabiProblem, build
 from relational_rnn.recipes.babi_runs import Evaluation, LoadedRun, compare, evaluate, load, read_config, train
 from relational_rnn.recipes.language import LANGUAGE_RECIPES, LanguageRun
+from relational_rnn.recipes.language_evaluation import LanguageEvaluation, evaluate_language
+from relational_rnn.recipes.language_folder import LoadedLanguageRun, load_language, read_language_config
 from relational_rnn.recipes.language_memory import MemoryPlan, plan_memory
 from relational_rnn.recipes.language_problem import LanguageProblem, build_language, read_corpus
-from relational_rnn.recipes.language_runs import (
-    LanguageEvaluation,
-    LoadedLanguageRun,
-    compare_language,
-    evaluate_language,
-    load_language,
-    read_language_config,
-    train_language,
-)
+from relational_rnn.recipes.language_runs import compare_language, train_language
 from relational_rnn.recipes.pretrained import pretrained_babi
 from relational_rnn.recipes.task_runs import (
     LoadedTaskRun,

@@ -52,3 +52,23 @@ def published(variable: str) -> Path:
     if not value:
         pytest.skip(f"{variable} does not name the published files")
     return Path(value)
+
+
+PARTS = {
+    split: made_up_text(lines, seed)
+    for seed, (split, lines) in enumerate(zip(("train", "valid", "test"), (40, 11, 17), strict=True))
+}
+NAMES = {
+    "plain": {split: f"{split}.txt" for split in PARTS},
+    "wikitext": {split: f"wikitext-9/wiki.{split}.tokens" for split in PARTS},
+    "penn": {split: f"ptb.{split}.txt" for split in PARTS},
+    "folders": {"train": "train/a.txt", "valid": "validation/b.txt", "test": "test/c.txt"},
+}
+
+
+def named(style: str) -> dict[str, str]:
+    return {NAMES[style][split]: text for split, text in PARTS.items()}
+
+
+def made(cache: Path) -> list[str]:
+    return sorted(path.name for path in cache.iterdir()) if cache.exists() else []

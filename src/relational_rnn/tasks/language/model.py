@@ -276,10 +276,19 @@ class LanguageModel(nn.Module):
         if self.adaptive is not None:
             with torch.autocast(features.device.type, enabled=False):
                 features = features.to(self.embedding.weight.dtype)
-                best = self.adaptive.predict(features.detach())
-                return -self.adaptive(features, targets).output, best == targets
+                found = self.adaptive(features, targets).output
+                return -found, self._is_best(features.detach(), targets, found.detach())
         logits = self.logits(features)
         return F.cross_entropy(logits, targets, reduction="none"), logits.detach().argmax(-1) == targets
+
+    def _is_best(self, features: Tensor, targets: Tensor, found: Tensor) -> Tensor:
+        """Whether the adaptive softmax gives nothing more than the right tokens [M], which have `found`."""
+        assert self.adaptive is not None
+        # The rare bands cost most: they are looked at only where no word of the first one beats the right token.
+        frequent = self.adaptive.head(features).log_softmax(-1)[:, : self.adaptive.shortlist_size].amax(-1)
+        right = found >= frequent - 1e-4  # more than rounding
+        right[right.clone()] = self.adaptive.predict(features[right]) == targets[right]
+        return right
 
     def _in_kind(self, state: State) -> State:
         """The state in the weights' precision, which autocast may have left."""
