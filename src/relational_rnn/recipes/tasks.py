@@ -260,8 +260,9 @@ def programs_program_small() -> ProgramsRun:
 def memorize_small() -> MemorizeRun:
     """Up to 10 digits to give back (`--data.mode` copy, reverse or double).
 
-    Expected score: not measured yet as a whole; a trial of 3,200 steps at a constant learning rate reached 95 % on copy
-    (one seed). Time: that trial took 84 processor seconds. Machine: 2-core CPU, one thread.
+    Expected score: at length 10, 99.8 % of the digits on copy, 99.9 % on reverse, 98.8 % on double; over lengths 12, 15
+    and 20, 65.6, 64.5 and 59.5 % (one seed each). Time: 269, 289 and 362 processor seconds. Machine: 2-core CPU, one
+    thread.
     Command: `relational-rnn train memorize --recipe memorize-small`.
     """
     return MemorizeRun(**_decoding_small(Memorize(length=10), 8000))
