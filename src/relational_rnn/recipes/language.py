@@ -72,7 +72,7 @@ def shakespeare_char() -> LanguageRun:
         model=LanguageModelConfig(embedding_size=64, window=128),
         data=CorpusConfig(vocabulary="character"),
         optimizer=OptimizerConfig(method="muon", learning_rate=1e-2, warmup_steps=60, weight_decay=0.01, clip_norm=1.0),
-        loop=LoopConfig(steps=800, validate_every=200, checkpoint_every=200, log_every=50, threads=1),
+        loop=LoopConfig(steps=600, validate_every=300, checkpoint_every=300, log_every=50, threads=1),
         batch_size=32,
         chunk=64,
     )
