@@ -163,7 +163,7 @@ def test_resume_where_there_is_no_run(call, tmp_path):
 
 def test_a_checkpoint_of_another_configuration(call, run_copy):
     err = refused(call("train", "babi", "--out", run_copy, "--resume", "--optimizer.learning-rate", "0.5"))
-    assert "belongs to another configuration: optimizer.learning_rate is 0.002 there and 0.5 here" in err
+    assert "belongs to another configuration: optimizer.learning_rate is 0.004 there and 0.5 here" in err
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None], ids=["empty", "other", "half"])

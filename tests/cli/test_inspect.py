@@ -39,13 +39,13 @@ def test_the_memory_that_comes_with_the_package_can_be_inspected(call, tmp_path)
     assert (done.code, done.err) == (0, "")
 
 
-def test_its_second_reading_looks_for_the_place_between(call, tmp_path):
+def test_its_second_reading_looks_for_the_place_between_too(call, tmp_path):
     story = "The garden is east of the kitchen. The hallway is south of the garden. The office is north of the bedroom."
     text = f"{story} How do you go from the kitchen to the hallway?"
     call("inspect", "--pretrained", "--text", text, "-o", tmp_path / "path.html")
     page = (tmp_path / "path.html").read_text()
     assert "The model answers &#x27;e,s&#x27;" in page
-    assert "Reading 2 looked most for the words: garden, " in page
+    assert "Reading 2 looked most for the words: of, garden, hallway." in page
 
 
 @pytest.mark.parametrize("words", [[], ["somewhere", "--pretrained"]])
