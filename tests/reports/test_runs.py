@@ -7,6 +7,7 @@ import pytest
 
 from relational_rnn import InputError
 from relational_rnn.reports import group_runs, read_run, read_runs
+from relational_rnn.reports.runs import all_names
 
 
 def test_a_run_folder_is_read_with_its_blanks_and_its_runaway_loss(make_run):
@@ -132,3 +133,10 @@ def test_what_an_evaluation_must_hold_depends_on_the_task(make_run):
     (folder / "result.json").write_text('{"split": "test", "mean_accuracy": 0.5}')
     with pytest.raises(InputError, match="the evaluation lacks per_group, sequences, parameters"):
         read_run(folder)
+
+
+def test_bands_of_frequency_keep_their_order_and_tasks_have_that_of_their_numbers():
+    bands = ["10,000 or more", "100 to 999", "10 to 99", "1 to 9", "never"]
+    assert all_names([dict.fromkeys(bands[:3]), dict.fromkeys(bands)]) == bands
+    tasks = {"10 indefinite-knowledge": 0, "9 simple-negation": 0}
+    assert all_names([tasks]) == ["9 simple-negation", "10 indefinite-knowledge"]

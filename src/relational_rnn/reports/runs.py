@@ -134,7 +134,8 @@ def all_names(tables: Iterable[Mapping[str, object]]) -> list[str]:
     (['2 two-supporting-facts', '19 path-finding'], ['length 9', 'length 60'])
     """
     names = dict.fromkeys(name for table in tables for name in table)
-    return sorted(names, key=lambda name: int(word) if (word := name.split()[0]).isdigit() else 0)
+    numbers = {f"{number} {name}": number for number, name in TASK_NAMES.items()}
+    return sorted(names, key=lambda name: numbers.get(name, 0))
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
