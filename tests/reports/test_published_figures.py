@@ -67,6 +67,15 @@ def test_a_run_on_stories_has_those_of_one_model_for_all_published_tasks():
         assert published_beside({"core": "rmc", "data": {**data, **change}}) == []
 
 
+def test_published_accuracies_of_the_tasks_give_the_published_means():
+    tasks = {figure.model: figure for figure in PUBLISHED if figure.per_task}
+    assert set(tasks) == {"DNC", "SDNC", "EntNet"}
+    for figure in tasks.values():
+        assert list(figure.per_task) == [str(task) for task in range(1, 21)]
+        assert sum(figure.per_task.values()) / 20 == pytest.approx(figure.value, abs=0.0006)
+    assert tasks["EntNet"].per_task["19"] == 0.296
+
+
 @pytest.mark.parametrize(
     ("vocabulary", "training_words", "figures"),
     [

@@ -91,6 +91,31 @@ def test_runs_on_a_known_corpus_have_published_perplexities_beside_them(tmp_path
     assert f"| wikitext-2-small | LSTM | 105.56 | published: {others[1].published} (11 million parameters) |" in text
 
 
+def test_published_accuracies_of_tasks_stand_beside_ours(records, tmp_path):
+    published = Record(
+        task="babi-en-10k",
+        core="SDNC",
+        metric="test_accuracy",
+        values=(0.936,),
+        details={"per_task": {"2": 0.929}},
+        published="Rae et al. 2016",
+    )
+    text = write_results(tmp_path / "babi", [*records, published], title="bAbI")[0].read_text(encoding="utf-8")
+    assert "| task | RMC | LSTM | SDNC (published) |" in text
+    assert "| 1 single-supporting-fact | 90.0 | 25.0 |  |" in text
+    assert "| 2 two-supporting-facts | 40.0 | 75.0 | 92.9 |" in text
+
+
+def test_both_formulations_of_the_memory_stand_in_one_table(make_run, tmp_path):
+    folders = [make_run("sonnet"), make_run("chapter", per_task={1: 0.25})]
+    config = json.loads((folders[1] / "config.json").read_text())
+    (folders[1] / "config.json").write_text(json.dumps({**config, "memory": {"formulation": "chapter"}}))
+    records = records_of(group_runs(read_runs(folders)), task="babi-en-10k")
+    assert [record.core for record in records] == ["rmc", "rmc-chapter"]
+    text = write_results(tmp_path / "babi", records, title="bAbI")[0].read_text(encoding="utf-8")
+    assert "| task | RMC | RMC, chapter's formulation |" in text
+
+
 def test_a_published_figure_stands_beside_ours_without_seeds(records, tmp_path):
     published = Record(
         task="babi-en-10k", core="stm", metric="test_accuracy", values=(0.9961,), published="Le et al. 2020"

@@ -21,6 +21,7 @@ INK, PAPER = "#1b1b1f", "#fefefe"
 # Okabe and Ito's colours, then Tol's, told apart with every common kind of colour blindness; line styles differ too.
 STYLES: dict[str, tuple[str, Any]] = {
     "rmc": ("#0072b2", "-"),
+    "rmc-chapter": ("#332288", (0, (5, 1))),
     "lstm": ("#d55e00", "--"),
     "attention": ("#009e73", "-."),
     "transformer": ("#cc79a7", ":"),

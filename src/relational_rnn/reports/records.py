@@ -126,7 +126,9 @@ def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ())
             )
         )
     for figure in published_beside_all([group.runs[0] for group in groups]):
-        details = {"setting": figure.setting, **({"below": True} if figure.below else {})}
+        details: dict[str, Any] = {"setting": figure.setting, **({"below": True} if figure.below else {})}
+        if figure.per_task:
+            details["per_task"] = dict(figure.per_task)
         records.append(
             Record(
                 task=task,

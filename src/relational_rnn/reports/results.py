@@ -173,7 +173,7 @@ def _accuracies(record: Record) -> Mapping[str, float]:
 
 def _per_group(records: Sequence[Record], kind: str, names: Sequence[str]) -> str:
     shown = [record for record in records if record.details.get(f"per_{kind}")]
-    head = [kind, *(core_label(record.core) for record in shown)]
+    head = [kind, *(core_label(record.core) + (" (published)" if record.published else "") for record in shown)]
     rows = []
     for name in names:
         cells = [_accuracies(record).get(name) for record in shown]

@@ -22,6 +22,8 @@ LANGUAGE_ENTRIES = ("per_group", "per_group_perplexity", "perplexity", "bits_per
 COST_ENTRIES = ("parameters", "state_bytes", "train_seconds")
 """What an evaluation (result.json) must hold: of a run on bAbI, on a generated task or on language, between what all
 have."""
+CHAPTER = "rmc-chapter"
+"""What results call a relational memory of the formulation "chapter"."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +46,10 @@ class Run:
 
     @property
     def core(self) -> str:
+        """The core's name; a relational memory with the arithmetic of the chapter counts as one of its own."""
+        memory = self.config.get("memory", {})
+        if self.config["core"] == "rmc" and memory.get("formulation") == "chapter":
+            return CHAPTER
         return str(self.config["core"])
 
     @property
@@ -124,6 +130,8 @@ class Group:
 
 def core_label(core: str) -> str:
     """What readers call a core; one that this version does not know (a published rival) is called by its name."""
+    if core == CHAPTER:
+        return f"{CORES['rmc'].label}, chapter's formulation"
     return CORES[core].label if core in CORES else core
 
 
