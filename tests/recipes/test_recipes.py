@@ -218,6 +218,8 @@ def test_it_learns_and_the_measurement_is_kept(trained):
     assert (evaluation.core, evaluation.seed, evaluation.steps) == ("rmc", 3, 120)
     assert evaluation.state_bytes == 3 * 4 * 2 * 4
     assert evaluation.train_seconds > 0
+    assert evaluation.processor_seconds is not None
+    assert evaluation.processor_seconds > 0
     kept = json.loads((trained / "result.json").read_text())
     assert kept == evaluation.to_json()
     assert recipes.Evaluation.from_json(kept) == evaluation

@@ -4,7 +4,7 @@ The results are pages and figures only in `relational_rnn.reports`.
 """
 
 from relational_rnn.benchmarks.checking import CheckFailed
-from relational_rnn.benchmarks.running import Benchmark, RecipeName, Stage, run
+from relational_rnn.benchmarks.running import Benchmark, Stage, run
 from relational_rnn.benchmarks.shapes import SHAPE_NAMES, SHAPES, SWEEP_NAMES, Case, Shape, ShapeName, SweepName
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "Benchmark",
     "Case",
     "CheckFailed",
-    "RecipeName",
     "Shape",
     "ShapeName",
     "Stage",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -41,12 +41,12 @@ from relational_rnn.benchmarks.timing import Rounds, matmul_rate, take_turns, wa
 from relational_rnn.benchmarks.whole_training import recipe_run, time_training
 from relational_rnn.ops.relational_scan import BACKENDS
 from relational_rnn.recipes import RECIPES
+from relational_rnn.recipes.babi import RecipeName
 from relational_rnn.recipes.babi_problem import training_stories
 from relational_rnn.training.run_folder import command_line, describe_machine, describe_software
 
 LEAST, WINDOW, SAVE_EVERY = 3, 10.0, 5.0
 """Rounds of every case at least; seconds after which it has been timed often enough; seconds between two savings."""
-RecipeName = Literal["babi", "babi-long", "babi-supporting-facts", "demo"]
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 """Variables that say how long a thread of OpenMP that waits for work keeps its core."""
 DTYPES = ("float32", "float64", "bfloat16")

@@ -17,6 +17,7 @@ from relational_rnn.benchmarks.contenders import LAYER
 from relational_rnn.nn.core import Core
 from relational_rnn.ops.relational_scan import Backend
 from relational_rnn.recipes import RECIPES, BabiRun, DataConfig
+from relational_rnn.recipes.babi import RecipeName
 from relational_rnn.recipes.babi_problem import BabiProblem, TrainingStories, build
 from relational_rnn.training import Measure, fit, to_json
 
@@ -88,7 +89,7 @@ class TimedProblem:
         return self._problem.measure(batch)
 
 
-def recipe_run(name: str, *, steps: int, data: Path | None, partial: bool, quick: bool, threads: int) -> BabiRun:
+def recipe_run(name: RecipeName, *, steps: int, data: Path | None, partial: bool, quick: bool, threads: int) -> BabiRun:
     """The configuration of a recipe, cut to so many steps with one validation after the last."""
     config = RECIPES[name]()
     if quick:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, cast
+from typing import cast
 
 from relational_rnn.cli.training import starting_configuration
 from relational_rnn.recipes import RECIPES, BabiRun, DataConfig, read_config
-
-RecipeName = Literal["babi", "babi-long", "babi-supporting-facts", "demo"]
-"""The names of `RECIPES`, for the help text."""
-
+from relational_rnn.recipes.babi import RecipeName
 
 SHORT = {"--data": "--data.path", "--partial": "--data.partial"}
 """Options that people type often, and the longer ones behind them."""

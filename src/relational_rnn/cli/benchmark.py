@@ -17,13 +17,13 @@ from relational_rnn.benchmarks import (
     SWEEP_NAMES,
     Benchmark,
     CheckFailed,
-    RecipeName,
     ShapeName,
     Stage,
     SweepName,
 )
 from relational_rnn.benchmarks import run as run_benchmark
 from relational_rnn.cli.parsing import parse_arguments
+from relational_rnn.recipes.babi import RecipeName
 from relational_rnn.reports import read_benchmark, write_benchmark_page
 from relational_rnn.training.progress import clock
 

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from relational_rnn._check import InputError, describe
 from relational_rnn.nn.cores import count_parameters, state_bytes_after
@@ -22,15 +22,16 @@ from relational_rnn.recipes.babi_problem import (
     test_stories,
     training_stories,
 )
+from relational_rnn.recipes.evaluation import RunEvaluation
 from relational_rnn.recipes.running import (
     as_json,
     check_grid,
     finish_runs,
     load_weights,
     print_report,
-    progress_of,
     read_config_file,
     read_result,
+    spent_on,
 )
 from relational_rnn.tasks.babi.batching import BabiData
 from relational_rnn.tasks.babi.encoding import Vocabulary
@@ -147,47 +148,19 @@ def _read_vocabulary(path: Path) -> Vocabulary:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluation:
-    """How a run does on stories it has not learned from."""
+class Evaluation(RunEvaluation):
+    """How a run does on stories it has not learned from; `mean_accuracy` is the mean of the tasks' accuracies, and the
+    state is that after the longest story of the split."""
 
-    split: str
-    """ "test" or "valid"."""
-    mean_accuracy: float
-    """Mean of the tasks' accuracies, a fraction."""
     per_task: Mapping[int, float]
     """Accuracy of each task."""
     tasks_above_95: int
     """Tasks with more than 95 % right answers."""
     questions: int
     """How many were asked."""
-    loss: float
-    """Mean cross entropy, in nats."""
-    parameters: int
-    """Trainable numbers of the whole model."""
-    state_bytes: int
-    """Of the core's state for one story, after the longest story of the split."""
-    train_seconds: float
-    """Training and validation, all sittings."""
-    evaluate_seconds: float
-    """This evaluation, without reading the stories."""
-    core: str
-    """Name of the core."""
-    seed: int
-    """Of the run."""
-    steps: int
-    """Updates done; fewer than the budget where the run is not finished."""
-    report: tuple[str, ...]
-    """What a user should know: files that are missing, answers that are no class, a run that is not finished."""
-
-    def to_json(self) -> dict[str, Json]:
-        """As result.json holds it."""
-        entries: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        entries["per_task"] = {str(task): accuracy for task, accuracy in self.per_task.items()}
-        entries["report"] = list(self.report)
-        return entries
 
     @classmethod
-    def from_json(cls, entries: Mapping[str, Any]) -> Evaluation:
+    def from_json(cls, entries: Mapping[str, Any]) -> Self:
         """What `to_json` gave."""
         per_task = {int(task): accuracy for task, accuracy in entries["per_task"].items()}
         return cls(**{**entries, "per_task": per_task, "report": tuple(entries["report"])})
@@ -239,10 +212,7 @@ def evaluate(folder: Path | str, *, split: str = "test", data: DataConfig | Path
     start = time.perf_counter()
     totals = measure_batches(problem, batches)
     seconds = time.perf_counter() - start
-    steps, train_seconds = progress_of(folder)
-    notes = [*report, *part.report]
-    if steps < run.config.loop.steps:
-        notes.append(f"the run is not finished: {steps:,} of {run.config.loop.steps:,} steps")
+    spent = spent_on(folder)
     evaluation = Evaluation(
         split=split,
         mean_accuracy=totals.accuracy,
@@ -252,12 +222,13 @@ def evaluate(folder: Path | str, *, split: str = "test", data: DataConfig | Path
         loss=totals.loss,
         parameters=count_parameters(run.model),
         state_bytes=state_bytes_after(run.model.core, int(part.lengths.max())),
-        train_seconds=train_seconds,
+        train_seconds=spent.seconds,
+        processor_seconds=spent.processor_seconds,
         evaluate_seconds=seconds,
         core=run.config.core,
         seed=run.config.seed,
-        steps=steps,
-        report=tuple(notes),
+        steps=spent.steps,
+        report=(*report, *part.report, *spent.unfinished(run.config.loop.steps)),
     )
     if split == "test" and data is None:
         write_json(folder / "result.json", evaluation.to_json())

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,26 +14,29 @@ import torch
 from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn.nn.core import state_bytes
 from relational_rnn.nn.cores import count_parameters
+from relational_rnn.recipes.evaluation import RunEvaluation
 from relational_rnn.recipes.language_folder import check_same_text, load_language, run_files
 from relational_rnn.recipes.language_problem import SlowWork, read_corpus
-from relational_rnn.recipes.running import progress_of
+from relational_rnn.recipes.running import spent_on
 from relational_rnn.tasks.language.judging import Predictions, by_frequency, read_text
 from relational_rnn.tasks.language.model import LanguageModel
 from relational_rnn.tasks.language.sources import TextFile
 from relational_rnn.tasks.language.tokens import Tokens
 from relational_rnn.tasks.language.vocabulary import Vocabulary, VocabularyKind
-from relational_rnn.training.json_files import Json, write_json
+from relational_rnn.training.json_files import write_json
 
 RESETS = (10, 30, 100, 300, 1000)
 """After so many tokens the memory is reset, where the cost of losing the past is measured."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class LanguageEvaluation:
-    """How a run predicts a text that it has not learned from, read as one stream with the state carried."""
+class LanguageEvaluation(RunEvaluation):
+    """How a run predicts a text that it has not learned from, read as one stream with the state carried.
 
-    split: str
-    """ "test", "valid", or "text" for one that was handed over."""
+    `split` is "text" for a text that was handed over, `loss` and `mean_accuracy` are those of a token, and the state is
+    that of all cores after a chunk, when a window is full.
+    """
+
     task: str
     """ "language"."""
     vocabulary: VocabularyKind
@@ -42,12 +45,8 @@ class LanguageEvaluation:
     """Per word."""
     bits_per_character: float
     """Mean cross entropy of a character, in bits."""
-    loss: float
-    """Mean cross entropy of a token, in nats."""
-    mean_accuracy: float
-    """Share of tokens that were the most probable one."""
     per_group: Mapping[str, float]
-    """The same by how often the token occurs in the training text; empty for a text that was handed over."""
+    """Accuracy by how often the token occurs in the training text; empty for a text that was handed over."""
     per_group_perplexity: Mapping[str, float]
     """Perplexity per token of the same groups."""
     per_group_tokens: Mapping[str, int]
@@ -56,33 +55,11 @@ class LanguageEvaluation:
     """Perplexity per word and bits per character when the memory is reset every so many tokens."""
     tokens: int
     """Of the text."""
-    parameters: int
-    """Trainable numbers of the whole model."""
-    state_bytes: int
-    """Of all cores' states after a chunk; a window is full then."""
-    train_seconds: float
-    """Training and validation, all sittings."""
-    evaluate_seconds: float
-    """This evaluation."""
-    core: str
-    """Name of the core."""
-    seed: int
-    """Of the run."""
-    steps: int
-    """Updates done; fewer than the budget where the run is not finished."""
     tokens_seen: int
     """While training, by then."""
-    report: tuple[str, ...]
-    """What a user should know: a run that is not finished."""
-
-    def to_json(self) -> dict[str, Json]:
-        """As result.json holds it."""
-        entries: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        entries["resets"] = {str(k): figures for k, figures in self.resets.items()}
-        return {**entries, "report": list(self.report)}
 
     @classmethod
-    def from_json(cls, entries: Mapping[str, Any]) -> LanguageEvaluation:
+    def from_json(cls, entries: Mapping[str, Any]) -> Self:
         """What `to_json` gave."""
         resets = {int(k): v for k, v in entries["resets"].items()}
         return cls(**{**entries, "resets": resets, "report": tuple(entries["report"])})
@@ -138,9 +115,7 @@ def evaluate_language(
         for turn, every in enumerate([None, *usable])
     )
     seconds = time.perf_counter() - start
-    steps, train_seconds = progress_of(folder)
-    config = run.config
-    unfinished = f"the run is not finished: {steps:,} of {config.loop.steps:,} steps"
+    spent, config = spent_on(folder), run.config
     bands = by_frequency(found, counts) if counts is not None else []
     evaluation = LanguageEvaluation(
         split=split if text is None else "text",
@@ -157,13 +132,14 @@ def evaluate_language(
         tokens=found.tokens,
         parameters=count_parameters(run.model),
         state_bytes=_state_bytes(run.model),
-        train_seconds=train_seconds,
+        train_seconds=spent.seconds,
+        processor_seconds=spent.processor_seconds,
         evaluate_seconds=seconds,
         core=config.core,
         seed=config.seed,
-        steps=steps,
-        tokens_seen=steps * config.accumulate * config.batch_size * config.chunk,
-        report=(unfinished,) if steps < config.loop.steps else (),
+        steps=spent.steps,
+        tokens_seen=spent.steps * config.accumulate * config.batch_size * config.chunk,
+        report=spent.unfinished(config.loop.steps),
     )
     if split == "test" and text is None:
         write_json(folder / "result.json", evaluation.to_json())

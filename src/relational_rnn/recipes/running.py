@@ -6,13 +6,14 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from relational_rnn._check import InputError, describe
+from relational_rnn.recipes.evaluation import RunEvaluation
 from relational_rnn.training import LoopConfig, RunFolder, read_metrics, to_json
 from relational_rnn.training.json_files import Json, read_json_object
 
@@ -24,17 +25,8 @@ class RunConfig(Protocol):
     def loop(self) -> LoopConfig: ...
 
 
-class ReadEvaluation(Protocol):
-    """What the measurement of every kind of run is: a dataclass that result.json holds."""
-
-    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
-
-    @classmethod
-    def from_json(cls, entries: Mapping[str, Any]) -> Self: ...
-
-
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
-EvaluationT = TypeVar("EvaluationT", bound=ReadEvaluation)
+EvaluationT = TypeVar("EvaluationT", bound=RunEvaluation)
 ResultT = TypeVar("ResultT")
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -85,19 +77,30 @@ def load_weights(model: ModelT, folder: Path) -> ModelT:
     return model.eval()
 
 
-def progress_of(folder: Path) -> tuple[int, float]:
-    """(updates done, seconds) by the last validation of a run."""
-    path = folder / "metrics.csv"
-    rows = read_metrics(path) if path.exists() else []
-    return (int(rows[-1]["step"]), float(rows[-1]["seconds"])) if rows else (0, 0.0)
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spent:
+    """What has gone into a run by its last validation."""
+
+    steps: int
+    """Updates done."""
+    seconds: float
+    """Training and validation, all sittings."""
+    processor_seconds: float | None
+    """What the process computed in them, its threads together; None where it was not recorded."""
+
+    def unfinished(self, steps: int) -> tuple[str, ...]:
+        """One line where the budget of `steps` is not used up."""
+        return (f"the run is not finished: {self.steps:,} of {steps:,} steps",) if self.steps < steps else ()
 
 
-def processor_seconds_of(folder: Path) -> float | None:
-    """Processor seconds by the last validation of a run; None where they were not recorded."""
+def spent_on(folder: Path) -> Spent:
+    """What has gone into the run in a folder; nothing before its first validation."""
     path = folder / "metrics.csv"
     rows = read_metrics(path) if path.exists() else []
-    recorded = rows[-1].get("processor_seconds") if rows else None
-    return float(recorded) if recorded else None
+    if not rows:
+        return Spent(0, 0.0, None)
+    processor = rows[-1].get("processor_seconds")
+    return Spent(int(rows[-1]["step"]), float(rows[-1]["seconds"]), float(processor) if processor else None)
 
 
 def read_result(folder: Path, kind: type[EvaluationT], steps: int) -> EvaluationT | None:
@@ -143,7 +146,7 @@ def finish_runs(
         RunFolder.claim(path, configuration(config), resume=started[path])
     results: dict[Path, ResultT] = {}
     for path, config in runs.items():
-        if progress_of(path)[0] != config.loop.steps:
+        if spent_on(path).steps != config.loop.steps:
             train(config, path, started[path])
         results[path] = measure(config, path)
         if on_run is not None:

@@ -9,7 +9,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -17,15 +17,15 @@ import torch.nn.functional as F
 from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn.nn.cores import count_parameters, state_bytes_after
 from relational_rnn.recipes.babi import CoreName
+from relational_rnn.recipes.evaluation import RunEvaluation
 from relational_rnn.recipes.running import (
     as_json,
     check_grid,
     finish_runs,
     load_weights,
-    processor_seconds_of,
-    progress_of,
     read_config_file,
     read_result,
+    spent_on,
 )
 from relational_rnn.recipes.tasks import TASK_RUNS, TaskRun, check_device
 from relational_rnn.tasks.contract import Split, TaskBatch, draw_batch
@@ -192,17 +192,17 @@ def load_task(folder: Path | str) -> LoadedTaskRun:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class TaskEvaluation:
-    """How a run does on sequences it has not learned from."""
+class TaskEvaluation(RunEvaluation):
+    """How a run does on sequences it has not learned from.
 
-    split: str
-    """ "test" or "valid"."""
+    `mean_accuracy` is that of the groups that training shows, of single answers (characters, where answers are
+    decoded), and the state is that after the longest training sequence.
+    """
+
     task: str
     """Name of the task."""
-    mean_accuracy: float
-    """Mean accuracy of the groups that training shows; of single answers (characters, where answers are decoded)."""
     mean_beyond: float | None
-    """The same of the groups that training never shows; None where there is none."""
+    """The mean accuracy of the groups that training never shows; None where there is none."""
     per_group: Mapping[str, float]
     """Accuracy of each group."""
     whole_accuracy: float
@@ -211,38 +211,8 @@ class TaskEvaluation:
     """The same for each group."""
     sequences: int
     """How many were measured."""
-    loss: float
-    """Mean cross entropy of an answer, in nats."""
-    parameters: int
-    """Trainable numbers of the whole model."""
-    state_bytes: int
-    """Of the core's state after the longest training sequence."""
-    train_seconds: float
-    """Training and validation, all sittings."""
-    processor_seconds: float | None
-    """What the process computed in them, its threads together; None where it was not recorded."""
-    evaluate_seconds: float
-    """This evaluation."""
-    core: str
-    """Name of the core."""
     match: str
     """What the core has as much of as the relational memory."""
-    seed: int
-    """Of the run."""
-    steps: int
-    """Updates done; fewer than the budget where the run is not finished."""
-    report: tuple[str, ...]
-    """What a user should know: a run that is not finished."""
-
-    def to_json(self) -> dict[str, Json]:
-        """As result.json holds it."""
-        entries: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**entries, "report": list(self.report)}
-
-    @classmethod
-    def from_json(cls, entries: Mapping[str, Any]) -> TaskEvaluation:
-        """What `to_json` gave."""
-        return cls(**{**entries, "report": tuple(entries["report"])})
 
 
 def evaluate_task(folder: Path | str, *, split: Split = "test") -> TaskEvaluation:
@@ -271,8 +241,7 @@ def evaluate_task(folder: Path | str, *, split: Split = "test") -> TaskEvaluatio
                 Measure(measure.losses.sum(), whole_answers(measure.correct, batch.to("cpu")), batch.groups.cpu())
             )
     seconds = time.perf_counter() - start
-    steps, train_seconds = progress_of(folder)
-    unfinished = f"the run is not finished: {steps:,} of {config.loop.steps:,} steps"
+    spent = spent_on(folder)
     per_group = {shape.groups[group]: accuracy for group, accuracy in answers.group_accuracy.items()}
     per_group_whole = {shape.groups[group]: accuracy for group, accuracy in whole.group_accuracy.items()}
     evaluation = TaskEvaluation(
@@ -287,14 +256,14 @@ def evaluate_task(folder: Path | str, *, split: Split = "test") -> TaskEvaluatio
         loss=answers.loss,
         parameters=count_parameters(run.model),
         state_bytes=state_bytes_after(run.model.core, shape.steps),
-        train_seconds=train_seconds,
-        processor_seconds=processor_seconds_of(folder),
+        train_seconds=spent.seconds,
+        processor_seconds=spent.processor_seconds,
         evaluate_seconds=seconds,
         core=config.core,
         match=config.match,
         seed=config.seed,
-        steps=steps,
-        report=(unfinished,) if steps < config.loop.steps else (),
+        steps=spent.steps,
+        report=spent.unfinished(config.loop.steps),
     )
     if split == "test":
         write_json(folder / "result.json", evaluation.to_json())
