@@ -167,15 +167,16 @@ def babi() -> BabiRun:
             recalled_words=4,
         ),
         optimizer=OptimizerConfig(method="muon", learning_rate=3e-3, warmup_steps=100, beta2=0.99),
-        loop=LoopConfig(steps=3000, validate_every=500, checkpoint_every=250, threads=1),
-        # all but those that are learned last
-        rare_tasks=(1, 2, 4, 6, 9, 10, 11, 12, 13, 15, 16, 18, 20),
+        loop=LoopConfig(steps=4000, validate_every=500, checkpoint_every=250, threads=1),
+        # what is learned soon, and task 3, whose stories cost ten times as much as others
+        rare_tasks=(1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 18, 20),
         rare_share=0.2,
     )
 
 
 def babi_long() -> BabiRun:
-    """The recipe `babi` with a gate for each number of the memory and 10,000 steps; its weights come with the package.
+    """Ten thousand steps, a gate for each number of the memory, and else the recipe `babi` with other rare tasks; its
+    weights come with the package.
 
     Expected score: 99.90 % mean test accuracy, 20 of 20 tasks above 95 % (published en-10k, task 3 filled up with
     generated stories, one seed). Time: 32 minutes of one processor core. Machine: 2-core AMD EPYC, one thread, torch
@@ -183,7 +184,12 @@ def babi_long() -> BabiRun:
     Command: `relational-rnn train babi --recipe babi-long --data PATH`.
     """
     base = babi()
-    return dataclasses.replace(base, memory=dataclasses.replace(base.memory, gate_style="unit"), loop=_LONG)
+    return dataclasses.replace(
+        base,
+        memory=dataclasses.replace(base.memory, gate_style="unit"),
+        loop=_LONG,
+        rare_tasks=(1, 2, 4, 6, 9, 10, 11, 12, 13, 15, 16, 18, 20),
+    )
 
 
 def babi_supporting_facts() -> BabiRun:
