@@ -11,7 +11,7 @@ import torch
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 from relational_rnn.ops.relational_scan import relational_scan_reference
 from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu
-from relational_rnn.testing import assert_as_good_as
+from relational_rnn.testing import SLACK, ULPS, assert_as_good_as
 
 B, T, INPUTS = 5, 7, 4
 # Every size differs on every axis. The small ones take the elementwise form of attention, the "wide" ones products.
@@ -109,13 +109,21 @@ def check_exact(name, option, per_sequence=False, input_rows=False, **arguments)
 
 
 def check_single(name, option, **arguments):
-    """Four problems are judged as one, so that a peer's good luck in one of them does not decide."""
+    """The rule of `assert_as_good_as` for the root mean square over eight problems of their worst errors.
+
+    In one problem, or in the worst of several, rounding may by luck be five times as kind to the products of one
+    machine's PyTorch as to ours; a mistake is seen in the mean as well.
+    """
     scan = partial(relational_scan_cpu, **arguments)
-    results = {"got": [], "reference": [], "oracle": []}
-    for seed in range(4):
+    squares: dict[str, list[float]] = {}
+    for seed in range(8):
         given, chosen, oracle = problem(name, option, seed=seed)
-        results["got"].append(run(scan, *given, torch.float32, **chosen))
-        results["reference"].append(run(relational_scan_reference, *given, torch.float32, **chosen))
-        results["oracle"].append(oracle)
-    for what in results["oracle"][0]:
-        assert_as_good_as(what, *(torch.stack([r[what] for r in results[kind]]) for kind in results))
+        for place, judged in enumerate((scan, relational_scan_reference)):
+            for what, value in run(judged, *given, torch.float32, **chosen).items():
+                assert value.dtype == torch.float32, what
+                assert value.shape == oracle[what].shape, what
+                error = (value.double() - oracle[what]).abs().max() / oracle[what].abs().max()
+                squares.setdefault(what, [0.0, 0.0])[place] += error.item() ** 2 / 8
+    for what, (got, peer) in squares.items():
+        limit = SLACK * math.sqrt(peer) + ULPS * torch.finfo(torch.float32).eps
+        assert math.sqrt(got) <= limit, f"{what}: off by {math.sqrt(got):.2e} of the largest value, not {limit:.2e}"

@@ -53,6 +53,27 @@ def test_nothing_to_do(shape, rng):
     assert torch.equal(memory.grad, torch.ones_like(memory))
 
 
+@pytest.mark.parametrize("kind", ["unit, 2 blocks, wide", "memory, matrix", "chapter", "no gates"])
+def test_a_parameter_of_another_size_is_named_and_not_read_beyond_its_end(kind, rng):
+    cell, x, memory = cell_and_input(SIZES[kind], rng)
+    relational_scan_cpu(x, memory, cell.scan_parameters())
+    refused = []
+    for name, module in cell.named_modules():
+        for kept in ("weight", "bias"):
+            whole = getattr(module, kept, None)
+            if whole is None:
+                continue
+            setattr(module, kept, torch.nn.Parameter(whole[:-1].detach().clone()))
+            with pytest.raises(InputError, match="where the other sizes need") as error:
+                relational_scan_cpu(x, memory, cell.scan_parameters())
+            refused.append((name, str(error.value).split(" has ")[0]))
+            setattr(module, kept, whole)
+    assert {name for name, _ in refused} == {name.rpartition(".")[0] for name, _ in cell.named_parameters()}
+    assert ("mlp.0", "relational_scan_cpu: mlp[0]") in refused
+    assert cell.gate_style is None or ("gate_memory", "relational_scan_cpu: gate_memory") in refused
+    relational_scan_cpu(x, memory, cell.scan_parameters())
+
+
 @pytest.mark.parametrize("activations", ["store", "recompute"])
 def test_repeats_are_equal(activations, rng):
     cell, x, memory = cell_and_input(SIZES["unit, 2 blocks, wide"], rng)

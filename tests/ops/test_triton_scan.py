@@ -251,6 +251,13 @@ def test_one_result_alone_gives_gradients_to_one_leaf_alone(which, device):
     assert_as_good_as("gradient", *gradients, gradients[1])
 
 
+def test_a_parameter_of_another_size_is_named(device):
+    cell, x, memory = (t.to(device) for t in cell_and_input("unit, one slot", steps=2, batch=1))
+    cell.mlp[1].weight = torch.nn.Parameter(cell.mlp[1].weight[:-1].detach().clone())
+    with pytest.raises(InputError, match=r"mlp\[1\] has weight"):
+        relational_scan_triton(x, memory, cell.scan_parameters())
+
+
 def test_a_gradient_of_a_gradient_is_refused(device):
     cell, x, memory = (t.to(device) for t in cell_and_input("unit, one slot", steps=1, batch=1))
     x.requires_grad_()

@@ -20,8 +20,8 @@ from relational_rnn.ops.relational_scan._cpu_memory import fresh
 from relational_rnn.ops.relational_scan._native import Kernels, NativeCall, Numbers, Phase, find
 from relational_rnn.ops.relational_scan._native_scan import TILE_ROWS, describe_sizes
 from relational_rnn.ops.relational_scan.cpu import kernels_for, mode_against
-from relational_rnn.ops.relational_scan.reference import Linear, Norm, ScanParameters
-from relational_rnn.ops.relational_scan.spec import flatten, spec_of
+from relational_rnn.ops.relational_scan.reference import ScanParameters
+from relational_rnn.ops.relational_scan.spec import flatten, misfit, spec_of
 
 _FEW_ROWS = 16  # memory rows up to which arranging the weights would take longer than it saves
 _MOST_SIZES = 8  # that a cache holds; more would be a program whose batch changes all the time
@@ -42,23 +42,6 @@ def plain(tensors: tuple[Tensor, ...]) -> bool:
     return all(
         type(t) in (Tensor, torch.nn.Parameter) and t.dtype == dtype and t.is_cpu and t.is_contiguous() for t in tensors
     )
-
-
-def fit(params: ScanParameters, x: Tensor, memory: Tensor) -> bool:
-    """Whether the parameters have the sizes that they are read by."""
-    (inputs, features), m, s = x.shape[1:], memory.shape[2], params.settings
-    qkv = s.num_heads * 2 * s.key_size + m
-    gates = 0 if params.gate_memory is None else params.gate_memory.weight.shape[0]
-    wanted: list[tuple[Linear | Norm | None, tuple[int, ...]]] = [
-        (params.input, (m, features)),
-        (params.gate_input, (gates, inputs * m)),
-        (params.gate_memory, (2 * m if gates != 2 else 2, m)),
-        *((linear, (m, m)) for linear in params.mlp),
-    ]
-    for block in params.blocks:
-        wanted += [(block.qkv, (qkv, m)), (block.qkv_norm, (qkv,)), (block.out, (m, m))]
-        wanted += [(block.mlp_norm, (m,)), (block.attention_norm, (m,))]
-    return all(p is None or (p.weight.shape == size and p.bias.shape == size[:1]) for p, size in wanted)
 
 
 class ReadyStep:
@@ -188,7 +171,7 @@ class StepCache:
             return False
         params = parameters()
         kernels, tensors = kernels_for(params), flatten(params)
-        if kernels is None or not plain((x.contiguous(), memory, *tensors)) or not fit(params, x, memory):
+        if kernels is None or not plain((x.contiguous(), memory, *tensors)) or misfit(params, x, memory):
             return False
         found = places()
         held = {id(place.held) for place in found}

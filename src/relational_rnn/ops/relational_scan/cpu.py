@@ -39,7 +39,7 @@ from relational_rnn.ops.relational_scan._native import Kernels, find
 from relational_rnn.ops.relational_scan._native_scan import MOST_BLOCKS, NativeScan
 from relational_rnn.ops.relational_scan.loop import happening, loop
 from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters
-from relational_rnn.ops.relational_scan.spec import Spec, flatten, spec_of, unflatten
+from relational_rnn.ops.relational_scan.spec import Spec, flatten, misfit, spec_of, unflatten
 
 ActivationMode = Literal["store", "recompute"]
 _TILE_ROWS = 512  # memory rows worked on together: a step's activations stay in the second-level cache
@@ -108,13 +108,17 @@ def relational_scan_cpu(
     a gradient is computed through the plain loop. Without gradients nothing is kept.
 
     Raises:
-        InputError: the tensors are not of a kind that this implementation takes; see `unsupported`.
+        InputError: the tensors are not of a kind that this implementation takes (see `unsupported`), or the parameters'
+            sizes do not go together.
     """
     check_choice("relational_scan_cpu", "activations", activations, ("store", "recompute"))
     reason = unsupported(x, memory, params)
     if reason is not None:
         hint = "backend='reference' computes the same, and so does 'auto'."
         raise InputError(describe("relational_scan_cpu", f"cannot be used here: {reason}", hint=hint))
+    wrong = misfit(params, x, memory)
+    if wrong is not None:
+        raise InputError(describe("relational_scan_cpu", wrong))
     assert reset is None or initial is not None
     if 0 in x.shape[:2]:
         return loop(x, memory, params, input_rows=input_rows)

@@ -26,6 +26,43 @@ def flatten(params: ScanParameters) -> list[Tensor]:
     return [tensor for group in groups if group is not None for tensor in group]
 
 
+def misfit(params: ScanParameters, x: Tensor, memory: Tensor) -> str | None:
+    """The first parameter whose size is not the one that it is read by, or None where all fit.
+
+    PyTorch's operations notice by themselves; kernels would read beyond a tensor's end.
+
+    Args:
+        params: the weights and choices.
+        x: [..., n, I].
+        memory: [B, N, M].
+    """
+    (inputs, features), m, s = x.shape[-2:], memory.shape[2], params.settings
+    qkv = s.num_heads * 2 * s.key_size + m
+    gates = 0 if params.gate_memory is None else params.gate_memory.weight.shape[0]
+    wanted: list[tuple[str, Linear | Norm | None, tuple[int, ...]]] = [
+        ("input", params.input, (m, features)),
+        ("gate_memory", params.gate_memory, (2 * m if gates != 2 else 2, m)),
+        ("gate_input", params.gate_input, (gates, inputs * m)),
+        *((f"mlp[{i}]", linear, (m, m)) for i, linear in enumerate(params.mlp)),
+    ]
+    for i, block in enumerate(params.blocks):
+        wanted += [
+            (f"blocks[{i}].{name}", getattr(block, name), size)
+            for name, size in (
+                ("qkv", (qkv, m)),
+                ("qkv_norm", (qkv,)),
+                ("out", (m, m)),
+                ("mlp_norm", (m,)),
+                ("attention_norm", (m,)),
+            )
+        ]
+    for name, given, size in wanted:
+        if given is not None and (given.weight.shape != size or given.bias.shape != size[:1]):
+            found = f"weight {list(given.weight.shape)} and bias {list(given.bias.shape)}"
+            return f"{name} has {found} where the other sizes need {list(size)} and {list(size[:1])}"
+    return None
+
+
 class Spec(NamedTuple):
     """What is not a tensor."""
 

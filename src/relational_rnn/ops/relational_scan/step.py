@@ -7,11 +7,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from relational_rnn.ops.relational_scan._ready_step import After, ReadyStep, fit, plain
+from relational_rnn.ops.relational_scan._ready_step import After, ReadyStep, plain
 from relational_rnn.ops.relational_scan.cpu import kernels_for, mode_against
 from relational_rnn.ops.relational_scan.dispatch import Backend
 from relational_rnn.ops.relational_scan.reference import ScanParameters, relational_step
-from relational_rnn.ops.relational_scan.spec import flatten
+from relational_rnn.ops.relational_scan.spec import flatten, misfit
 
 
 def relational_step_after(
@@ -26,7 +26,7 @@ def relational_step_after(
     if backend in ("auto", "cpu") and mode_against() is None and x.shape[0] > 0:
         tensors = (x, memory, *flatten(params))
         wanted = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-        able = not wanted and plain(tensors) and fit(params, x, memory)
+        able = not wanted and plain(tensors) and not misfit(params, x, memory)
         kernels = kernels_for(params) if able else None
         if kernels is not None:
             return ReadyStep(kernels, params, x, memory, input_rows)(x, memory)

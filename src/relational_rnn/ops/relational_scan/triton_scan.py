@@ -30,7 +30,7 @@ from relational_rnn.ops.relational_scan.reference import (
     layer_norm,
     linear,
 )
-from relational_rnn.ops.relational_scan.spec import flatten
+from relational_rnn.ops.relational_scan.spec import flatten, misfit
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WIDEST = 512  # memory; README.md has the arithmetic
@@ -130,13 +130,17 @@ def relational_scan_triton(
     tensor; there are no gradients of gradients. Repeats are equal bit by bit.
 
     Raises:
-        InputError: not of a kind that this implementation takes; see `unsupported`.
+        InputError: not of a kind that this implementation takes (see `unsupported`), or the parameters' sizes do not go
+            together.
     """
     check_choice("relational_scan_triton", "activations", activations, ("store", "recompute"))
     reason = unsupported(x, memory, params)
     if reason is not None:
         hint = "backend='reference' computes the same, and so does 'auto'."
         raise InputError(describe("relational_scan_triton", f"cannot be used here: {reason}", hint=hint))
+    wrong = misfit(params, x, memory)
+    if wrong is not None:
+        raise InputError(describe("relational_scan_triton", wrong))
     assert reset is None or initial is not None
     if x.numel() == 0:
         return loop(x, memory, params, lengths, reset, initial)
