@@ -232,8 +232,8 @@ def _decoding_small(task: Programs | Memorize, steps: int) -> dict[str, Any]:
 def programs_add_small() -> ProgramsRun:
     """Additions of two numbers of up to three digits.
 
-    Expected score: not measured yet as a whole; a trial of 1,600 steps of 128 at a constant learning rate was at 66.5 %
-    and rising (one seed). Time: that trial took 60 processor seconds. Machine: 2-core CPU, one thread.
+    Expected score: 99.8 % of the characters, 99.2 % of whole answers (one seed; LSTM 99.7 and 98.9 %). Time: 134
+    processor seconds. Machine: 2-core Intel Xeon, one thread.
     Command: `relational-rnn train programs --recipe programs-add-small`.
     """
     return ProgramsRun(**_decoding_small(Programs(mode="add", length=3), 5000))
@@ -242,7 +242,8 @@ def programs_add_small() -> ProgramsRun:
 def programs_control_small() -> ProgramsRun:
     """A choice or a loop with numbers of up to two digits.
 
-    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU, one thread.
+    Expected score: 69.1 % of the characters, 48.9 % of whole answers (one seed; LSTM 75.3 and 52.5 %). Time: 168
+    processor seconds. Machine: 2-core Intel Xeon, one thread.
     Command: `relational-rnn train programs --recipe programs-control-small`.
     """
     return ProgramsRun(**_decoding_small(Programs(mode="control", length=2), 4000))
@@ -251,7 +252,8 @@ def programs_control_small() -> ProgramsRun:
 def programs_program_small() -> ProgramsRun:
     """One operation of arithmetic, a choice or a loop, with numbers of up to two digits.
 
-    Expected score: not measured yet. Time: not measured yet. Machine: 2-core CPU, one thread.
+    Expected score: 78.5 % of the characters, 56.5 % of whole answers (one seed; LSTM 82.4 and 64.7 %). Time: 192
+    processor seconds. Machine: 2-core Intel Xeon, one thread.
     Command: `relational-rnn train programs --recipe programs-program-small`.
     """
     return ProgramsRun(**_decoding_small(Programs(mode="program", length=2), 4000))
