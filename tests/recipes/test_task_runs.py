@@ -23,7 +23,8 @@ from relational_rnn.tasks.model import TaskModelConfig
 from relational_rnn.tasks.nth_farthest import NthFarthest
 from relational_rnn.tasks.programs import Programs
 from relational_rnn.tasks.relations import Relations
-from relational_rnn.training import LoopConfig, OptimizerConfig, from_json
+from relational_rnn.training import LoopConfig, OptimizerConfig, from_json, read_metrics
+from relational_rnn.training.progress import describe_progress
 
 RECIPES = {name: recipe for recipes in TASK_RECIPES.values() for name, recipe in recipes.items()}
 SIZES = MemorySizes(mem_slots=3, head_size=6, num_heads=2)
@@ -264,10 +265,17 @@ def test_a_curriculum_is_resumed_where_it_was(tmp_path):
     train_quietly(config, tmp_path / "whole")
     with pytest.raises(Stop):
         recipes.train_task(config, tmp_path / "stopped", on_progress=stop)
-    train_quietly(config, tmp_path / "stopped", resume=True)
+    told = []
+    recipes.train_task(config, tmp_path / "stopped", resume=True, on_progress=told.append)
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "stopped")
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped")]
     assert int(weights[0]["curriculum.current"]) == 2
+    rows = read_metrics(tmp_path / "whole" / "metrics.csv")
+    reached = int(rows[-1]["lesson"])
+    assert reached == 3
+    assert told[-1].lesson is not None
+    assert told[-1].lesson[0] == reached
+    assert f"  lesson {reached}/" in describe_progress(told[-1])
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from relational_rnn import InputError
 from relational_rnn.tasks.contract import draw_batch
-from relational_rnn.tasks.nth_farthest import CONVENTIONS, NthFarthest
+from relational_rnn.tasks.nth_farthest import CONVENTIONS, FIRST_PLATEAU, NthFarthest
 
 
 def answer(steps: np.ndarray, objects: int, convention: str) -> tuple[int, int]:
@@ -88,6 +88,7 @@ def test_l0sg_and_the_paper_draw_the_same_and_count_differently():
         ({"objects": 0}, "objects must be a whole number"),
         ({"dimensions": 0}, "dimensions must be a whole number"),
         ({"convention": "mine"}, "convention is not a known choice"),
+        ({"curriculum": "lessons", "mastered": 0.35}, "the first lesson would end unlearned"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong, message):
@@ -111,6 +112,7 @@ def test_lessons_have_fewer_objects_and_dimensions_and_count_from_the_reference(
             vectors, labels, second, third = np.split(steps[:size], [3, 8, 13], axis=1)
             n, m = (part[0].argmax() for part in ((third, second) if convention == "sonnet" else (second, third)))
             labels = labels.argmax(1)
+            assert labels.max() < most
             distances = np.linalg.norm(vectors - vectors[labels == m], axis=1)
             nearest_first = labels[distances.argsort()].tolist()
             assert nearest_first.index(target) == (n if convention == "sonnet" else 4 - n)
@@ -122,4 +124,16 @@ def test_lessons_have_fewer_objects_and_dimensions_and_count_from_the_reference(
         assert batch.lengths is None
         assert bool(batch.inputs[..., :3].all())
     assert NthFarthest(objects=2, dimensions=1).lessons == [(2, 1)]
+    assert NthFarthest(objects=2, curriculum="lessons", mastered=0.5).mastered == 0.5  # nothing to guess with two
+
+
+def test_the_plateau_of_the_first_lesson_is_the_one_that_mastered_must_be_below():
+    task = NthFarthest(objects=5, dimensions=3, curriculum="lessons")
+    batch = draw_batch(task, "train", 0, seed=1, size=40_000, level=0)
+    n = batch.inputs[:, 0, 8:13].argmax(1)
+    two_left = (batch.lengths == 3) & (n != 4)  # of three objects, one that is not the reference
+    assert float(two_left.double().mean()) * np.log(2) == pytest.approx(FIRST_PLATEAU, abs=0.01)
+
+
+def test_the_lessons_end_with_the_task_itself():
     assert NthFarthest().lessons[:6] == [(3, 1), (3, 2), (3, 4), (3, 8), (3, 16), (4, 16)]

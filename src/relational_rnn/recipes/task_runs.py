@@ -55,6 +55,12 @@ class TaskProblem:
             level=None if curriculum is None else curriculum.level,
         )
 
+    @property
+    def lesson(self) -> tuple[int, int] | None:
+        """The lesson of the curriculum, from 1, and how many it has."""
+        curriculum = self.model.curriculum
+        return None if curriculum is None else (curriculum.level + 1, curriculum.levels)
+
     def valid_batches(self) -> Sequence[TaskBatch]:
         """The validation set of the seed."""
         if self._valid is None:

@@ -5,6 +5,7 @@ Shape legend: B sequences, N objects (and steps), D dimensions.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -18,6 +19,9 @@ from relational_rnn.tasks.curriculum import Curriculum, check_lessons
 Convention = Literal["paper", "sonnet", "l0sg"]
 CONVENTIONS: tuple[Convention, ...] = ("paper", "sonnet", "l0sg")
 FarthestCurriculum = Literal["none", "lessons"]
+FIRST_PLATEAU = math.log(2) / 2
+"""Loss in the first lesson, in nats, of guessing between the two that are not the reference: three objects in 3 of 4
+sequences, and in 2 of 3 of these one of them is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,8 +47,9 @@ class NthFarthest(Task):
     With the curriculum "lessons", training begins with 3 objects in one dimension, the other numbers being 0; then the
     dimensions double up to D, then one object more at a time comes in, up to N. A lesson ends when its loss has fallen
     to `mastered` (see `Curriculum`). Half of its sequences have its number of objects, the others any number from 2 up
-    to it: fewer objects mean fewer steps, and n counts from the reference as it does for N of them, so that the nearest
-    other object is always N - 1 in the paper's convention. Runs are judged on N objects in D dimensions alone.
+    to it: fewer objects mean fewer steps and fewer labels, and n counts from the reference as it does for N of them, so
+    that the nearest other object is always N - 1 in the paper's convention. Runs are judged on N objects in D
+    dimensions alone.
 
     Plateau: an answer that knows the rank of the reference itself (distance 0) and else guesses among the others is
     right with probability 2 / N: 25 % for 8 objects, 50 % for 4. Chance is 1 / N. Record (8 x 16): 98 % (STM, Le et al.
@@ -88,6 +93,10 @@ class NthFarthest(Task):
         if self.n is not None and self.curriculum != "none":
             problem = "lessons need every n: fewer objects have not all of them"
             raise InputError(describe(where, problem, got=f"n = {self.n!r}", expected="n None"))
+        if self.curriculum != "none" and self.objects > 2 and not self.mastered < FIRST_PLATEAU:
+            problem = "the first lesson would end unlearned: who knows nothing but the reference has that loss in it"
+            expected = f"mastered < {FIRST_PLATEAU:.2f}"
+            raise InputError(describe(where, problem, got=f"mastered = {self.mastered!r}", expected=expected))
 
     def make_curriculum(self) -> Curriculum | None:
         if self.curriculum == "none":
@@ -123,9 +132,11 @@ class NthFarthest(Task):
     def draw(self, count: int, generator: torch.Generator, *, split: Split, level: int | None = None) -> TaskBatch:
         objects, dimensions, device = self.objects, self.dimensions, generator.device
         vectors = torch.empty(count, objects, dimensions, device=device).uniform_(-1, 1, generator=generator)
-        labels = torch.rand(count, objects, device=device, generator=generator).argsort(1)
         taught = self.curriculum != "none" and split == "train"
         most, used = self.lessons[-1 if level is None else level] if taught else (objects, dimensions)
+        keys = torch.rand(count, objects, device=device, generator=generator)
+        keys[:, most:] += 1  # labels that the lesson has no object for come last, at steps that are not there
+        labels = keys.argsort(1)
         vectors[..., used:] = 0
         sizes = torch.full((count, 1), most, device=device)
         if taught:

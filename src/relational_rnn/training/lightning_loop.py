@@ -29,7 +29,7 @@ from relational_rnn._files import write_whole
 from relational_rnn.training.averaging import WeightAverage
 from relational_rnn.training.config import LoopConfig, OptimizerConfig, learning_rate_at
 from relational_rnn.training.optimizers import build_optimizer
-from relational_rnn.training.problem import Carrier, Measure, Problem, Totals
+from relational_rnn.training.problem import Carrier, Measure, Problem, Taught, Totals
 from relational_rnn.training.progress import BestBy, Progress
 from relational_rnn.training.run_folder import CHECKPOINT_KEY, RunFolder, load_checkpoint, save_checkpoint
 
@@ -109,6 +109,11 @@ class TrainingModule(LightningModule):
     def carrier(self) -> Carrier | None:
         """The problem, where it carries something from batch to batch."""
         return self._problem if isinstance(self._problem, Carrier) else None
+
+    @property
+    def lesson(self) -> tuple[int, int] | None:
+        """Which lesson, from 1, of how many, where the problem has such."""
+        return self._problem.lesson if isinstance(self._problem, Taught) else None
 
     def averaged(self) -> contextlib.AbstractContextManager[None]:
         """The model has the weights that are judged and saved within."""
@@ -256,7 +261,7 @@ class Recorder(Callback):
             rate = learning_rate_at(self._optimizer, step - 1, self._loop.steps)
             self._log(trainer, {"train/batch_loss": outputs["loss"].item(), "train/learning_rate": rate}, step)
             if step < self._loop.steps:  # the last step is told after its validation
-                self._tell(step, pl_module.train_totals)
+                self._tell(step, pl_module.train_totals, pl_module.lesson)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
@@ -293,21 +298,24 @@ class Recorder(Callback):
         row |= {"step": str(step), "seconds": f"{self.seconds:.2f}", "questions_seen": str(seen)}
         processor = self.processor_seconds
         row["processor_seconds"] = "" if processor is None else f"{processor:.2f}"
+        row["lesson"] = "" if module.lesson is None else str(module.lesson[0])
         self._rows.append(row)
         self._folder.write_metrics(self._rows)
         points = {"train/loss": train.loss, "train/accuracy": train.accuracy}
         points |= {"valid/loss": valid.loss, "valid/accuracy": valid.accuracy}
         points["train/waiting_for_data"] = module.data_seconds / self.seconds
         points |= {f"valid_accuracy/{group}": accuracy for group, accuracy in valid.group_accuracy.items()}
+        if module.lesson is not None:
+            points["train/lesson"] = module.lesson[0]
         self._log(trainer, points, step)
-        self._tell(step, train)
+        self._tell(step, train, module.lesson)
         module.train_totals, module.valid_totals = Totals(), Totals()
 
     def _log(self, trainer: Trainer, points: dict[str, float], step: int) -> None:
         for logger in trainer.loggers:
             logger.log_metrics(points, step)
 
-    def _tell(self, step: int, train: Totals) -> None:
+    def _tell(self, step: int, train: Totals, lesson: tuple[int, int] | None) -> None:
         if self.listener is not None:
             progress = Progress(
                 step=step,
@@ -319,6 +327,7 @@ class Recorder(Callback):
                 valid_accuracy=self.valid_accuracy,
                 valid_loss=self.valid_loss,
                 best_by=self._best_by,
+                lesson=lesson,
             )
             self.listener(progress)
 

@@ -30,7 +30,8 @@ class Measure:
 class Problem(Protocol[BatchT]):
     """A model with its data. A batch is anything that is a tensor, a container of tensors, or has `.to(device)`.
 
-    A problem that carries something from batch to batch, besides its weights, is a `Carrier` too.
+    A problem that carries something from batch to batch, besides its weights, is a `Carrier` too, and one that has
+    lessons is `Taught`.
     """
 
     @property
@@ -62,6 +63,16 @@ class Carrier(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave; its tensors are on the CPU."""
+        ...
+
+
+@runtime_checkable
+class Taught(Protocol):
+    """A problem that may be taught in lessons, each harder than the one before."""
+
+    @property
+    def lesson(self) -> tuple[int, int] | None:
+        """The lesson that training is at, from 1, and how many there are; None where there are none."""
         ...
 
 

@@ -35,6 +35,8 @@ class Progress:
     """The same."""
     best_by: BestBy = "accuracy"
     """Which of the two tells the best weights."""
+    lesson: tuple[int, int] | None = None
+    """Which lesson, from 1, of how many; None where there are none."""
 
     @property
     def seconds_left(self) -> float:
@@ -56,6 +58,8 @@ def clock(seconds: float) -> str:
 def describe_progress(progress: Progress) -> str:
     """The figures of a run in a few words; a bar of 80 columns must hold them."""
     parts = [f"{progress.steps_per_second:.1f}/s", f"loss {progress.train_loss:.3f}"]
+    if progress.lesson is not None:
+        parts.insert(1, "lesson {}/{}".format(*progress.lesson))
     if progress.best_by == "loss" and progress.valid_loss is not None:
         parts.append(f"valid loss {progress.valid_loss:.3f}")
     elif progress.valid_accuracy is not None:

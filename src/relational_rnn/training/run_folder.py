@@ -44,10 +44,12 @@ METRICS_COLUMNS: tuple[str, ...] = (
     "learning_rate",
     "questions_seen",
     "processor_seconds",
+    "lesson",
 )
 """The columns of metrics.csv. Losses are means over questions, accuracies fractions and means over groups (tasks); the
 training figures are those of the batches since the row before; seconds count training and validation, all sittings,
-and processor_seconds what the process and its threads computed in them, which other work on the machine hardly changes.
+and processor_seconds what the process and its threads computed in them, which other work on the machine hardly changes;
+lesson, from 1, is empty where nothing is taught in lessons.
 """
 
 
@@ -156,11 +158,11 @@ CHECKPOINT_KEY = "relational_rnn"
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv, as text; refuses a file with other columns (older ones end before the last)."""
+    """The rows of a metrics.csv, as text; refuses a file with other columns (older ones lack one or two)."""
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
-    if tuple(reader.fieldnames or ()) not in (METRICS_COLUMNS, METRICS_COLUMNS[:-1]):
+    if tuple(reader.fieldnames or ()) not in (METRICS_COLUMNS, METRICS_COLUMNS[:-1], METRICS_COLUMNS[:-2]):
         expected = ",".join(METRICS_COLUMNS)
         got = ",".join(reader.fieldnames or ())
         raise InputError(describe(str(path), "has other columns than a metrics file", got=got, expected=expected))
