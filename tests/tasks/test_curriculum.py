@@ -47,6 +47,7 @@ def test_the_level_rises_when_the_loss_no_longer_falls(window, improvement, rng)
 def test_the_level_rises_when_the_loss_is_low_enough():
     losses = [3.0, 1.0, 1.2, 1.0, 0.9, 1.1, 0.2, 3.0, 0.1, 0.1, 0.1, 0.1]  # windows 2, 1.1, 1, 1.6, 0.1, 0.1
     assert levels(losses, levels=3, window=2, mastered=1.0) == [0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2]
+    assert levels(losses, levels=3, window=2, mastered=[1.0, 1.7, 0.0001]) == [0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 2]
 
 
 def test_the_state_is_saved_and_goes_on():
@@ -76,6 +77,8 @@ def test_there_is_one_rule(rules):
 def test_a_loss_that_is_never_reached_is_refused():
     with pytest.raises(InputError, match="Curriculum: mastered must be a loss above 0"):
         Curriculum(3, window=2, mastered=0.0)
+    with pytest.raises(InputError, match=r"one for each level\n  got       2 losses\n  expected  3"):
+        Curriculum(3, window=2, mastered=[0.1, 0.2])
 
 
 @pytest.mark.parametrize("wrong", [{"levels": 0}, {"window": 0}, {"improvement": 0.0}, {"improvement": 1.0}])

@@ -7,7 +7,7 @@ import pytest
 
 from relational_rnn import InputError
 from relational_rnn.tasks.contract import draw_batch
-from relational_rnn.tasks.nth_farthest import CONVENTIONS, FIRST_PLATEAU, NthFarthest
+from relational_rnn.tasks.nth_farthest import CONVENTIONS, NthFarthest, plateau_loss
 
 
 def answer(steps: np.ndarray, objects: int, convention: str) -> tuple[int, int]:
@@ -88,7 +88,9 @@ def test_l0sg_and_the_paper_draw_the_same_and_count_differently():
         ({"objects": 0}, "objects must be a whole number"),
         ({"dimensions": 0}, "dimensions must be a whole number"),
         ({"convention": "mine"}, "convention is not a known choice"),
-        ({"curriculum": "lessons", "mastered": 0.35}, "the first lesson would end unlearned"),
+        ({"curriculum": "lessons", "mastered": 1.0}, "lessons would end unlearned"),
+        ({"curriculum": "lessons", "mastered": 0.0}, "mastered must be"),
+        ({"curriculum": "lessons", "objects": 2}, "two objects have no lessons"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong, message):
@@ -123,16 +125,20 @@ def test_lessons_have_fewer_objects_and_dimensions_and_count_from_the_reference(
         batch = draw_batch(task, split, 0, seed=1, size=50)
         assert batch.lengths is None
         assert bool(batch.inputs[..., :3].all())
-    assert NthFarthest(objects=2, dimensions=1).lessons == [(2, 1)]
-    assert NthFarthest(objects=2, curriculum="lessons", mastered=0.5).mastered == 0.5  # nothing to guess with two
+    assert NthFarthest(objects=3, dimensions=1).lessons == [(3, 1)]
 
 
-def test_the_plateau_of_the_first_lesson_is_the_one_that_mastered_must_be_below():
-    task = NthFarthest(objects=5, dimensions=3, curriculum="lessons")
-    batch = draw_batch(task, "train", 0, seed=1, size=40_000, level=0)
-    n = batch.inputs[:, 0, 8:13].argmax(1)
-    two_left = (batch.lengths == 3) & (n != 4)  # of three objects, one that is not the reference
-    assert float(two_left.double().mean()) * np.log(2) == pytest.approx(FIRST_PLATEAU, abs=0.01)
+def test_a_lesson_ends_at_a_share_of_the_loss_of_who_knows_the_reference_alone():
+    task = NthFarthest(objects=5, dimensions=3, curriculum="lessons", mastered=0.25)
+    curriculum = task.make_curriculum()
+    assert curriculum is not None
+    for level, (most, _) in enumerate(task.lessons):
+        batch = draw_batch(task, "train", 0, seed=1, size=40_000, level=level)
+        n = batch.inputs[:, 0, 8:13].argmax(1)
+        others = batch.lengths.double() - 1
+        losses = others.log().where(n != 4, 0.0)  # n = 5, the nearest, is the reference itself
+        assert float(losses.mean()) == pytest.approx(plateau_loss(most), rel=0.02)
+        assert curriculum.ends[level] == 0.25 * plateau_loss(most)
 
 
 def test_the_lessons_end_with_the_task_itself():

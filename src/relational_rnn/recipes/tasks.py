@@ -143,7 +143,7 @@ def nth_farthest_small() -> NthFarthestRun:
     Command: `relational-rnn train nth-farthest --recipe nth-farthest-small`.
     """
     return NthFarthestRun(
-        data=NthFarthest(objects=4, dimensions=4, curriculum="lessons", mastered=0.2),
+        data=NthFarthest(objects=4, dimensions=4, curriculum="lessons", mastered=0.58),
         memory=MemorySizes(mem_slots=4, head_size=16, num_heads=4),
         model=TaskModelConfig(head_size=128, head_layers=4),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=200, weight_decay=0.0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -25,7 +26,7 @@ class Curriculum(nn.Module):
         levels: how many there are.
         window: updates.
         improvement: the least relative fall of the loss from one window to the next that keeps a level.
-        mastered: the loss, in nats, at which a level is done with; instead of `improvement`.
+        mastered: the loss, in nats, at which a level is done with, or one for each level; instead of `improvement`.
 
     Raises:
         InputError: a number out of range, or both rules, or none.
@@ -44,7 +45,12 @@ class Curriculum(nn.Module):
     before: Tensor
 
     def __init__(
-        self, levels: int, *, window: int, improvement: float | None = None, mastered: float | None = None
+        self,
+        levels: int,
+        *,
+        window: int,
+        improvement: float | None = None,
+        mastered: float | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         where = "Curriculum"
@@ -54,9 +60,13 @@ class Curriculum(nn.Module):
             raise InputError(describe(where, "improvement or mastered must be given, and not both", got=got))
         if improvement is not None and not 0 < improvement < 1:
             raise InputError(describe(where, "improvement must be a share between 0 and 1", got=repr(improvement)))
-        if mastered is not None and not mastered > 0:
+        ends = [mastered] * levels if isinstance(mastered, int | float) else list(mastered or ())
+        if mastered is not None and not all(end > 0 for end in ends):
             raise InputError(describe(where, "mastered must be a loss above 0", got=repr(mastered)))
-        self.levels, self.window, self.improvement, self.mastered = levels, window, improvement, mastered
+        if mastered is not None and len(ends) != levels:
+            problem = "mastered must be one loss, or one for each level"
+            raise InputError(describe(where, problem, got=f"{len(ends)} losses", expected=levels))
+        self.levels, self.window, self.improvement, self.ends = levels, window, improvement, ends
         self.register_buffer("current", torch.zeros((), dtype=torch.int64))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("total", torch.zeros((), dtype=torch.float64))
@@ -87,8 +97,7 @@ class Curriculum(nn.Module):
         """Whether a window of this mean loss ends the level."""
         if self.improvement is not None:
             return bool(mean > self.before * (1 - self.improvement))
-        assert self.mastered is not None
-        return bool(mean <= self.mastered)
+        return bool(mean <= self.ends[self.level])
 
 
 LESSONS = ("none", "lessons")

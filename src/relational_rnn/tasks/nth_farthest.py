@@ -19,9 +19,6 @@ from relational_rnn.tasks.curriculum import Curriculum, check_lessons
 Convention = Literal["paper", "sonnet", "l0sg"]
 CONVENTIONS: tuple[Convention, ...] = ("paper", "sonnet", "l0sg")
 FarthestCurriculum = Literal["none", "lessons"]
-FIRST_PLATEAU = math.log(2) / 2
-"""Loss in the first lesson, in nats, of guessing between the two that are not the reference: three objects in 3 of 4
-sequences, and in 2 of 3 of these one of them is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +43,8 @@ class NthFarthest(Task):
 
     With the curriculum "lessons", training begins with 3 objects in one dimension, the other numbers being 0; then the
     dimensions double up to D, then one object more at a time comes in, up to N. A lesson ends when its loss has fallen
-    to `mastered` (see `Curriculum`). Half of its sequences have its number of objects, the others any number from 2 up
+    to a share, `mastered`, of its plateau, the loss of an answer that knows the reference alone and guesses among the
+    others (see `Curriculum`). Half of its sequences have its number of objects, the others any number from 2 up
     to it: fewer objects mean fewer steps and fewer labels, and n counts from the reference as it does for N of them, so
     that the nearest other object is always N - 1 in the paper's convention. Runs are judged on N objects in D
     dimensions alone.
@@ -74,8 +72,8 @@ class NthFarthest(Task):
     """All objects and dimensions from the first batch on, or in lessons."""
     window: int = 100
     """lessons: updates whose mean loss is looked at."""
-    mastered: float = 0.1
-    """lessons: the loss, in nats, at which the next one begins."""
+    mastered: float = 0.5
+    """lessons: the share of the plateau's loss at which the next one begins."""
 
     name: ClassVar[str] = "nth-farthest"
 
@@ -93,20 +91,23 @@ class NthFarthest(Task):
         if self.n is not None and self.curriculum != "none":
             problem = "lessons need every n: fewer objects have not all of them"
             raise InputError(describe(where, problem, got=f"n = {self.n!r}", expected="n None"))
-        if self.curriculum != "none" and self.objects > 2 and not self.mastered < FIRST_PLATEAU:
-            problem = "the first lesson would end unlearned: who knows nothing but the reference has that loss in it"
-            expected = f"mastered < {FIRST_PLATEAU:.2f}"
-            raise InputError(describe(where, problem, got=f"mastered = {self.mastered!r}", expected=expected))
+        if self.curriculum != "none" and self.objects == 2:
+            problem = "two objects have no lessons: who knows which is the reference knows the other"
+            raise InputError(describe(where, problem, got=self.objects, expected="objects >= 3"))
+        if self.curriculum != "none" and not self.mastered < 1:
+            problem = "lessons would end unlearned: mastered is a share of the loss of who knows the reference alone"
+            raise InputError(describe(where, problem, got=f"mastered = {self.mastered!r}", expected="mastered < 1"))
 
     def make_curriculum(self) -> Curriculum | None:
         if self.curriculum == "none":
             return None
-        return Curriculum(len(self.lessons), window=self.window, mastered=self.mastered)
+        ends = [self.mastered * plateau_loss(objects) for objects, _ in self.lessons]
+        return Curriculum(len(self.lessons), window=self.window, mastered=ends)
 
     @property
     def lessons(self) -> list[tuple[int, int]]:
         """(most objects, dimensions) of each lesson; the last one is the whole task."""
-        first, dimensions = min(3, self.objects), [1]
+        first, dimensions = 3, [1]
         while dimensions[-1] < self.dimensions:
             dimensions.append(min(2 * dimensions[-1], self.dimensions))
         more = [(objects, self.dimensions) for objects in range(first + 1, self.objects + 1)]
@@ -173,3 +174,17 @@ class NthFarthest(Task):
             return TaskBatch(inputs, None, targets, groups)
         longest = int(sizes.max())
         return TaskBatch((inputs * present.unsqueeze(2))[:, :longest], sizes.squeeze(1), targets, groups)
+
+
+def plateau_loss(objects: int) -> float:
+    """Loss, in nats, in a lesson of so many objects, of an answer that knows the reference alone.
+
+    Half of the lesson's sequences have all its objects, the others any number from 2 up; an object that is not the
+    reference is asked for in (s - 1) / s of those with s, and guessed among s - 1.
+
+    >>> round(plateau_loss(3), 3), round(plateau_loss(8), 3)
+    (0.347, 1.35)
+    """
+    sizes = range(2, objects + 1)
+    shares = [0.5 / len(sizes) + (0.5 if size == objects else 0.0) for size in sizes]
+    return sum(share * (size - 1) / size * math.log(size - 1) for share, size in zip(shares, sizes, strict=True))
