@@ -40,6 +40,7 @@ def test_every_figure_names_settings_that_a_run_can_have(figure):
     ("recipe", "models"),
     [
         ("nth-farthest-paper", ["RMC", "LSTM", "DNC", "STM", "TPR-RNN"]),
+        ("nth-farthest-lessons", ["RMC", "LSTM", "DNC", "STM", "TPR-RNN"]),
         ("nth-farthest-small", []),
         ("programs-control", ["RMC", "DNC", "LSTM", "Transformer", "Universal Transformer"]),
         ("memorize", ["LSTM", "Transformer", "Universal Transformer"]),
