@@ -122,7 +122,7 @@ def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ())
                 commit=_joined(versions, "commit"),
                 # Of the last run, when the whole figure was there.
                 date=max((str(entry["date"]) for entry in versions if entry.get("date")), default=None),
-                command=_joined([_without_folder(entry) for entry in versions], "command"),
+                command=_joined([without_folder(entry) for entry in versions], "command"),
             )
         )
     for figure in published_beside_all([group.runs[0] for group in groups]):
@@ -189,10 +189,10 @@ def _mean(values: Sequence[float]) -> float | None:
     return mean_and_spread(values)[0] if values else None
 
 
-def _without_folder(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+def without_folder(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     """The same with a command that does not name the folder of the runs, which is nobody else's."""
     command = entry.get("command")
-    return {**entry, "command": re.sub(r" (--out|-o)[ =]\S+", "", str(command))} if command else entry
+    return {**entry, "command": re.sub(r" (--out|-o|--resume)[ =](?!-)\S+", "", str(command))} if command else entry
 
 
 def _joined(versions: Sequence[Mapping[str, Any]], name: str) -> str | None:

@@ -1,0 +1,53 @@
+"""docs/results/raw holds what the pages of results are made from."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from relational_rnn.reports.runs import read_run
+
+ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "docs" / "results" / "raw"
+PAGES = sorted(path.name for path in KEPT.iterdir())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_says_what_its_runs_say(page):
+    records = json.loads((ROOT / "docs" / "results" / f"{page}.json").read_text(encoding="utf-8"))
+    ours = {
+        (record["core"], seed): value
+        for record in records
+        if "published" not in record
+        for seed, value in zip(record["seeds"], record["values"], strict=True)
+    }
+    runs = [read_run(folder) for folder in sorted((KEPT / page).iterdir())]
+    assert {(run.core, run.seed): (run.result or {})["mean_accuracy"] for run in runs} == ours
+
+
+def test_runs_are_kept_without_weights_and_folder_names(tmp_path):
+    spec = importlib.util.spec_from_file_location("keep_runs", ROOT / "docs" / "keep_runs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    keep_runs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(keep_runs)
+    run = tmp_path / "rmc-0"
+    run.mkdir()
+    for name in ("config.json", "metrics.csv", "result.json", "model.safetensors"):
+        (run / name).write_text(name)
+    command = {"command": "relational-rnn train relations --out /home/someone/rmc-0 --seed 0"}
+    resumed = {"command": "relational-rnn train --resume /home/someone/rmc-0"}
+    (run / "versions.json").write_text(json.dumps({**command, "resumed": [resumed]}))
+    (copy,) = keep_runs.keep("relations", [run], tmp_path / "kept")
+    assert copy == tmp_path / "kept" / "relations" / "rmc-0"
+    names = sorted(path.name for path in copy.iterdir())
+    assert names == [
+        "config.json",
+        "metrics.csv",
+        "result.json",
+        "versions.json",
+    ]
+    assert (copy / "metrics.csv").read_text() == "metrics.csv"
+    assert "someone" not in (copy / "versions.json").read_text()
+    assert json.loads((copy / "versions.json").read_text())["command"] == "relational-rnn train relations --seed 0"
