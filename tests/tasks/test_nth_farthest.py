@@ -90,7 +90,6 @@ def test_l0sg_and_the_paper_draw_the_same_and_count_differently():
         ({"convention": "mine"}, "convention is not a known choice"),
         ({"curriculum": "lessons", "mastered": 1.0}, "lessons would end unlearned"),
         ({"curriculum": "lessons", "mastered": 0.0}, "mastered must be"),
-        ({"curriculum": "lessons", "objects": 2}, "two objects have no lessons"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong, message):
@@ -126,6 +125,10 @@ def test_lessons_have_fewer_objects_and_dimensions_and_count_from_the_reference(
         assert batch.lengths is None
         assert bool(batch.inputs[..., :3].all())
     assert NthFarthest(objects=3, dimensions=1).lessons == [(3, 1)]
+    two = NthFarthest(objects=2, dimensions=4, curriculum="lessons")
+    assert two.lessons == [(2, 4)]
+    assert two.make_curriculum() is None  # nothing to advance to
+    assert draw_batch(two, "train", 0, seed=1, size=5).inputs[..., :4].all()
 
 
 def test_a_lesson_ends_at_a_share_of_the_loss_of_who_knows_the_reference_alone():

@@ -91,15 +91,12 @@ class NthFarthest(Task):
         if self.n is not None and self.curriculum != "none":
             problem = "lessons need every n: fewer objects have not all of them"
             raise InputError(describe(where, problem, got=f"n = {self.n!r}", expected="n None"))
-        if self.curriculum != "none" and self.objects == 2:
-            problem = "two objects have no lessons: who knows which is the reference knows the other"
-            raise InputError(describe(where, problem, got=self.objects, expected="objects >= 3"))
         if self.curriculum != "none" and not self.mastered < 1:
             problem = "lessons would end unlearned: mastered is a share of the loss of who knows the reference alone"
             raise InputError(describe(where, problem, got=f"mastered = {self.mastered!r}", expected="mastered < 1"))
 
     def make_curriculum(self) -> Curriculum | None:
-        if self.curriculum == "none":
+        if self.curriculum == "none" or len(self.lessons) == 1:
             return None
         ends = [self.mastered * plateau_loss(objects) for objects, _ in self.lessons]
         return Curriculum(len(self.lessons), window=self.window, mastered=ends)
@@ -107,6 +104,8 @@ class NthFarthest(Task):
     @property
     def lessons(self) -> list[tuple[int, int]]:
         """(most objects, dimensions) of each lesson; the last one is the whole task."""
+        if self.objects == 2:  # who knows which is the reference knows the other: nothing to begin with
+            return [(2, self.dimensions)]
         first, dimensions = 3, [1]
         while dimensions[-1] < self.dimensions:
             dimensions.append(min(2 * dimensions[-1], self.dimensions))
