@@ -22,6 +22,7 @@ BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.S)
 TASKS = {
     "relations": "relations",
     "nth-farthest": "N-th farthest",
+    "nth-farthest-8x16": "N-th farthest, 8 x 16",
     "associative-recall": "associative recall",
     "memorize-copy": "copy",
     "memorize-reverse": "reverse",
