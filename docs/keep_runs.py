@@ -22,7 +22,6 @@ def keep(page: str, runs: list[Path], kept: Path = KEPT) -> list[Path]:
     copies = []
     for run in runs:
         copy = kept / page / run.name
-        copy.mkdir(parents=True, exist_ok=True)
         for name in COPIED:
             write_whole(copy / name, (run / name).read_text(encoding="utf-8"))
         versions = json.loads((run / "versions.json").read_text(encoding="utf-8"))

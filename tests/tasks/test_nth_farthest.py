@@ -89,7 +89,7 @@ def test_l0sg_and_the_paper_draw_the_same_and_count_differently():
         ({"dimensions": 0}, "dimensions must be a whole number"),
         ({"convention": "mine"}, "convention is not a known choice"),
         ({"curriculum": "lessons", "mastered": 1.0}, "lessons would end unlearned"),
-        ({"curriculum": "lessons", "mastered": 0.0}, "mastered must be"),
+        ({"curriculum": "lessons", "mastered": 0.0}, "mastered must be above 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong, message):

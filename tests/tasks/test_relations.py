@@ -138,7 +138,7 @@ def test_answers_and_questions_are_balanced():
         ({"form": "pictures"}, "form is not a known choice"),
         ({"curriculum": "mix"}, "curriculum is not a known choice"),
         ({"curriculum": "lessons", "window": 0}, "window must be a whole number"),
-        ({"curriculum": "lessons", "mastered": 0.0}, "mastered must be a loss above 0"),
+        ({"curriculum": "lessons", "mastered": 0.0}, "mastered must be above 0"),
         ({"mastered": 0.2}, "mastered would have no effect"),
     ],
 )

@@ -298,8 +298,8 @@ def relations() -> RelationsRun:
 
     The memory has no gates: with them it took more steps for the first lesson (trials of one seed each).
 
-    Expected score: 99.6 and 82.9 % on chains of 3 (seeds 1 and 2, an earlier run of seed 0 99.6 %; seed 2 leaves the
-    second lesson late, when the rate is already low); 87, 79 and 69 % on chains of 4, 5 and 6 (seed 1).
+    Expected score: 99.6 and 82.9 % on chains of 3 (seeds 1 and 2, an earlier run of seed 0 99.6 %; seed 2 begins the
+    last lesson by 6,500 steps, seed 1 by 1,500); 87, 79 and 69 % on chains of 4, 5 and 6 (seed 1).
     Time: 225 processor seconds. Machine: 2-core CPU, one thread.
     Command: `relational-rnn train relations`.
     """

@@ -114,7 +114,7 @@ def check_lessons(task: Any) -> None:
     check_choice(where, "curriculum", task.curriculum, LESSONS)
     check_positive(where, window=task.window)
     if not task.mastered > 0:
-        raise InputError(describe(where, "mastered must be a loss above 0", got=repr(task.mastered)))
+        raise InputError(describe(where, "mastered must be above 0", got=repr(task.mastered)))
     defaults = {field.name: field.default for field in fields(task)}
     changed = [name for name in ("window", "mastered") if getattr(task, name) != defaults[name]]
     if changed and task.curriculum == "none":

@@ -47,7 +47,7 @@ class NthFarthest(Task):
     others (see `Curriculum`). Half of its sequences have its number of objects, the others any number from 2 up
     to it: fewer objects mean fewer steps and fewer labels, and n counts from the reference as it does for N of them, so
     that the nearest other object is always N - 1 in the paper's convention. Runs are judged on N objects in D
-    dimensions alone.
+    dimensions alone. Two objects have one lesson, the task itself.
 
     Plateau: an answer that knows the rank of the reference itself (distance 0) and else guesses among the others is
     right with probability 2 / N: 25 % for 8 objects, 50 % for 4. Chance is 1 / N. Record (8 x 16): 98 % (STM, Le et al.

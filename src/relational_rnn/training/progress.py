@@ -56,11 +56,14 @@ def clock(seconds: float) -> str:
 
 
 def describe_progress(progress: Progress) -> str:
-    """The figures of a run in a few words; a bar of 80 columns must hold them."""
+    """The figures of a run in a few words; a bar of 80 columns must hold them.
+
+    Before the last lesson the lesson stands where the validation figure, that of the whole task, will stand.
+    """
     parts = [f"{progress.steps_per_second:.1f}/s", f"loss {progress.train_loss:.3f}"]
-    if progress.lesson is not None:
-        parts.insert(1, "lesson {}/{}".format(*progress.lesson))
-    if progress.best_by == "loss" and progress.valid_loss is not None:
+    if progress.lesson is not None and progress.lesson[0] < progress.lesson[1]:
+        parts.append("lesson {}/{}".format(*progress.lesson))
+    elif progress.best_by == "loss" and progress.valid_loss is not None:
         parts.append(f"valid loss {progress.valid_loss:.3f}")
     elif progress.valid_accuracy is not None:
         parts.append(f"valid {progress.valid_accuracy:.1%}")
