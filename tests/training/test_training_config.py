@@ -84,6 +84,8 @@ def test_anything_else_is_refused_by_its_name(content, message):
         {"learning_rate": float("inf")},
         {"warmup_steps": -1},
         {"decay": "step"},
+        {"decay_fraction": 0.0},
+        {"decay_fraction": 1.1},
         {"final_fraction": 1.1},
         {"weight_decay": -0.1},
         {"clip_norm": 0.0},
@@ -132,6 +134,13 @@ def test_the_learning_rate_warms_up_and_decays(decay, expected):
 def test_the_cosine_is_a_cosine():
     config = OptimizerConfig(learning_rate=1.0, warmup_steps=0, decay="cosine", final_fraction=0.0)
     assert learning_rate_at(config, 1, 4) == pytest.approx((1 + 2**-0.5) / 2)
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine"])
+def test_the_learning_rate_may_stay_high_before_it_decays(decay):
+    config = OptimizerConfig(learning_rate=1.0, warmup_steps=2, decay=decay, decay_fraction=0.4, final_fraction=0.1)
+    rates = [learning_rate_at(config, step, 12) for step in (0, 1, 2, 8, 10, 12)]
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 1.0, 0.55, 0.1], abs=1e-12)
 
 
 def test_differences_name_every_field():

@@ -42,6 +42,9 @@ class OptimizerConfig:
     """The learning rate rises in a straight line from 0 over this many steps."""
     decay: Decay = "cosine"
     """The way from the highest learning rate, after the warm-up, to the last one at the end of the budget."""
+    decay_fraction: float = 1.0
+    """The rate stays at the highest first and falls in this last part of what follows the warm-up (unused by decay
+    "none"). A task in lessons wants its last lesson begun by then."""
     final_fraction: float = 0.05
     """The last learning rate as a fraction of the highest (unused by decay "none", which stays at the highest)."""
     weight_decay: float = 0.01
@@ -59,6 +62,7 @@ class OptimizerConfig:
         _check_range(where, "learning_rate", self.learning_rate, 0.0, above=True)
         _check_whole(where, "warmup_steps", self.warmup_steps)
         check_choice(where, "decay", self.decay, get_args(Decay))
+        _check_range(where, "decay_fraction", self.decay_fraction, 0.0, 1.0, above=True)
         _check_range(where, "final_fraction", self.final_fraction, 0.0, 1.0)
         _check_range(where, "weight_decay", self.weight_decay, 0.0)
         if self.clip_norm is not None:
@@ -76,7 +80,8 @@ def learning_rate_at(config: OptimizerConfig, step: int, steps: int) -> float:
     """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    falling = config.decay_fraction * (steps - config.warmup_steps)  # how many of the last steps
+    done = max(0.0, (step - (steps - falling)) / max(1, falling))
     if config.decay == "none":
         shape = 1.0
     elif config.decay == "linear":
