@@ -308,9 +308,15 @@ def relations() -> RelationsRun:
         memory=MemorySizes(mem_slots=4, head_size=64, num_heads=1, gate_style=None),
         model=TaskModelConfig(embedding_size=64, head_size=128, head_layers=2),
         optimizer=OptimizerConfig(
-            method="muon", learning_rate=2e-3, warmup_steps=100, final_fraction=0.01, weight_decay=0.0, beta2=0.95
+            method="muon",
+            learning_rate=2e-3,
+            warmup_steps=100,
+            decay_fraction=0.5,
+            final_fraction=0.01,
+            weight_decay=0.0,
+            beta2=0.95,
         ),
-        loop=LoopConfig(steps=12_000, validate_every=500, checkpoint_every=500, log_every=50, threads=1),
+        loop=LoopConfig(steps=9000, validate_every=500, checkpoint_every=500, log_every=50, threads=1),
     )
 
 
