@@ -127,9 +127,13 @@ def test_resume_goes_on_with_the_configuration_of_the_run(call, trained, text):
 def test_compare_prints_a_table_and_writes_reports(call, text, tmp_path):
     pytest.importorskip("matplotlib")
     words = ["compare", "language", "--data", text, *TINY, "--cores", "rmc", "lstm", "--seeds", 0, 1]
-    done = call(*words, "--out", tmp_path)
+    done = call(*words, "--out", tmp_path, "--tuning.learning-rates", "1e-5", "1e-2", "--tuning.steps", 2)
     assert done.code == 0
-    lines = done.out.splitlines()
+    told, lines = done.out.splitlines()[:4], done.out.splitlines()[5:]
+    assert told[0] == "best validation loss of 2 steps with every learning rate"
+    for line in told[2:]:  # by the loss, the lower the better
+        _, low, high, taken = line.split()
+        assert taken == ("1e-05" if float(low) <= float(high) else "0.01")
     assert [line.split(":")[0] for line in lines[:4]] == [
         str(tmp_path / name) for name in ("rmc-0", "rmc-1", "lstm-0", "lstm-1")
     ]

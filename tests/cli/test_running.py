@@ -143,6 +143,18 @@ def test_compare_trains_every_core_with_every_seed_and_goes_on_where_it_was(call
     assert "4 runs of 2 models" in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
 
 
+def test_compare_lets_every_core_try_learning_rates_first(call, tiny, tmp_path):
+    words = ["compare", "babi", *tiny, "--loop.steps", 3, "--cores", "rnn", "rmc", "--out", tmp_path]
+    done = call(*words, "--tuning.learning-rates", "1e-5", "1e-2", "--tuning.steps", 2)
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert lines[0] == "best validation accuracy, %, of 2 steps with every learning rate"
+    assert [line.split()[0] for line in lines[2:4]] == ["RNN", "RMC"]
+    for core, line in zip(("rnn", "rmc"), lines[2:4], strict=True):
+        config = json.loads((tmp_path / f"{core}-0" / "config.json").read_text())
+        assert f"{config['optimizer']['learning_rate']:g}" == line.split()[-1]
+
+
 def test_report_can_write_results_for_a_documentation(call, trained, tmp_path):
     done = call("report", trained, "--results", tmp_path / "docs" / "babi", "--task", "babi-generated", "--title", "Us")
     assert done.code == 0

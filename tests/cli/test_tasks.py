@@ -111,9 +111,34 @@ def test_compare_writes_a_table_the_published_figures_and_a_report_and_goes_on_w
         assert words in (tmp_path / f"nf-{name}.svg").read_text(encoding="utf-8")
 
 
+def test_every_core_may_try_learning_rates_first(call, tmp_path):
+    words = ["compare", "nth-farthest", *TINY, "--loop.steps", 4, "--cores", "rmc", "gru", "--out", tmp_path / "grid"]
+    done = call(*words, "--tuning.learning-rates", "1e-4", "0.02", "--tuning.steps", 3)
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert lines[0] == "best validation accuracy, %, of 3 steps with every learning rate"
+    assert lines[1].split() == ["core", "0.0001", "0.02", "taken"]
+    taken = {}
+    for line in lines[2:4]:
+        core, low, high, taken[core] = line.split()
+        assert taken[core] in (
+            ["0.0001", "0.02"] if low == high else ["0.0001" if float(low) > float(high) else "0.02"]
+        )
+    for core, label in (("rmc", "RMC"), ("gru", "GRU")):
+        config = json.loads((tmp_path / "grid" / f"{core}-0" / "config.json").read_text())
+        assert config["optimizer"]["learning_rate"] == float(taken[label])
+    note = (
+        "every core tried learning rates of 0.0001, 0.02 in 3 steps and took what did best on the validation set: "
+        f"RMC {taken['RMC']}, GRU {taken['GRU']}"
+    )
+    assert note in (tmp_path / "grid" / "report" / "index.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("compare relations --tuning.learning-rates 1e-3", "learning_rates must be two or more"),
+        ("compare relations --tuning.steps 10", "steps would have no effect"),
         ("train nth-farthest --data.n 9", "4 objects have no 9-th farthest"),
         ("train programs --data.nesting 2", "nesting needs the mode control or program"),
         ("train programs --data.length 0", "length must be a whole number"),

@@ -15,6 +15,7 @@ from relational_rnn import recipes
 from relational_rnn.cli.babi_options import SHORT, RecipeName, starting_run
 from relational_rnn.cli.parsing import parse_arguments, spell_out
 from relational_rnn.cli.tables import text_table
+from relational_rnn.cli.trials import TrialReport
 from relational_rnn.nn.cores import CORES, MemorySizes
 from relational_rnn.recipes.babi import CoreName, DataConfig
 from relational_rnn.reports.runs import mean_and_spread
@@ -36,7 +37,8 @@ class Arguments:
     """Train and measure a model for every core and every seed, and print one table.
 
     All models have the same sentence encoder and answer head and about the same number of parameters. Called again with
-    the same options, it goes on where it was stopped. With `--data PATH` it reads the published files, and with
+    the same options, it goes on where it was stopped. With `--tuning.learning-rates` every core tries these first and
+    takes the one that does best on the validation set. With `--data PATH` it reads the published files, and with
     `--partial` also a set that is not complete (short for --data.path and --data.partial).
     """
 
@@ -48,6 +50,8 @@ class Arguments:
     """Decide initial weights, validation stories, batches and dropout."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/babi")
     """Gets a run folder CORE-SEED for each run."""
+    tuning: recipes.TuningConfig = dataclasses.field(default_factory=recipes.TuningConfig)
+    """Learning rates that every core tries first."""
     batch_questions: int
     """About how many questions a batch has."""
     rare_tasks: tuple[int, ...]
@@ -87,6 +91,8 @@ def run(arguments: Arguments) -> None:
             arguments.cores,
             arguments.seeds,
             arguments.out,
+            tuning=arguments.tuning,
+            on_trials=TrialReport(),
             on_run=lambda p, e: print(describe_run(p, e)),
         )
     except KeyboardInterrupt as stop:

@@ -15,6 +15,7 @@ from relational_rnn._check import need_extra
 from relational_rnn.cli.parsing import parse_arguments, spell_out
 from relational_rnn.cli.tables import text_table
 from relational_rnn.cli.train_language import SHORT, RecipeName, starting_run
+from relational_rnn.cli.trials import TrialReport
 from relational_rnn.nn.cores import CORES, MemorySizes
 from relational_rnn.recipes.babi import CoreName
 from relational_rnn.reports import write_report
@@ -36,6 +37,7 @@ class Arguments:
     learning curves, perplexity by word frequency, and what it costs to lose the past.
 
     All models have the same embedding and softmax and as many parameters, and read the same text in the same order.
+    With `--tuning.learning-rates` every core tries these first and takes the one with the lowest validation loss.
     Called again with the same options, it goes on where it was stopped.
     """
 
@@ -47,6 +49,8 @@ class Arguments:
     """Decide initial weights, dropout, and where every pass over the text begins."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Gets a run folder CORE-SEED for each run, and the report; by default runs/RECIPE."""
+    tuning: recipes.TuningConfig = dataclasses.field(default_factory=recipes.TuningConfig)
+    """Learning rates that every core tries first."""
     batch_size: int
     """Streams of text that are read side by side."""
     chunk: int
@@ -85,18 +89,21 @@ def run(arguments: Arguments) -> None:
     need_extra("matplotlib", "report", "the report at the end of a comparison")  # said before the training
     base = recipes.LanguageRun(**{name: getattr(arguments, name) for name in SHARED})
     out = arguments.out or Path("runs") / arguments.recipe
+    trials = TrialReport("loss")
     try:
         found = recipes.compare_language(
             base,
             arguments.cores,
             arguments.seeds,
             out,
+            tuning=arguments.tuning,
+            on_trials=trials,
             on_run=lambda p, e: print(describe_language_run(p, e), flush=True),
         )
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt("what is done is kept; the same command goes on from there") from stop
     print(f"\n{language_table(found)}")
-    print(f"\nreport: {write_report(list(found), out / 'report', title='Language')}")
+    print(f"\nreport: {write_report(list(found), out / 'report', title='Language', notes=trials.notes)}")
 
 
 def describe_language_run(folder: Path, found: recipes.LanguageEvaluation) -> str:

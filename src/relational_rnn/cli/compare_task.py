@@ -11,6 +11,7 @@ from relational_rnn._check import need_extra
 from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.cli.tables import text_table
 from relational_rnn.cli.task_options import SHARED, compare_arguments, starting_run
+from relational_rnn.cli.trials import TrialReport
 from relational_rnn.nn.cores import CORES
 from relational_rnn.recipes.task_runs import TaskEvaluation, compare_task, task_config_json
 from relational_rnn.recipes.tasks import TASK_RECIPES, TASK_RUNS, TaskRun
@@ -22,6 +23,7 @@ DESCRIPTION = """Train and measure a model for every core and every seed on the 
 report with learning curves, and name what others have published for the same settings.
 
 All models have the same head and the same number of parameters (or as large a state, or as many operations: --match).
+With --tuning.learning-rates every core tries these first and takes the one that does best on the validation set.
 Called again with the same options, it goes on where it was stopped.
 """
 
@@ -35,6 +37,7 @@ class CompareTask:
         recipe = list(TASK_RECIPES[task])[-1]
         self.EXAMPLES = (
             f"relational-rnn compare {task} --cores rmc lstm transformer --seeds 0 1 2",
+            f"relational-rnn compare {task} --cores rmc lstm --tuning.learning-rates 1e-3 2e-3 4e-3",
             f"relational-rnn compare {task} --recipe {recipe} --cores rmc gru --match flops --out runs/flops",
         )
 
@@ -55,12 +58,15 @@ class CompareTask:
         need_extra("matplotlib", "report", "the report at the end of a comparison")
         base = self.base(arguments)
         out: Path = arguments.out or Path("runs") / arguments.recipe
+        trials = TrialReport()
         try:
             found = compare_task(
                 base,
                 arguments.cores,
                 arguments.seeds,
                 out,
+                tuning=arguments.tuning,
+                on_trials=trials,
                 on_run=lambda p, e: print(describe_task_run(p, e), flush=True),
             )
         except KeyboardInterrupt as stop:
@@ -69,7 +75,7 @@ class CompareTask:
         others = published_beside(task_config_json(base))
         if others:
             print(f"\npublished:\n{published_table(others)}")
-        print(f"\nreport: {write_report(list(found), out / 'report', title=self.task)}")
+        print(f"\nreport: {write_report(list(found), out / 'report', title=self.task, notes=trials.notes)}")
 
 
 def describe_task_run(folder: Path, found: TaskEvaluation) -> str:

@@ -14,6 +14,7 @@ from relational_rnn.cli.training import starting_configuration
 from relational_rnn.nn.cores import MemorySizes
 from relational_rnn.nn.matching import Match
 from relational_rnn.recipes.babi import CoreName
+from relational_rnn.recipes.comparison import TuningConfig
 from relational_rnn.recipes.task_runs import read_task_config
 from relational_rnn.recipes.tasks import TASK_RECIPES, TASK_RUNS, DrawnOn, TaskRun
 from relational_rnn.tasks.model import TaskModelConfig
@@ -42,6 +43,8 @@ class CompareOptions:
     """Decide initial weights and every batch."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Gets a run folder CORE-SEED for each run, and the report; by default runs/RECIPE."""
+    tuning: TuningConfig = dataclasses.field(default_factory=TuningConfig)
+    """Learning rates that every core tries first."""
     match: Match
     """What a rival has as much of as the relational memory: parameters, bytes of state, or operations."""
     batch_size: int

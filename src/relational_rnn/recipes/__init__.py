@@ -3,6 +3,7 @@
 from relational_rnn.recipes.babi import RECIPES, BabiRun, DataConfig, babi, babi_long, babi_supporting_facts, demo
 from relational_rnn.recipes.babi_problem import BabiProblem, build
 from relational_rnn.recipes.babi_runs import Evaluation, LoadedRun, compare, evaluate, load, read_config, train
+from relational_rnn.recipes.comparison import Trial, TuningConfig, best_trials
 from relational_rnn.recipes.language import LANGUAGE_RECIPES, LanguageRun
 from relational_rnn.recipes.language_evaluation import LanguageEvaluation, evaluate_language
 from relational_rnn.recipes.language_folder import LoadedLanguageRun, load_language, read_language_config
@@ -43,9 +44,12 @@ __all__ = [
     "TaskEvaluation",
     "TaskProblem",
     "TaskRun",
+    "Trial",
+    "TuningConfig",
     "babi",
     "babi_long",
     "babi_supporting_facts",
+    "best_trials",
     "build",
     "build_language",
     "build_task",

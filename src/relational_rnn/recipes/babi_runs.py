@@ -22,11 +22,11 @@ from relational_rnn.recipes.babi_problem import (
     test_stories,
     training_stories,
 )
+from relational_rnn.recipes.comparison import Trial, TuningConfig, run_grid
 from relational_rnn.recipes.evaluation import RunEvaluation
 from relational_rnn.recipes.running import (
     as_json,
     check_grid,
-    finish_runs,
     load_weights,
     print_report,
     read_config_file,
@@ -246,8 +246,10 @@ def compare(
     seeds: Sequence[int],
     folder: Path | str,
     *,
+    tuning: TuningConfig | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_report: Callable[[str], None] | None = None,
+    on_trials: Callable[[Sequence[Trial]], None] | None = None,
     on_run: Callable[[Path, Evaluation], None] | None = None,
 ) -> dict[Path, Evaluation]:
     """Train and measure a run for every core and seed; called again, it goes on where it was stopped.
@@ -257,22 +259,20 @@ def compare(
         cores: names of cores.
         seeds: seeds of runs.
         folder: gets one run folder `<core>-<seed>` for each.
+        tuning: learning rates that every core tries first, in `folder`/trials; None for the base's.
         on_progress: see `train`; None shows each run's progress on standard error.
         on_report: see `train`; called for the data once, not once per run.
+        on_trials: called with the trials of `tuning` when they are done.
         on_run: called with the folder and the measurement of each run as soon as it is there.
 
     Returns:
         the measurements by run folder, seeds within cores in the given order.
 
     Raises:
-        InputError: a core or a seed is given twice or not at all; a folder holds a run of another configuration.
+        InputError: a core or a seed is given twice or not at all; a folder holds a run of another configuration;
+            training diverges with every learning rate to try.
     """
     check_grid(cores, seeds)
-    runs = {
-        Path(folder) / f"{core}-{seed}": absolute(dataclasses.replace(base, core=core, seed=seed))
-        for core in cores
-        for seed in seeds
-    }
     stories: TrainingStories | None = None
 
     def train_one(config: BabiRun, path: Path, resume: bool) -> None:
@@ -284,4 +284,15 @@ def compare(
     def measure(config: BabiRun, path: Path) -> Evaluation:
         return read_result(path, Evaluation, config.loop.steps) or evaluate(path)
 
-    return finish_runs(runs, configuration=as_json, train=train_one, measure=measure, on_run=on_run)
+    return run_grid(
+        absolute(base),
+        cores,
+        seeds,
+        Path(folder),
+        tuning=tuning,
+        configuration=as_json,
+        train=train_one,
+        measure=measure,
+        on_trials=on_trials,
+        on_run=on_run,
+    )

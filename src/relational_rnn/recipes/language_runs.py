@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from relational_rnn.recipes.babi import CoreName
+from relational_rnn.recipes.comparison import Trial, TuningConfig, run_grid
 from relational_rnn.recipes.language import LanguageRun
 from relational_rnn.recipes.language_evaluation import LanguageEvaluation, evaluate_language
 from relational_rnn.recipes.language_folder import check_same_text, language_config_json, run_files
@@ -16,7 +17,7 @@ from relational_rnn.recipes.language_problem import (
     build_language_model,
     read_corpus,
 )
-from relational_rnn.recipes.running import check_grid, finish_runs, print_report, read_result
+from relational_rnn.recipes.running import check_grid, print_report, read_result
 from relational_rnn.tasks.language.corpus import Corpus
 from relational_rnn.training import Outcome, Progress, RunFolder, fit
 
@@ -78,8 +79,10 @@ def compare_language(
     seeds: Sequence[int],
     folder: Path | str,
     *,
+    tuning: TuningConfig | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_report: Callable[[str], None] | None = None,
+    on_trials: Callable[[Sequence[Trial]], None] | None = None,
     on_run: Callable[[Path, LanguageEvaluation], None] | None = None,
 ) -> dict[Path, LanguageEvaluation]:
     """Train and measure a run for every core and seed; called again, it goes on where it was stopped.
@@ -89,8 +92,10 @@ def compare_language(
         cores: names of cores.
         seeds: seeds of runs.
         folder: gets one run folder `<core>-<seed>` for each.
+        tuning: learning rates that every core tries first, in `folder`/trials; None for the base's.
         on_progress: see `train_language`.
         on_report: see `train_language`; called for the text once, not once per run.
+        on_trials: called with the trials of `tuning` when they are done.
         on_run: called with the folder and the measurement of each run as soon as it is there.
 
     Returns:
@@ -98,7 +103,7 @@ def compare_language(
 
     Raises:
         InputError: a core or a seed is given twice or not at all; no size of a core fits; a folder holds a run of
-            another configuration; see `train_language`.
+            another configuration; training diverges with every learning rate to try; see `train_language`.
     """
     check_grid(cores, seeds)
     base = absolute_text(base)
@@ -109,11 +114,6 @@ def compare_language(
         )
     for line in corpus.report:
         (on_report or print_report)(line)
-    runs = {
-        Path(folder) / f"{core}-{seed}": dataclasses.replace(base, core=core, seed=seed)
-        for core in cores
-        for seed in seeds
-    }
 
     def train_one(config: LanguageRun, path: Path, resume: bool) -> None:
         train_language(config, path, resume=resume, on_progress=on_progress, on_report=lambda line: None, corpus=corpus)
@@ -121,4 +121,16 @@ def compare_language(
     def measure(config: LanguageRun, path: Path) -> LanguageEvaluation:
         return read_result(path, LanguageEvaluation, config.loop.steps) or evaluate_language(path)
 
-    return finish_runs(runs, configuration=language_config_json, train=train_one, measure=measure, on_run=on_run)
+    return run_grid(
+        base,
+        cores,
+        seeds,
+        Path(folder),
+        tuning=tuning,
+        configuration=language_config_json,
+        train=train_one,
+        measure=measure,
+        best_by="loss",
+        on_trials=on_trials,
+        on_run=on_run,
+    )

@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn.nn.cores import count_parameters, state_bytes_after
 from relational_rnn.recipes.babi import CoreName
+from relational_rnn.recipes.comparison import Trial, TuningConfig, run_grid
 from relational_rnn.recipes.evaluation import RunEvaluation
 from relational_rnn.recipes.running import (
     as_json,
     check_grid,
-    finish_runs,
     load_weights,
     read_config_file,
     read_result,
@@ -289,7 +289,9 @@ def compare_task(
     seeds: Sequence[int],
     folder: Path | str,
     *,
+    tuning: TuningConfig | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    on_trials: Callable[[Sequence[Trial]], None] | None = None,
     on_run: Callable[[Path, TaskEvaluation], None] | None = None,
 ) -> dict[Path, TaskEvaluation]:
     """Train and measure a run for every core and seed; called again, it goes on where it was stopped.
@@ -299,7 +301,9 @@ def compare_task(
         cores: names of cores.
         seeds: seeds of runs.
         folder: gets one run folder `<core>-<seed>` for each.
+        tuning: learning rates that every core tries first, in `folder`/trials; None for the base's.
         on_progress: see `train_task`.
+        on_trials: called with the trials of `tuning` when they are done.
         on_run: called with the folder and the measurement of each run as soon as it is there.
 
     Returns:
@@ -307,17 +311,12 @@ def compare_task(
 
     Raises:
         InputError: a core or a seed is given twice or not at all; no size of a core fits; a folder holds a run of
-            another configuration.
+            another configuration; training diverges with every learning rate to try.
     """
     check_grid(cores, seeds)
     check_device(base)
     for core in cores:  # a rival that has no fitting size is found now, not after the first hours
         build_task_model(dataclasses.replace(base, core=core))
-    runs = {
-        Path(folder) / f"{core}-{seed}": dataclasses.replace(base, core=core, seed=seed)
-        for core in cores
-        for seed in seeds
-    }
 
     def train_one(config: TaskRun, path: Path, resume: bool) -> None:
         train_task(config, path, resume=resume, on_progress=on_progress)
@@ -325,4 +324,15 @@ def compare_task(
     def measure(config: TaskRun, path: Path) -> TaskEvaluation:
         return read_result(path, TaskEvaluation, config.loop.steps) or evaluate_task(path)
 
-    return finish_runs(runs, configuration=task_config_json, train=train_one, measure=measure, on_run=on_run)
+    return run_grid(
+        base,
+        cores,
+        seeds,
+        Path(folder),
+        tuning=tuning,
+        configuration=task_config_json,
+        train=train_one,
+        measure=measure,
+        on_trials=on_trials,
+        on_run=on_run,
+    )

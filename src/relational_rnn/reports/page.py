@@ -53,6 +53,7 @@ def write_report(
     *,
     title: str = "relational-rnn: report",
     examples: Sequence[Example] = (),
+    notes: Sequence[str] = (),
 ) -> Path:
     """Read run folders and write `out/index.html` with everything in it, and each figure as `out/<name>.svg`.
 
@@ -61,6 +62,7 @@ def write_report(
         out: a folder; it is created, and files of an earlier report in it are replaced.
         title: heading of the page.
         examples: questions to list under their tasks, such as the worst ones.
+        notes: what a reader should know besides what the runs themselves say.
 
     Returns:
         the path of the page.
@@ -73,7 +75,7 @@ def write_report(
     runs = read_runs(folders)
     groups = group_runs(runs)
     figures = draw_figures(groups)
-    page = render_page(title, groups, figures, examples)
+    page = render_page(title, groups, figures, examples, notes)
     out = Path(out)
     for figure in figures:
         write_whole(out / f"{figure.name}.svg", figure.svg)
@@ -126,7 +128,11 @@ def draw_language_figures(groups: Sequence[Group]) -> list[Figure]:
 
 
 def render_page(
-    title: str, groups: Sequence[Group], figures: Sequence[Figure], examples: Sequence[Example] = ()
+    title: str,
+    groups: Sequence[Group],
+    figures: Sequence[Figure],
+    examples: Sequence[Example] = (),
+    notes: Sequence[str] = (),
 ) -> str:
     """The page as text. Whatever comes from a run folder is escaped."""
     runs = [run for group in groups for run in group.runs]
@@ -139,7 +145,7 @@ def render_page(
         _examples(examples, _noun(groups)),
         "<h2>What was measured</h2>",
         _facts(runs),
-        _notes(groups),
+        _notes(groups, notes),
         "<h2>Configurations</h2>",
         *(_configuration(group) for group in groups),
     ]
@@ -329,15 +335,16 @@ def _facts(runs: Sequence[Run]) -> str:
     return "<dl>" + "\n".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in entries) + "</dl>"
 
 
-def _notes(groups: Sequence[Group]) -> str:
+def _notes(groups: Sequence[Group], more: Sequence[str]) -> str:
     """What readers must know about the data and the runs, with the models it is about where it is not about all."""
     about: dict[str, list[str]] = {}
     for group in groups:
         for note in group.notes:
             about.setdefault(note, []).append(group.label)
-    if not about:
-        return ""
     lines = [note if len(who) == len(groups) else f"{', '.join(who)}: {note}" for note, who in about.items()]
+    lines += more
+    if not lines:
+        return ""
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 

@@ -3,7 +3,7 @@
 from relational_rnn.training.averaging import AveragingConfig, WeightAverage
 from relational_rnn.training.config import LoopConfig, OptimizerConfig, from_json, to_json
 from relational_rnn.training.loop import Outcome, fit
-from relational_rnn.training.problem import Carrier, Measure, Problem, Taught, Totals, evaluate
+from relational_rnn.training.problem import Carrier, DivergedError, Measure, Problem, Taught, Totals, evaluate
 from relational_rnn.training.progress import BestBy, ConsoleProgress, Progress
 from relational_rnn.training.run_folder import METRICS_COLUMNS, RunFolder, read_metrics
 
@@ -13,6 +13,7 @@ __all__ = [
     "BestBy",
     "Carrier",
     "ConsoleProgress",
+    "DivergedError",
     "LoopConfig",
     "Measure",
     "OptimizerConfig",

@@ -24,12 +24,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
-from relational_rnn._check import InputError, describe
+from relational_rnn._check import describe
 from relational_rnn._files import write_whole
 from relational_rnn.training.averaging import WeightAverage
 from relational_rnn.training.config import LoopConfig, OptimizerConfig, learning_rate_at
 from relational_rnn.training.optimizers import build_optimizer
-from relational_rnn.training.problem import Carrier, Measure, Problem, Taught, Totals
+from relational_rnn.training.problem import Carrier, DivergedError, Measure, Problem, Taught, Totals
 from relational_rnn.training.progress import BestBy, Progress
 from relational_rnn.training.run_folder import CHECKPOINT_KEY, RunFolder, load_checkpoint, save_checkpoint
 
@@ -269,7 +269,7 @@ class Recorder(Callback):
         if not math.isfinite(pl_module.train_totals.loss):
             problem = f"training diverged: the loss is {pl_module.train_totals.loss} by step {step}"
             hint = f"lower the learning rate; the checkpoint of step {self.step} is kept"
-            raise InputError(describe(str(self._folder.path), problem, hint=hint))
+            raise DivergedError(describe(str(self._folder.path), problem, hint=hint))
         if pl_module.valid_totals.count:
             self._end_validation(trainer, pl_module, step)
         trainer.save_checkpoint(self._folder.checkpoint, weights_only=False)

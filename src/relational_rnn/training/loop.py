@@ -81,7 +81,8 @@ def fit(
 
     Raises:
         InputError: the folder cannot be used, the checkpoint is damaged or belongs to another configuration, the
-            disk is full, the accelerator is not there, the loss is no longer a number.
+            disk is full, the accelerator is not there.
+        DivergedError: the loss is no longer a number; it is an `InputError`.
         KeyboardInterrupt: the run was stopped with Ctrl-C; the message says how to continue.
         MissingExtraError: Lightning or TensorBoard is not installed.
     """

@@ -12,7 +12,13 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from relational_rnn._check import InputError
+
 BatchT = TypeVar("BatchT")
+
+
+class DivergedError(InputError):
+    """Training cannot go on: its loss is no longer a number."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,102 @@
+"""The grid of a comparison, and the learning rates that its cores try."""
+
+import dataclasses
+import math
+
+import pytest
+
+from relational_rnn._check import InputError
+from relational_rnn.nn.cores import MemorySizes
+from relational_rnn.recipes import TASK_RUNS, Trial, TuningConfig, best_trials, compare_task, read_task_config
+from relational_rnn.tasks.model import TaskModelConfig
+from relational_rnn.tasks.nth_farthest import NthFarthest
+from relational_rnn.training import LoopConfig, read_metrics
+
+BASE = TASK_RUNS["nth-farthest"](
+    data=NthFarthest(objects=2, dimensions=1),
+    memory=MemorySizes(mem_slots=2, head_size=6, num_heads=2),
+    model=TaskModelConfig(head_size=12, head_layers=1),
+    loop=LoopConfig(steps=8, validate_every=2, checkpoint_every=2),
+    batch_size=8,
+    valid_samples=64,
+    test_samples=30,
+)
+
+
+def trial(core, rate, accuracy, loss):
+    return Trial(core=core, learning_rate=rate, steps=9, valid_accuracy=accuracy, valid_loss=loss)
+
+
+TRIALS = [
+    trial("rmc", 1e-3, 0.5, 0.9),
+    trial("rmc", 2e-3, 0.7, 0.8),
+    trial("rmc", 4e-3, 0.7, 0.7),
+    trial("gru", 1e-3, 0.6, 0.4),
+    trial("gru", 2e-3, 0.5, 0.3),
+    trial("gru", 4e-3, None, None),
+]
+
+
+@pytest.mark.parametrize(
+    ("best_by", "expected"), [("accuracy", {"rmc": 4e-3, "gru": 1e-3}), ("loss", {"rmc": 4e-3, "gru": 2e-3})]
+)
+def test_the_best_trial_of_every_core_is_its_own(best_by, expected):
+    best = best_trials(TRIALS, best_by=best_by)
+    assert {core: trial.learning_rate for core, trial in best.items()} == expected
+
+
+def test_a_core_that_diverges_with_every_rate_is_refused():
+    with pytest.raises(InputError, match=r"no learning rate works for the core 'gru'.*\n.*0.004"):
+        best_trials(TRIALS[-1:])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"learning_rates": (1e-3,)}, "two or more.*\n.*\n.*optimizer's learning_rate"),
+        ({"learning_rates": (1e-3, 2e-3, 1e-3)}, "each once"),
+        ({"steps": 5}, "steps would have no effect"),
+        ({"learning_rates": (1e-3, 2e-3), "steps": 0}, "steps"),
+    ],
+)
+def test_trials_that_cannot_be_are_refused(wrong, message):
+    with pytest.raises(InputError, match=f"TuningConfig: .*{message}"):
+        TuningConfig(**wrong)
+
+
+def test_every_core_runs_with_the_rate_that_did_best_on_its_validation_data(tmp_path):
+    rates = (1e-4, 1e-2, 1e38)  # the last one diverges
+    told = []
+    tuning = TuningConfig(learning_rates=rates, steps=6)
+    found = compare_task(BASE, ["rmc", "gru"], [3, 0], tmp_path, tuning=tuning, on_trials=told.extend)
+    assert [(t.core, t.learning_rate, t.steps) for t in told] == [(c, r, 6) for c in ("rmc", "gru") for r in rates]
+    assert [t.valid_loss is None for t in told] == [False, False, True] * 2
+    for core in ("rmc", "gru"):
+        best, best_rank = None, (-math.inf, -math.inf)
+        for rate in rates[:2]:
+            folder = tmp_path / "trials" / f"{core}-{rate:g}"
+            config = read_task_config(folder)
+            expected = dataclasses.replace(config.optimizer, learning_rate=rate)
+            assert (config.core, config.seed, config.loop.steps, config.optimizer) == (core, 3, 6, expected)
+            assert not (folder / "result.json").exists(), "a trial must not see the test set"
+            for row in read_metrics(folder / "metrics.csv"):
+                rank = float(row["valid_accuracy"]), -float(row["valid_loss"])
+                if rank > best_rank:
+                    best, best_rank = rate, rank
+        for seed in (3, 0):
+            config = read_task_config(tmp_path / f"{core}-{seed}")
+            assert (config.optimizer.learning_rate, config.loop.steps, config.seed) == (best, 8, seed)
+    assert [path.name for path in found] == ["rmc-3", "rmc-0", "gru-3", "gru-0"]
+    before = {
+        path: path.stat().st_mtime_ns for path in tmp_path.glob("**/model.safetensors") if "1e+38" not in str(path)
+    }
+    again = compare_task(BASE, ["rmc", "gru"], [3, 0], tmp_path, tuning=tuning)
+    assert again == found
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "what was done was done again"
+
+
+def test_trials_take_a_quarter_of_the_budget(tmp_path):
+    told = []
+    tuning = TuningConfig(learning_rates=(1e-3, 1e-2))
+    compare_task(BASE, ["rnn"], [0], tmp_path, tuning=tuning, on_trials=told.extend)
+    assert [t.steps for t in told] == [2, 2]
