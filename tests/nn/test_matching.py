@@ -55,8 +55,16 @@ COSTS = {
 
 @pytest.mark.parametrize(
     ("name", "match"),
-    [*((name, "parameters") for name in CORE_NAMES), ("gru", "state"), ("lstm", "flops"), ("rnn", "flops")]
-    + [pytest.param(name, "flops", marks=pytest.mark.slow) for name in CORE_NAMES if name not in ("lstm", "rnn")],
+    [
+        *((name, "parameters") for name in CORE_NAMES),
+        ("gru", "state"),
+        *((name, "flops") for name in ("lstm", "rnn", "deltanet")),
+    ]
+    + [
+        pytest.param(name, "flops", marks=pytest.mark.slow)
+        for name in CORE_NAMES
+        if name not in ("lstm", "rnn", "deltanet")
+    ],
 )
 def test_a_rival_costs_what_the_relational_memory_costs(name, match):
     wanted = COSTS[match](build_matched("rmc", SIZES, 5, lambda core: core))

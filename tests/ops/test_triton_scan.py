@@ -393,4 +393,5 @@ def test_it_compiles_for_a_hopper_gpu(shape, dtype):
     assert [row["kernel"] for row in rows] == ["forward_kernel", "backward_kernel"]
     for row in rows:
         assert row["shared_bytes"] <= 227 * 1024
-        assert (row["tensor_cores"] != "no") == (dtype in ("bfloat16", "float16"))
+        if dtype != "float64":  # whose tensor cores round no more than other units, and which not every Triton uses
+            assert (row["tensor_cores"] != "no") == (dtype in ("bfloat16", "float16"))

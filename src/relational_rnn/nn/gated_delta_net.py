@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 
@@ -19,6 +20,14 @@ from relational_rnn.nn.core import Core, State
 
 SLOWEST, FASTEST = 1e-3, 0.1
 """Bounds of the first step sizes of forgetting."""
+
+
+def _as_precise_as_it_is(tensor: Tensor) -> contextlib.AbstractContextManager[object]:
+    """No autocast within; some devices have none, such as "meta", on which operations are counted."""
+    device = tensor.device.type
+    if not torch.amp.is_autocast_available(device):
+        return contextlib.nullcontext()
+    return torch.autocast(device, enabled=False)
 
 
 class GatedDeltaNet(Core):
@@ -245,7 +254,7 @@ class Chunks:
     ) -> Chunks:
         """From q, k, v [B, T, H, K], strength and log_decay [B, T, H], the memory before [B, H, K, K], reset [B, T]."""
         # Autocast has no place here: sums over many steps want the precision of the memory.
-        with torch.autocast(q.device.type, enabled=False):
+        with _as_precise_as_it_is(q):
             precise = torch.promote_types(memory.dtype, torch.float32)
             steps = q.shape[1]
             size = min(chunk_size, max(steps, 1))
@@ -289,14 +298,14 @@ class Chunks:
 
     def reads(self, steps: int) -> Tensor:
         """What every step's query reads, [B, T, H, K]."""
-        with torch.autocast(self.q.device.type, enabled=False):
+        with _as_precise_as_it_is(self.q):
             inside = (self.decay * (self.q @ self.keys.mT)) @ self.corrections
             read = inside + self.kept.unsqueeze(-1) * (self.q @ self.before)
         return read.transpose(2, 3).flatten(1, 2)[:, :steps]
 
     def memory(self, rows: Tensor, at: Tensor) -> Tensor:
         """The memory [M, H, K, K] of `rows` [M] after `at` [M] steps."""
-        with torch.autocast(self.q.device.type, enabled=False):
+        with _as_precise_as_it_is(self.q):
             last = (at - 1).clamp(min=0)
             chunk, inside = last // self.q.shape[-2], last % self.q.shape[-2]
             started = (at > 0).view(-1, 1, 1)
