@@ -129,7 +129,7 @@ def test_compare_prints_a_table_and_writes_reports(call, text, tmp_path):
     words = ["compare", "language", "--data", text, *TINY, "--cores", "rmc", "lstm", "--seeds", 0, 1]
     done = call(*words, "--out", tmp_path, "--tuning.learning-rates", "1e-5", "1e-2", "--tuning.steps", 2)
     assert done.code == 0
-    told, lines = done.out.splitlines()[:4], done.out.splitlines()[5:]
+    told, lines = done.out.splitlines()[:4], done.out.splitlines()[6:]
     assert told[0] == "best validation loss of 2 steps with every learning rate"
     for line in told[2:]:  # by the loss, the lower the better
         _, low, high, taken = line.split()

@@ -10,8 +10,9 @@ from relational_rnn import recipes
 from relational_rnn.cli.commands import TASKS, load_command
 from relational_rnn.cli.compare_task import CompareTask
 from relational_rnn.cli.task_options import SHARED
+from relational_rnn.cli.trials import trial_table
 from relational_rnn.nn.cores import CORE_NAMES
-from relational_rnn.recipes import TASK_RECIPES, TASK_RUNS
+from relational_rnn.recipes import TASK_RECIPES, TASK_RUNS, Trial
 
 TINY = shlex.split(
     "--data.objects 2 --data.dimensions 1 --memory.mem-slots 2 --memory.head-size 6 --memory.num-heads 2 "
@@ -116,6 +117,7 @@ def test_every_core_may_try_learning_rates_first(call, tmp_path):
     done = call(*words, "--tuning.learning-rates", "1e-4", "0.02", "--tuning.steps", 3)
     assert done.code == 0
     lines = done.out.splitlines()
+    assert lines[4] == "the best rate may lie beyond those tried for: RMC, GRU"
     assert lines[0] == "best validation accuracy, %, of 3 steps with every learning rate"
     assert lines[1].split() == ["core", "0.0001", "0.02", "taken"]
     taken = {}
@@ -132,6 +134,18 @@ def test_every_core_may_try_learning_rates_first(call, tmp_path):
         f"RMC {taken['RMC']}, GRU {taken['GRU']}"
     )
     assert note in (tmp_path / "grid" / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_rate_between_others_is_not_at_the_edge():
+    trials = [
+        Trial(core="rmc", learning_rate=rate, steps=9, valid_accuracy=accuracy, valid_loss=loss)
+        for rate, accuracy, loss in ((1e-3, 0.5, 0.9), (2e-3, 0.75, 0.5), (4e-3, None, None))
+    ]
+    assert trial_table(trials).splitlines() == [
+        "best validation accuracy, %, of 9 steps with every learning rate",
+        "core  0.001  0.002     0.004  taken",
+        "RMC    50.0   75.0  diverged  0.002",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ class TrialReport:
 
 
 def trial_table(trials: Sequence[Trial], best_by: BestBy = "accuracy") -> str:
-    """A row per core: the best validation with every learning rate, and the rate that its runs take."""
+    """A row per core: the best validation with every learning rate, and the rate that its runs take; then which took the
+    lowest or the highest of them."""
     rates = list(dict.fromkeys(trial.learning_rate for trial in trials))
     best = best_trials(trials, best_by=best_by)
     rows = []
@@ -35,8 +36,14 @@ def trial_table(trials: Sequence[Trial], best_by: BestBy = "accuracy") -> str:
         shown = {trial.learning_rate: _shown(trial, best_by) for trial in trials if trial.core == core}
         rows.append([CORES[core].label, *(shown[rate] for rate in rates), f"{winner.learning_rate:g}"])
     measure = "accuracy, %," if best_by == "accuracy" else "loss"
+    lines = [text_table(["core", *(f"{rate:g}" for rate in rates), "taken"], rows)]
+    at_the_edge = [
+        CORES[core].label for core, winner in best.items() if winner.learning_rate in (min(rates), max(rates))
+    ]
+    if at_the_edge:
+        lines.append(f"the best rate may lie beyond those tried for: {', '.join(at_the_edge)}")
     title = f"best validation {measure} of {trials[0].steps:,} steps with every learning rate"
-    return f"{title}\n{text_table(['core', *(f'{rate:g}' for rate in rates), 'taken'], rows)}"
+    return "\n".join([title, *lines])
 
 
 def _shown(trial: Trial, best_by: BestBy) -> str:

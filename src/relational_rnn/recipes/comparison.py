@@ -158,7 +158,7 @@ def _try_rates(
         loop = replace(config.loop, steps=steps)
         for rate in rates:
             trial = replace(_with_rate(config, rate), loop=loop, seed=seed)
-            runs[folder / "trials" / f"{core}-{rate:g}"] = trial
+            runs[folder / "trials" / f"{core}-{rate}"] = trial
 
     def train_one(config: ConfigT, path: Path, resume: bool) -> None:
         with contextlib.suppress(DivergedError):  # `measure` finds the run unfinished
