@@ -27,8 +27,8 @@ class TrialReport:
 
 
 def trial_table(trials: Sequence[Trial], best_by: BestBy = "accuracy") -> str:
-    """A row per core: the best validation with every learning rate, and the rate that its runs take; then which took the
-    lowest or the highest of them."""
+    """A row per core: the best validation with every learning rate, and the rate that its runs take; then the cores
+    that took the lowest or the highest one."""
     rates = list(dict.fromkeys(trial.learning_rate for trial in trials))
     best = best_trials(trials, best_by=best_by)
     rows = []
