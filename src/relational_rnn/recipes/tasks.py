@@ -313,8 +313,8 @@ def relations() -> RelationsRun:
     The learning rate stays at its highest for the first half, so that a lesson that takes long leaves enough of it: along
     a cosine from the start one seed of two ended at 82.9 %.
 
-    Expected score: 99.3 ± 0.1 % on chains of 3 (three seeds; an LSTM at 4e-3 97.5 ± 0.9 %); 87, 77 and 68 % on chains of
-    4, 5 and 6. Time: 182 processor seconds. Machine: 2-core CPU, one thread.
+    Expected score: 99.3 ± 0.1 % on chains of 3 (three seeds; an LSTM at 4e-3 97.5 ± 0.9 %); 87.1, 76.5 and 67.5 % on
+    chains of 4, 5 and 6. Time: 182 processor seconds. Machine: 2-core CPU, one thread.
     Command: `relational-rnn train relations`.
     """
     return RelationsRun(
@@ -340,7 +340,7 @@ def associative_recall() -> AssociativeRecallRun:
     The learning rate falls in the last third: along a cosine from the start it was too low when the lesson of four
     pairs began, and 83.9 % were reached.
 
-    Expected score: 99.7 % on four pairs, 51.8 % on eight in twice as many steps (one seed). Time: 168 processor
+    Expected score: 100.0 % on four pairs, 51.3 % on eight in twice as many steps (three seeds). Time: 171 processor
     seconds. Machine: 2-core CPU, one thread.
     Command: `relational-rnn train associative-recall`.
     """
