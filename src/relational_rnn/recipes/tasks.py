@@ -295,9 +295,9 @@ def programs_program_small() -> ProgramsRun:
 def memorize_small() -> MemorizeRun:
     """Up to 10 digits to give back (`--data.mode` copy, reverse or double).
 
-    Expected score: at length 10, 99.9 % of the digits on copy, 100.0 % on reverse, 99.2 % on double; over lengths 12, 15
-    and 20, 64.4, 71.9 and 64.3 % (one seed each). Time: 287, 273 and 344 processor seconds. Machine: 2-core CPU, one
-    thread.
+    Expected score: at length 10, 99.9 % of the digits on copy, 100.0 % on reverse, 99.2 % on double; over lengths 12,
+    15 and 20, 64.4, 71.9 and 64.3 % (one seed each). Time: 287, 273 and 344 processor seconds. Machine: 2-core CPU,
+    one thread.
     Command: `relational-rnn train memorize --recipe memorize-small`.
     """
     return MemorizeRun(
@@ -310,8 +310,8 @@ def relations() -> RelationsRun:
 
     The memory has no gates: with them it took more steps for the first lesson (trials of one seed each).
 
-    The learning rate stays at its highest for the first half, so that a lesson that takes long leaves enough of it: along
-    a cosine from the start one seed of two ended at 82.9 %.
+    The learning rate stays at its highest for the first half, so that a lesson that takes long leaves enough of it:
+    along a cosine from the start one seed of two ended at 82.9 %.
 
     Expected score: 99.3 ± 0.1 % on chains of 3 (three seeds; an LSTM at 4e-3 97.5 ± 0.9 %); 87.1, 76.5 and 67.5 % on
     chains of 4, 5 and 6. Time: 182 processor seconds. Machine: 2-core CPU, one thread.
