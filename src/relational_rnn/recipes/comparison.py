@@ -19,7 +19,11 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TuningConfig:
-    """Trials before a comparison, so that no core runs with the learning rate of another one."""
+    """Trials before a comparison, so that no core runs with the learning rate of another one.
+
+    Raises:
+        InputError: one learning rate alone or one given twice, `steps` below 1, or `steps` without learning rates.
+    """
 
     learning_rates: tuple[float, ...] = ()
     """Learning rates that every core tries first, with the first seed; its runs take the one that does best on the
@@ -59,8 +63,9 @@ class Trial:
     steps: int
     """Updates of the trial."""
     valid_accuracy: float | None = None
-    """None, as the loss, where training diverged."""
+    """A fraction; None, as the loss, where training diverged."""
     valid_loss: float | None = None
+    """In nats."""
 
 
 def best_trials(trials: Sequence[Trial], *, best_by: BestBy = "accuracy") -> dict[str, Trial]:

@@ -237,6 +237,19 @@ def memorize() -> MemorizeRun:
     return MemorizeRun(**_decoding(Memorize()))
 
 
+def _muon(*, learning_rate: float, decay_fraction: float) -> OptimizerConfig:
+    """Muon for minutes of one processor core, its rate highest until the last part of the updates."""
+    return OptimizerConfig(
+        method="muon",
+        learning_rate=learning_rate,
+        warmup_steps=100,
+        decay_fraction=decay_fraction,
+        final_fraction=0.01,
+        weight_decay=0.0,
+        beta2=0.95,
+    )
+
+
 _WIDE = MemorySizes(mem_slots=2, head_size=32, num_heads=4, attention_mlp_layers=1)
 """What does best on programs of those tried: fewer and wider slots."""
 
@@ -247,15 +260,7 @@ def _decoding_small(task: Programs | Memorize, memory: MemorySizes, steps: int) 
         "data": task,
         "memory": memory,
         "model": TaskModelConfig(embedding_size=32, head_size=128, head_layers=1),
-        "optimizer": OptimizerConfig(
-            method="muon",
-            learning_rate=4e-3,
-            warmup_steps=100,
-            decay_fraction=0.4,
-            final_fraction=0.01,
-            weight_decay=0.0,
-            beta2=0.95,
-        ),
+        "optimizer": _muon(learning_rate=4e-3, decay_fraction=0.4),
         "loop": LoopConfig(steps=steps, validate_every=500, checkpoint_every=500, log_every=50, threads=1),
         "batch_size": 64,
         "test_samples": 4096,
@@ -321,15 +326,7 @@ def relations() -> RelationsRun:
         data=Relations(entities=8, curriculum="lessons"),
         memory=MemorySizes(mem_slots=4, head_size=64, num_heads=1, gate_style=None),
         model=TaskModelConfig(embedding_size=64, head_size=128, head_layers=2),
-        optimizer=OptimizerConfig(
-            method="muon",
-            learning_rate=2e-3,
-            warmup_steps=100,
-            decay_fraction=0.5,
-            final_fraction=0.01,
-            weight_decay=0.0,
-            beta2=0.95,
-        ),
+        optimizer=_muon(learning_rate=2e-3, decay_fraction=0.5),
         loop=LoopConfig(steps=9000, validate_every=500, checkpoint_every=500, log_every=50, threads=1),
     )
 
@@ -348,15 +345,7 @@ def associative_recall() -> AssociativeRecallRun:
         data=AssociativeRecall(pairs=4, length=32, vocabulary=16, curriculum="lessons", mastered=0.2),
         memory=MemorySizes(mem_slots=8, head_size=16, num_heads=4),
         model=TaskModelConfig(embedding_size=64, head_size=128, head_layers=1),
-        optimizer=OptimizerConfig(
-            method="muon",
-            learning_rate=4e-3,
-            warmup_steps=100,
-            decay_fraction=0.3,
-            final_fraction=0.01,
-            weight_decay=0.0,
-            beta2=0.95,
-        ),
+        optimizer=_muon(learning_rate=4e-3, decay_fraction=0.3),
         loop=LoopConfig(steps=3000, validate_every=250, checkpoint_every=250, log_every=50, threads=1),
         batch_size=64,
         valid_samples=1024,
