@@ -111,6 +111,7 @@ def test_a_damaged_line_is_named_with_file_and_line(call, options, files, tmp_pa
         (["train", "babi", "--resume", "--recipe", "demo", "--out", "x"], ["--recipe has no place"]),
         (["compare", "babi", "--cores", "rmc", "lsmt"], ["lsmt", "transformer"]),
         (["compare", "babi", "--cores", "rmc", "rmc"], ["cores must be given, each once"]),
+        (["compare", "babi", "--jobs", "0"], ["jobs must be a whole number of at least 1"]),
         (["compare", "babi", "--seed", "3"], ["Unrecognized options: --seed"]),
         (["evaluate"], ["RUN"]),
         (["evaluate", "run", "--partial"], ["--partial has no effect without --data"]),

@@ -50,6 +50,9 @@ class Arguments:
     """Decide initial weights, validation stories, batches and dropout."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/babi")
     """Gets a run folder CORE-SEED for each run."""
+    jobs: int = 1
+    """Runs that are trained at the same time, each in a process of its own. A small run gains little from a second
+    thread (--loop.threads), so that as many jobs as processor cores are fastest."""
     tuning: recipes.TuningConfig = dataclasses.field(default_factory=recipes.TuningConfig)
     """Learning rates that every core tries first."""
     batch_questions: int
@@ -92,6 +95,7 @@ def run(arguments: Arguments) -> None:
             arguments.seeds,
             arguments.out,
             tuning=arguments.tuning,
+            jobs=arguments.jobs,
             on_trials=TrialReport(),
             on_run=lambda p, e: print(describe_run(p, e)),
         )

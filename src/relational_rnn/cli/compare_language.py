@@ -49,6 +49,9 @@ class Arguments:
     """Decide initial weights, dropout, and where every pass over the text begins."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Gets a run folder CORE-SEED for each run, and the report; by default runs/RECIPE."""
+    jobs: int = 1
+    """Runs that are trained at the same time, each in a process of its own. A small run gains little from a second
+    thread (--loop.threads), so that as many jobs as processor cores are fastest."""
     tuning: recipes.TuningConfig = dataclasses.field(default_factory=recipes.TuningConfig)
     """Learning rates that every core tries first."""
     batch_size: int
@@ -97,6 +100,7 @@ def run(arguments: Arguments) -> None:
             arguments.seeds,
             out,
             tuning=arguments.tuning,
+            jobs=arguments.jobs,
             on_trials=trials,
             on_run=lambda p, e: print(describe_language_run(p, e), flush=True),
         )

@@ -66,6 +66,7 @@ class CompareTask:
                 arguments.seeds,
                 out,
                 tuning=arguments.tuning,
+                jobs=arguments.jobs,
                 on_trials=trials,
                 on_run=lambda p, e: print(describe_task_run(p, e), flush=True),
             )

@@ -22,6 +22,7 @@ from relational_rnn.recipes.babi_problem import test_stories
 from relational_rnn.reports import write_report
 from relational_rnn.tasks.babi.story import TASK_NAMES, Story
 from relational_rnn.training.progress import clock
+from relational_rnn.training.run_folder import usable_cores
 
 EXAMPLES = ("relational-rnn demo",)
 DEMO_CORES: tuple[CoreName, ...] = ("rmc", "lstm", "attention", "transformer")
@@ -50,9 +51,12 @@ def run(arguments: Arguments) -> None:
     # Said before the minutes of training, not after them.
     need_extra("matplotlib", "report", "the report at the end of the demo")
     base = recipes.demo()
+    jobs = min(len(DEMO_CORES), usable_cores())  # each trains with one thread
+    at_a_time = "one after the other" if jobs == 1 else f"{jobs} at a time"
     print(
-        f"{len(DEMO_CORES)} models, each {base.loop.steps:,} steps on {len(base.data.tasks)} tasks of "
-        f"{base.data.train_questions:,} generated questions; everything is kept in {arguments.out}"
+        f"{len(DEMO_CORES)} models, {at_a_time}, each {base.loop.steps:,} steps on {len(base.data.tasks)} tasks of "
+        f"{base.data.train_questions:,} generated questions; everything is kept in {arguments.out}",
+        flush=True,
     )
     try:
         found = recipes.compare(
@@ -60,6 +64,7 @@ def run(arguments: Arguments) -> None:
             DEMO_CORES,
             [base.seed],
             arguments.out,
+            jobs=jobs,
             on_run=lambda path, e: print(describe_run(path, e), flush=True),
         )
     except KeyboardInterrupt as stop:

@@ -43,6 +43,9 @@ class CompareOptions:
     """Decide initial weights and every batch."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Gets a run folder CORE-SEED for each run, and the report; by default runs/RECIPE."""
+    jobs: int = 1
+    """Runs that are trained at the same time, each in a process of its own. A small run gains little from a second
+    thread (--loop.threads), so that as many jobs as processor cores are fastest."""
     tuning: TuningConfig = dataclasses.field(default_factory=TuningConfig)
     """Learning rates that every core tries first."""
     match: Match

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from relational_rnn.recipes.babi_problem import (
     build,
     build_data,
     build_model,
+    build_vocabulary,
     test_stories,
     training_stories,
 )
@@ -31,6 +33,7 @@ from relational_rnn.recipes.running import (
     print_report,
     read_config_file,
     read_result,
+    say_nothing,
     spent_on,
 )
 from relational_rnn.tasks.babi.batching import BabiData
@@ -94,10 +97,6 @@ def train(
         on_progress=on_progress,
         files=files,
     )
-
-
-def _ignore(line: str) -> None:
-    pass
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -247,6 +246,7 @@ def compare(
     folder: Path | str,
     *,
     tuning: TuningConfig | None = None,
+    jobs: int = 1,
     on_progress: Callable[[Progress], None] | None = None,
     on_report: Callable[[str], None] | None = None,
     on_trials: Callable[[Sequence[Trial]], None] | None = None,
@@ -260,7 +260,9 @@ def compare(
         seeds: seeds of runs.
         folder: gets one run folder `<core>-<seed>` for each.
         tuning: learning rates that every core tries first, in `folder`/trials; None for the base's.
-        on_progress: see `train`; None shows each run's progress on standard error.
+        jobs: how many runs are trained at the same time, each in a process of its own; a script that asks for several
+            does so under `if __name__ == "__main__"`, since these processes import it.
+        on_progress: see `train`; None shows each run's progress on standard error. One job only.
         on_report: see `train`; called for the data once, not once per run.
         on_trials: called with the trials of `tuning` when they are done.
         on_run: called with the folder and the measurement of each run as soon as it is there.
@@ -270,16 +272,23 @@ def compare(
 
     Raises:
         InputError: a core or a seed is given twice or not at all; a folder holds a run of another configuration;
-            training diverges with every learning rate to try.
+            training diverges with every learning rate to try; `jobs` below 1, or several and `on_progress`.
     """
     check_grid(cores, seeds)
     stories: TrainingStories | None = None
 
-    def train_one(config: BabiRun, path: Path, resume: bool) -> None:
+    def train_one(config: BabiRun, path: Path, **how: Any) -> None:
         nonlocal stories
-        say = _ignore if stories is not None else on_report
+        say = say_nothing if stories is not None else on_report
         stories = stories if stories is not None else training_stories(config.data)
-        train(config, path, resume=resume, on_progress=on_progress, on_report=say, stories=stories)
+        train(config, path, on_report=say, stories=stories, **how)
+
+    teach: Callable[..., object] = train_one
+    if jobs > 1:  # other processes cannot say it once for all of them
+        stories = training_stories(base.data)
+        for line in (*stories.report, *build_data(base, stories, build_vocabulary(base.data, stories)).report):
+            (on_report or print_report)(line)
+        teach = partial(train, on_report=say_nothing, stories=stories)
 
     def measure(config: BabiRun, path: Path) -> Evaluation:
         return read_result(path, Evaluation, config.loop.steps) or evaluate(path)
@@ -290,9 +299,11 @@ def compare(
         seeds,
         Path(folder),
         tuning=tuning,
+        jobs=jobs,
         configuration=as_json,
-        train=train_one,
+        train=teach,
         measure=measure,
+        on_progress=on_progress,
         on_trials=on_trials,
         on_run=on_run,
     )

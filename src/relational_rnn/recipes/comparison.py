@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, TypeVar
 
 from relational_rnn._check import InputError, check_positive, describe
 from relational_rnn.recipes.running import RunConfig, finish_runs, spent_on
-from relational_rnn.training import BestBy, DivergedError, read_metrics
+from relational_rnn.training import BestBy, Progress, read_metrics
 from relational_rnn.training.json_files import Json
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
@@ -108,10 +107,12 @@ def run_grid(
     folder: Path,
     *,
     configuration: Callable[[ConfigT], dict[str, Json]],
-    train: Callable[[ConfigT, Path, bool], object],
+    train: Callable[..., object],
     measure: Callable[[ConfigT, Path], ResultT],
     tuning: TuningConfig | None = None,
     best_by: BestBy = "accuracy",
+    jobs: int = 1,
+    on_progress: Callable[[Progress], None] | None = None,
     on_trials: Callable[[Sequence[Trial]], None] | None = None,
     on_run: Callable[[Path, ResultT], None] | None = None,
 ) -> dict[Path, ResultT]:
@@ -123,10 +124,13 @@ def run_grid(
         seeds: seeds of runs; trials have the first one.
         folder: gets a run folder `<core>-<seed>` for each run, and `trials/<core>-<learning rate>` for each trial.
         configuration: the JSON of a configuration, as its config.json holds it.
-        train: called with a configuration, its folder, and whether there is a run to resume in it.
+        train: called as `train(config, folder, resume=..., on_progress=...)`; with several jobs it must be one that
+            pickle takes.
         measure: the result of a finished run.
         tuning: learning rates to try; None for the base's.
         best_by: what on the validation set tells the best trial.
+        jobs: how many runs are trained at the same time, in processes of their own if there are several.
+        on_progress: handed on to `train`; one job only.
         on_trials: called with all trials when they are done; not called where nothing is to be tried.
         on_run: called with the folder and the result of each run as soon as it is there.
 
@@ -134,52 +138,52 @@ def run_grid(
         the results by run folder, seeds within cores in the given order.
 
     Raises:
-        InputError: a folder holds something else; training diverges in all trials of a core.
+        InputError: a folder holds something else; `jobs` below 1, or several and `on_progress`; training diverges in
+            all trials of a core.
     """
+
+    def finish(runs: Mapping[Path, ConfigT], measure: Callable[[ConfigT, Path], Any], **more: Any) -> dict[Path, Any]:
+        return finish_runs(
+            runs, configuration=configuration, train=train, measure=measure, jobs=jobs, on_progress=on_progress, **more
+        )
+
     configs: dict[str, Any] = {core: replace(base, core=core) for core in cores}  # type: ignore[type-var]
     if tuning is not None and tuning.learning_rates:
         steps = tuning.steps_of(base.loop.steps)
-        trials = _try_rates(configs, seeds[0], tuning.learning_rates, steps, folder, configuration, train, best_by)
+        planned = _trial_runs(configs, seeds[0], tuning.learning_rates, steps, folder)
+        measured = finish(planned, lambda config, path: _measured_trial(config, path, best_by), may_diverge=True)
+        trials = list(measured.values())
         if on_trials is not None:
             on_trials(trials)
         for core, best in best_trials(trials, best_by=best_by).items():
             configs[core] = _with_rate(configs[core], best.learning_rate)
     runs = {folder / f"{core}-{seed}": replace(configs[core], seed=seed) for core in cores for seed in seeds}
-    return finish_runs(runs, configuration=configuration, train=train, measure=measure, on_run=on_run)
+    return finish(runs, measure, on_run=on_run)
 
 
-def _try_rates(
-    configs: Mapping[str, ConfigT],
-    seed: int,
-    rates: Sequence[float],
-    steps: int,
-    folder: Path,
-    configuration: Callable[[ConfigT], dict[str, Json]],
-    train: Callable[[ConfigT, Path, bool], object],
-    best_by: BestBy,
-) -> list[Trial]:
-    runs: dict[Path, Any] = {}
+def _trial_runs(
+    configs: Mapping[str, Any], seed: int, rates: Sequence[float], steps: int, folder: Path
+) -> dict[Path, Any]:
+    """The configuration of every trial by its folder."""
+    runs = {}
     for core, config in configs.items():
         loop = replace(config.loop, steps=steps)
         for rate in rates:
-            trial = replace(_with_rate(config, rate), loop=loop, seed=seed)
-            runs[folder / "trials" / f"{core}-{rate}"] = trial
+            runs[folder / "trials" / f"{core}-{rate}"] = replace(_with_rate(config, rate), loop=loop, seed=seed)
+    return runs
 
-    def train_one(config: ConfigT, path: Path, resume: bool) -> None:
-        with contextlib.suppress(DivergedError):  # `measure` finds the run unfinished
-            train(config, path, resume)
 
-    def measure(config: Any, path: Path) -> Trial:
-        trial = Trial(core=config.core, learning_rate=config.optimizer.learning_rate, steps=steps)
-        if spent_on(path).steps != steps:
-            return trial
-        validations = [
-            replace(trial, valid_accuracy=float(row["valid_accuracy"]), valid_loss=float(row["valid_loss"]))
-            for row in read_metrics(path / "metrics.csv")
-        ]
-        return best_trials(validations, best_by=best_by)[config.core]
-
-    return list(finish_runs(runs, configuration=configuration, train=train_one, measure=measure).values())
+def _measured_trial(config: Any, path: Path, best_by: BestBy) -> Trial:
+    """The best validation of a trial; without figures where it has ended before its budget, that is, diverged."""
+    steps = config.loop.steps
+    trial = Trial(core=config.core, learning_rate=config.optimizer.learning_rate, steps=steps)
+    if spent_on(path).steps != steps:
+        return trial
+    validations = [
+        replace(trial, valid_accuracy=float(row["valid_accuracy"]), valid_loss=float(row["valid_loss"]))
+        for row in read_metrics(path / "metrics.csv")
+    ]
+    return best_trials(validations, best_by=best_by)[config.core]
 
 
 def _with_rate(config: Any, rate: float) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from relational_rnn.recipes.babi import CoreName
@@ -17,7 +18,7 @@ from relational_rnn.recipes.language_problem import (
     build_language_model,
     read_corpus,
 )
-from relational_rnn.recipes.running import check_grid, print_report, read_result
+from relational_rnn.recipes.running import check_grid, print_report, read_result, say_nothing
 from relational_rnn.tasks.language.corpus import Corpus
 from relational_rnn.training import Outcome, Progress, RunFolder, fit
 
@@ -80,6 +81,7 @@ def compare_language(
     folder: Path | str,
     *,
     tuning: TuningConfig | None = None,
+    jobs: int = 1,
     on_progress: Callable[[Progress], None] | None = None,
     on_report: Callable[[str], None] | None = None,
     on_trials: Callable[[Sequence[Trial]], None] | None = None,
@@ -93,7 +95,9 @@ def compare_language(
         seeds: seeds of runs.
         folder: gets one run folder `<core>-<seed>` for each.
         tuning: learning rates that every core tries first, in `folder`/trials; None for the base's.
-        on_progress: see `train_language`.
+        jobs: how many runs are trained at the same time, each in a process of its own; a script that asks for several
+            does so under `if __name__ == "__main__"`, since these processes import it.
+        on_progress: see `train_language`; one job only.
         on_report: see `train_language`; called for the text once, not once per run.
         on_trials: called with the trials of `tuning` when they are done.
         on_run: called with the folder and the measurement of each run as soon as it is there.
@@ -103,7 +107,8 @@ def compare_language(
 
     Raises:
         InputError: a core or a seed is given twice or not at all; no size of a core fits; a folder holds a run of
-            another configuration; training diverges with every learning rate to try; see `train_language`.
+            another configuration; training diverges with every learning rate to try; `jobs` below 1, or several and
+            `on_progress`; see `train_language`.
     """
     check_grid(cores, seeds)
     base = absolute_text(base)
@@ -115,9 +120,6 @@ def compare_language(
     for line in corpus.report:
         (on_report or print_report)(line)
 
-    def train_one(config: LanguageRun, path: Path, resume: bool) -> None:
-        train_language(config, path, resume=resume, on_progress=on_progress, on_report=lambda line: None, corpus=corpus)
-
     def measure(config: LanguageRun, path: Path) -> LanguageEvaluation:
         return read_result(path, LanguageEvaluation, config.loop.steps) or evaluate_language(path)
 
@@ -127,9 +129,12 @@ def compare_language(
         seeds,
         Path(folder),
         tuning=tuning,
+        jobs=jobs,
         configuration=language_config_json,
-        train=train_one,
+        # other processes map the token files themselves; a pickle would copy them
+        train=partial(train_language, on_report=say_nothing, corpus=corpus if jobs == 1 else None),
         measure=measure,
+        on_progress=on_progress,
         best_by="loss",
         on_trials=on_trials,
         on_run=on_run,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -12,9 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from relational_rnn._check import InputError, describe
+from relational_rnn._check import InputError, check_positive, describe
 from relational_rnn.recipes.evaluation import RunEvaluation
-from relational_rnn.training import LoopConfig, RunFolder, read_metrics, to_json
+from relational_rnn.recipes.side_by_side import train_side_by_side
+from relational_rnn.training import DivergedError, LoopConfig, Progress, RunFolder, read_metrics, to_json
 from relational_rnn.training.json_files import Json, read_json_object
 
 
@@ -41,6 +43,10 @@ def as_json(config: Any) -> dict[str, Json]:
 def print_report(line: str) -> None:
     """What is said about the data, where nobody listens: on standard error."""
     print(line, file=sys.stderr)
+
+
+def say_nothing(line: str) -> None:
+    """What is said about the data, where it has been said."""
 
 
 def read_config_file(folder: Path) -> tuple[Path, dict[str, Json]]:
@@ -125,30 +131,62 @@ def finish_runs(
     runs: Mapping[Path, ConfigT],
     *,
     configuration: Callable[[ConfigT], dict[str, Json]],
-    train: Callable[[ConfigT, Path, bool], object],
+    train: Callable[..., object],
     measure: Callable[[ConfigT, Path], ResultT],
+    on_progress: Callable[[Progress], None] | None = None,
     on_run: Callable[[Path, ResultT], None] | None = None,
+    jobs: int = 1,
+    may_diverge: bool = False,
 ) -> dict[Path, ResultT]:
     """Train what is not finished, then measure, run by run; called again, it goes on where it was stopped.
 
     Args:
         runs: configurations by run folder.
         configuration: the JSON of one, as its config.json holds it.
-        train: called with a configuration, its folder, and whether there is a run to resume in it.
-        measure: the result of a finished run.
+        train: called as `train(config, folder, resume=..., on_progress=...)`, `resume` where there is a run already.
+        measure: the result of a finished run, or of one that has diverged.
+        on_progress: handed on to `train`.
         on_run: called with each result as soon as it is there.
+        jobs: how many runs are trained at the same time, in processes of their own if there are several.
+        may_diverge: whether a run that diverges is measured too; otherwise it ends them all.
+
+    Returns:
+        the results, in the order of `runs`.
 
     Raises:
-        InputError: a folder holds something else; found before anything is trained.
+        InputError: a folder holds something else, or `on_progress` is asked for from other processes; found before
+            anything is trained.
+        DivergedError: the loss of a run is no longer a number.
     """
-    started = {path: (path / "config.json").exists() for path in runs}
+    check_positive("compare", jobs=jobs)
+    if jobs > 1 and on_progress is not None:
+        problem = "on_progress cannot be called from the processes that several jobs run in"
+        raise InputError(describe("compare", problem, got=f"jobs = {jobs}", hint="leave one of the two away"))
+    resumed = {path: (path / "config.json").exists() for path in runs}
     for path, config in runs.items():  # a folder in the way is found now, not after the first hours
-        RunFolder.claim(path, configuration(config), resume=started[path])
+        RunFolder.claim(path, configuration(config), resume=resumed[path])
+    unfinished = {path: config for path, config in runs.items() if spent_on(path).steps != config.loop.steps}
+
+    def one_by_one() -> Generator[tuple[Path, Exception | None], None, None]:
+        for path, config in runs.items():
+            error = None
+            if path in unfinished:
+                try:
+                    train(config, path, resume=resumed[path], on_progress=on_progress)
+                except DivergedError as problem:
+                    error = problem
+            yield path, error
+
+    def side_by_side() -> Generator[tuple[Path, Exception | None], None, None]:
+        yield from ((path, None) for path in runs if path not in unfinished)
+        yield from train_side_by_side(unfinished, train=train, resumed=resumed, jobs=jobs)
+
     results: dict[Path, ResultT] = {}
-    for path, config in runs.items():
-        if spent_on(path).steps != config.loop.steps:
-            train(config, path, started[path])
-        results[path] = measure(config, path)
-        if on_run is not None:
-            on_run(path, results[path])
-    return results
+    with contextlib.closing(one_by_one() if jobs == 1 else side_by_side()) as ended:
+        for path, error in ended:
+            if error is not None and not (may_diverge and isinstance(error, DivergedError)):
+                raise error
+            results[path] = measure(runs[path], path)
+            if on_run is not None:
+                on_run(path, results[path])
+    return {path: results[path] for path in runs}

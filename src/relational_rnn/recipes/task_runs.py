@@ -290,6 +290,7 @@ def compare_task(
     folder: Path | str,
     *,
     tuning: TuningConfig | None = None,
+    jobs: int = 1,
     on_progress: Callable[[Progress], None] | None = None,
     on_trials: Callable[[Sequence[Trial]], None] | None = None,
     on_run: Callable[[Path, TaskEvaluation], None] | None = None,
@@ -302,7 +303,9 @@ def compare_task(
         seeds: seeds of runs.
         folder: gets one run folder `<core>-<seed>` for each.
         tuning: learning rates that every core tries first, in `folder`/trials; None for the base's.
-        on_progress: see `train_task`.
+        jobs: how many runs are trained at the same time, each in a process of its own; a script that asks for several
+            does so under `if __name__ == "__main__"`, since these processes import it.
+        on_progress: see `train_task`; one job only.
         on_trials: called with the trials of `tuning` when they are done.
         on_run: called with the folder and the measurement of each run as soon as it is there.
 
@@ -311,15 +314,13 @@ def compare_task(
 
     Raises:
         InputError: a core or a seed is given twice or not at all; no size of a core fits; a folder holds a run of
-            another configuration; training diverges with every learning rate to try.
+            another configuration; training diverges with every learning rate to try; `jobs` below 1, or several and
+            `on_progress`.
     """
     check_grid(cores, seeds)
     check_device(base)
     for core in cores:  # a rival that has no fitting size is found now, not after the first hours
         build_task_model(dataclasses.replace(base, core=core))
-
-    def train_one(config: TaskRun, path: Path, resume: bool) -> None:
-        train_task(config, path, resume=resume, on_progress=on_progress)
 
     def measure(config: TaskRun, path: Path) -> TaskEvaluation:
         return read_result(path, TaskEvaluation, config.loop.steps) or evaluate_task(path)
@@ -330,9 +331,11 @@ def compare_task(
         seeds,
         Path(folder),
         tuning=tuning,
+        jobs=jobs,
         configuration=task_config_json,
-        train=train_one,
+        train=train_task,
         measure=measure,
+        on_progress=on_progress,
         on_trials=on_trials,
         on_run=on_run,
     )

@@ -235,13 +235,18 @@ def git_commit() -> str | None:
 
 def describe_machine(device: str) -> dict[str, Json]:
     """What the numbers were computed on; `device` is PyTorch's name of the device."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     machine = f"{cores}-core CPU ({_cpu_name()})"
     if device.startswith("cuda"):
         machine = f"{torch.cuda.get_device_name(torch.device(device))}, {machine}"
     elif device != "cpu":
         machine = f"{device}, {machine}"
     return {"machine": machine, "device": device, "cores": cores, "threads": torch.get_num_threads()}
+
+
+def usable_cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_name() -> str:

@@ -1,0 +1,194 @@
+"""Runs that train at the same time, each in a process of its own; also run as a script."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+
+import language_runs
+import little_runs
+
+from relational_rnn import InputError, recipes
+from relational_rnn.nn.cores import MemorySizes
+from relational_rnn.recipes import TASK_RUNS, TuningConfig
+from relational_rnn.recipes.side_by_side import train_side_by_side
+from relational_rnn.tasks.model import TaskModelConfig
+from relational_rnn.tasks.nth_farthest import NthFarthest
+from relational_rnn.training import DivergedError, LoopConfig, read_metrics
+
+BASE = TASK_RUNS["nth-farthest"](
+    data=NthFarthest(objects=2, dimensions=1),
+    memory=MemorySizes(mem_slots=2, head_size=6, num_heads=2),
+    model=TaskModelConfig(head_size=12, head_layers=1),
+    loop=LoopConfig(steps=8, validate_every=2, checkpoint_every=2, threads=1),
+    batch_size=8,
+    valid_samples=64,
+    test_samples=30,
+)
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(6000):
+        if path.exists():
+            return
+        time.sleep(0.01)
+    raise TimeoutError(path)
+
+
+def play(config, folder, *, resume, on_progress):
+    """Stands for a training: what it does is in the name of its folder."""
+    (folder / "pid").write_text(str(os.getpid()))
+    (folder / "threads").write_text(f"{torch.get_num_threads()} {resume} {config}")
+    if folder.name in ("first", "second"):
+        wait_for(folder.parent / ("second" if folder.name == "first" else "first") / "pid")
+        assert not (folder.parent / "third" / "pid").exists()
+    if folder.name == "forever":
+        time.sleep(600)
+    if folder.name == "diverges":
+        raise DivergedError("the loss is no longer a number")
+    if folder.name == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if folder.name == "mistaken":
+        raise ZeroDivisionError
+
+
+def start(place: Path, *names: str, jobs: int = 2):
+    for name in names:
+        (place / name).mkdir()
+    runs = {place / name: name.upper() for name in names}
+    return train_side_by_side(runs, train=play, resumed={path: path.name == "second" for path in runs}, jobs=jobs)
+
+
+def is_gone(pid: int) -> bool:
+    for _ in range(1000):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_as_many_as_there_are_jobs_run_at_a_time_each_with_its_share_of_the_threads(tmp_path):
+    ended = list(start(tmp_path, "first", "second", "third"))
+    assert [(path.name, error) for path, error in ended[2:]] == [("third", None)]
+    assert sorted(path.name for path, _ in ended[:2]) == ["first", "second"]
+    assert [error for _, error in ended] == [None] * 3
+    pids = {int((path / "pid").read_text()) for path, _ in ended}
+    assert len(pids | {os.getpid()}) == 4
+    threads = max(1, torch.get_num_threads() // 2)
+    assert (tmp_path / "first" / "threads").read_text() == f"{threads} False FIRST"
+    assert (tmp_path / "second" / "threads").read_text() == f"{threads} True SECOND"
+
+
+def test_an_error_that_is_a_sentence_comes_back_and_who_gives_up_ends_the_others(tmp_path):
+    ended = start(tmp_path, "forever", "diverges", jobs=2)
+    path, error = next(ended)
+    assert path.name == "diverges"
+    assert isinstance(error, DivergedError)
+    wait_for(tmp_path / "forever" / "threads")
+    ended.close()
+    assert is_gone(int((tmp_path / "forever" / "pid").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("killed", InputError, "killed: the process that trained this run has ended with code -9\n  hint "),
+        ("mistaken", RuntimeError, "mistaken: the process that trained this run has failed"),
+    ],
+)
+def test_a_process_that_ends_without_a_word_is_told_of(name, kind, message, tmp_path, capfd):
+    with pytest.raises(kind, match=message):
+        list(start(tmp_path, name))
+    assert ("ZeroDivisionError" in capfd.readouterr().err) == (name == "mistaken")
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGINT])
+def test_no_process_outlives_the_one_that_started_it(ended_by, tmp_path):
+    script = [sys.executable, __file__, str(tmp_path)]
+    with subprocess.Popen(script, stderr=subprocess.PIPE, text=True) as parent:
+        wait_for(tmp_path / "forever" / "threads")
+        parent.send_signal(ended_by)
+        _, said = parent.communicate(timeout=60)
+    assert parent.returncode == -ended_by
+    assert ("KeyboardInterrupt" in said) == (ended_by == signal.SIGINT)
+    assert is_gone(int((tmp_path / "forever" / "pid").read_text()))
+
+
+def figures(folder: Path) -> list[dict[str, str]]:
+    rows = read_metrics(folder / "metrics.csv")
+    return [{name: cell for name, cell in row.items() if "seconds" not in name} for row in rows]
+
+
+def test_a_comparison_of_several_jobs_ends_as_one_of_one_job(tmp_path):
+    tuning = TuningConfig(learning_rates=(1e-2, 1e38), steps=6)  # the second one diverges
+    trials, accuracies, done = {1: [], 2: []}, {}, []
+    for jobs in (1, 2):
+        found = recipes.compare_task(
+            BASE,
+            ["gru"],
+            [3, 0],
+            tmp_path / str(jobs),
+            tuning=tuning,
+            jobs=jobs,
+            on_trials=trials[jobs].extend,
+            on_run=lambda path, _: done.append(path.name),
+        )
+        assert [path.name for path in found] == ["gru-3", "gru-0"]
+        accuracies[jobs] = [evaluation.mean_accuracy for evaluation in found.values()]
+    assert trials[1] == trials[2]
+    assert accuracies[1] == accuracies[2]
+    assert trials[1][1].valid_loss is None
+    assert sorted(done) == ["gru-0", "gru-0", "gru-3", "gru-3"]
+    for name in ("gru-3", "gru-0", "trials/gru-0.01"):
+        assert figures(tmp_path / "1" / name) == figures(tmp_path / "2" / name)
+    done.clear()  # what is done is not done again
+    again = recipes.compare_task(
+        BASE, ["gru"], [3, 0], tmp_path / "2", tuning=tuning, jobs=2, on_run=lambda path, _: done.append(path.name)
+    )
+    assert done == ["gru-3", "gru-0"]
+    assert again == found
+
+
+def test_stories_and_texts_are_compared_side_by_side_too_and_told_of_once(tmp_path):
+    said: list[str] = []
+    data = little_runs.write_files(tmp_path / "stories")
+    recipes.compare(
+        little_runs.little_run(data, steps=4), ["gru", "rnn"], [0], tmp_path / "babi", jobs=2, on_report=said.append
+    )
+    assert [line.split(":")[0] for line in said] == ["task 1", "task 6"]  # not once for each run
+    said.clear()
+    one = tmp_path / "one"
+    recipes.train(little_runs.little_run(data, steps=4), one, on_progress=little_runs.quiet, on_report=said.append)
+    assert len(said) == 2
+    assert (one / "vocabulary.json").read_bytes() == (tmp_path / "babi" / "gru-0" / "vocabulary.json").read_bytes()
+    text = language_runs.write_text(tmp_path / "text.txt")
+    config = language_runs.little_run(text)
+    found = recipes.compare_language(config, ["gru", "rnn"], [0], tmp_path / "texts", jobs=2, on_report=said.append)
+    alone = recipes.compare_language(config, ["gru"], [0], tmp_path / "alone", on_report=language_runs.silent)
+    assert [e.loss for e in alone.values()] == [next(iter(found.values())).loss]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"jobs": 0}, "jobs must be a whole number of at least 1"),
+        ({"jobs": 2, "on_progress": print}, "on_progress cannot be called from the processes"),
+    ],
+)
+def test_jobs_that_cannot_be_are_refused(wrong, message, tmp_path):
+    with pytest.raises(InputError, match=f"compare: {message}"):
+        recipes.compare_task(BASE, ["gru"], [0], tmp_path / "x", **wrong)
+    assert not (tmp_path / "x").exists()
+
+
+if __name__ == "__main__":
+    list(start(Path(sys.argv[1]), "forever"))
