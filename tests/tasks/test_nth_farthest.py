@@ -90,8 +90,6 @@ def test_l0sg_and_the_paper_draw_the_same_and_count_differently():
         ({"convention": "mine"}, "convention is not a known choice"),
         ({"curriculum": "lessons", "mastered": 1.0}, "lessons would end unlearned"),
         ({"curriculum": "lessons", "mastered": 0.0}, "mastered must be above 0"),
-        ({"whole_last": True}, r"whole_last would have no effect(.|\n)*curriculum 'none'"),
-        ({"whole_last": True, "curriculum": "lessons", "objects": 2}, "whole_last would have no effect"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong, message):
@@ -144,20 +142,6 @@ def test_a_lesson_ends_at_a_share_of_the_loss_of_who_knows_the_reference_alone()
         losses = others.log().where(n != 4, 0.0)  # n = 5, the nearest, is the reference itself
         assert float(losses.mean()) == pytest.approx(plateau_loss(most), rel=0.02)
         assert curriculum.ends[level] == 0.25 * plateau_loss(most)
-
-
-def test_a_whole_last_lesson_shows_what_is_judged_and_nothing_else():
-    settings = {"objects": 4, "dimensions": 2, "curriculum": "lessons"}
-    taught, whole = NthFarthest(**settings), NthFarthest(**settings, whole_last=True)
-    assert whole.lessons == [*taught.lessons, (4, 2)]
-    for level in range(len(taught.lessons)):  # the lessons before it are the same
-        a, b = (draw_batch(task, "train", 0, seed=1, size=50, level=level) for task in (taught, whole))
-        assert a.inputs.equal(b.inputs)
-        assert a.lengths.equal(b.lengths)
-    last = draw_batch(whole, "train", 0, seed=1, size=50, level=len(taught.lessons))
-    assert last.lengths is None
-    assert last.inputs.shape == (50, 4, 14)
-    assert bool(last.inputs[..., :2].all())
 
 
 def test_the_lessons_end_with_the_task_itself():

@@ -74,8 +74,6 @@ class NthFarthest(Task):
     """lessons: updates whose mean loss is looked at."""
     mastered: float = 0.5
     """lessons: the share of the plateau's loss at which the next one begins."""
-    whole_last: bool = False
-    """lessons: one more at the end, in which no sequence has fewer objects."""
 
     name: ClassVar[str] = "nth-farthest"
 
@@ -93,10 +91,6 @@ class NthFarthest(Task):
         if self.n is not None and self.curriculum != "none":
             problem = "lessons need every n: fewer objects have not all of them"
             raise InputError(describe(where, problem, got=f"n = {self.n!r}", expected="n None"))
-        if self.whole_last and (self.curriculum == "none" or self.objects == 2):
-            problem = "whole_last would have no effect: no sequence of this task has fewer objects"
-            got = f"curriculum {self.curriculum!r}, {self.objects} objects"
-            raise InputError(describe(where, problem, got=got, expected="curriculum 'lessons', 3 objects or more"))
         if self.curriculum != "none" and not self.mastered < 1:
             problem = "lessons would end unlearned: mastered is a share of the loss of who knows the reference alone"
             raise InputError(describe(where, problem, got=f"mastered = {self.mastered!r}", expected="mastered < 1"))
@@ -109,15 +103,14 @@ class NthFarthest(Task):
 
     @property
     def lessons(self) -> list[tuple[int, int]]:
-        """(most objects, dimensions) of each lesson; the last one has those of the whole task."""
+        """(most objects, dimensions) of each lesson; the last one is the whole task."""
         if self.objects == 2:  # who knows which is the reference knows the other: nothing to begin with
             return [(2, self.dimensions)]
         first, dimensions = 3, [1]
         while dimensions[-1] < self.dimensions:
             dimensions.append(min(2 * dimensions[-1], self.dimensions))
         more = [(objects, self.dimensions) for objects in range(first + 1, self.objects + 1)]
-        whole = [(self.objects, self.dimensions)] if self.whole_last else []
-        return [*((first, size) for size in dimensions), *more, *whole]
+        return [*((first, size) for size in dimensions), *more]
 
     @property
     def _numbers(self) -> range:
@@ -140,14 +133,13 @@ class NthFarthest(Task):
         objects, dimensions, device = self.objects, self.dimensions, generator.device
         vectors = torch.empty(count, objects, dimensions, device=device).uniform_(-1, 1, generator=generator)
         taught = self.curriculum != "none" and split == "train"
-        level = len(self.lessons) - 1 if level is None else level
-        most, used = self.lessons[level] if taught else (objects, dimensions)
+        most, used = self.lessons[-1 if level is None else level] if taught else (objects, dimensions)
         keys = torch.rand(count, objects, device=device, generator=generator)
         keys[:, most:] += 1  # labels that the lesson has no object for come last, at steps that are not there
         labels = keys.argsort(1)
         vectors[..., used:] = 0
         sizes = torch.full((count, 1), most, device=device)
-        if taught and not (self.whole_last and level == len(self.lessons) - 1):
+        if taught:
             fewer = torch.randint(2, most + 1, (count, 1), device=device, generator=generator)
             half = torch.rand(count, 1, device=device, generator=generator) < 0.5
             sizes = torch.where(half, sizes, fewer)
