@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def wait_for(path: Path) -> None:
 def play(config, folder, *, resume, on_progress):
     """Stands for a training: what it does is in the name of its folder."""
     (folder / "pid").write_text(str(os.getpid()))
-    (folder / "threads").write_text(f"{torch.get_num_threads()} {resume} {config}")
+    (folder / "threads").write_text(f"{torch.get_num_threads()} {resume} {config.seed}")
     if folder.name in ("first", "second"):
         wait_for(folder.parent / ("second" if folder.name == "first" else "first") / "pid")
         assert not (folder.parent / "third" / "pid").exists()
@@ -62,7 +63,8 @@ def play(config, folder, *, resume, on_progress):
 def start(place: Path, *names: str, jobs: int = 2):
     for name in names:
         (place / name).mkdir()
-    runs = {place / name: name.upper() for name in names}
+    loops = {name: LoopConfig(threads=1 if name == "second" else None) for name in names}
+    runs = {place / name: replace(BASE, seed=7, loop=loops[name]) for name in names}
     return train_side_by_side(runs, train=play, resumed={path: path.name == "second" for path in runs}, jobs=jobs)
 
 
@@ -83,9 +85,9 @@ def test_as_many_as_there_are_jobs_run_at_a_time_each_with_its_share_of_the_thre
     assert [error for _, error in ended] == [None] * 3
     pids = {int((path / "pid").read_text()) for path, _ in ended}
     assert len(pids | {os.getpid()}) == 4
-    threads = max(1, torch.get_num_threads() // 2)
-    assert (tmp_path / "first" / "threads").read_text() == f"{threads} False FIRST"
-    assert (tmp_path / "second" / "threads").read_text() == f"{threads} True SECOND"
+    threads = torch.get_num_threads()
+    assert (tmp_path / "first" / "threads").read_text() == f"{max(1, threads // 2)} False 7"
+    assert (tmp_path / "second" / "threads").read_text() == f"{threads} True 7"  # left to the training, that is, to fit
 
 
 def test_an_error_that_is_a_sentence_comes_back_and_who_gives_up_ends_the_others(tmp_path):

@@ -54,7 +54,10 @@ def train_side_by_side(
             while waiting and len(running) < jobs:
                 path, config = waiting.pop(0)
                 receiver, sender = context.Pipe(duplex=False)
-                arguments = (sender, os.getpid(), jobs, train, config, path, resumed[path])
+                threads = torch.get_num_threads()
+                if config.loop.threads is None:  # where it is given, all is as one job has it, to the last bit
+                    threads = max(1, threads // jobs)
+                arguments = (sender, os.getpid(), threads, train, config, path, resumed[path])
                 process = context.Process(target=_train_here, args=arguments, name=path.name, daemon=True)
                 with _interrupts_ignored():  # by the new process: Ctrl-C is told this one, which then ends the others
                     process.start()
@@ -82,13 +85,13 @@ def train_side_by_side(
 
 
 def _train_here(
-    sender: Connection, parent: int, jobs: int, train: Callable[..., object], config: Any, path: Path, resume: bool
+    sender: Connection, parent: int, threads: int, train: Callable[..., object], config: Any, path: Path, resume: bool
 ) -> None:
     """What the process of a run does; errors that are told in a sentence go back, others end it with a traceback."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     # that this process is told to stop is no news to the one who pressed Ctrl-C
     logging.getLogger("lightning.pytorch.trainer.connectors.signal_connector").setLevel(logging.WARNING)
-    torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+    torch.set_num_threads(threads)
     error = None
     try:
         # several bars on one terminal would overwrite each other: not entered, it prints lines
