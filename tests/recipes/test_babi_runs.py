@@ -258,6 +258,20 @@ def test_compare_trains_what_is_missing_and_keeps_what_is_done(data, tmp_path):
     assert max(counts) <= 1.1 * min(counts)
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_compare_reads_stories_only_where_there_is_a_run_to_train(data, tmp_path, jobs):
+    config = dataclasses.replace(little_run(data, steps=2), seed=0)
+    train_quietly(config, tmp_path / "runs" / "rmc-0")
+    said: list[str] = []
+    recipes.compare(config, ["rmc"], [0], tmp_path / "runs", jobs=jobs, on_report=said.append)
+    assert said == []  # all is done
+    (tmp_path / "runs" / "gru-0").mkdir()
+    (tmp_path / "runs" / "gru-0" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty and not a run"):
+        recipes.compare(config, ["rmc", "gru"], [0], tmp_path / "runs", jobs=jobs, on_report=said.append)
+    assert said == []  # a folder in the way is found before
+
+
 def test_compare_refuses_what_makes_no_table(data, tmp_path):
     config = little_run(data, steps=4)
     for cores, seeds in ((["gru", "gru"], [0]), ([], [0]), (["gru"], []), (["gru"], [1, 1])):

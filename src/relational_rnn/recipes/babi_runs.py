@@ -263,7 +263,7 @@ def compare(
         jobs: how many runs are trained at the same time, each in a process of its own; a script that asks for several
             does so under `if __name__ == "__main__"`, since these processes import it.
         on_progress: see `train`; None shows each run's progress on standard error. One job only.
-        on_report: see `train`; called for the data once, not once per run.
+        on_report: see `train`; called for the data once, where there is a run to train.
         on_trials: called with the trials of `tuning` when they are done.
         on_run: called with the folder and the measurement of each run as soon as it is there.
 
@@ -275,33 +275,26 @@ def compare(
             training diverges with every learning rate to try; `jobs` below 1, or several and `on_progress`.
     """
     check_grid(cores, seeds)
-    stories: TrainingStories | None = None
+    base = absolute(base)
 
-    def train_one(config: BabiRun, path: Path, **how: Any) -> None:
-        nonlocal stories
-        say = say_nothing if stories is not None else on_report
-        stories = stories if stories is not None else training_stories(config.data)
-        train(config, path, on_report=say, stories=stories, **how)
-
-    teach: Callable[..., object] = train_one
-    if jobs > 1:  # other processes cannot say it once for all of them
+    def prepare() -> Callable[..., object]:
         stories = training_stories(base.data)
         for line in (*stories.report, *build_data(base, stories, build_vocabulary(base.data, stories)).report):
             (on_report or print_report)(line)
-        teach = partial(train, on_report=say_nothing, stories=stories)
+        return partial(train, on_report=say_nothing, stories=stories)
 
     def measure(config: BabiRun, path: Path) -> Evaluation:
         return read_result(path, Evaluation, config.loop.steps) or evaluate(path)
 
     return run_grid(
-        absolute(base),
+        base,
         cores,
         seeds,
         Path(folder),
         tuning=tuning,
         jobs=jobs,
         configuration=as_json,
-        train=teach,
+        prepare=prepare,
         measure=measure,
         on_progress=on_progress,
         on_trials=on_trials,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,7 +108,7 @@ def run_grid(
     folder: Path,
     *,
     configuration: Callable[[ConfigT], dict[str, Json]],
-    train: Callable[..., object],
+    prepare: Callable[[], Callable[..., object]],
     measure: Callable[[ConfigT, Path], ResultT],
     tuning: TuningConfig | None = None,
     best_by: BestBy = "accuracy",
@@ -124,13 +125,12 @@ def run_grid(
         seeds: seeds of runs; trials have the first one.
         folder: gets a run folder `<core>-<seed>` for each run, and `trials/<core>-<learning rate>` for each trial.
         configuration: the JSON of a configuration, as its config.json holds it.
-        train: called as `train(config, folder, resume=..., on_progress=...)`; with several jobs it must be one that
-            pickle takes.
+        prepare: see `finish_runs`; called once, for trials and runs together.
         measure: the result of a finished run.
         tuning: learning rates to try; None for the base's.
         best_by: what on the validation set tells the best trial.
         jobs: how many runs are trained at the same time, in processes of their own if there are several.
-        on_progress: handed on to `train`; one job only.
+        on_progress: handed on to what trains; one job only.
         on_trials: called with all trials when they are done; not called where nothing is to be tried.
         on_run: called with the folder and the result of each run as soon as it is there.
 
@@ -142,9 +142,17 @@ def run_grid(
             all trials of a core.
     """
 
+    prepare = functools.cache(prepare)
+
     def finish(runs: Mapping[Path, ConfigT], measure: Callable[[ConfigT, Path], Any], **more: Any) -> dict[Path, Any]:
         return finish_runs(
-            runs, configuration=configuration, train=train, measure=measure, jobs=jobs, on_progress=on_progress, **more
+            runs,
+            configuration=configuration,
+            prepare=prepare,
+            measure=measure,
+            jobs=jobs,
+            on_progress=on_progress,
+            **more,
         )
 
     configs: dict[str, Any] = {core: replace(base, core=core) for core in cores}  # type: ignore[type-var]

@@ -98,7 +98,7 @@ def compare_language(
         jobs: how many runs are trained at the same time, each in a process of its own; a script that asks for several
             does so under `if __name__ == "__main__"`, since these processes import it.
         on_progress: see `train_language`; one job only.
-        on_report: see `train_language`; called for the text once, not once per run.
+        on_report: see `train_language`; called for the text once, where there is a run to train.
         on_trials: called with the trials of `tuning` when they are done.
         on_run: called with the folder and the measurement of each run as soon as it is there.
 
@@ -117,8 +117,12 @@ def compare_language(
         LanguageProblem(
             build_language_model(dataclasses.replace(base, core=core), corpus.vocabulary.size), corpus, base
         )
-    for line in corpus.report:
-        (on_report or print_report)(line)
+
+    def prepare() -> Callable[..., object]:
+        for line in corpus.report:
+            (on_report or print_report)(line)
+        # other processes map the token files themselves; a pickle would copy them
+        return partial(train_language, on_report=say_nothing, corpus=corpus if jobs == 1 else None)
 
     def measure(config: LanguageRun, path: Path) -> LanguageEvaluation:
         return read_result(path, LanguageEvaluation, config.loop.steps) or evaluate_language(path)
@@ -131,8 +135,7 @@ def compare_language(
         tuning=tuning,
         jobs=jobs,
         configuration=language_config_json,
-        # other processes map the token files themselves; a pickle would copy them
-        train=partial(train_language, on_report=say_nothing, corpus=corpus if jobs == 1 else None),
+        prepare=prepare,
         measure=measure,
         on_progress=on_progress,
         best_by="loss",

@@ -131,7 +131,7 @@ def finish_runs(
     runs: Mapping[Path, ConfigT],
     *,
     configuration: Callable[[ConfigT], dict[str, Json]],
-    train: Callable[..., object],
+    prepare: Callable[[], Callable[..., object]],
     measure: Callable[[ConfigT, Path], ResultT],
     on_progress: Callable[[Progress], None] | None = None,
     on_run: Callable[[Path, ResultT], None] | None = None,
@@ -143,9 +143,11 @@ def finish_runs(
     Args:
         runs: configurations by run folder.
         configuration: the JSON of one, as its config.json holds it.
-        train: called as `train(config, folder, resume=..., on_progress=...)`, `resume` where there is a run already.
+        prepare: called once where there is a run to train, after all folders have been looked at; what it returns is
+            called as `train(config, folder, resume=..., on_progress=...)`, `resume` where there is a run already. With
+            several jobs that must be something that pickle takes.
         measure: the result of a finished run, or of one that has diverged.
-        on_progress: handed on to `train`.
+        on_progress: handed on to what trains.
         on_run: called with each result as soon as it is there.
         jobs: how many runs are trained at the same time, in processes of their own if there are several.
         may_diverge: whether a run that diverges is measured too; otherwise it ends them all.
@@ -166,11 +168,12 @@ def finish_runs(
     for path, config in runs.items():  # a folder in the way is found now, not after the first hours
         RunFolder.claim(path, configuration(config), resume=resumed[path])
     unfinished = {path: config for path, config in runs.items() if spent_on(path).steps != config.loop.steps}
+    train = prepare() if unfinished else None
 
     def one_by_one() -> Generator[tuple[Path, Exception | None], None, None]:
         for path, config in runs.items():
             error = None
-            if path in unfinished:
+            if train is not None and path in unfinished:
                 try:
                     train(config, path, resume=resumed[path], on_progress=on_progress)
                 except DivergedError as problem:
@@ -179,7 +182,8 @@ def finish_runs(
 
     def side_by_side() -> Generator[tuple[Path, Exception | None], None, None]:
         yield from ((path, None) for path in runs if path not in unfinished)
-        yield from train_side_by_side(unfinished, train=train, resumed=resumed, jobs=jobs)
+        if train is not None:
+            yield from train_side_by_side(unfinished, train=train, resumed=resumed, jobs=jobs)
 
     results: dict[Path, ResultT] = {}
     with contextlib.closing(one_by_one() if jobs == 1 else side_by_side()) as ended:

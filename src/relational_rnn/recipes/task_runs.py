@@ -333,7 +333,7 @@ def compare_task(
         tuning=tuning,
         jobs=jobs,
         configuration=task_config_json,
-        train=train_task,
+        prepare=lambda: train_task,
         measure=measure,
         on_progress=on_progress,
         on_trials=on_trials,
