@@ -15,9 +15,11 @@ pytest.importorskip("lightning")
 
 from relational_rnn import InputError, recipes
 from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, count_parameters
-from relational_rnn.recipes import RECIPES, BabiRun, DataConfig, babi_problem
+from relational_rnn.recipes import LANGUAGE_RECIPES, RECIPES, TASK_RECIPES, BabiRun, DataConfig, babi_problem
 from relational_rnn.recipes.babi import CoreName
 from relational_rnn.recipes.babi_problem import build_data, build_model, build_vocabulary, training_stories
+from relational_rnn.recipes.language_problem import build_language_model
+from relational_rnn.recipes.task_runs import build_task_model
 from relational_rnn.tasks.babi.encoding import BABI
 from relational_rnn.tasks.babi.reading import LANGUAGES
 from relational_rnn.training import from_json, to_json
@@ -36,6 +38,26 @@ def test_every_recipe_builds_every_core_at_the_same_size(name):
     config = RECIPES[name]()
     counts = {core: count_parameters(build_model(dataclasses.replace(config, core=core), BABI)) for core in CORE_NAMES}
     assert all(abs(count / counts["rmc"] - 1) <= 0.1 for count in counts.values()), counts
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: build_model(BabiRun(core="lstm"), BABI),
+        lambda: build_task_model(dataclasses.replace(TASK_RECIPES["programs"]["programs-add-small"](), core="lstm")),
+        lambda: build_language_model(dataclasses.replace(LANGUAGE_RECIPES["shakespeare-char"](), core="lstm"), 65),
+    ],
+)
+def test_initial_weights_are_a_function_of_the_seed_whatever_the_threads(build):
+    threads, weights = torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            weights.append(build().state_dict())
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_the_cores_of_the_configuration_are_those_of_the_table():

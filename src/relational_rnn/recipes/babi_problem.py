@@ -9,11 +9,11 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 
 from relational_rnn._check import InputError, describe
 from relational_rnn.recipes.babi import QUESTIONS, BabiRun, DataConfig
+from relational_rnn.recipes.running import initial_weights
 from relational_rnn.tasks.babi.batching import BabiData, Batch
 from relational_rnn.tasks.babi.encoding import BABI, Vocabulary
 from relational_rnn.tasks.babi.generation import generate
@@ -131,8 +131,7 @@ class BabiProblem:
 
 def build_model(config: BabiRun, vocabulary: Vocabulary) -> StoryModel:
     """The model of a configuration with its initial weights, which are a function of the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with initial_weights(config.seed):
         return StoryModel.build(vocabulary, config.core, config.memory, config.model)
 
 

@@ -16,6 +16,7 @@ import torch
 
 from relational_rnn._check import InputError, describe
 from relational_rnn.recipes.language import LanguageRun
+from relational_rnn.recipes.running import initial_weights
 from relational_rnn.tasks.language.corpus import Corpus, OnProgress, prepare
 from relational_rnn.tasks.language.model import LanguageModel, LanguageState, detached, map_states
 from relational_rnn.tasks.language.streams import NO_TARGET, LanguageBatch, TrainingStreams, evaluation_batches
@@ -99,8 +100,7 @@ class LanguageProblem:
 
 def build_language_model(config: LanguageRun, vocabulary_size: int) -> LanguageModel:
     """The model of a configuration with its initial weights, which are a function of the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with initial_weights(config.seed):
         return LanguageModel.build(vocabulary_size, config.core, config.memory, config.model)
 
 

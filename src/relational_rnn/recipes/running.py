@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -47,6 +48,22 @@ def print_report(line: str) -> None:
 
 def say_nothing(line: str) -> None:
     """What is said about the data, where it has been said."""
+
+
+@contextlib.contextmanager
+def initial_weights(seed: int) -> Iterator[None]:
+    """Where a model is made whose initial weights are a function of the seed; random numbers go on as before after it.
+
+    One thread makes them: orthogonal matrices have other last bits with several.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def read_config_file(folder: Path) -> tuple[Path, dict[str, Json]]:

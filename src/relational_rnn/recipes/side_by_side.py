@@ -54,9 +54,7 @@ def train_side_by_side(
             while waiting and len(running) < jobs:
                 path, config = waiting.pop(0)
                 receiver, sender = context.Pipe(duplex=False)
-                threads = torch.get_num_threads()
-                if config.loop.threads is None:  # where it is given, all is as one job has it, to the last bit
-                    threads = max(1, threads // jobs)
+                threads = max(1, torch.get_num_threads() // jobs)
                 arguments = (sender, os.getpid(), threads, train, config, path, resumed[path])
                 process = context.Process(target=_train_here, args=arguments, name=path.name, daemon=True)
                 with _interrupts_ignored():  # by the new process: Ctrl-C is told this one, which then ends the others

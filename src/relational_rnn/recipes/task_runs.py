@@ -22,6 +22,7 @@ from relational_rnn.recipes.evaluation import RunEvaluation
 from relational_rnn.recipes.running import (
     as_json,
     check_grid,
+    initial_weights,
     load_weights,
     read_config_file,
     read_result,
@@ -90,8 +91,7 @@ def split_batches(config: TaskRun, split: Split) -> list[TaskBatch]:
 
 def build_task_model(config: TaskRun) -> TaskModel:
     """The model of a configuration with its initial weights, which are a function of the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with initial_weights(config.seed):
         curriculum = config.task.make_curriculum()
         return TaskModel.build(
             config.task.shape, config.core, config.memory, config.model, match=config.match, curriculum=curriculum
