@@ -2,8 +2,9 @@
 
     python docs/make_inspection.py --babi runs/babi/rmc-0 --farthest runs/nth-farthest-small/rmc-0
 
-Both runs must have been evaluated. The pictures are the figures of the pages themselves, saved by a click of the button
-"save as SVG" in the system's Chromium; what was measured stands in docs/results/inspection.json.
+Runs must have been evaluated; of one that is not given the page keeps what it has. The pictures are the figures of the
+pages themselves, saved by a click of the button "save as SVG" in the system's Chromium; what was measured stands in
+docs/results/inspection.json.
 """
 
 from __future__ import annotations
@@ -357,18 +358,19 @@ def alike(made: Mapping[str, Any], _: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--babi", type=Path, required=True, metavar="RUN", help="relational memory trained on bAbI")
-    parser.add_argument("--farthest", type=Path, required=True, metavar="RUN", help="one trained on N-th farthest")
+    parser.add_argument("--babi", type=Path, metavar="RUN", help="relational memory trained on bAbI")
+    parser.add_argument("--farthest", type=Path, metavar="RUN", help="one trained on N-th farthest")
     parser.add_argument("--right-task", type=int, default=15, metavar="K", help="task of the story answered right")
     parser.add_argument("--wrong-task", type=int, default=2, metavar="K", help="task of the story answered wrong")
     parser.add_argument("--tasks", type=int, nargs="+", default=[1, 2, 6, 15], metavar="K", help="tasks of the table")
     parser.add_argument("--questions", type=int, default=200, metavar="N", help="questions of each of them")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    made = {
-        **stories_of(chosen.babi, chosen.tasks, chosen.questions, chosen.right_task, chosen.wrong_task),
-        **farthest_of(chosen.farthest),
-    }
+    made = json.loads(RESULTS.read_text(encoding="utf-8"))
+    if chosen.babi is not None:
+        made |= stories_of(chosen.babi, chosen.tasks, chosen.questions, chosen.right_task, chosen.wrong_task)
+    if chosen.farthest is not None:
+        made |= farthest_of(chosen.farthest)
     write_whole(RESULTS, json.dumps(made, indent=1, ensure_ascii=False) + "\n")
     PAGE.write_text(render(PAGE.read_text(encoding="utf-8"), made), encoding="utf-8")
     print(PAGE)
