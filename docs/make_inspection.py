@@ -365,6 +365,8 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, nargs="+", default=[1, 2, 6, 15], metavar="K", help="tasks of the table")
     parser.add_argument("--questions", type=int, default=200, metavar="N", help="questions of each of them")
     chosen = parser.parse_args()
+    if chosen.babi is None and chosen.farthest is None:
+        parser.error("at least one of --babi and --farthest must name a run")
     torch.set_num_threads(1)
     made = json.loads(RESULTS.read_text(encoding="utf-8"))
     if chosen.babi is not None:

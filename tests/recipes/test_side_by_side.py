@@ -63,8 +63,7 @@ def play(config, folder, *, resume, on_progress):
 def start(place: Path, *names: str, jobs: int = 2):
     for name in names:
         (place / name).mkdir()
-    loops = {name: LoopConfig(threads=1 if name == "second" else None) for name in names}
-    runs = {place / name: replace(BASE, seed=7, loop=loops[name]) for name in names}
+    runs = {place / name: replace(BASE, seed=7) for name in names}
     return train_side_by_side(runs, train=play, resumed={path: path.name == "second" for path in runs}, jobs=jobs)
 
 
@@ -78,16 +77,16 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-def test_as_many_as_there_are_jobs_run_at_a_time_each_with_its_share_of_the_threads(tmp_path):
+def test_as_many_as_there_are_jobs_run_at_a_time_each_with_its_share_of_the_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
     ended = list(start(tmp_path, "first", "second", "third"))
     assert [(path.name, error) for path, error in ended[2:]] == [("third", None)]
     assert sorted(path.name for path, _ in ended[:2]) == ["first", "second"]
     assert [error for _, error in ended] == [None] * 3
     pids = {int((path / "pid").read_text()) for path, _ in ended}
     assert len(pids | {os.getpid()}) == 4
-    threads = torch.get_num_threads()
-    assert (tmp_path / "first" / "threads").read_text() == f"{max(1, threads // 2)} False 7"
-    assert (tmp_path / "second" / "threads").read_text() == f"{threads} True 7"  # left to the training, that is, to fit
+    assert (tmp_path / "first" / "threads").read_text() == "3 False 7"
+    assert (tmp_path / "second" / "threads").read_text() == "3 True 7"
 
 
 def test_an_error_that_is_a_sentence_comes_back_and_who_gives_up_ends_the_others(tmp_path):
