@@ -59,6 +59,8 @@ MEASURES = {
     "last": "the last sentence (no measure of the model)",
 }
 """Ways of pointing at a sentence, each with its words for the table."""
+STORIES: dict[str, Any] = {"tasks": [1, 2, 6, 15], "questions": 200, "right_task": 15, "wrong_task": 2}
+"""What the page shows of the run on bAbI, unless other is asked for."""
 
 
 def measures(traced: StoryTrace) -> dict[str, list[float]]:
@@ -168,7 +170,7 @@ def about(run: Path) -> dict[str, Any]:
     }
 
 
-def stories_of(run: Path, tasks: Sequence[int], most: int, right_task: int, wrong_task: int) -> dict[str, Any]:
+def stories_of(run: Path, *, tasks: Sequence[int], questions: int, right_task: int, wrong_task: int) -> dict[str, Any]:
     loaded = recipes.load(run)
     reader = StoryReader(loaded.model, loaded.vocabulary, max_sentences=loaded.config.data.max_sentences)
 
@@ -185,7 +187,7 @@ def stories_of(run: Path, tasks: Sequence[int], most: int, right_task: int, wron
         shown = story_page(traced, right=question.answer, title="A look inside")
         for figure in ("answers", "time"):
             save_figure(shown, figure, figure_path(name, figure))
-    made["pointing"] = {str(task): pointing(reader, told(task), most) for task in tasks}
+    made["pointing"] = {str(task): pointing(reader, told(task), questions) for task in tasks}
     made["likeness"] = {str(task): story_statistics(reader, told(task)).likeness.mean().item() for task in tasks}
     return made
 
@@ -360,17 +362,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--babi", type=Path, metavar="RUN", help="relational memory trained on bAbI")
     parser.add_argument("--farthest", type=Path, metavar="RUN", help="one trained on N-th farthest")
-    parser.add_argument("--right-task", type=int, default=15, metavar="K", help="task of the story answered right")
-    parser.add_argument("--wrong-task", type=int, default=2, metavar="K", help="task of the story answered wrong")
-    parser.add_argument("--tasks", type=int, nargs="+", default=[1, 2, 6, 15], metavar="K", help="tasks of the table")
-    parser.add_argument("--questions", type=int, default=200, metavar="N", help="questions of each of them")
+    told = parser.add_argument_group("of the run on bAbI")
+    told.add_argument("--right-task", type=int, metavar="K", help="task of the story answered right (15)")
+    told.add_argument("--wrong-task", type=int, metavar="K", help="task of the story answered wrong (2)")
+    told.add_argument("--tasks", type=int, nargs="+", metavar="K", help="tasks of the table (1 2 6 15)")
+    told.add_argument("--questions", type=int, metavar="N", help="questions of each of them (200)")
     chosen = parser.parse_args()
     if chosen.babi is None and chosen.farthest is None:
         parser.error("at least one of --babi and --farthest must name a run")
+    given = {name: value for name in STORIES if (value := getattr(chosen, name)) is not None}
+    if given and chosen.babi is None:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        parser.error(f"{options}: of a run on bAbI, and --babi names none")
     torch.set_num_threads(1)
     made = json.loads(RESULTS.read_text(encoding="utf-8"))
     if chosen.babi is not None:
-        made |= stories_of(chosen.babi, chosen.tasks, chosen.questions, chosen.right_task, chosen.wrong_task)
+        made |= stories_of(chosen.babi, **(STORIES | given))
     if chosen.farthest is not None:
         made |= farthest_of(chosen.farthest)
     write_whole(RESULTS, json.dumps(made, indent=1, ensure_ascii=False) + "\n")
