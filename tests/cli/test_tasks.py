@@ -148,6 +148,18 @@ def test_a_rate_between_others_is_not_at_the_edge():
     ]
 
 
+def test_trials_tell_the_lesson_that_they_ended_in():
+    trials = [
+        Trial(core="ntm", learning_rate=1e-3, steps=9, valid_accuracy=0.5, valid_loss=0.75, lesson=1),
+        Trial(core="ntm", learning_rate=2e-3, steps=9, valid_accuracy=0.25, valid_loss=0.5, lesson=3),
+    ]
+    assert trial_table(trials).splitlines()[1:3] == [
+        "core            0.001            0.002  taken",
+        "NTM   50.0 (lesson 1)  25.0 (lesson 3)  0.001",
+    ]
+    assert "0.5000 (lesson 3)" in trial_table(trials, "loss")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

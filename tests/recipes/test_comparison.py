@@ -8,6 +8,7 @@ import pytest
 from relational_rnn._check import InputError
 from relational_rnn.nn.cores import MemorySizes
 from relational_rnn.recipes import TASK_RUNS, Trial, TuningConfig, best_trials, compare_task, read_task_config
+from relational_rnn.tasks.associative_recall import AssociativeRecall
 from relational_rnn.tasks.model import TaskModelConfig
 from relational_rnn.tasks.nth_farthest import NthFarthest
 from relational_rnn.training import LoopConfig, read_metrics
@@ -100,3 +101,14 @@ def test_trials_take_a_quarter_of_the_budget(tmp_path):
     tuning = TuningConfig(learning_rates=(1e-3, 1e-2))
     compare_task(BASE, ["rnn"], [0], tmp_path, tuning=tuning, on_trials=told.extend)
     assert [t.steps for t in told] == [2, 2]
+
+
+def test_a_trial_tells_the_lesson_that_it_ended_in(tmp_path):
+    told = []
+    data = AssociativeRecall(pairs=4, length=16, vocabulary=16, curriculum="lessons", window=3, mastered=9.0)
+    base = TASK_RUNS["associative-recall"](
+        **{field.name: getattr(BASE, field.name) for field in dataclasses.fields(BASE)} | {"data": data}
+    )
+    tuning = TuningConfig(learning_rates=(1e-3, 1e-2), steps=4)  # every loss is below 9: the second of 3 has begun
+    compare_task(base, ["gru"], [0], tmp_path, tuning=tuning, on_trials=told.extend)
+    assert [trial.lesson for trial in told] == [2, 2]

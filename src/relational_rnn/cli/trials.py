@@ -27,8 +27,8 @@ class TrialReport:
 
 
 def trial_table(trials: Sequence[Trial], best_by: BestBy = "accuracy") -> str:
-    """A row per core: the best validation with every learning rate, and the rate that its runs take; then the cores
-    that took the lowest or the highest one."""
+    """A row per core: the best validation with every learning rate, with the lesson that training ended in where there
+    are such, and the rate that its runs take; then the cores that took the lowest or the highest one."""
     rates = list(dict.fromkeys(trial.learning_rate for trial in trials))
     best = best_trials(trials, best_by=best_by)
     rows = []
@@ -49,7 +49,8 @@ def trial_table(trials: Sequence[Trial], best_by: BestBy = "accuracy") -> str:
 def _shown(trial: Trial, best_by: BestBy) -> str:
     if trial.valid_accuracy is None:
         return "diverged"
-    return f"{100 * trial.valid_accuracy:.1f}" if best_by == "accuracy" else f"{trial.valid_loss:.4f}"
+    figure = f"{100 * trial.valid_accuracy:.1f}" if best_by == "accuracy" else f"{trial.valid_loss:.4f}"
+    return figure if trial.lesson is None else f"{figure} (lesson {trial.lesson})"
 
 
 def trial_note(trials: Sequence[Trial], best_by: BestBy = "accuracy") -> str:

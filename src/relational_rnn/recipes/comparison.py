@@ -66,6 +66,8 @@ class Trial:
     """A fraction; None, as the loss, where training diverged."""
     valid_loss: float | None = None
     """In nats."""
+    lesson: int | None = None
+    """The lesson, from 1, that training was in when it ended; None where nothing is taught in lessons."""
 
 
 def best_trials(trials: Sequence[Trial], *, best_by: BestBy = "accuracy") -> dict[str, Trial]:
@@ -187,9 +189,10 @@ def _measured_trial(config: Any, path: Path, best_by: BestBy) -> Trial:
     trial = Trial(core=config.core, learning_rate=config.optimizer.learning_rate, steps=steps)
     if spent_on(path).steps != steps:
         return trial
+    rows = read_metrics(path / "metrics.csv")
+    trial = replace(trial, lesson=int(last) if (last := rows[-1].get("lesson")) else None)
     validations = [
-        replace(trial, valid_accuracy=float(row["valid_accuracy"]), valid_loss=float(row["valid_loss"]))
-        for row in read_metrics(path / "metrics.csv")
+        replace(trial, valid_accuracy=float(row["valid_accuracy"]), valid_loss=float(row["valid_loss"])) for row in rows
     ]
     return best_trials(validations, best_by=best_by)[config.core]
 
