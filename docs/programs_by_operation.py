@@ -1,0 +1,70 @@
+"""Which operations are learned? `python docs/programs_by_operation.py runs/programs-control-small/* ...`.
+
+Reads runs on programs of one operation each and the test set of their seeds; prints, for every run and operation, how
+many programs there are, the share of their characters, and the share of whole answers, that the model gives right.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from relational_rnn.recipes.task_runs import load_task, split_batches
+from relational_rnn.recipes.tasks import ProgramsRun
+from relational_rnn.reports.results import markdown_table
+from relational_rnn.tasks.model import whole_answers
+from relational_rnn.tasks.programs import CHARACTERS
+
+NAMES = {"for": "loops", "if": "choices", "+": "sums", "-": "differences", "*": "products"}
+"""What stands in a program of one operation, and what it is then; a loop holds a "+" as well, and comes first."""
+
+
+def operation_of(program: str) -> str:
+    """The operation of a program that has one.
+
+    >>> operation_of("print(384+907)"), operation_of("print((301 if 124<385 else 924))")
+    ('sums', 'choices')
+    """
+    return next(name for part, name in NAMES.items() if part in program)
+
+
+def by_operation(run: Path) -> dict[str, tuple[int, float, float]]:
+    """(programs, share of right characters, share of whole answers) of each operation in the test set of a run."""
+    loaded = load_task(run)
+    if not isinstance(loaded.config, ProgramsRun) or loaded.config.data.nesting > 1:
+        raise SystemExit(f"{run}: not a run on programs of one operation")
+    counts: dict[str, Counter[str]] = {}
+    for batch in split_batches(loaded.config, "test"):
+        with torch.inference_mode():
+            correct = loaded.model(batch).argmax(-1) == batch.targets[batch.asked]
+        whole, placed = whole_answers(correct, batch), torch.zeros_like(batch.asked)
+        placed[batch.asked] = correct
+        for i, program in enumerate(batch.inputs):
+            count = counts.setdefault(operation_of(CHARACTERS.decode(program)), Counter())
+            count["programs"] += 1
+            count["whole"] += int(whole[i])
+            count["right"] += int(placed[i].sum())
+            count["characters"] += int(batch.asked[i].sum())
+    return {
+        name: (c["programs"], c["right"] / c["characters"], c["whole"] / c["programs"])
+        for name in NAMES.values()
+        if (c := counts.get(name))
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    rows = [
+        [run.name, name, str(programs), f"{100 * right:.1f}", f"{100 * whole:.1f}"]
+        for run in parser.parse_args().runs
+        for name, (programs, right, whole) in by_operation(run).items()
+    ]
+    print(markdown_table(["run", "operation", "programs", "characters, %", "whole answers, %"], rows))
+
+
+if __name__ == "__main__":
+    main()
