@@ -1,6 +1,7 @@
 """Shared fixtures: one seeded generator per test, and one thread so that small tests do not fight over cores."""
 
 import os
+import signal
 
 import cores_summary
 import pytest
@@ -10,6 +11,8 @@ import torch
 from relational_rnn.ops.relational_scan.cpu import kernels_report
 
 torch.set_num_threads(1)
+# A script that runs the suite in the background has Ctrl-C ignored, also in every process that is started from here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported, here and in processes started from here
 
