@@ -363,10 +363,14 @@ def main() -> None:
     parser.add_argument("--babi", type=Path, metavar="RUN", help="relational memory trained on bAbI")
     parser.add_argument("--farthest", type=Path, metavar="RUN", help="one trained on N-th farthest")
     told = parser.add_argument_group("of the run on bAbI")
-    told.add_argument("--right-task", type=int, metavar="K", help="task of the story answered right (15)")
-    told.add_argument("--wrong-task", type=int, metavar="K", help="task of the story answered wrong (2)")
-    told.add_argument("--tasks", type=int, nargs="+", metavar="K", help="tasks of the table (1 2 6 15)")
-    told.add_argument("--questions", type=int, metavar="N", help="questions of each of them (200)")
+    told.add_argument(
+        "--right-task", type=int, metavar="K", help=f"task of the story answered right ({STORIES['right_task']})"
+    )
+    told.add_argument(
+        "--wrong-task", type=int, metavar="K", help=f"task of the story answered wrong ({STORIES['wrong_task']})"
+    )
+    told.add_argument("--tasks", type=int, nargs="+", metavar="K", help=f"tasks of the table ({STORIES['tasks']})")
+    told.add_argument("--questions", type=int, metavar="N", help=f"questions of each of them ({STORIES['questions']})")
     chosen = parser.parse_args()
     if chosen.babi is None and chosen.farthest is None:
         parser.error("at least one of --babi and --farthest must name a run")

@@ -31,38 +31,34 @@ def operation_of(program: str) -> str:
     return next(name for part, name in NAMES.items() if part in program)
 
 
-def by_operation(run: Path) -> dict[str, tuple[int, float, float]]:
-    """(programs, share of right characters, share of whole answers) of each operation in the test set of a run."""
+def by_operation(run: Path) -> dict[str, Counter[str]]:
+    """How many of each operation in the test set of a run: programs, characters, right characters, whole answers."""
     loaded = load_task(run)
     if not isinstance(loaded.config, ProgramsRun) or loaded.config.data.nesting > 1:
         raise SystemExit(f"{run}: not a run on programs of one operation")
-    counts: dict[str, Counter[str]] = {}
-    for batch in split_batches(loaded.config, "test"):
+    counts = {name: Counter[str]() for name in NAMES.values()}
+    for batch in (drawn.to("cpu") for drawn in split_batches(loaded.config, "test")):
         with torch.inference_mode():
             correct = loaded.model(batch).argmax(-1) == batch.targets[batch.asked]
         whole, placed = whole_answers(correct, batch), torch.zeros_like(batch.asked)
         placed[batch.asked] = correct
         for i, program in enumerate(batch.inputs):
-            count = counts.setdefault(operation_of(CHARACTERS.decode(program)), Counter())
+            count = counts[operation_of(CHARACTERS.decode(program))]
             count["programs"] += 1
             count["whole"] += int(whole[i])
             count["right"] += int(placed[i].sum())
             count["characters"] += int(batch.asked[i].sum())
-    return {
-        name: (c["programs"], c["right"] / c["characters"], c["whole"] / c["programs"])
-        for name in NAMES.values()
-        if (c := counts.get(name))
-    }
+    return {name: count for name, count in counts.items() if count}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    rows = [
-        [run.name, name, str(programs), f"{100 * right:.1f}", f"{100 * whole:.1f}"]
-        for run in parser.parse_args().runs
-        for name, (programs, right, whole) in by_operation(run).items()
-    ]
+    rows = []
+    for run in parser.parse_args().runs:
+        for name, count in by_operation(run).items():
+            right, whole = count["right"] / count["characters"], count["whole"] / count["programs"]
+            rows.append([run.name, name, str(count["programs"]), f"{100 * right:.1f}", f"{100 * whole:.1f}"])
     print(markdown_table(["run", "operation", "programs", "characters, %", "whole answers, %"], rows))
 
 

@@ -1,17 +1,14 @@
 """docs/babi-data.md is what its two JSON files hold."""
 
-import importlib.util
 from pathlib import Path
+
+from scripts import load
 
 MAKER = Path(__file__).parents[2] / "docs" / "make_babi_data.py"
 
 
 def test_the_page_is_written_from_the_measured_figures():
-    spec = importlib.util.spec_from_file_location("make_babi_data", MAKER)
-    assert spec is not None
-    assert spec.loader is not None
-    maker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(maker)
+    maker = load(MAKER)
     assert maker.PAGE.read_text(encoding="utf-8") == maker.render(), "run `python docs/make_babi_data.py`"
     for language in maker.MEASURED:
         measured, verdicts = maker.read(language)

@@ -1,10 +1,10 @@
 """The figures of docs/cost.md are those of the results that it was made from."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+from scripts import load
 
 from relational_rnn.benchmarks.record import Measured, Record
 from relational_rnn.benchmarks.shapes import SWEEP_NAMES, cases, memory_flop
@@ -15,12 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def maker():
-    spec = importlib.util.spec_from_file_location("make_cost", ROOT / "docs" / "make_cost.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(ROOT / "docs" / "make_cost.py")
 
 
 def made_up(folder: Path) -> Path:

@@ -1,12 +1,12 @@
 """The findings of docs/inspection.md are those that were measured, and what measures them does what it says."""
 
-import importlib.util
 import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 import torch
+from scripts import load
 
 from relational_rnn.inspection import StoryReader, influence, trace_story
 from relational_rnn.nn.cores import MemorySizes
@@ -29,12 +29,7 @@ TOLD = (
 
 @pytest.fixture(scope="module")
 def maker():
-    spec = importlib.util.spec_from_file_location("make_inspection", ROOT / "docs" / "make_inspection.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(ROOT / "docs" / "make_inspection.py")
 
 
 @pytest.fixture(scope="module")

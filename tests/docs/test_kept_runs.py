@@ -1,10 +1,10 @@
 """docs/results/raw holds what the pages of results are made from."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+from scripts import load
 
 from relational_rnn.reports.runs import read_run
 
@@ -27,11 +27,7 @@ def test_a_page_says_what_its_runs_say(page):
 
 
 def test_runs_are_kept_without_weights_and_folder_names(tmp_path):
-    spec = importlib.util.spec_from_file_location("keep_runs", ROOT / "docs" / "keep_runs.py")
-    assert spec is not None
-    assert spec.loader is not None
-    keep_runs = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(keep_runs)
+    keep_runs = load(ROOT / "docs" / "keep_runs.py")
     run = tmp_path / "rmc-0"
     run.mkdir()
     for name in ("config.json", "metrics.csv", "result.json", "model.safetensors"):

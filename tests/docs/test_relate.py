@@ -1,22 +1,17 @@
 """docs/relate.md says what the results files say."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+from scripts import load
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def maker():
-    spec = importlib.util.spec_from_file_location("make_relate", ROOT / "docs" / "make_relate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(ROOT / "docs" / "make_relate.py")
 
 
 def record(core: str, values: list[float], **entries: object) -> dict[str, object]:

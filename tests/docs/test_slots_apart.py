@@ -1,21 +1,17 @@
 """The experiment of docs/slots_apart.py: slots that do not see one another."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
+from scripts import load
 
 from relational_rnn import RelationalMemory
 
 
 @pytest.fixture(scope="module")
 def slots_apart():
-    path = Path(__file__).parents[2] / "docs" / "slots_apart.py"
-    spec = importlib.util.spec_from_file_location("slots_apart", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(Path(__file__).parents[2] / "docs" / "slots_apart.py")
 
 
 def test_each_slot_is_a_memory_of_its_own_with_the_same_parameters(slots_apart):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
+from scripts import load
 
 ROOT = Path(__file__).parents[2]
 
@@ -13,9 +13,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def hook(monkeypatch, tmp_path):
     """hatch_build.py, building into a folder of its own."""
-    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load(ROOT / "hatch_build.py")
     monkeypatch.setattr(module, "LIBRARY", tmp_path / "kernels.so")
     module.LIBRARY.write_bytes(b"an old one")
     return module
