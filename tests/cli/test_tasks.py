@@ -10,7 +10,7 @@ from relational_rnn import recipes
 from relational_rnn.cli.commands import TASKS, load_command
 from relational_rnn.cli.compare_task import CompareTask
 from relational_rnn.cli.task_options import SHARED
-from relational_rnn.cli.trials import trial_table
+from relational_rnn.cli.trials import trial_note, trial_table
 from relational_rnn.nn.cores import CORE_NAMES
 from relational_rnn.recipes import TASK_RECIPES, TASK_RUNS, Trial
 
@@ -148,16 +148,30 @@ def test_a_rate_between_others_is_not_at_the_edge():
     ]
 
 
-def test_trials_tell_the_lesson_that_they_ended_in():
+def test_trials_that_ended_before_the_last_lesson_tell_which_and_its_loss():
     trials = [
-        Trial(core="ntm", learning_rate=1e-3, steps=9, valid_accuracy=0.5, valid_loss=0.75, lesson=1),
-        Trial(core="ntm", learning_rate=2e-3, steps=9, valid_accuracy=0.25, valid_loss=0.5, lesson=3),
+        Trial(
+            core="ntm",
+            learning_rate=rate,
+            steps=9,
+            valid_accuracy=0.5,
+            valid_loss=0.75,
+            lesson=lesson,
+            lesson_loss=loss,
+        )
+        for rate, lesson, loss in ((1e-3, 1, 0.25), (2e-3, 3, 0.5))
     ]
-    assert trial_table(trials).splitlines()[1:3] == [
-        "core            0.001            0.002  taken",
-        "NTM   50.0 (lesson 1)  25.0 (lesson 3)  0.001",
+    trials.append(Trial(core="rnn", learning_rate=1e-3, steps=9, valid_accuracy=0.25, valid_loss=0.5, lesson=4))
+    trials.append(Trial(core="rnn", learning_rate=2e-3, steps=9))
+    assert trial_table(trials).splitlines()[:4] == [
+        "best validation accuracy, %, of 9 steps with every learning rate; before the last lesson, its loss",
+        "core             0.001             0.002  taken",
+        "NTM   lesson 1: 0.2500  lesson 3: 0.5000  0.002",
+        "RNN               25.0          diverged  0.001",
     ]
-    assert "0.5000 (lesson 3)" in trial_table(trials, "loss")
+    assert "0.5000" in trial_table(trials[2:], "loss").splitlines()[2]
+    assert "or was furthest in the lessons: NTM 0.002, RNN 0.001" in trial_note(trials)
+    assert "furthest" not in trial_note(trials[2:])
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from relational_rnn.recipes import TASK_RUNS, Trial, TuningConfig, best_trials, 
 from relational_rnn.tasks.associative_recall import AssociativeRecall
 from relational_rnn.tasks.model import TaskModelConfig
 from relational_rnn.tasks.nth_farthest import NthFarthest
+from relational_rnn.tasks.programs import Programs
 from relational_rnn.training import LoopConfig, read_metrics
 
 BASE = TASK_RUNS["nth-farthest"](
@@ -22,6 +23,7 @@ BASE = TASK_RUNS["nth-farthest"](
     valid_samples=64,
     test_samples=30,
 )
+SHARED = {field.name: getattr(BASE, field.name) for field in dataclasses.fields(BASE)}
 
 
 def trial(core, rate, accuracy, loss):
@@ -103,12 +105,50 @@ def test_trials_take_a_quarter_of_the_budget(tmp_path):
     assert [t.steps for t in told] == [2, 2]
 
 
-def test_a_trial_tells_the_lesson_that_it_ended_in(tmp_path):
+def in_lessons(**more):
+    data = AssociativeRecall(pairs=4, length=16, vocabulary=16, curriculum="lessons", window=3, **more)
+    return TASK_RUNS["associative-recall"](**SHARED | {"data": data})
+
+
+def trials_of(base, folder, steps):
     told = []
-    data = AssociativeRecall(pairs=4, length=16, vocabulary=16, curriculum="lessons", window=3, mastered=9.0)
-    base = TASK_RUNS["associative-recall"](
-        **{field.name: getattr(BASE, field.name) for field in dataclasses.fields(BASE)} | {"data": data}
-    )
-    tuning = TuningConfig(learning_rates=(1e-3, 1e-2), steps=4)  # every loss is below 9: the second of 3 has begun
-    compare_task(base, ["gru"], [0], tmp_path, tuning=tuning, on_trials=told.extend)
+    tuning = TuningConfig(learning_rates=(1e-3, 1e-2), steps=steps)
+    compare_task(base, ["gru"], [0], folder, tuning=tuning, on_trials=told.extend)
+    return told
+
+
+def test_a_trial_that_ends_before_the_last_lesson_tells_which_and_its_loss(tmp_path):
+    told = trials_of(in_lessons(mastered=9.0), tmp_path, 4)  # every loss is below 9: the second of 3 has begun
     assert [trial.lesson for trial in told] == [2, 2]
+    for trial in told:
+        last = read_metrics(tmp_path / "trials" / f"gru-{trial.learning_rate}" / "metrics.csv")[-1]
+        assert trial.lesson_loss == float(last["train_loss"])
+
+
+def test_a_trial_in_the_last_lesson_is_judged_by_its_validation(tmp_path):
+    told = trials_of(in_lessons(mastered=9.0), tmp_path, 7)
+    assert [(trial.lesson, trial.lesson_loss) for trial in told] == [(3, None)] * 2
+
+
+def test_levels_that_end_where_nothing_more_is_learned_say_nothing_of_a_trial(tmp_path):
+    data = Programs(length=2, curriculum="naive", window=2)
+    told = trials_of(TASK_RUNS["programs"](**SHARED | {"data": data}), tmp_path, 4)
+    assert [(trial.lesson, trial.lesson_loss) for trial in told] == [(None, None)] * 2
+
+
+@pytest.mark.parametrize("best_by", ["accuracy", "loss"])
+def test_the_trial_that_is_furthest_in_the_lessons_is_the_best(best_by):
+    def at(rate, lesson, lesson_loss, accuracy):
+        done = trial("gru", rate, accuracy, 1 - accuracy)
+        return dataclasses.replace(done, lesson=lesson, lesson_loss=lesson_loss)
+
+    first, second, slower, last, better = (
+        at(1e-4, 1, 0.1, 0.9),
+        at(1e-3, 2, 0.5, 0.8),
+        at(2e-3, 2, 0.6, 0.85),
+        at(4e-3, 3, None, 0.3),
+        at(8e-3, 3, None, 0.4),
+    )
+    for worse, winner in ((first, second), (first, slower), (slower, second), (second, last), (last, better)):
+        for order in ([worse, winner], [winner, worse]):
+            assert best_trials(order, best_by=best_by)["gru"] is winner

@@ -27,8 +27,8 @@ class TrialReport:
 
 
 def trial_table(trials: Sequence[Trial], best_by: BestBy = "accuracy") -> str:
-    """A row per core: the best validation with every learning rate, with the lesson that training ended in where there
-    are such, and the rate that its runs take; then the cores that took the lowest or the highest one."""
+    """A row per core: the best validation with every learning rate, or the lesson that training ended in and its loss
+    if that is not the last, and the rate that its runs take; then the cores that took the lowest or the highest one."""
     rates = list(dict.fromkeys(trial.learning_rate for trial in trials))
     best = best_trials(trials, best_by=best_by)
     rows = []
@@ -43,14 +43,17 @@ def trial_table(trials: Sequence[Trial], best_by: BestBy = "accuracy") -> str:
     if at_the_edge:
         lines.append(f"the best rate may lie beyond those tried for: {', '.join(at_the_edge)}")
     title = f"best validation {measure} of {trials[0].steps:,} steps with every learning rate"
+    if any(trial.lesson_loss is not None for trial in trials):
+        title += "; before the last lesson, its loss"
     return "\n".join([title, *lines])
 
 
 def _shown(trial: Trial, best_by: BestBy) -> str:
     if trial.valid_accuracy is None:
         return "diverged"
-    figure = f"{100 * trial.valid_accuracy:.1f}" if best_by == "accuracy" else f"{trial.valid_loss:.4f}"
-    return figure if trial.lesson is None else f"{figure} (lesson {trial.lesson})"
+    if trial.lesson_loss is not None:
+        return f"lesson {trial.lesson}: {trial.lesson_loss:.4f}"
+    return f"{100 * trial.valid_accuracy:.1f}" if best_by == "accuracy" else f"{trial.valid_loss:.4f}"
 
 
 def trial_note(trials: Sequence[Trial], best_by: BestBy = "accuracy") -> str:
@@ -59,7 +62,8 @@ def trial_note(trials: Sequence[Trial], best_by: BestBy = "accuracy") -> str:
     taken = ", ".join(
         f"{CORES[core].label} {trial.learning_rate:g}" for core, trial in best_trials(trials, best_by=best_by).items()
     )
+    unfinished = any(trial.lesson_loss is not None for trial in trials)
     return (
         f"every core tried learning rates of {rates} in {trials[0].steps:,} steps and took what did best on the "
-        f"validation set: {taken}"
+        f"validation set{' or was furthest in the lessons' if unfinished else ''}: {taken}"
     )

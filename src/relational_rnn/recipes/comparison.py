@@ -30,7 +30,7 @@ class TuningConfig:
     validation set. Without any, all cores run with the optimizer's."""
     steps: int | None = None
     """Updates of such a trial; a quarter of the budget if not given. Where there are lessons, a trial should be long
-    enough to reach the last one."""
+    enough to reach the last one: before, the lesson and its loss are all there is to judge it by."""
 
     def __post_init__(self) -> None:
         where = "TuningConfig"
@@ -56,7 +56,7 @@ class TuningConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
-    """What a core reached with one learning rate: the best of its validations."""
+    """What a core reached with one learning rate: the best of its validations, or the lesson that it has come to."""
 
     core: str
     learning_rate: float
@@ -67,15 +67,22 @@ class Trial:
     valid_loss: float | None = None
     """In nats."""
     lesson: int | None = None
-    """The lesson, from 1, that training was in when it ended; None where nothing is taught in lessons."""
+    """The lesson, from 1, that training was in when it ended; None where no lesson has to be mastered."""
+    lesson_loss: float | None = None
+    """The loss of that lesson, in nats, over the last updates that metrics.csv has a row of; None in the last lesson,
+    where the validation, which is always of the whole task, says more."""
 
 
 def best_trials(trials: Sequence[Trial], *, best_by: BestBy = "accuracy") -> dict[str, Trial]:
     """The best trial of every core; of equal ones the first.
 
+    Where there are lessons, the trial that came to the latest one is the best. What a model makes of the whole task
+    before it is taught it is chance, so trials that ended in the same lesson before the last are told apart by the loss
+    of that lesson.
+
     Args:
         trials: of any number of cores.
-        best_by: the highest accuracy, then the lowest loss, or the other way round.
+        best_by: the highest accuracy on the validation set, then the lowest loss, or the other way round.
 
     Raises:
         InputError: all trials of a core have diverged.
@@ -86,11 +93,14 @@ def best_trials(trials: Sequence[Trial], *, best_by: BestBy = "accuracy") -> dic
         0.002
     """
 
-    def rank(trial: Trial) -> tuple[float, float]:
+    def rank(trial: Trial) -> tuple[float, ...]:
+        lesson = trial.lesson or 0
+        if trial.lesson_loss is not None:
+            return lesson, -trial.lesson_loss
         assert trial.valid_accuracy is not None
         assert trial.valid_loss is not None
         accuracy, loss = trial.valid_accuracy, trial.valid_loss
-        return (accuracy, -loss) if best_by == "accuracy" else (-loss, accuracy)
+        return (lesson, accuracy, -loss) if best_by == "accuracy" else (lesson, -loss, accuracy)
 
     best = {}
     for core in dict.fromkeys(trial.core for trial in trials):
@@ -114,6 +124,7 @@ def run_grid(
     measure: Callable[[ConfigT, Path], ResultT],
     tuning: TuningConfig | None = None,
     best_by: BestBy = "accuracy",
+    lessons: int | None = None,
     jobs: int = 1,
     on_progress: Callable[[Progress], None] | None = None,
     on_trials: Callable[[Sequence[Trial]], None] | None = None,
@@ -131,6 +142,7 @@ def run_grid(
         measure: the result of a finished run.
         tuning: learning rates to try; None for the base's.
         best_by: what on the validation set tells the best trial.
+        lessons: how many lessons there are, where each begins when the one before is mastered.
         jobs: how many runs are trained at the same time, in processes of their own if there are several.
         on_progress: handed on to what trains; one job only.
         on_trials: called with all trials when they are done; not called where nothing is to be tried.
@@ -160,8 +172,9 @@ def run_grid(
     configs: dict[str, Any] = {core: replace(base, core=core) for core in cores}  # type: ignore[type-var]
     if tuning is not None and tuning.learning_rates:
         steps = tuning.steps_of(base.loop.steps)
+        measured_trial = functools.partial(_measured_trial, best_by=best_by, lessons=lessons)
         planned = _trial_runs(configs, seeds[0], tuning.learning_rates, steps, folder)
-        measured = finish(planned, lambda config, path: _measured_trial(config, path, best_by), may_diverge=True)
+        measured = finish(planned, measured_trial, may_diverge=True)
         trials = list(measured.values())
         if on_trials is not None:
             on_trials(trials)
@@ -183,18 +196,21 @@ def _trial_runs(
     return runs
 
 
-def _measured_trial(config: Any, path: Path, best_by: BestBy) -> Trial:
+def _measured_trial(config: Any, path: Path, *, best_by: BestBy, lessons: int | None) -> Trial:
     """The best validation of a trial; without figures where it has ended before its budget, that is, diverged."""
     steps = config.loop.steps
     trial = Trial(core=config.core, learning_rate=config.optimizer.learning_rate, steps=steps)
     if spent_on(path).steps != steps:
         return trial
     rows = read_metrics(path / "metrics.csv")
-    trial = replace(trial, lesson=int(last) if (last := rows[-1].get("lesson")) else None)
     validations = [
         replace(trial, valid_accuracy=float(row["valid_accuracy"]), valid_loss=float(row["valid_loss"])) for row in rows
     ]
-    return best_trials(validations, best_by=best_by)[config.core]
+    best = best_trials(validations, best_by=best_by)[config.core]
+    if lessons is None:
+        return best
+    lesson = int(rows[-1]["lesson"])
+    return replace(best, lesson=lesson, lesson_loss=None if lesson == lessons else float(rows[-1]["train_loss"]))
 
 
 def _with_rate(config: Any, rate: float) -> Any:

@@ -321,6 +321,7 @@ def compare_task(
     check_device(base)
     for core in cores:  # a rival that has no fitting size is found now, not after the first hours
         build_task_model(dataclasses.replace(base, core=core))
+    curriculum = base.task.make_curriculum()
 
     def measure(config: TaskRun, path: Path) -> TaskEvaluation:
         return read_result(path, TaskEvaluation, config.loop.steps) or evaluate_task(path)
@@ -331,6 +332,7 @@ def compare_task(
         seeds,
         Path(folder),
         tuning=tuning,
+        lessons=None if curriculum is None or curriculum.improvement is not None else curriculum.levels,
         jobs=jobs,
         configuration=task_config_json,
         prepare=lambda: train_task,
