@@ -33,6 +33,8 @@ TASKS = {
     "babi": "bAbI",
 }
 """Names of results files without their endings, and what the page calls them."""
+FURTHER = {"babi": "babi-rivals"}
+"""Results files of a task that hold the cores missing in its first one."""
 
 Results = dict[str, dict[str, dict[str, Any]]]
 """The record of every core by its name, by the file it stands in."""
@@ -42,9 +44,9 @@ def read(folder: Path) -> Results:
     """Our own records in a folder of results, published ones left out."""
     found = {}
     for stem in TASKS:
-        path = folder / f"{stem}.json"
-        if path.exists():
-            records = json.loads(path.read_text(encoding="utf-8"))
+        paths = [folder / f"{name}.json" for name in (FURTHER.get(stem), stem) if name is not None]
+        records = [record for path in paths if path.exists() for record in json.loads(path.read_text(encoding="utf-8"))]
+        if records:
             found[stem] = {record["core"]: record for record in records if "published" not in record}
     return found
 
@@ -61,12 +63,17 @@ def cores_of(results: Results) -> list[str]:
 
 def accuracies(results: Results) -> str:
     """A row per core, a column per task."""
-    head = ["core", *(f"[{TASKS[stem]}](results/{stem}.md)" for stem in results)]
+    head = ["core", *(_linked(stem) for stem in results)]
     rows = []
     for core in cores_of(results):
         cells = [_accuracy(records.get(core)) for records in results.values()]
         rows.append([CORES[core].label, *cells])
     return markdown_table(head, rows)
+
+
+def _linked(stem: str) -> str:
+    link = f"[{TASKS[stem]}](results/{stem}.md)"
+    return f"{link}, [rivals](results/{FURTHER[stem]}.md)" if stem in FURTHER else link
 
 
 def _accuracy(record: dict[str, Any] | None) -> str:
