@@ -14,7 +14,7 @@ from relational_rnn._files import write_whole
 from relational_rnn.reports.records import without_folder
 
 KEPT = Path(__file__).parent / "results" / "raw"
-COPIED = ("config.json", "metrics.csv", "result.json")
+COPIED = ("metrics.csv", "result.json")
 
 
 def keep(page: str, runs: list[Path], kept: Path = KEPT) -> list[Path]:
@@ -24,6 +24,10 @@ def keep(page: str, runs: list[Path], kept: Path = KEPT) -> list[Path]:
         copy = kept / page / run.name
         for name in COPIED:
             write_whole(copy / name, (run / name).read_text(encoding="utf-8"))
+        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        if (data := config.get("data", {})).get("path"):
+            data["path"] = Path(data["path"]).name
+        write_whole(copy / "config.json", json.dumps(config, indent=2) + "\n")
         versions = json.loads((run / "versions.json").read_text(encoding="utf-8"))
         if "resumed" in versions:
             versions["resumed"] = [without_folder(entry) for entry in versions["resumed"]]

@@ -42,12 +42,13 @@ Results = dict[str, dict[str, dict[str, Any]]]
 
 def read(folder: Path) -> Results:
     """Our own records in a folder of results, published ones left out."""
-    found = {}
+    found: Results = {}
     for stem in TASKS:
-        paths = [folder / f"{name}.json" for name in (FURTHER.get(stem), stem) if name is not None]
-        records = [record for path in paths if path.exists() for record in json.loads(path.read_text(encoding="utf-8"))]
-        if records:
-            found[stem] = {record["core"]: record for record in records if "published" not in record}
+        for path in (folder / f"{name}.json" for name in (stem, FURTHER.get(stem))):
+            if path.exists():
+                for record in json.loads(path.read_text(encoding="utf-8")):
+                    if "published" not in record:
+                        found.setdefault(stem, {}).setdefault(record["core"], record)
     return found
 
 

@@ -30,8 +30,9 @@ def test_runs_are_kept_without_weights_and_folder_names(tmp_path):
     keep_runs = load(ROOT / "docs" / "keep_runs.py")
     run = tmp_path / "rmc-0"
     run.mkdir()
-    for name in ("config.json", "metrics.csv", "result.json", "model.safetensors"):
+    for name in ("metrics.csv", "result.json", "model.safetensors"):
         (run / name).write_text(name)
+    (run / "config.json").write_text(json.dumps({"data": {"path": "/home/someone/stories.tar.xz"}, "seed": 0}))
     command = {"command": "relational-rnn train relations --out /home/someone/rmc-0 --seed 0"}
     resumed = {"command": "relational-rnn train --resume /home/someone/rmc-0"}
     (run / "versions.json").write_text(json.dumps({**command, "resumed": [resumed]}))
@@ -39,5 +40,6 @@ def test_runs_are_kept_without_weights_and_folder_names(tmp_path):
     assert copy == tmp_path / "kept" / "relations" / "rmc-0"
     assert {path.name for path in copy.iterdir()} == {"config.json", "metrics.csv", "result.json", "versions.json"}
     assert (copy / "metrics.csv").read_text() == "metrics.csv"
+    assert json.loads((copy / "config.json").read_text()) == {"data": {"path": "stories.tar.xz"}, "seed": 0}
     assert "someone" not in (copy / "versions.json").read_text()
     assert json.loads((copy / "versions.json").read_text())["command"] == "relational-rnn train relations --seed 0"

@@ -126,8 +126,17 @@ def test_a_trial_that_ends_before_the_last_lesson_tells_which_and_its_loss(tmp_p
 
 
 def test_a_trial_in_the_last_lesson_is_judged_by_its_validation(tmp_path):
-    told = trials_of(in_lessons(mastered=9.0), tmp_path, 7)
+    told = trials_of(in_lessons(mastered=9.0), tmp_path, 8)
     assert [(trial.lesson, trial.lesson_loss) for trial in told] == [(3, None)] * 2
+    folder = tmp_path / "trials" / "gru-0.001"
+    metrics = (folder / "metrics.csv").read_text().splitlines()
+    columns = metrics[0].split(",")
+    chance = dict(zip(columns, metrics[1].split(","), strict=True))
+    assert chance["lesson"] != "3"
+    metrics[1] = ",".join(str(chance[name]) if name != "valid_accuracy" else "0.99" for name in columns)
+    (folder / "metrics.csv").write_text("\n".join(metrics) + "\n")
+    again = trials_of(in_lessons(mastered=9.0), tmp_path, 8)
+    assert again == told, "a validation before the last lesson counted"
 
 
 def test_levels_that_end_where_nothing_more_is_learned_say_nothing_of_a_trial(tmp_path):

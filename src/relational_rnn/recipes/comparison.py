@@ -203,13 +203,13 @@ def _measured_trial(config: Any, path: Path, *, best_by: BestBy, lessons: int | 
     if spent_on(path).steps != steps:
         return trial
     rows = read_metrics(path / "metrics.csv")
+    lesson = None if lessons is None else int(rows[-1]["lesson"])
+    if lesson is not None and lesson == lessons:  # what stood before is chance
+        rows = [row for row in rows if int(row["lesson"]) == lesson]
     validations = [
         replace(trial, valid_accuracy=float(row["valid_accuracy"]), valid_loss=float(row["valid_loss"])) for row in rows
     ]
     best = best_trials(validations, best_by=best_by)[config.core]
-    if lessons is None:
-        return best
-    lesson = int(rows[-1]["lesson"])
     return replace(best, lesson=lesson, lesson_loss=None if lesson == lessons else float(rows[-1]["train_loss"]))
 
 
