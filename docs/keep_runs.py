@@ -6,11 +6,12 @@ checkpoints left out, so that later runs can be put beside them: `relational-rnn
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 from relational_rnn._files import write_whole
+from relational_rnn.cli.boundary import guarded
 from relational_rnn.reports.records import without_folder
 
 KEPT = Path(__file__).parent / "results" / "raw"
@@ -22,20 +23,28 @@ def keep(page: str, runs: list[Path], kept: Path = KEPT) -> list[Path]:
     copies = []
     for run in runs:
         copy = kept / page / run.name
-        for name in COPIED:
-            write_whole(copy / name, (run / name).read_text(encoding="utf-8"))
-        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        read = {name: (run / name).read_text(encoding="utf-8") for name in (*COPIED, "config.json", "versions.json")}
+        config, versions = json.loads(read["config.json"]), json.loads(read["versions.json"])
         if (data := config.get("data", {})).get("path"):
             data["path"] = Path(data["path"]).name
-        write_whole(copy / "config.json", json.dumps(config, indent=2) + "\n")
-        versions = json.loads((run / "versions.json").read_text(encoding="utf-8"))
         if "resumed" in versions:
             versions["resumed"] = [without_folder(entry) for entry in versions["resumed"]]
+        for name in COPIED:
+            write_whole(copy / name, read[name])
+        write_whole(copy / "config.json", json.dumps(config, indent=2) + "\n")
         write_whole(copy / "versions.json", json.dumps(without_folder(versions), indent=2) + "\n")
         copies.append(copy)
     return copies
 
 
-if __name__ == "__main__":
-    for path in keep(sys.argv[1], [Path(name) for name in sys.argv[2:]]):
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("page", metavar="PAGE", help="name of the page, without .md")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of an evaluated run")
+    arguments = parser.parse_args()
+    for path in keep(arguments.page, arguments.runs):
         print(path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(guarded(main))

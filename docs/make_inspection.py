@@ -24,6 +24,7 @@ from torch import Tensor
 
 from relational_rnn import recipes
 from relational_rnn._files import write_whole
+from relational_rnn.cli.boundary import guarded
 from relational_rnn.inspection import (
     Page,
     StoryReader,
@@ -390,4 +391,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from relational_rnn.cli.boundary import guarded
 from relational_rnn.recipes.task_runs import load_task, split_batches
 from relational_rnn.recipes.tasks import ProgramsRun
 from relational_rnn.reports.results import markdown_table
@@ -63,4 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from relational_rnn.cli.boundary import guarded
 from relational_rnn.nn import RelationalMemory
 from relational_rnn.recipes.task_runs import build_task, task_config_json
 from relational_rnn.recipes.tasks import nth_farthest_small
@@ -75,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(guarded(main))

@@ -43,3 +43,14 @@ def test_runs_are_kept_without_weights_and_folder_names(tmp_path):
     assert json.loads((copy / "config.json").read_text()) == {"data": {"path": "stories.tar.xz"}, "seed": 0}
     assert "someone" not in (copy / "versions.json").read_text()
     assert json.loads((copy / "versions.json").read_text())["command"] == "relational-rnn train relations --seed 0"
+
+
+def test_of_a_run_that_is_not_evaluated_nothing_is_kept(tmp_path):
+    keep_runs = load(ROOT / "docs" / "keep_runs.py")
+    run = tmp_path / "rmc-0"
+    run.mkdir()
+    for name in ("metrics.csv", "config.json", "versions.json"):
+        (run / name).write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"result\.json"):
+        keep_runs.keep("relations", [run], tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
