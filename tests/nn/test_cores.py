@@ -12,6 +12,7 @@ from relational_rnn.nn.cores import (
     CORE_NAMES,
     CORES,
     MemorySizes,
+    RivalSizes,
     build_core,
     count_parameters,
     nearest_size,
@@ -268,6 +269,53 @@ def test_the_sizes_reach_the_relational_memory():
 def test_a_relational_memory_of_another_count_is_refused():
     with pytest.raises(InputError, match="no size of 'rmc' has a parameter count within 10% of the target"):
         build_core("rmc", 17, MemorySizes(), target_parameters=20_000)
+
+
+CHOSEN = [
+    ("transformer", "num_heads", lambda core: core.num_heads),
+    ("transformer", "num_layers", lambda core: len(core.layers)),
+    ("universal", "num_heads", lambda core: core.num_heads),
+    ("universal", "num_layers", lambda core: core.passes),
+    ("deltanet", "num_heads", lambda core: core.num_heads),
+    ("deltanet", "num_layers", lambda core: len(core.layers)),
+    ("ntm", "num_heads", lambda core: core.read_heads),
+    ("dnc", "num_heads", lambda core: core.read_heads),
+]
+
+
+@pytest.mark.parametrize(("name", "choice", "found"), CHOSEN)
+@pytest.mark.parametrize("value", [1, 3, 5])
+def test_heads_and_layers_of_a_rival_can_be_chosen_at_equal_parameters(name, choice, found, value):
+    sizes = MemorySizes(mem_slots=4, head_size=32, num_heads=2)
+    with torch.device("meta"):
+        target = count_parameters(relational_memory(17, sizes))
+        core = build_core(name, 17, sizes, rivals=RivalSizes(**{choice: value}))
+    assert found(core) == value
+    assert abs(count_parameters(core) - target) <= 0.1 * target
+
+
+def test_the_table_names_the_choices_that_a_core_has():
+    chosen = {name: tuple(choice for core, choice, _ in CHOSEN if core == name) for name in CORE_NAMES}
+    assert {name: row.choices for name, row in CORES.items()} == chosen
+
+
+def test_without_a_choice_machines_read_with_the_heads_of_the_memory_and_layers_have_four():
+    sizes = MemorySizes(mem_slots=4, head_size=32, num_heads=2)
+    heads = {name: build_core(name, 17, sizes).read_heads for name in ("ntm", "dnc")}
+    layered = {name: build_core(name, 17, sizes).num_heads for name in ("transformer", "universal", "deltanet")}
+    assert heads | layered == {"ntm": 2, "dnc": 2, "transformer": 4, "universal": 4, "deltanet": 4}
+
+
+def test_a_choice_that_a_core_does_not_have_is_refused():
+    with pytest.raises(InputError) as error:
+        build_core("dnc", 16, MemorySizes(), rivals=RivalSizes(num_heads=2, num_layers=3))
+    assert str(error.value) == (
+        "build_core: rivals.num_layers would have no effect on dnc\n"
+        "  got       3\n"
+        "  hint      the cores that have it: transformer, universal, deltanet."
+    )
+    with pytest.raises(InputError, match="RivalSizes: num_heads must be a whole number of at least 1"):
+        RivalSizes(num_heads=0)
 
 
 def test_the_search_for_a_size_draws_no_random_numbers():

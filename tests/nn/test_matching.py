@@ -8,7 +8,7 @@ from torch import nn
 
 from relational_rnn import InputError
 from relational_rnn.nn import GRU, LSTM, RNN, RelationalMemory, Transformer
-from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, count_parameters, state_bytes_after
+from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, RivalSizes, count_parameters, state_bytes_after
 from relational_rnn.nn.matching import build_matched, count_operations
 
 SIZES = MemorySizes(mem_slots=4, head_size=16, num_heads=3)
@@ -70,6 +70,20 @@ def test_a_rival_costs_what_the_relational_memory_costs(name, match):
     wanted = COSTS[match](build_matched("rmc", SIZES, 5, lambda core: core))
     core = build_matched(name, SIZES, 5, lambda core: core, match=match, steps=9)
     assert abs(COSTS[match](core) / wanted - 1) <= 0.1
+
+
+@pytest.mark.parametrize("match", ["parameters", "flops"])
+def test_choices_of_a_rival_are_kept_at_equal_cost(match):
+    wanted = COSTS[match](build_matched("rmc", SIZES, 5, lambda core: core))
+    rivals = RivalSizes(num_heads=2, num_layers=1)
+    core = build_matched("deltanet", SIZES, 5, lambda core: core, rivals=rivals, match=match, steps=9)
+    assert (core.num_heads, len(core.layers)) == (2, 1)
+    assert abs(COSTS[match](core) / wanted - 1) <= 0.1
+
+
+def test_a_choice_that_a_rival_does_not_have_is_refused():
+    with pytest.raises(InputError, match=r"rivals.num_heads would have no effect on rmc\n.*\n.*transformer, ntm, dnc"):
+        build_matched("rmc", SIZES, 5, lambda core: core, rivals=RivalSizes(num_heads=2))
 
 
 def test_parameters_are_those_of_the_whole_model():

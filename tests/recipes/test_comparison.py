@@ -5,9 +5,20 @@ import math
 
 import pytest
 
+from relational_rnn import recipes
 from relational_rnn._check import InputError
-from relational_rnn.nn.cores import MemorySizes
-from relational_rnn.recipes import TASK_RUNS, Trial, TuningConfig, best_trials, compare_task, read_task_config
+from relational_rnn.nn.cores import MemorySizes, RivalSizes
+from relational_rnn.recipes import (
+    TASK_RUNS,
+    BabiRun,
+    LanguageRun,
+    Trial,
+    TuningConfig,
+    best_trials,
+    compare_task,
+    load_task,
+    read_task_config,
+)
 from relational_rnn.tasks.associative_recall import AssociativeRecall
 from relational_rnn.tasks.model import TaskModelConfig
 from relational_rnn.tasks.nth_farthest import NthFarthest
@@ -96,6 +107,26 @@ def test_every_core_runs_with_the_rate_that_did_best_on_its_validation_data(tmp_
     again = compare_task(BASE, ["rmc", "gru"], [3, 0], tmp_path, tuning=tuning)
     assert again == found
     assert {path: path.stat().st_mtime_ns for path in before} == before, "what was done was done again"
+
+
+def test_choices_of_rivals_go_to_the_cores_that_have_them(tmp_path):
+    base = dataclasses.replace(BASE, rivals=RivalSizes(num_heads=1, num_layers=2))
+    found = compare_task(base, ["gru", "dnc", "transformer"], [0], tmp_path)
+    assert compare_task(base, ["gru", "dnc", "transformer"], [0], tmp_path) == found
+    configs = {core: read_task_config(tmp_path / f"{core}-0").rivals for core in ("gru", "dnc", "transformer")}
+    assert configs == {"gru": RivalSizes(), "dnc": RivalSizes(num_heads=1), "transformer": base.rivals}
+    assert len(load_task(tmp_path / "transformer-0").model.core.layers) == 2
+    with pytest.raises(InputError, match=r"compare: rivals.num_layers would have no effect on gru, dnc\n"):
+        compare_task(base, ["gru", "dnc"], [0], tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("kind", [BabiRun, LanguageRun, TASK_RUNS["relations"]])
+def test_a_choice_that_the_core_of_a_run_does_not_have_is_refused_before_anything_is_read(kind, tmp_path):
+    train = {BabiRun: recipes.train, LanguageRun: recipes.train_language}.get(kind, recipes.train_task)
+    with pytest.raises(InputError, match=r"rivals.num_heads would have no effect on lstm\n"):
+        train(kind(core="lstm", rivals=RivalSizes(num_heads=2)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_trials_take_a_quarter_of_the_budget(tmp_path):

@@ -11,7 +11,7 @@ from task_cases import CASES
 
 from relational_rnn import InputError
 from relational_rnn.nn import LSTM
-from relational_rnn.nn.cores import CORE_NAMES, CORES, MemorySizes
+from relational_rnn.nn.cores import CORE_NAMES, CORES, MemorySizes, RivalSizes
 from relational_rnn.tasks.contract import Task, TaskBatch, draw_batch
 from relational_rnn.tasks.memorize import Memorize
 from relational_rnn.tasks.model import TaskModel, TaskModelConfig, step_size, whole_answers
@@ -34,7 +34,9 @@ FORMS = {
 def build(task: Task, config: TaskModelConfig, core: str = "lstm", parameters: int = 1500) -> TaskModel:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return TaskModel(task.shape, CORES[core].build(step_size(task.shape, config), SIZES, parameters), config)
+        return TaskModel(
+            task.shape, CORES[core].build(step_size(task.shape, config), SIZES, RivalSizes(), parameters), config
+        )
 
 
 @pytest.mark.parametrize("core", CORE_NAMES)

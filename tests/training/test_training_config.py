@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from relational_rnn import InputError
-from relational_rnn.training import LoopConfig, OptimizerConfig, from_json, to_json
+from relational_rnn.training import LATER, LoopConfig, OptimizerConfig, from_json, to_json
 from relational_rnn.training.config import differences, learning_rate_at
 
 
@@ -43,6 +43,26 @@ class Outer:
 def test_a_configuration_survives_json(config):
     text = json.dumps(to_json(config))
     assert from_json(type(config), json.loads(text), where="f") == config
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Grown(Outer):
+    more: Inner = dataclasses.field(default_factory=Inner, metadata=LATER)
+    extra: int = dataclasses.field(default=3, metadata=LATER)
+
+
+def test_a_field_that_came_later_is_written_only_where_it_is_chosen():
+    assert to_json(Grown()) == to_json(Outer())
+    chosen = Grown(more=Inner(kind="b"), extra=4)
+    content = to_json(chosen)
+    assert content == to_json(Outer()) | {"more": {"path": None, "tasks": [1, 2], "kind": "b"}, "extra": 4}
+    assert from_json(Grown, content, where="f") == chosen
+
+
+def test_a_file_from_before_a_field_has_its_default():
+    assert from_json(Grown, to_json(Outer(size=3)), where="f") == Grown(size=3)
+    with pytest.raises(InputError, match="missing in the configuration: size"):
+        from_json(Grown, {name: value for name, value in to_json(Outer()).items() if name != "size"}, where="f")
 
 
 def changed(**changes):

@@ -11,7 +11,7 @@ import tyro
 
 from relational_rnn._check import InputError, describe
 from relational_rnn.cli.training import starting_configuration
-from relational_rnn.nn.cores import MemorySizes
+from relational_rnn.nn.cores import MemorySizes, RivalSizes
 from relational_rnn.nn.matching import Match
 from relational_rnn.recipes.babi import CoreName
 from relational_rnn.recipes.comparison import TuningConfig
@@ -60,6 +60,8 @@ class CompareOptions:
     """The device whose generator draws the batches; the two draw different ones."""
     memory: MemorySizes
     """The relational memory."""
+    rivals: RivalSizes
+    """Heads and layers of the cores that have them."""
     model: TaskModelConfig
     """What stands around the core, the same for every core."""
     optimizer: OptimizerConfig
@@ -68,7 +70,18 @@ class CompareOptions:
     """Budget, validation, device."""
 
 
-SHARED = ("match", "batch_size", "valid_samples", "test_samples", "drawn_on", "memory", "model", "optimizer", "loop")
+SHARED = (
+    "match",
+    "batch_size",
+    "valid_samples",
+    "test_samples",
+    "drawn_on",
+    "memory",
+    "rivals",
+    "model",
+    "optimizer",
+    "loop",
+)
 """Fields of a run that a comparison takes over as they are."""
 
 

@@ -2,7 +2,7 @@
 
 from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.core import Core, State
-from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, build_core
+from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, RivalSizes, build_core
 from relational_rnn.nn.dnc import DNC
 from relational_rnn.nn.gated_delta_net import GatedDeltaNet
 from relational_rnn.nn.gru import GRU
@@ -29,6 +29,7 @@ __all__ = [
     "RelationNetwork",
     "RelationalMemory",
     "RelationalMemoryCell",
+    "RivalSizes",
     "State",
     "Transformer",
     "UniversalTransformer",

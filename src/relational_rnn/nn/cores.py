@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import nn
@@ -74,6 +75,48 @@ class MemorySizes:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RivalSizes:
+    """Choices of the rivals that have them; what is left of a rival is sized to the relational memory."""
+
+    num_heads: int | None = None
+    """Heads that attend (transformer, universal, deltanet; None: 4) or read (ntm, dnc; None: the memory's number)."""
+    num_layers: int | None = None
+    """Layers (transformer; None: 3, deltanet; None: 2) or passes (universal; None: 4)."""
+
+    def __post_init__(self) -> None:
+        check_positive("RivalSizes", **self.asked)
+
+    @property
+    def asked(self) -> dict[str, int]:
+        """The choices that are made."""
+        every = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in every.items() if value is not None}
+
+    def of(self, core: str) -> RivalSizes:
+        """The choices that the named core has; the others are left open.
+
+        >>> RivalSizes(num_heads=2, num_layers=5).of("dnc")
+        RivalSizes(num_heads=2, num_layers=None)
+        """
+        return replace(self, **dict.fromkeys(self.asked.keys() - set(CORES[core].choices)))
+
+    def check(self, where: str, *cores: str) -> None:
+        """Refuse a choice that none of the named cores has.
+
+        Raises:
+            InputError: names the choice, and the cores that have it.
+        """
+        for name, value in self.asked.items():
+            if not any(name in CORES[core].choices for core in cores):
+                having = ", ".join(core for core, row in CORES.items() if name in row.choices)
+                problem = f"rivals.{name} would have no effect on {', '.join(cores)}"
+                raise InputError(describe(where, problem, got=value, hint=f"the cores that have it: {having}."))
+
+
+Builder = Callable[[int, MemorySizes, RivalSizes, int], Core]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CoreRow:
     """One row of the table of cores."""
 
@@ -81,21 +124,33 @@ class CoreRow:
     """Its name in tables and figures."""
     description: str
     """One line for help texts."""
-    build: Callable[[int, MemorySizes, int], Core]
-    """From the input size, the sizes of the relational memory and a target to the core whose count is nearest to it."""
+    build: Builder
+    """From the input size, the sizes of the relational memory, the choices of rivals and a target to the core whose
+    count of parameters is nearest to it."""
+    choices: tuple[str, ...] = ()
+    """The fields of `RivalSizes` that it has."""
 
 
-def build_core(name: str, input_size: int, sizes: MemorySizes, *, target_parameters: int | None = None) -> Core:
+def build_core(
+    name: str,
+    input_size: int,
+    sizes: MemorySizes,
+    *,
+    rivals: RivalSizes | None = None,
+    target_parameters: int | None = None,
+) -> Core:
     """Build the relational memory of `sizes`, or a rival with as many parameters.
 
     Args:
         name: one of `CORE_NAMES`.
         input_size: features of one input step.
         sizes: sizes of the relational memory.
+        rivals: heads and layers of a rival that has them; None for what it has by itself.
         target_parameters: the count to match; None means that of the relational memory of `sizes`.
 
     Raises:
-        InputError: an unknown name, or no size whose parameter count is within 10 % of the target.
+        InputError: an unknown name, a choice that the core does not have, or no size whose parameter count is within
+            10 % of the target.
 
     Example:
         >>> build_core("lstm", 16, MemorySizes(mem_slots=4, head_size=8, num_heads=2))
@@ -103,11 +158,13 @@ def build_core(name: str, input_size: int, sizes: MemorySizes, *, target_paramet
     """
     check_choice("build_core", "name", name, CORE_NAMES)
     check_positive("build_core", input_size=input_size)
+    rivals = rivals or RivalSizes()
+    rivals.check("build_core", name)
     if target_parameters is None:
         target_parameters = count_on_meta(lambda: relational_memory(input_size, sizes))
     else:
         check_positive("build_core", target_parameters=target_parameters)
-    core = CORES[name].build(input_size, sizes, target_parameters)
+    core = CORES[name].build(input_size, sizes, rivals, target_parameters)
     count = count_parameters(core)
     if abs(count - target_parameters) > TOLERANCE * target_parameters:
         raise InputError(
@@ -173,44 +230,50 @@ def count_on_meta(make: Callable[[], nn.Module]) -> int:
         return count_parameters(make())
 
 
-def size_recurrent(
-    kind: type[RNN] | type[GRU] | type[LSTM] | type[AttentionLSTM],
-) -> Callable[[int, MemorySizes, int], Core]:
+def size_recurrent(kind: type[RNN] | type[GRU] | type[LSTM] | type[AttentionLSTM]) -> Builder:
     """A builder that finds the hidden size."""
 
-    def build(input_size: int, sizes: MemorySizes, target: int) -> Core:
+    def build(input_size: int, sizes: MemorySizes, rivals: RivalSizes, target: int) -> Core:
         return kind(input_size, nearest_size(lambda size: count_on_meta(lambda: kind(input_size, size)), target))
 
     return build
 
 
-def size_layers(
-    kind: type[Transformer] | type[UniversalTransformer] | type[GatedDeltaNet],
-) -> Callable[[int, MemorySizes, int], Core]:
-    """A builder that finds the width, in steps that four heads can share, then the feed-forward size."""
+def size_layers(kind: type[Transformer] | type[UniversalTransformer] | type[GatedDeltaNet], layers: str) -> Builder:
+    """A builder that finds the width, in steps that the heads can share, then the feed-forward size.
 
-    def build(input_size: int, sizes: MemorySizes, target: int) -> Core:
+    Args:
+        kind: the class of the core.
+        layers: what its constructor calls the number of layers.
+    """
+
+    def build(input_size: int, sizes: MemorySizes, rivals: RivalSizes, target: int) -> Core:
+        names = {"num_heads": "num_heads", "num_layers": layers}
+        chosen = {names[name]: value for name, value in rivals.asked.items()}
+        unit = math.lcm(8, 2 * (rivals.num_heads or 4))  # positions turn pairs of the numbers of a head
+
         def make(width: int, feedforward_size: int) -> Core:
-            return kind(input_size, width, feedforward_size=feedforward_size)
+            return kind(input_size, width, feedforward_size=feedforward_size, **chosen)
 
-        width = 8 * nearest_size(lambda eighth: count_on_meta(lambda: make(8 * eighth, 32 * eighth)), target)
+        width = unit * nearest_size(lambda units: count_on_meta(lambda: make(unit * units, 4 * unit * units)), target)
         return make(width, nearest_size(lambda size: count_on_meta(lambda: make(width, size)), target))
 
     return build
 
 
-def size_machine(kind: type[NTM] | type[DNC]) -> Callable[[int, MemorySizes, int], Core]:
+def size_machine(kind: type[NTM] | type[DNC]) -> Builder:
     """A builder that finds the word size, with a controller four times as wide, then the width of the controller.
 
-    There are as many read heads as the relational memory has heads, and the matrix holds about as many numbers as it.
+    Unless said otherwise there are as many read heads as the relational memory has heads; the matrix holds about as
+    many numbers as it.
     """
 
-    def build(input_size: int, sizes: MemorySizes, target: int) -> Core:
+    def build(input_size: int, sizes: MemorySizes, rivals: RivalSizes, target: int) -> Core:
         numbers = sizes.mem_slots * sizes.num_heads * sizes.head_size
 
         def make(word_size: int, hidden_size: int) -> Core:
             slots = min(max(round(numbers / word_size), 4), 128)
-            heads = sizes.num_heads
+            heads = rivals.num_heads or sizes.num_heads
             return kind(input_size, hidden_size, memory_slots=slots, word_size=word_size, read_heads=heads)
 
         word = nearest_size(lambda size: count_on_meta(lambda: make(size, 4 * size)), target)
@@ -223,7 +286,7 @@ CORES = {
     "rmc": CoreRow(
         label="RMC",
         description="relational memory: slots that attend to one another",
-        build=lambda input_size, sizes, target: relational_memory(input_size, sizes),
+        build=lambda input_size, sizes, rivals, target: relational_memory(input_size, sizes),
     ),
     "rnn": CoreRow(label="RNN", description="plain recurrent network with a tanh", build=size_recurrent(RNN)),
     "gru": CoreRow(label="GRU", description="gated recurrent unit", build=size_recurrent(GRU)),
@@ -236,25 +299,32 @@ CORES = {
     "transformer": CoreRow(
         label="Transformer",
         description="causal Transformer whose cache is its state",
-        build=size_layers(Transformer),
+        build=size_layers(Transformer, "num_layers"),
+        choices=("num_heads", "num_layers"),
     ),
     "ntm": CoreRow(
-        label="NTM", description="Neural Turing Machine: heads that move over a matrix", build=size_machine(NTM)
+        label="NTM",
+        description="Neural Turing Machine: heads that move over a matrix",
+        build=size_machine(NTM),
+        choices=("num_heads",),
     ),
     "dnc": CoreRow(
         label="DNC",
         description="Differentiable Neural Computer: a matrix with free slots and an order of writing",
         build=size_machine(DNC),
+        choices=("num_heads",),
     ),
     "universal": CoreRow(
         label="Universal Transformer",
         description="causal Transformer that applies one block again and again",
-        build=size_layers(UniversalTransformer),
+        build=size_layers(UniversalTransformer, "num_passes"),
+        choices=("num_heads", "num_layers"),
     ),
     "deltanet": CoreRow(
         label="Gated DeltaNet",
         description="fast weights in linear time, corrected by the gated delta rule",
-        build=size_layers(GatedDeltaNet),
+        build=size_layers(GatedDeltaNet, "num_layers"),
+        choices=("num_heads", "num_layers"),
     ),
 }
 CORE_NAMES = tuple(CORES)

@@ -20,6 +20,7 @@ from relational_rnn.nn.cores import (
     CORES,
     TOLERANCE,
     MemorySizes,
+    RivalSizes,
     count_parameters,
     state_bytes_after,
 )
@@ -54,6 +55,7 @@ def build_matched(
     input_size: int,
     wrap: Callable[[Core], nn.Module],
     *,
+    rivals: RivalSizes | None = None,
     match: Match = "parameters",
     steps: int = 1,
 ) -> Core:
@@ -64,29 +66,36 @@ def build_matched(
         sizes: sizes of the relational memory.
         input_size: features of one input step.
         wrap: from a core to the whole model around it, whose parameters are counted for "parameters".
+        rivals: heads and layers of a rival that has them; None for what it has by itself.
         match: "parameters" of the whole model, bytes of the core's "state" after a sequence, or the core's "flops" for
             one (see `count_operations`).
         steps: length of that sequence.
 
     Raises:
-        InputError: an unknown name, or no size of the core comes within 10 %.
+        InputError: an unknown name, a choice that the core does not have, or no size of it comes within 10 %.
     """
     check_choice("build_matched", "name", name, CORE_NAMES)
     check_choice("build_matched", "match", match, get_args(Match))
+    rivals = rivals or RivalSizes()
+    rivals.check("build_matched", name)
+
+    def build(name: str, parameters: int) -> Core:
+        return CORES[name].build(input_size, sizes, rivals, parameters)
+
     if name == "rmc":
-        return CORES[name].build(input_size, sizes, 1)
+        return build(name, 1)
     if match == "parameters":
-        return CORES[name].build(input_size, sizes, match_parameters(name, sizes, input_size, wrap))
+        return build(name, match_parameters(name, build, wrap))
 
     def cost(core: Core) -> int:
         return state_bytes_after(core, steps) if match == "state" else count_operations(core, steps)
 
     def sized(parameters: int) -> int:
         with torch.device("meta"):
-            return cost(CORES[name].build(input_size, sizes, parameters))
+            return cost(build(name, parameters))
 
     with torch.device("meta"):
-        memory = CORES["rmc"].build(input_size, sizes, 1)
+        memory = build("rmc", 1)
         wanted = cost(memory)
     target, found = nearest_cost(sized, wanted, count_parameters(memory))
     if abs(found - wanted) > TOLERANCE * wanted:
@@ -100,7 +109,7 @@ def build_matched(
                 hint="choose larger sizes for the memory, or match something else.",
             )
         )
-    return CORES[name].build(input_size, sizes, target)
+    return build(name, target)
 
 
 def nearest_cost(cost: Callable[[int], int], wanted: int, start: int) -> tuple[int, int]:
@@ -130,11 +139,16 @@ def nearest_cost(cost: Callable[[int], int], wanted: int, start: int) -> tuple[i
     return nearest, costs[nearest]
 
 
-def match_parameters(core_name: str, sizes: MemorySizes, input_size: int, wrap: Callable[[Core], nn.Module]) -> int:
+def match_parameters(core_name: str, build: Callable[[str, int], Core], wrap: Callable[[Core], nn.Module]) -> int:
     """The number of parameters to ask of the named core, so that its whole model matches the relational memory's model.
 
     The head grows with the core's output, so this is not the number of the memory's own parameters: it is found by the
     secant method.
+
+    Args:
+        core_name: the rival.
+        build: from the name of a core and a number of parameters to the core nearest to it.
+        wrap: from a core to the whole model.
 
     Raises:
         InputError: no size of the core brings the whole model within 10 %.
@@ -143,7 +157,7 @@ def match_parameters(core_name: str, sizes: MemorySizes, input_size: int, wrap: 
     def sized(name: str, target: int) -> tuple[int, int]:
         """Parameters of (the whole model, its core)."""
         with torch.device("meta"):
-            core = CORES[name].build(input_size, sizes, target)
+            core = build(name, target)
             return count_parameters(wrap(core)), count_parameters(core)
 
     wanted, target = sized("rmc", 1)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
-from relational_rnn.nn.cores import CORE_NAMES, MemorySizes
+from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, RivalSizes
 from relational_rnn.recipes.checks import check_memory_options, check_seed
 from relational_rnn.tasks.babi.model import ModelConfig
 from relational_rnn.tasks.babi.reading import LANGUAGES
 from relational_rnn.tasks.babi.story import TASK_NAMES
-from relational_rnn.training import LoopConfig, OptimizerConfig
+from relational_rnn.training import LATER, LoopConfig, OptimizerConfig
 
 CoreName = Literal["rmc", "rnn", "gru", "lstm", "attention", "transformer", "ntm", "dnc", "universal", "deltanet"]
 """The cores of `nn.cores.CORE_NAMES`, for type checkers and help texts."""
@@ -86,6 +86,8 @@ class BabiRun:
     """The recurrent core; all others get as many parameters as the relational memory."""
     memory: MemorySizes = dataclasses.field(default_factory=MemorySizes)
     """The relational memory."""
+    rivals: RivalSizes = dataclasses.field(default_factory=RivalSizes, metadata=LATER)
+    """Heads and layers of the cores that have them."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     """Sentence encoder and answer head, the same around every core."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)

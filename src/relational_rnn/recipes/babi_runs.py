@@ -71,6 +71,7 @@ def train(
         KeyboardInterrupt: stopped with Ctrl-C; the message says how to continue.
     """
     config = absolute(config)
+    config.rivals.check("train", config.core)
     configuration = as_json(config)
     RunFolder.claim(Path(folder), configuration, resume=resume)  # refused before minutes are spent on reading
     stories = stories if stories is not None else training_stories(config.data)
@@ -274,7 +275,7 @@ def compare(
         InputError: a core or a seed is given twice or not at all; a folder holds a run of another configuration;
             training diverges with every learning rate to try; `jobs` below 1, or several and `on_progress`.
     """
-    check_grid(cores, seeds)
+    check_grid(cores, seeds, base.rivals)
     base = absolute(base)
 
     def prepare() -> Callable[..., object]:

@@ -113,6 +113,11 @@ def best_trials(trials: Sequence[Trial], *, best_by: BestBy = "accuracy") -> dic
     return best
 
 
+def for_core(base: Any, core: str) -> Any:
+    """The configuration of a core's runs in a comparison: of the choices of rivals, those that the core has."""
+    return replace(base, core=core, rivals=base.rivals.of(core))
+
+
 def run_grid(
     base: ConfigT,
     cores: Sequence[str],
@@ -169,7 +174,7 @@ def run_grid(
             **more,
         )
 
-    configs: dict[str, Any] = {core: replace(base, core=core) for core in cores}  # type: ignore[type-var]
+    configs: dict[str, Any] = {core: for_core(base, core) for core in cores}  # type: ignore[type-var]
     if tuning is not None and tuning.learning_rates:
         steps = tuning.steps_of(base.loop.steps)
         measured_trial = functools.partial(_measured_trial, best_by=best_by, lessons=lessons)

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from relational_rnn._check import check_choice, check_positive
-from relational_rnn.nn.cores import CORE_NAMES, MemorySizes
+from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, RivalSizes
 from relational_rnn.recipes.babi import CoreName
 from relational_rnn.recipes.checks import check_memory_options, check_seed
 from relational_rnn.tasks.language.corpus import CorpusConfig
 from relational_rnn.tasks.language.model import LanguageModelConfig
-from relational_rnn.training import AveragingConfig, LoopConfig, OptimizerConfig
+from relational_rnn.training import LATER, AveragingConfig, LoopConfig, OptimizerConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +23,8 @@ class LanguageRun:
     """The recurrent core; the model has as many parameters with every one of them."""
     memory: MemorySizes = dataclasses.field(default_factory=MemorySizes)
     """The relational memory."""
+    rivals: RivalSizes = dataclasses.field(default_factory=RivalSizes, metadata=LATER)
+    """Heads and layers of the cores that have them."""
     model: LanguageModelConfig = dataclasses.field(default_factory=LanguageModelConfig)
     """What stands around the core, the same for every core."""
     data: CorpusConfig = dataclasses.field(default_factory=CorpusConfig)

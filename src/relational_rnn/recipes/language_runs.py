@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from relational_rnn.recipes.babi import CoreName
-from relational_rnn.recipes.comparison import Trial, TuningConfig, run_grid
+from relational_rnn.recipes.comparison import Trial, TuningConfig, for_core, run_grid
 from relational_rnn.recipes.language import LanguageRun
 from relational_rnn.recipes.language_evaluation import LanguageEvaluation, evaluate_language
 from relational_rnn.recipes.language_folder import check_same_text, language_config_json, run_files
@@ -49,6 +48,7 @@ def train_language(
         KeyboardInterrupt: stopped with Ctrl-C; the message says how to continue.
     """
     config, folder = absolute_text(config), Path(folder)
+    config.rivals.check("train", config.core)
     configuration = language_config_json(config)
     place = RunFolder.claim(folder, configuration, resume=resume)  # refused before minutes are spent on reading
     corpus = corpus if corpus is not None else read_corpus(config)
@@ -110,13 +110,11 @@ def compare_language(
             another configuration; training diverges with every learning rate to try; `jobs` below 1, or several and
             `on_progress`; see `train_language`.
     """
-    check_grid(cores, seeds)
+    check_grid(cores, seeds, base.rivals)
     base = absolute_text(base)
     corpus = read_corpus(base)
     for core in cores:  # a rival that has no fitting size is found now, not after the first hours
-        LanguageProblem(
-            build_language_model(dataclasses.replace(base, core=core), corpus.vocabulary.size), corpus, base
-        )
+        LanguageProblem(build_language_model(for_core(base, core), corpus.vocabulary.size), corpus, base)
 
     def prepare() -> Callable[..., object]:
         for line in corpus.report:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn.nn.cores import count_parameters, state_bytes_after
 from relational_rnn.recipes.babi import CoreName
-from relational_rnn.recipes.comparison import Trial, TuningConfig, run_grid
+from relational_rnn.recipes.comparison import Trial, TuningConfig, for_core, run_grid
 from relational_rnn.recipes.evaluation import RunEvaluation
 from relational_rnn.recipes.running import (
     as_json,
@@ -94,7 +94,13 @@ def build_task_model(config: TaskRun) -> TaskModel:
     with initial_weights(config.seed):
         curriculum = config.task.make_curriculum()
         return TaskModel.build(
-            config.task.shape, config.core, config.memory, config.model, match=config.match, curriculum=curriculum
+            config.task.shape,
+            config.core,
+            config.memory,
+            config.model,
+            rivals=config.rivals,
+            match=config.match,
+            curriculum=curriculum,
         )
 
 
@@ -317,10 +323,10 @@ def compare_task(
             another configuration; training diverges with every learning rate to try; `jobs` below 1, or several and
             `on_progress`.
     """
-    check_grid(cores, seeds)
+    check_grid(cores, seeds, base.rivals)
     check_device(base)
     for core in cores:  # a rival that has no fitting size is found now, not after the first hours
-        build_task_model(dataclasses.replace(base, core=core))
+        build_task_model(for_core(base, core))
     curriculum = base.task.make_curriculum()
 
     def measure(config: TaskRun, path: Path) -> TaskEvaluation:

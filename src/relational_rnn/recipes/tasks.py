@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
-from relational_rnn.nn.cores import CORE_NAMES, MemorySizes
+from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, RivalSizes
 from relational_rnn.nn.matching import Match
 from relational_rnn.recipes.babi import CoreName
 from relational_rnn.recipes.checks import check_memory_options, check_seed
@@ -20,7 +20,7 @@ from relational_rnn.tasks.model import TaskModelConfig
 from relational_rnn.tasks.nth_farthest import NthFarthest
 from relational_rnn.tasks.programs import Programs
 from relational_rnn.tasks.relations import Relations
-from relational_rnn.training import LoopConfig, OptimizerConfig
+from relational_rnn.training import LATER, LoopConfig, OptimizerConfig
 
 DrawnOn = Literal["cpu", "cuda"]
 
@@ -35,6 +35,8 @@ class TaskRun:
     """What a rival has as much of as the relational memory: parameters, bytes of state, or operations."""
     memory: MemorySizes = dataclasses.field(default_factory=MemorySizes)
     """The relational memory."""
+    rivals: RivalSizes = dataclasses.field(default_factory=RivalSizes, metadata=LATER)
+    """Heads and layers of the cores that have them."""
     model: TaskModelConfig = dataclasses.field(default_factory=TaskModelConfig)
     """What stands around the core, the same for every core."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)

@@ -1,13 +1,14 @@
 """The training loop, run folders and checkpoints; knows no task and no model by name."""
 
 from relational_rnn.training.averaging import AveragingConfig, WeightAverage
-from relational_rnn.training.config import LoopConfig, OptimizerConfig, from_json, to_json
+from relational_rnn.training.config import LATER, LoopConfig, OptimizerConfig, from_json, to_json
 from relational_rnn.training.loop import Outcome, fit
 from relational_rnn.training.problem import Carrier, DivergedError, Measure, Problem, Taught, Totals, evaluate
 from relational_rnn.training.progress import BestBy, ConsoleProgress, Progress
 from relational_rnn.training.run_folder import METRICS_COLUMNS, RunFolder, read_metrics
 
 __all__ = [
+    "LATER",
     "METRICS_COLUMNS",
     "AveragingConfig",
     "BestBy",

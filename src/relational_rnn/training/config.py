@@ -137,6 +137,10 @@ def _check_whole(where: str, name: str, value: int) -> None:
         raise InputError(describe(where, f"{name} must be a whole number, 0 or more", got=repr(value)))
 
 
+LATER = {"later": True}
+"""Metadata of a field that files of earlier versions do not have. Its default means what was done before there was the
+choice, and only something else is written, so that runs of both versions can be read and gone on with."""
+
 T = TypeVar("T")
 
 
@@ -147,7 +151,8 @@ def to_json(value: Any) -> Json:
     0.001
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        written = [field for field in dataclasses.fields(value) if not _left_out(field, getattr(value, field.name))]
+        return {field.name: to_json(getattr(value, field.name)) for field in written}
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
     if isinstance(value, Path):
@@ -155,6 +160,12 @@ def to_json(value: Any) -> Json:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"{type(value).__name__} has no place in a configuration")
+
+
+def _left_out(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether a field has no place in the JSON; see `LATER`."""
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return bool(field.metadata.get("later")) and value == default
 
 
 def from_json(kind: type[T], value: Json, *, where: str) -> T:
@@ -215,17 +226,18 @@ def _decode_dataclass(kind: Any, value: Json, where: str, path: str) -> Any:
             describe(where, f"{path or 'the configuration'} has the wrong type", got=repr(value), expected=expected)
         )
     names = [field.name for field in dataclasses.fields(kind)]
+    later = {field.name for field in dataclasses.fields(kind) if field.metadata.get("later")}
     prefix = f"{path}." if path else ""
     for problem, wrong in (
         ("unknown", [name for name in value if name not in names]),
-        ("missing", [name for name in names if name not in value]),
+        ("missing", [name for name in names if name not in value and name not in later]),
     ):
         if wrong:
             text = f"{problem} in the configuration: {', '.join(prefix + name for name in wrong)}"
             hint = "was the file written by another version of relational-rnn?"
             raise InputError(describe(where, text, hint=hint))
     hints = get_type_hints(kind)
-    return kind(**{name: _decode(hints[name], value[name], where, prefix + name) for name in names})
+    return kind(**{name: _decode(hints[name], value[name], where, prefix + name) for name in names if name in value})
 
 
 def differences(old: Json, new: Json, path: str = "") -> list[str]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from relational_rnn._check import InputError, check_choice, check_positive, check_shape, describe
 from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.core import Core, State, map_state
-from relational_rnn.nn.cores import MemorySizes
+from relational_rnn.nn.cores import MemorySizes, RivalSizes
 from relational_rnn.nn.matching import build_matched
 from relational_rnn.nn.transformer import Transformer
 from relational_rnn.nn.universal_transformer import UniversalTransformer
@@ -168,7 +168,13 @@ class LanguageModel(nn.Module):
 
     @classmethod
     def build(
-        cls, vocabulary_size: int, core_name: str, sizes: MemorySizes, config: LanguageModelConfig | None = None
+        cls,
+        vocabulary_size: int,
+        core_name: str,
+        sizes: MemorySizes,
+        config: LanguageModelConfig | None = None,
+        *,
+        rivals: RivalSizes | None = None,
     ) -> LanguageModel:
         """The model with the core of that name: the relational memory of `sizes`, or a rival such that the whole model
         has as many parameters.
@@ -181,7 +187,7 @@ class LanguageModel(nn.Module):
         def wrap(core: Core) -> LanguageModel:
             return cls(vocabulary_size, core, config)
 
-        return wrap(build_matched(core_name, sizes, config.core_input or config.embedding_size, wrap))
+        return wrap(build_matched(core_name, sizes, config.core_input or config.embedding_size, wrap, rivals=rivals))
 
     @property
     def features(self) -> int:
