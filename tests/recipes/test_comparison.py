@@ -124,7 +124,7 @@ def test_choices_of_rivals_go_to_the_cores_that_have_them(tmp_path):
 @pytest.mark.parametrize("kind", [BabiRun, LanguageRun, TASK_RUNS["relations"]])
 def test_a_choice_that_the_core_of_a_run_does_not_have_is_refused_before_anything_is_read(kind, tmp_path):
     train = {BabiRun: recipes.train, LanguageRun: recipes.train_language}.get(kind, recipes.train_task)
-    with pytest.raises(InputError, match=r"rivals.num_heads would have no effect on lstm\n"):
+    with pytest.raises(InputError, match=r"train: rivals.num_heads would have no effect on lstm\n"):
         train(kind(core="lstm", rivals=RivalSizes(num_heads=2)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

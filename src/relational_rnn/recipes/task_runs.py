@@ -144,6 +144,7 @@ def train_task(
         InputError: see `build_task` and `training.fit`.
         KeyboardInterrupt: stopped with Ctrl-C; the message says how to continue.
     """
+    config.rivals.check("train", config.core)
     return fit(
         build_task(config),
         Path(folder),
