@@ -70,18 +70,7 @@ class CompareOptions:
     """Budget, validation, device."""
 
 
-SHARED = (
-    "match",
-    "batch_size",
-    "valid_samples",
-    "test_samples",
-    "drawn_on",
-    "memory",
-    "rivals",
-    "model",
-    "optimizer",
-    "loop",
-)
+SHARED = tuple(field.name for field in dataclasses.fields(TaskRun) if field.name not in ("core", "seed"))
 """Fields of a run that a comparison takes over as they are."""
 
 

@@ -76,7 +76,11 @@ class MemorySizes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RivalSizes:
-    """Choices of the rivals that have them; what is left of a rival is sized to the relational memory."""
+    """Choices of the rivals that have them; what is left of a rival is sized to the relational memory.
+
+    Raises:
+        InputError: a number below 1.
+    """
 
     num_heads: int | None = None
     """Heads that attend (transformer, universal, deltanet; None: 4) or read (ntm, dnc; None: the memory's number)."""
@@ -114,6 +118,8 @@ class RivalSizes:
 
 
 Builder = Callable[[int, MemorySizes, RivalSizes, int], Core]
+"""From the input size, the sizes of the relational memory, the choices of rivals and a target to the core whose count
+of parameters is nearest to it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,8 +131,7 @@ class CoreRow:
     description: str
     """One line for help texts."""
     build: Builder
-    """From the input size, the sizes of the relational memory, the choices of rivals and a target to the core whose
-    count of parameters is nearest to it."""
+    """What makes it."""
     choices: tuple[str, ...] = ()
     """The fields of `RivalSizes` that it has."""
 

@@ -164,8 +164,9 @@ def to_json(value: Any) -> Json:
 
 def _left_out(field: dataclasses.Field[Any], value: Any) -> bool:
     """Whether a field has no place in the JSON; see `LATER`."""
-    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return bool(field.metadata.get("later")) and value == default
+    if not field.metadata.get("later"):
+        return False
+    return value == (field.default if field.default_factory is dataclasses.MISSING else field.default_factory())
 
 
 def from_json(kind: type[T], value: Json, *, where: str) -> T:
