@@ -26,6 +26,13 @@ def test_a_page_says_what_its_runs_say(page):
     assert {(run.core, run.seed): (run.result or {})["mean_accuracy"] for run in runs} == ours
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_has_a_heading_of_its_own(page):
+    heading = (ROOT / "docs" / "results" / f"{page}.md").read_text(encoding="utf-8").splitlines()[0]
+    assert heading.startswith("# ")
+    assert not heading.endswith("relational-rnn: report"), "the one that report gives unasked: --title"
+
+
 def test_runs_are_kept_without_weights_and_folder_names(tmp_path):
     keep_runs = load(ROOT / "docs" / "keep_runs.py")
     run = tmp_path / "rmc-0"
