@@ -10,6 +10,7 @@ from torch import nn
 
 from relational_rnn import InputError
 from relational_rnn.training import OptimizerConfig
+from relational_rnn.training.muon import Muon, orthogonal
 from relational_rnn.training.optimizers import build_optimizer
 
 MUON = OptimizerConfig(method="muon", learning_rate=0.01, weight_decay=0.1, beta1=0.7, beta2=0.9)
@@ -41,7 +42,7 @@ def by_hand(model: Reader):
     matrices = [model.core.weight_ih_l0, model.core.weight_hh_l0, model.head.weight]
     vectors = [model.core.bias_ih_l0, model.core.bias_hh_l0, model.head.bias]
     return [
-        torch.optim.Muon(matrices, lr=1.0, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices, lr=1.0, weight_decay=0.1),
         torch.optim.AdamW([model.embedding.weight, model.cube], betas=(0.7, 0.9), weight_decay=0.1),
         torch.optim.AdamW(vectors, betas=(0.7, 0.9), weight_decay=0.0),
     ]
@@ -96,3 +97,46 @@ def test_a_model_without_matrices_and_one_of_matrices_alone_have_an_optimizer():
 def test_methods_that_cannot_be_are_refused(wrong, message):
     with pytest.raises(InputError, match=f"OptimizerConfig: {message}"):
         OptimizerConfig(**wrong)
+
+
+def polynomial_of_singular_values(matrix: torch.Tensor) -> torch.Tensor:
+    """What the iteration is, by the singular values themselves."""
+    u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
+    s = s / s.norm()
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return u * s @ v
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7), (2, 6, 4), (1, 5, 5), (4, 1, 3)])
+def test_the_iteration_acts_on_singular_values(shape):
+    matrices = torch.randn(*shape, generator=torch.Generator().manual_seed(4))
+    made = orthogonal(matrices, (3.4445, -4.7750, 2.0315), 5, 1e-7)
+    expected = torch.stack([polynomial_of_singular_values(matrix) for matrix in matrices])
+    assert made.dtype == torch.float32
+    torch.testing.assert_close(made.double(), expected, rtol=0, atol=2e-4)  # the polynomial is steep near 0
+    exact = orthogonal(matrices.double(), (3.4445, -4.7750, 2.0315), 5, 1e-7)
+    torch.testing.assert_close(exact, expected, rtol=0, atol=1e-10)
+
+
+def test_a_gradient_of_zeros_moves_nothing_but_by_decay():
+    matrix = nn.Parameter(torch.randn(3, 4))
+    before, matrix.grad = matrix.detach().clone(), torch.zeros(3, 4)
+    Muon([matrix], lr=0.5, weight_decay=0.1).step()
+    torch.testing.assert_close(matrix.detach(), before * (1 - 0.5 * 0.1))
+
+
+def test_updates_are_those_of_pytorch_up_to_its_rounding():
+    """PyTorch's products are in bfloat16: 8 bits, through 5 steps that triple small numbers."""
+    ours, theirs = Reader(), Reader()
+    matrices = [[m.core.weight_ih_l0, m.core.weight_hh_l0, m.head.weight] for m in (ours, theirs)]
+    mine = Muon(matrices[0], lr=1.0, weight_decay=0.1)
+    other = torch.optim.Muon(matrices[1], lr=1.0, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for seed in range(3):
+        update(ours, [mine], seed)
+        update(theirs, [other], seed)
+    assert mine.state_dict()["param_groups"] == other.state_dict()["param_groups"]
+    start = Reader()
+    for name in ("core.weight_ih_l0", "core.weight_hh_l0", "head.weight"):
+        moved, as_theirs = (m.get_parameter(name) - start.get_parameter(name) for m in (ours, theirs))
+        assert (moved - as_theirs).norm() < 0.03 * as_theirs.norm()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from relational_rnn.training.config import OptimizerConfig
+from relational_rnn.training.muon import Muon
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
@@ -38,7 +39,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     if not muon:
         assert adamw is not None, "the model has no trainable parameters"
         return adamw
-    matrices = torch.optim.Muon(muon, lr=1.0, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+    matrices = Muon(muon, lr=1.0, weight_decay=config.weight_decay)
     return Together([matrices, *([] if adamw is None else [adamw])])
 
 
