@@ -33,8 +33,6 @@ TASKS = {
     "babi": "bAbI",
 }
 """Names of results files without their endings, and what the page calls them."""
-FURTHER = {"babi": "babi-rivals"}
-"""Results files of a task that hold the cores missing in its first one."""
 
 Results = dict[str, dict[str, dict[str, Any]]]
 """The record of every core by its name, by the file it stands in."""
@@ -44,11 +42,11 @@ def read(folder: Path) -> Results:
     """Our own records in a folder of results, published ones left out."""
     found: Results = {}
     for stem in TASKS:
-        for path in (folder / f"{name}.json" for name in (stem, FURTHER.get(stem))):
-            if path.exists():
-                for record in json.loads(path.read_text(encoding="utf-8")):
-                    if "published" not in record:
-                        found.setdefault(stem, {}).setdefault(record["core"], record)
+        path = folder / f"{stem}.json"
+        if path.exists():
+            for record in json.loads(path.read_text(encoding="utf-8")):
+                if "published" not in record:
+                    found.setdefault(stem, {}).setdefault(record["core"], record)
     return found
 
 
@@ -64,17 +62,12 @@ def cores_of(results: Results) -> list[str]:
 
 def accuracies(results: Results) -> str:
     """A row per core, a column per task."""
-    head = ["core", *(_linked(stem) for stem in results)]
+    head = ["core", *(f"[{TASKS[stem]}](results/{stem}.md)" for stem in results)]
     rows = []
     for core in cores_of(results):
         cells = [_accuracy(records.get(core)) for records in results.values()]
         rows.append([CORES[core].label, *cells])
     return markdown_table(head, rows)
-
-
-def _linked(stem: str) -> str:
-    link = f"[{TASKS[stem]}](results/{stem}.md)"
-    return f"{link}, [rivals](results/{FURTHER[stem]}.md)" if stem in FURTHER else link
 
 
 def _accuracy(record: dict[str, Any] | None) -> str:

@@ -30,14 +30,13 @@ def results(maker, tmp_path):
         {"core": "STM", "published": "someone 2020", "value": 0.9, "values": [0.9], "spread": 0.0, "details": {}},
     ]
     (tmp_path / "relations.json").write_text(json.dumps(relations))
-    (tmp_path / "babi.json").write_text(json.dumps([record("gru", [0.75])]))
-    (tmp_path / "babi-rivals.json").write_text(json.dumps([record("gru", [0.25]), record("ntm", [0.625])]))
+    (tmp_path / "babi.json").write_text(json.dumps([record("gru", [0.75]), record("ntm", [0.625])]))
     return maker.read(tmp_path)
 
 
 def test_the_tables_have_every_core_and_task_once(maker, results):
     assert maker.accuracies(results).splitlines() == [
-        "| core | [relations](results/relations.md) | [bAbI](results/babi.md), [rivals](results/babi-rivals.md) |",
+        "| core | [relations](results/relations.md) | [bAbI](results/babi.md) |",
         "| --- | --- | --- |",
         "| RMC | 75.0 ± 12.5 (2 seeds) |  |",
         "| GRU |  | 75.0 |",

@@ -203,6 +203,19 @@ def test_a_wrecked_run_is_refused_by_the_name_of_the_file(wreck, message, traine
         recipes.load(run)
 
 
+def test_a_run_that_knew_the_question_while_it_read_is_refused(trained, tmp_path):
+    config = json.loads((trained / "config.json").read_text())
+    config["model"]["question_first"] = True
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for use in (recipes.load, recipes.evaluate, recipes.read_config):
+        with pytest.raises(InputError) as error:
+            use(tmp_path)
+        assert str(error.value) == (
+            f"{tmp_path / 'config.json'}: it was trained by a version that told the core the question while it read; "
+            "that is no longer in the package; train again"
+        )
+
+
 def test_wrong_questions_about_a_run_are_refused(trained, data):
     with pytest.raises(InputError, match="split is not a known choice"):
         recipes.evaluate(trained, split="train")

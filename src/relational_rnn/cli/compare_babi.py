@@ -61,8 +61,6 @@ class Arguments:
     """Tasks of which training shows fewer questions than of others."""
     rare_share: float
     """How many questions of these there are, as a share of the others'."""
-    supporting_facts: float
-    """Weight of a second loss while training: what readings look for should be the words of the supporting facts."""
     data: DataConfig
     """The stories."""
     memory: MemorySizes

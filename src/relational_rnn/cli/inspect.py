@@ -114,7 +114,7 @@ def inspect_babi(arguments: Arguments, folder: Path) -> None:
     traced = trace_story(reader, statements, question)
     sections = []
     if arguments.statistics:
-        batch = traced.trace.map(lambda tensor: tensor[None, : len(traced.statements)])
+        batch = traced.trace.map(lambda tensor: tensor[None])
         what = f"the {len(stories):,} test stories of task {task}, each read to its end"
         many = story_statistics(reader, stories)
         sections.append(statistics_section(attention_statistics([(batch, None)]), many, what=what))

@@ -92,6 +92,5 @@ class StoryReader:
             at=lengths,
             answers=torch.zeros_like(lengths),
             tasks=torch.zeros_like(lengths),
-            supports=lengths.new_empty(len(stories), 0),
         )
         return batch.to(self._device)

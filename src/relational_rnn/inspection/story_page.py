@@ -30,15 +30,9 @@ class StoryTrace:
     """The sentences that it read, T."""
     question: str
     trace: Trace
-    """Of one sequence: the sentences (when they are read for the last time, if the model reads them several times),
-    then the question once for each of the model's question steps."""
+    """Of the sentences, one sequence of T steps."""
     before: Tensor
-    """[N, M]: the memory before the first sentence of the trace."""
-    reads: int
-    """Times that the model reads the sentences."""
-    recalled: tuple[tuple[str, ...], ...]
-    """For each reading but the first, the words of the story that it looks for most, the strongest first; empty where
-    the model recalls no words."""
+    """[N, M]: the memory before the first sentence."""
     answers: tuple[str, ...]
     """Every answer that the model knows, A."""
     probabilities: Tensor
@@ -85,15 +79,7 @@ def trace_story(reader: StoryReader, statements: Sequence[str], question: str) -
         after = torch.arange(steps + 1, device=asked.device)
         along = replace(batch, questions=batch.questions.expand(steps + 1, -1), story=torch.zeros_like(after), at=after)
         logits = model.answer(along, sentences, asked.expand(steps + 1, -1))
-        read = torch.cat(
-            [model.asked(batch, sentences, asked), asked.unsqueeze(1).expand(-1, model.config.question_steps, -1)],
-            dim=1,
-        )
-        earlier = (model.config.reads - 1) * steps
-        _, before = core(read[:, :earlier]) if earlier else (None, core.initial_state(1))
-        trace = core.trace(read).map(lambda tensor: tensor[0, earlier:])
-        recalled = [strengths[0] for strengths in model.recalled(batch, sentences, asked)] if model.recalls else []
-    told = batch.statements[0]
+        trace = core.trace(sentences).map(lambda tensor: tensor[0])
     sentences.requires_grad_()
     with torch.enable_grad():
         chances = model.answer(batch, sentences, asked).log_softmax(-1)
@@ -102,9 +88,7 @@ def trace_story(reader: StoryReader, statements: Sequence[str], question: str) -
         statements=tuple(statements),
         question=question,
         trace=trace,
-        before=core.rows(before)[0][0],
-        reads=model.config.reads,
-        recalled=tuple(strongest(reader.vocabulary.words, told, strengths) for strengths in recalled),
+        before=core.rows(core.initial_state(1))[0][0],
         answers=reader.vocabulary.answers,
         probabilities=logits.softmax(-1).double().cpu(),
         gradient=tuple(slope[0].norm(dim=-1).tolist()),
@@ -112,20 +96,8 @@ def trace_story(reader: StoryReader, statements: Sequence[str], question: str) -
     )
 
 
-def strongest(words: tuple[str, ...], told: Tensor, strengths: Tensor, most: int = 3) -> tuple[str, ...]:
-    """The words of a story that are looked for most: told [T, W] their numbers, 0 = padding, strengths [T, W].
-
-    >>> strongest(("a", "b", "c"), torch.tensor([[1, 2], [3, 0]]), torch.tensor([[0.5, 2.0], [1.0, 0.0]]), most=2)
-    ('b', 'c')
-    """
-    best = torch.zeros(len(words) + 1, dtype=strengths.dtype, device=strengths.device)
-    best = best.scatter_reduce(0, told.flatten(), strengths.flatten(), "amax")
-    there = int((best[1:] > 0).sum())
-    return tuple(words[i] for i in best[1:].topk(min(most, there)).indices.tolist())
-
-
 def story_statistics(reader: StoryReader, stories: Sequence[Story], *, at_once: int = 32) -> AttentionStatistics:
-    """The statistics of many stories, each read to its end (and its last question), `at_once` at a time.
+    """The statistics of many stories, each read to its end, `at_once` at a time.
 
     Raises:
         InputError: the model has no relational memory, or there is no story.
@@ -137,11 +109,9 @@ def story_statistics(reader: StoryReader, stories: Sequence[Story], *, at_once: 
         for first in range(0, len(ordered), at_once):
             some = ordered[first : first + at_once]
             batch = reader.batch([story.statements for story in some], [story.questions[-1].text for story in some])
-            encoder = reader.model.encoder
             with torch.no_grad():
-                sentences, asked = encoder.statements(batch.statements), encoder.questions(batch.questions)
-                lengths = reader.model.config.reads * batch.lengths
-                yield core.trace(reader.model.asked(batch, sentences, asked), lengths=lengths), lengths
+                sentences = reader.model.encoder.statements(batch.statements)
+                yield core.trace(sentences, lengths=batch.lengths), batch.lengths
 
     return attention_statistics(traces())
 
@@ -149,27 +119,15 @@ def story_statistics(reader: StoryReader, stories: Sequence[Story], *, at_once: 
 def story_page(traced: StoryTrace, *, right: str | None = None, title: str, sections: Sequence[Section] = ()) -> Page:
     """The page of a story: `page` with the answer as it evolves, and two measures of what it depends on."""
     found = traced.influence
-    asked = traced.trace.attention.shape[0] - len(traced.statements)  # steps of the question itself
-    # Of the question's own steps only the last one ends in an answer.
-    last = [None] * (asked - 1) if asked else []
-    answers = {
-        name: [*chances[1:], *last, *(chances[-1:] if asked else [])]
-        for name, chances in zip(traced.answers, traced.probabilities.T.tolist(), strict=True)
-    }
+    answers = dict(zip(traced.answers, traced.probabilities[1:].T.tolist(), strict=True))
     verdict = "" if right is None else ", which is right" if right == found.answer else f"; right would be {right!r}"
-    nothing: list[float | None] = [None] * asked
     return page(
         traced.trace,
-        [*traced.statements, *[traced.question] * asked],
+        traced.statements,
         title=title,
         lead=[
             f"Question: {traced.question}",
             f"The model answers {found.answer!r} with probability {found.probability:.1%}{verdict}.",
-            *([f"It read the story {traced.reads} times; this is the last reading."] if traced.reads > 1 else []),
-            *(
-                f"Reading {reading} looked most for the words: {', '.join(words)}."
-                for reading, words in enumerate(traced.recalled, start=2)
-            ),
         ],
         before=traced.before,
         answers=answers,
@@ -179,13 +137,13 @@ def story_page(traced: StoryTrace, *, right: str | None = None, title: str, sect
                 name="left out",
                 description=f"by how much the probability of {found.answer!r} falls (1 = 100 points) when the story is "
                 "read without this sentence; less than 0 where it rises",
-                values=[*(effect.drop for effect in found.effects), *nothing],
+                values=[effect.drop for effect in found.effects],
             ),
             TokenValues(
                 name="gradient",
                 description=f"length of the derivative of log p({found.answer}) by the sentence's vector: how much a "
                 "tiny change of the sentence would do; not what the sentence as a whole does",
-                values=[*traced.gradient, *nothing],
+                values=traced.gradient,
             ),
         ],
         layout="lines",

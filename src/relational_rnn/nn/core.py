@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from relational_rnn.nn._pretrained import Pretrained
+from relational_rnn.nn.readers import RowReader, StateReader
 
 State = Tensor | dict[str, Tensor]
 """What a core carries from step to step: one tensor, or a dict of tensors; the batch is the first axis of each."""
@@ -52,7 +53,8 @@ def state_bytes(state: State) -> int:
 class Core(Pretrained, ABC):
     """What a recurrent core is, for the models and tasks of this package.
 
-    Subclasses set `input_size` and `output_size` and define `initial_state`, `step`, `forward`, `snapshots` and `rows`.
+    Subclasses set `input_size` and `output_size` and define `initial_state`, `step`, `forward`, `snapshots` and `rows`,
+    and `reader` where a question should not attend to the rows.
     Nothing is detached: gradients flow into the state that is passed in, and back through every step.
     """
 
@@ -105,3 +107,17 @@ class Core(Pretrained, ABC):
     @abstractmethod
     def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
         """What an attention read-out can look at: (rows [B, R, D], mask [B, R] true where a row exists, or None)."""
+
+    def reader(self, size: int, looks: int, heads: int) -> StateReader:
+        """How a question looks at a state of this core, with fresh weights: by attention at its `rows`.
+
+        A core whose state is looked at in another way overrides it. The reader belongs to the caller, not to the core.
+
+        Args:
+            size: features of a question, and of what a look finds.
+            looks: how many looks a question takes, each with weights of its own.
+            heads: heads of each look at rows; matrices have heads of their own.
+        """
+        with torch.no_grad():
+            row_size = self.rows(self.initial_state(1))[0].shape[-1]
+        return RowReader(self.rows, row_size, size, looks, heads)

@@ -14,6 +14,7 @@ from relational_rnn._check import InputError, check_positive, describe
 from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensor, check_step
 from relational_rnn.nn._recurrent import asked_steps, blank, valid_steps
 from relational_rnn.nn.core import Core, State
+from relational_rnn.nn.readers import MatrixReader
 
 # Shape legend: B batch, T time, I input features, M questions, W width, L layers, H heads, K head size (W = H * K),
 #               N chunks, C steps of a chunk
@@ -133,6 +134,16 @@ class GatedDeltaNet(Core):
     def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
         assert isinstance(state, Tensor)
         return state.flatten(1, 3), None
+
+    def matrices(self, state: State) -> Tensor:
+        """The matrices of all layers and heads [B, L * H, K, K] (key, value)."""
+        assert isinstance(state, Tensor)
+        return state.flatten(1, 2)
+
+    def reader(self, size: int, looks: int, heads: int) -> MatrixReader:
+        """How a question looks at a state: a query of its own into every matrix. `heads` is for rows, and not used."""
+        key_size = self.hidden_size // self.num_heads
+        return MatrixReader(self.matrices, (len(self.layers) * self.num_heads, key_size, key_size), size, looks)
 
     def _started(self, state: State | None, batch_size: int) -> Tensor:
         if state is None:

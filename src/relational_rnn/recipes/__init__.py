@@ -1,6 +1,6 @@
 """Recipes: functions that return the whole configuration of a run, and what can be done with one."""
 
-from relational_rnn.recipes.babi import RECIPES, BabiRun, DataConfig, babi, babi_long, babi_supporting_facts, demo
+from relational_rnn.recipes.babi import RECIPES, BabiRun, DataConfig, babi, babi_long, demo
 from relational_rnn.recipes.babi_problem import BabiProblem, build
 from relational_rnn.recipes.babi_runs import Evaluation, LoadedRun, compare, evaluate, load, read_config, train
 from relational_rnn.recipes.comparison import Trial, TuningConfig, best_trials
@@ -48,7 +48,6 @@ __all__ = [
     "TuningConfig",
     "babi",
     "babi_long",
-    "babi_supporting_facts",
     "best_trials",
     "build",
     "build_language",

@@ -98,14 +98,11 @@ class BabiProblem:
     Args:
         model: what is trained.
         data: its batches.
-        supporting_facts: weight of the loss of looking for other words than those of the supporting facts, while the
-            model is in training mode.
     """
 
-    def __init__(self, model: StoryModel, data: BabiData, *, supporting_facts: float = 0.0) -> None:
+    def __init__(self, model: StoryModel, data: BabiData) -> None:
         self.model = model
         self.data = data
-        self.supporting_facts = supporting_facts
         self._valid: list[Batch] | None = None
 
     def train_batch(self, step: int) -> Batch:
@@ -120,12 +117,9 @@ class BabiProblem:
 
     def measure(self, batch: Batch) -> Measure:
         """The model on a batch; an answer that is no class is never right, and its loss counts as 0."""
-        aided = self.supporting_facts > 0 and self.model.training
-        logits, others = self.model.with_support_losses(batch) if aided else (self.model(batch), None)
+        logits = self.model(batch)
         known = batch.answers < logits.shape[-1]
         losses = F.cross_entropy(logits, batch.answers.where(known, 0), reduction="none") * known
-        if others is not None:
-            losses = losses + self.supporting_facts * others
         return Measure(losses, logits.argmax(-1) == batch.answers, batch.tasks)
 
 
@@ -151,8 +145,7 @@ def build(config: BabiRun, stories: TrainingStories | None = None) -> BabiProble
     """
     stories = stories if stories is not None else training_stories(config.data)
     vocabulary = build_vocabulary(config.data, stories)
-    model, data = build_model(config, vocabulary), build_data(config, stories, vocabulary)
-    return BabiProblem(model, data, supporting_facts=config.supporting_facts)
+    return BabiProblem(build_model(config, vocabulary), build_data(config, stories, vocabulary))
 
 
 def build_data(config: BabiRun, stories: TrainingStories, vocabulary: Vocabulary) -> BabiData:

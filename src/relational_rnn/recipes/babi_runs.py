@@ -123,6 +123,10 @@ def read_config(folder: Path | str) -> BabiRun:
     path, content = read_config_file(Path(folder))
     if "task" in content:
         raise InputError(describe(str(folder), "the run is not on bAbI", got=content["task"]))
+    model = content.get("model")
+    if isinstance(model, dict) and "question_first" in model:
+        problem = "it was trained by a version that told the core the question while it read"
+        raise InputError(describe(str(path), f"{problem}; that is no longer in the package; train again"))
     return from_json(BabiRun, content, where=str(path))
 
 

@@ -70,19 +70,6 @@ def test_a_batch_holds_exactly_the_chosen_stories():
     assert {getattr(batch, field.name).dtype for field in fields(Batch)} == {torch.int64}
 
 
-def test_a_batch_names_the_supporting_facts_of_every_question():
-    told = ("Bo sat.", "A cat ran.", "Bo ran.")
-    supports = ((2, 0), (1,), (), (0, 2, 1))
-    stories = [
-        Story(1, told, tuple(Question("Where is it now?", "mat", s, 3) for s in supports[:2])),
-        *(Story(1, told, (Question("Where?", "mat", s, 3),)) for s in supports[2:]),
-    ]
-    encoded = EncodedStories(stories, Vocabulary.build(stories))
-    assert encoded.batch([1, 0]).supports.tolist() == [[-1, -1], [2, 0], [1, -1]]
-    assert encoded.batch([1]).supports.shape == (1, 0)
-    assert encoded.batch([2, 1]).supports.tolist() == [[0, 2, 1], [-1, -1, -1]]
-
-
 def test_padding_is_no_wider_than_the_longest_sentence_of_the_batch():
     long = Story(1, ("A cat sat on the mat by the door.",), (Question("Where?", "mat", (0,), 1),))
     short = Story(1, ("Bo sat.", "A cat ran."), (Question("Where is it now?", "mat", (0,), 2),))

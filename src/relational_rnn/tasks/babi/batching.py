@@ -1,7 +1,7 @@
 """Stories as padded batches: encoded once, bucketed by length, the same batch for the same step.
 
 Shape legend: B stories of a batch, T statements of the longest, W words of the longest statement,
-M questions, V words of the longest question, S supporting facts of the question with most.
+M questions, V words of the longest question.
 """
 
 from __future__ import annotations
@@ -37,8 +37,6 @@ class Batch:
     """[M] the class of the answer; the number of classes stands for an answer that is none of them."""
     tasks: Tensor
     """[M] 1 to 20."""
-    supports: Tensor
-    """[M, S] the statements of its story that an answer follows from, in the published order; -1 = no more."""
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -108,7 +106,7 @@ class EncodedStories:
             return sentences.setdefault(text, len(sentences))
 
         rows: list[list[int]] = []
-        statements, questions, at, answers, supports = [], [], [], [], []
+        statements, questions, at, answers = [], [], [], []
         unseen: dict[tuple[int, str], int] = {}
         for story in stories:
             if not story.questions or story.questions[0].at < 1:
@@ -119,7 +117,6 @@ class EncodedStories:
             for question in story.questions:
                 questions.append(number(question.text, story.task))
                 at.append(question.at)
-                supports.append(question.supports)
                 answer = vocabulary.answer_number(question.answer)
                 if answer is None:
                     unseen[story.task, question.answer] = unseen.get((story.task, question.answer), 0) + 1
@@ -146,10 +143,6 @@ class EncodedStories:
         """[stories] the task of each story."""
         self._statements = np.array(statements, dtype=np.int64)
         self._questions, self._at, self._answers = (np.array(v, dtype=np.int64) for v in (questions, at, answers))
-        self._supports = np.full((len(supports), max(map(len, supports))), -1, dtype=np.int64)
-        self._support_counts = np.array([len(row) for row in supports], dtype=np.int64)
-        for row, values in zip(self._supports, supports, strict=True):
-            row[: len(values)] = values
         self._first_statement = np.cumsum(self.lengths) - self.lengths
         self._first_question = np.cumsum(self.question_counts) - self.question_counts
 
@@ -196,7 +189,6 @@ class EncodedStories:
             self._at[question],
             self._answers[question],
             self.tasks[chosen][story],
-            self._supports[question, : self._support_counts[question].max()],
         )
         return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 

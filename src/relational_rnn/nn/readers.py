@@ -1,0 +1,142 @@
+"""How a question looks at the state of a core: by attention at rows, linearly at matrices.
+
+Axes: M questions, S size of a question, R rows of a state, D features of a row, H heads, K key, V value.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from relational_rnn._check import InputError, check_positive, describe
+
+if TYPE_CHECKING:
+    from relational_rnn.nn.core import State
+
+
+class StateReader(nn.Module, ABC):
+    """Looks that a question takes at a state, one after the other; `Core.reader` makes the one of a core."""
+
+    @abstractmethod
+    def open(self, state: State) -> Any:
+        """What all looks at the states of M questions share, computed once."""
+
+    @abstractmethod
+    def look(self, index: int, question: Tensor, opened: Any) -> tuple[Tensor, Tensor | None]:
+        """One look.
+
+        Args:
+            index: which look it is, from 0; each has weights of its own.
+            question: [M, S].
+            opened: what `open` gave.
+
+        Returns:
+            (what it finds [M, S], where it looked, or None where a reader cannot say).
+        """
+
+
+class RowReader(StateReader):
+    r"""Attention over the rows of a state (Vaswani et al., 2017, arXiv:1706.03762, section 3.2), for every head
+
+    $$ a_r = \mathrm{softmax}_r(q^\top k_r / \sqrt{K}), \qquad \textstyle\sum_r a_r v_r $$
+
+    with keys and values from the rows, the same for all looks. A state without any row is read as 0.
+
+    Args:
+        rows: from a state to (rows [M, R, D], mask [M, R] true where a row exists, or None): `Core.rows`.
+        row_size: features of a row, D.
+        size: features of a question and of what is found, S.
+        looks: how many looks there are.
+        heads: heads of each; they divide `size`.
+
+    Shape:
+        look: (found [M, S], attention of every head to every row [M, H, R]).
+
+    Raises:
+        InputError: a number below 1, or heads that do not divide `size`.
+
+    Example:
+        >>> from relational_rnn.nn import LSTM
+        >>> core = LSTM(5, 8)
+        >>> reader = RowReader(core.rows, 8, size=6, looks=2, heads=3)
+        >>> opened = reader.open(core.initial_state(7))
+        >>> [tensor.shape for tensor in reader.look(1, torch.zeros(7, 6), opened)]
+        [torch.Size([7, 6]), torch.Size([7, 3, 1])]
+    """
+
+    def __init__(
+        self, rows: Callable[[State], tuple[Tensor, Tensor | None]], row_size: int, size: int, looks: int, heads: int
+    ) -> None:
+        super().__init__()
+        check_positive("RowReader", row_size=row_size, size=size, looks=looks, heads=heads)
+        if size % heads:
+            raise InputError(describe("RowReader", "heads must divide size", got=f"{heads}, {size}"))
+        self.rows, self.heads = rows, heads
+        self.keys_values = nn.Linear(row_size, 2 * size)
+        self.queries = nn.ModuleList(nn.Linear(size, size) for _ in range(looks))
+        self.outputs = nn.ModuleList(nn.Linear(size, size) for _ in range(looks))
+
+    def open(self, state: State) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys and values [M, R, H, K], and the mask [M, R]."""
+        rows, mask = self.rows(state)
+        keys, values = self.keys_values(rows).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        return keys, values, mask
+
+    def look(
+        self, index: int, question: Tensor, opened: tuple[Tensor, Tensor, Tensor | None]
+    ) -> tuple[Tensor, Tensor | None]:
+        keys, values, mask = opened
+        q = self.queries[index](question).unflatten(-1, (self.heads, -1))
+        scores = torch.einsum("mhk,mrhk->mhr", q, keys) / math.sqrt(q.shape[-1])
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
+        weights = scores.softmax(-1)
+        if mask is not None:
+            weights = weights * mask[:, None]
+        return self.outputs[index](torch.einsum("mhr,mrhk->mhk", weights, values).flatten(-2)), weights
+
+
+class MatrixReader(StateReader):
+    r"""Looks into matrices that map keys to values, as the cores that write them look: a query of length 1 for every
+    head, and S^T q of each (Schlag et al., 2021, arXiv:2102.11174, equation 4).
+
+    Args:
+        matrices: from a state to its matrices [M, H, K, V].
+        shape: heads, size of a key and size of a value, (H, K, V).
+        size: features of a question and of what is found, S.
+        looks: how many looks there are.
+
+    Shape:
+        look: (found [M, S], queries of length 1 [M, H, K]).
+
+    Raises:
+        InputError: a number below 1.
+
+    Example:
+        >>> reader = MatrixReader(lambda state: state, (3, 4, 2), size=6, looks=2)
+        >>> opened = reader.open(torch.zeros(7, 3, 4, 2))
+        >>> [tensor.shape for tensor in reader.look(1, torch.zeros(7, 6), opened)]
+        [torch.Size([7, 6]), torch.Size([7, 3, 4])]
+    """
+
+    def __init__(self, matrices: Callable[[State], Tensor], shape: tuple[int, int, int], size: int, looks: int) -> None:
+        super().__init__()
+        heads, keys, values = shape
+        check_positive("MatrixReader", heads=heads, keys=keys, values=values, size=size, looks=looks)
+        self.matrices, self.heads = matrices, heads
+        self.queries = nn.ModuleList(nn.Linear(size, heads * keys) for _ in range(looks))
+        self.outputs = nn.ModuleList(nn.Linear(heads * values, size) for _ in range(looks))
+
+    def open(self, state: State) -> Tensor:
+        """The matrices [M, H, K, V]."""
+        return self.matrices(state)
+
+    def look(self, index: int, question: Tensor, opened: Tensor) -> tuple[Tensor, Tensor | None]:
+        queries = F.normalize(self.queries[index](question).unflatten(-1, (self.heads, -1)), dim=-1)
+        return self.outputs[index](torch.einsum("mhk,mhkv->mhv", queries, opened).flatten(-2)), queries
