@@ -10,6 +10,17 @@ with the exact arithmetic of the authors' released code; "chapter" is a transfor
               i, f = sigmoid(W_x x + W_m tanh(M) + bias)
 
 Every row attends to every row, the input's rows included; only the memory's rows are kept.
+
+Slots may also compete for the input ("sonnet" with `Settings.competitive`). h" is the same, and the update becomes
+
+    M' = M + u * (tanh(h"[:N]) - M)                            u from 0 to 1: a slot stays or moves to its candidate
+    u  = min(1, s * mean over input rows of a) * g             s = min(N, 4), see `update_rate`
+    a  = softmax over the slots of k q^T / sqrt(M)             a row of the input is shared out among the slots
+    k  = W_k tanh(M) + b_k,  q_r = W_qr (W x)_r + b_q          a key per slot, a query per row of the input
+    g  = sigmoid(W_x x + W_m tanh(M) + bias)
+
+In the attention every slot chooses among rows, so all slots may take in the same one; here every row of the input
+chooses among slots, as in Slot Attention (Locatello et al., 2020, arXiv:2006.15055).
 """
 
 # Shape legend (letters are local to this file)
@@ -29,6 +40,7 @@ from torch import Tensor
 
 Formulation = Literal["sonnet", "chapter"]
 LAYER_NORM_EPS = 1e-5
+SHARE_SCALE = 4  # a slot with a quarter of a row may move all the way: with less, rows shared evenly move no slot far
 
 
 class Linear(NamedTuple):
@@ -69,6 +81,8 @@ class Settings:
     """Constant added to the forget gate before the sigmoid."""
     input_bias: float
     """Constant added to the input gate before the sigmoid."""
+    competitive: bool = False
+    """Whether slots compete for the input; then there is no forget gate, and `forget_bias` is not read."""
 
 
 class ScanParameters(NamedTuple):
@@ -78,8 +92,8 @@ class ScanParameters(NamedTuple):
     input: Linear  # I -> M, the same for every input row
     blocks: tuple[Block, ...]  # S of them
     mlp: tuple[Linear, ...]  # M -> M each, shared by all blocks
-    gate_input: Linear | None = None  # n * M -> 2G, input gate first, forget gate second
-    gate_memory: Linear | None = None  # M -> 2G
+    gate_input: Linear | None = None  # n * M -> 2G: input gate, then forget gate, or queries of slots that compete
+    gate_memory: Linear | None = None  # M -> 2G: input gate, then forget gate, or keys of slots that compete
 
 
 class Step(NamedTuple):
@@ -91,6 +105,7 @@ class Step(NamedTuple):
     forget_gate: Tensor | None  # [B, N, G]
     attention: tuple[Tensor, ...]  # S of [B, H, R, R]; a row's weights over all rows, memory first
     input_rows: Tensor  # [B, n, M], the attended rows of the input
+    share: Tensor | None = None  # [B, N, n], how much of a row of the input a slot took, where slots compete
 
 
 class Scan(NamedTuple):
@@ -129,9 +144,34 @@ def mlp(h: Tensor, layers: tuple[Linear, ...]) -> Tensor:
 
 
 def input_terms(x: Tensor, p: ScanParameters) -> tuple[Tensor, Tensor | None]:
-    """What a step takes from its input alone: `x` [..., n, I] to rows [..., n, M] and gate terms [..., 2G]."""
+    """What a step takes from its input alone: `x` [..., n, I] to rows [..., n, M] and gate terms [..., 2G].
+
+    Where slots compete the gate terms are [..., M + n * M], the input gate's and then every row's query.
+    """
     rows = linear(x, p.input)
-    return rows, None if p.gate_input is None else linear(rows.flatten(-2), p.gate_input)
+    if p.gate_input is None:
+        return rows, None
+    if p.settings.competitive:
+        return rows, gate_and_queries(rows, p.gate_input)
+    return rows, linear(rows.flatten(-2), p.gate_input)
+
+
+def gate_and_queries(rows: Tensor, p: Linear) -> Tensor:
+    """The gate terms of slots that compete: the weight's lower half holds a matrix M -> M for each row's query."""
+    width = rows.shape[-1]
+    gate = F.linear(rows.flatten(-2), p.weight[:width], p.bias[:width])
+    own = p.weight[width:].unflatten(-1, rows.shape[-2:])  # [M, n, M]: number of the query, row, number of the row
+    queries = torch.einsum("...nj,inj->...ni", rows, own) + p.bias[width:]
+    return torch.cat([gate, queries.flatten(-2)], dim=-1)
+
+
+def update_rate(share: Tensor, gate: Tensor) -> Tensor:
+    """How far every number of a slot moves towards its candidate, 0 to 1: `share` [B, N, n] and `gate` [B, N, M].
+
+    The mean over rows, not their sum: many rows shared evenly would all be cut at 1, where shares have no gradient.
+    """
+    scale = min(share.shape[-2], SHARE_SCALE)
+    return (scale * share.mean(dim=-1, keepdim=True)).clamp(max=1) * gate
 
 
 def advance(memory: Tensor, rows: Tensor, gate_terms: Tensor | None, p: ScanParameters) -> Step:
@@ -154,6 +194,14 @@ def advance(memory: Tensor, rows: Tensor, gate_terms: Tensor | None, p: ScanPara
     if p.gate_memory is None:
         return Step(candidate.to(memory.dtype), candidate, None, None, tuple(attention), input_rows)
     assert gate_terms is not None
+    if p.settings.competitive:
+        width = memory.shape[-1]
+        gate, keys = linear(torch.tanh(memory), p.gate_memory).split(width, dim=-1)  # [B, N, M] each
+        queries = gate_terms[..., width:].unflatten(-1, (-1, width))  # [B, n, M]
+        share = torch.softmax(keys @ queries.transpose(-2, -1) * width**-0.5, dim=-2)  # over slots; [B, N, n]
+        gate = torch.sigmoid(gate + gate_terms[..., :width].unsqueeze(-2) + p.settings.input_bias)
+        new = memory + update_rate(share, gate) * (torch.tanh(candidate) - memory)
+        return Step(new.to(memory.dtype), candidate, gate, None, tuple(attention), input_rows, share)
     gates = linear(torch.tanh(memory), p.gate_memory) + gate_terms.unsqueeze(-2)  # [B, N, 2G]
     input_gate, forget_gate = gates.chunk(2, dim=-1)
     input_gate = torch.sigmoid(input_gate + p.settings.input_bias)
