@@ -13,6 +13,7 @@ from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.compat import PortedRelationalMemory
 from relational_rnn.nn.core import Core, State, map_state
 from relational_rnn.nn.dnc import DNC
+from relational_rnn.nn.fast_weight_memory import FastWeightMemory
 from relational_rnn.nn.gated_delta_net import GatedDeltaNet
 from relational_rnn.nn.gru import GRU
 from relational_rnn.nn.lstm import LSTM
@@ -144,6 +145,16 @@ CASES = [
         autocast_error=4.0,
     ),
     Case(name="dnc", create=lambda: DNC(INPUTS, 6, memory_slots=5, word_size=4, read_heads=2, output_size=8)),
+    Case(
+        name="fastweights",
+        create=lambda: FastWeightMemory(INPUTS, 12, num_heads=4, key_size=10, value_size=6, reads=2, max_strength=2.0),
+        # Keys and layer norms scale what is small up to their size, and its rounding with it, many times a step.
+        float32_error=5e-6,
+    ),
+    Case(
+        name="fastweights_alone",
+        create=lambda: FastWeightMemory(INPUTS, 9, num_heads=4, key_size=6, value_size=2, carry=False),
+    ),
 ]
 
 

@@ -1,5 +1,7 @@
 """What single rivals promise beyond the contract, and how their sizes are matched."""
 
+import dataclasses
+
 import pytest
 import torch
 from cores_table import BATCH, INPUTS, STEPS, assert_close, assert_same_state, draw, some_state
@@ -11,6 +13,7 @@ from relational_rnn.nn.core import state_bytes
 from relational_rnn.nn.cores import (
     CORE_NAMES,
     CORES,
+    FastWeightSizes,
     MemorySizes,
     RivalSizes,
     build_core,
@@ -236,7 +239,7 @@ def test_rivals_meet_a_parameter_count(name, target, input_size):
     sizes = MemorySizes(num_heads=1 if name == "competitive" else 4)  # whose width has steps of a number per head
     with torch.device("meta"):
         core = build_core(name, input_size, sizes, target_parameters=target)
-    classes = {"attention": "AttentionLSTM", "competitive": "RelationalMemory"}
+    classes = {"attention": "AttentionLSTM", "competitive": "RelationalMemory", "fastweights": "FastWeightMemory"}
     assert type(core).__name__ == classes.get(name, CORES[name].label.replace(" ", ""))
     assert core.input_size == input_size
     assert abs(count_parameters(core) - target) <= 0.1 * target
@@ -318,6 +321,30 @@ def test_a_choice_that_a_core_does_not_have_is_refused():
     )
     with pytest.raises(InputError, match="RivalSizes: num_heads must be a whole number of at least 1"):
         RivalSizes(num_heads=0)
+
+
+@pytest.mark.parametrize("target", [20_011, 153_777])
+def test_choices_of_the_fast_weights_are_kept_at_equal_parameters(target):
+    fast = FastWeightSizes(num_heads=3, key_size=12, value_size=20, reads=2, carry=False, max_strength=1.5)
+    with torch.device("meta"):
+        core = build_core("fastweights", 17, MemorySizes(), fast=fast, target_parameters=target)
+    chosen = {field.name: getattr(fast, field.name) for field in dataclasses.fields(fast)}
+    assert {name: core.arguments[name] for name in chosen} == chosen
+    assert abs(count_parameters(core) - target) <= 0.1 * target
+
+
+def test_choices_of_the_fast_weights_are_refused_elsewhere():
+    with pytest.raises(InputError) as error:
+        build_core("lstm", 16, MemorySizes(), fast=FastWeightSizes(key_size=8))
+    assert str(error.value) == (
+        "build_core: fast.key_size would have no effect on lstm\n"
+        "  got       8\n"
+        "  hint      the core that has it: fastweights."
+    )
+    with pytest.raises(InputError, match="FastWeightSizes: reads must be a whole number of at least 1"):
+        FastWeightSizes(reads=0)
+    with pytest.raises(InputError, match="FastWeightSizes: max_strength must be a number above 0 and at most 2"):
+        FastWeightSizes(max_strength=0.0)
 
 
 def test_the_search_for_a_size_draws_no_random_numbers():

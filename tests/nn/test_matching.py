@@ -8,7 +8,14 @@ from torch import nn
 
 from relational_rnn import InputError
 from relational_rnn.nn import GRU, LSTM, RNN, RelationalMemory, Transformer
-from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, RivalSizes, count_parameters, state_bytes_after
+from relational_rnn.nn.cores import (
+    CORE_NAMES,
+    FastWeightSizes,
+    MemorySizes,
+    RivalSizes,
+    count_parameters,
+    state_bytes_after,
+)
 from relational_rnn.nn.matching import build_matched, count_operations
 
 SIZES = MemorySizes(mem_slots=4, head_size=16, num_heads=3)
@@ -79,6 +86,26 @@ def test_choices_of_a_rival_are_kept_at_equal_cost(match):
     core = build_matched("deltanet", SIZES, 5, lambda core: core, rivals=rivals, match=match, steps=9)
     assert (core.num_heads, len(core.layers)) == (2, 1)
     assert abs(COSTS[match](core) / wanted - 1) <= 0.1
+
+
+@pytest.mark.parametrize("match", ["parameters", "flops"])
+def test_choices_of_the_fast_weights_are_kept_at_equal_cost(match):
+    wanted = COSTS[match](build_matched("rmc", SIZES, 5, lambda core: core))
+    fast = FastWeightSizes(num_heads=2, reads=3)
+    core = build_matched("fastweights", SIZES, 5, lambda core: core, fast=fast, match=match, steps=9)
+    assert (core.num_heads, len(core.read_key)) == (2, 3)
+    assert abs(COSTS[match](core) / wanted - 1) <= 0.1
+
+
+def test_a_state_that_does_not_grow_with_the_size_is_refused_not_searched_for_ever():
+    fast = FastWeightSizes(num_heads=1, key_size=2, value_size=2, carry=False)
+    with pytest.raises(InputError, match=r"no size of the core 'fastweights' (.|\n)*16 bytes of state"):
+        build_matched("fastweights", SIZES, 5, lambda core: core, fast=fast, match="state", steps=3)
+
+
+def test_choices_of_the_fast_weights_have_no_effect_on_others():
+    with pytest.raises(InputError, match=r"build_matched: fast.carry would have no effect on gru\n"):
+        build_matched("gru", SIZES, 5, lambda core: core, fast=FastWeightSizes(carry=False))
 
 
 def test_a_choice_that_a_rival_does_not_have_is_refused():

@@ -1,13 +1,14 @@
 """The grid of a comparison, and the learning rates that its cores try."""
 
 import dataclasses
+import json
 import math
 
 import pytest
 
 from relational_rnn import recipes
 from relational_rnn._check import InputError
-from relational_rnn.nn.cores import MemorySizes, RivalSizes
+from relational_rnn.nn.cores import FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.recipes import (
     TASK_RUNS,
     BabiRun,
@@ -121,11 +122,27 @@ def test_choices_of_rivals_go_to_the_cores_that_have_them(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_choices_of_the_fast_weights_go_to_them_alone(tmp_path):
+    fast = FastWeightSizes(num_heads=2, key_size=5, value_size=3, carry=False)
+    base = dataclasses.replace(BASE, fast=fast)
+    found = compare_task(base, ["gru", "fastweights"], [0], tmp_path)
+    assert compare_task(base, ["gru", "fastweights"], [0], tmp_path) == found
+    configs = {core: read_task_config(tmp_path / f"{core}-0").fast for core in ("gru", "fastweights")}
+    assert configs == {"gru": FastWeightSizes(), "fastweights": fast}
+    assert "fast" not in json.loads((tmp_path / "gru-0" / "config.json").read_text())
+    assert load_task(tmp_path / "fastweights-0").model.core.arguments["key_size"] == 5
+    with pytest.raises(InputError, match=r"compare: fast.num_heads would have no effect on gru, dnc\n"):
+        compare_task(base, ["gru", "dnc"], [0], tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize("kind", [BabiRun, LanguageRun, TASK_RUNS["relations"]])
 def test_a_choice_that_the_core_of_a_run_does_not_have_is_refused_before_anything_is_read(kind, tmp_path):
     train = {BabiRun: recipes.train, LanguageRun: recipes.train_language}.get(kind, recipes.train_task)
     with pytest.raises(InputError, match=r"train: rivals.num_heads would have no effect on lstm\n"):
         train(kind(core="lstm", rivals=RivalSizes(num_heads=2)), tmp_path / "run")
+    with pytest.raises(InputError, match=r"train: fast.reads would have no effect on rmc\n"):
+        train(kind(core="rmc", fast=FastWeightSizes(reads=2)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

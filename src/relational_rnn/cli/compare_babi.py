@@ -16,7 +16,7 @@ from relational_rnn.cli.babi_options import SHORT, RecipeName, starting_run
 from relational_rnn.cli.parsing import parse_arguments, spell_out
 from relational_rnn.cli.tables import text_table
 from relational_rnn.cli.trials import TrialReport
-from relational_rnn.nn.cores import CORES, MemorySizes, RivalSizes
+from relational_rnn.nn.cores import CORES, FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.recipes.babi import CoreName, DataConfig
 from relational_rnn.reports.runs import mean_and_spread
 from relational_rnn.tasks.babi.model import ModelConfig
@@ -67,6 +67,8 @@ class Arguments:
     """The relational memory."""
     rivals: RivalSizes
     """Heads and layers of the cores that have them."""
+    fast: FastWeightSizes
+    """The fast-weight memory, where it is among the cores."""
     model: ModelConfig
     """Sentence encoder and answer head, the same around every core."""
     optimizer: OptimizerConfig

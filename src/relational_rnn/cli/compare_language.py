@@ -16,7 +16,7 @@ from relational_rnn.cli.parsing import parse_arguments, spell_out
 from relational_rnn.cli.tables import text_table
 from relational_rnn.cli.train_language import SHORT, RecipeName, starting_run
 from relational_rnn.cli.trials import TrialReport
-from relational_rnn.nn.cores import CORES, MemorySizes, RivalSizes
+from relational_rnn.nn.cores import CORES, FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.recipes.babi import CoreName
 from relational_rnn.reports import write_report
 from relational_rnn.reports.runs import mean_and_spread
@@ -68,6 +68,8 @@ class Arguments:
     """The relational memory."""
     rivals: RivalSizes
     """Heads and layers of the cores that have them."""
+    fast: FastWeightSizes
+    """The fast-weight memory, where it is among the cores."""
     model: LanguageModelConfig
     """What stands around the core, the same for every core."""
     optimizer: OptimizerConfig

@@ -11,7 +11,7 @@ import tyro
 
 from relational_rnn._check import InputError, describe
 from relational_rnn.cli.training import starting_configuration
-from relational_rnn.nn.cores import MemorySizes, RivalSizes
+from relational_rnn.nn.cores import FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.nn.matching import Match
 from relational_rnn.recipes.babi import CoreName
 from relational_rnn.recipes.comparison import TuningConfig
@@ -62,6 +62,8 @@ class CompareOptions:
     """The relational memory."""
     rivals: RivalSizes
     """Heads and layers of the cores that have them."""
+    fast: FastWeightSizes
+    """The fast-weight memory, where it is among the cores."""
     model: TaskModelConfig
     """What stands around the core, the same for every core."""
     optimizer: OptimizerConfig

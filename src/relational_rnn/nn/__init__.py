@@ -4,6 +4,9 @@ from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.core import Core, State
 from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, RivalSizes, build_core
 from relational_rnn.nn.dnc import DNC
+from relational_rnn.nn.fast_weight_memory import FastWeightMemory
+from relational_rnn.nn.fast_weight_sizes import FastWeightSizes
+from relational_rnn.nn.fast_weight_trace import FastWeightTrace
 from relational_rnn.nn.gated_delta_net import GatedDeltaNet
 from relational_rnn.nn.gru import GRU
 from relational_rnn.nn.lstm import LSTM
@@ -25,6 +28,9 @@ __all__ = [
     "RNN",
     "AttentionLSTM",
     "Core",
+    "FastWeightMemory",
+    "FastWeightSizes",
+    "FastWeightTrace",
     "GatedDeltaNet",
     "MatrixReader",
     "MemorySizes",

@@ -9,6 +9,7 @@ Axes: B batch, T time, I input features, O output features, M questions.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -26,7 +27,10 @@ class RecurrentCore(Core):
 
     @abstractmethod
     def advance(self, projected_t: Tensor, state: State) -> State:
-        """The state after one step, from the projected input of that step and the state before it."""
+        """The state after one step, from the projected input of that step and the state before it.
+
+        A dict may hold more than a state does, for `output` alone; `strip` takes it out again.
+        """
 
     @abstractmethod
     def output(self, state: State) -> Tensor:
@@ -36,11 +40,15 @@ class RecurrentCore(Core):
     def check_state(self, state: State, batch_size: int) -> None:
         """Refuse a state that is not one of this core's for `batch_size` sequences."""
 
+    def strip(self, state: State) -> State:
+        """The state alone, without what `advance` has added for `output`; by default nothing is."""
+        return state
+
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         check_step(self, x_t)
         self.check_state(state, x_t.shape[0])
         state = self.advance(self.project_input(x_t), state)
-        return self.output(state), state
+        return self.output(state), self.strip(state)
 
     def forward(
         self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
@@ -49,7 +57,7 @@ class RecurrentCore(Core):
         batch_size, steps = x.shape[:2]
         if lengths is None:
             states = self.states(x, state, reset)
-            return self.outputs(states, x), states[-1]
+            return self.outputs(states, x), self.strip(states[-1])
         valid = valid_steps(lengths, steps)
         states = self.states(blank(x, valid), state, reset)
         row = torch.arange(batch_size, device=x.device)
@@ -59,10 +67,10 @@ class RecurrentCore(Core):
         check_sequence(self, x, None, None)
         check_questions(self, x, rows, at)
         x = blank(x, asked_steps(x, rows, at))
-        return pick_states(self.states(x, state, None), rows, at)
+        return asked_states(self.states(x, state, None), rows, at)
 
     def states(self, x: Tensor, state: State | None, reset: Tensor | None) -> list[State]:
-        """The T + 1 states before, between and after the steps of `x`."""
+        """The T + 1 states before, between and after the steps of `x`, not stripped but for the first."""
         start = self.initial_state(x.shape[0])
         if state is None:
             state = start
@@ -102,11 +110,27 @@ def blank(x: Tensor, valid: Tensor) -> Tensor:
 
 
 def pick_states(states: list[State], rows: Tensor, at: Tensor) -> State:
-    """For every m, row `rows[m]` of `states[at[m]]`."""
+    """For every m, row `rows[m]` of `states[at[m]]`; of dicts, the tensors that the first state has."""
+    return _of_every_tensor(states, lambda tensors: torch.stack(tensors)[at, rows])
+
+
+def asked_states(states: list[State], rows: Tensor, at: Tensor) -> State:
+    """The same as `pick_states`, but states are copied only where a question asks for them, not whole."""
+    if torch.compiler.is_compiling():  # how many questions a step has is a value, and there are none yet
+        return pick_states(states, rows, at)
+    order = at.argsort()
+    asked = rows[order].split(at.bincount(minlength=len(states)).tolist())  # which rows, step by step
+    back = order.argsort()
 
     def pick(tensors: list[Tensor]) -> Tensor:
-        return torch.stack(tensors)[at, rows]
+        found = [tensor.index_select(0, at_t) for tensor, at_t in zip(tensors, asked, strict=True) if len(at_t)]
+        return torch.cat(found or [tensors[0][:0]]).index_select(0, back)
 
+    return _of_every_tensor(states, pick)
+
+
+def _of_every_tensor(states: list[State], pick: Callable[[list[Tensor]], Tensor]) -> State:
+    """`pick` of the states' tensors; of dicts, tensor by tensor of those that the first state has."""
     first = states[0]
     if isinstance(first, Tensor):
         return pick([state for state in states if isinstance(state, Tensor)])

@@ -13,6 +13,8 @@ from relational_rnn._check import InputError, check_choice, check_positive, desc
 from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.core import Core, state_bytes
 from relational_rnn.nn.dnc import DNC
+from relational_rnn.nn.fast_weight_memory import FastWeightMemory
+from relational_rnn.nn.fast_weight_sizes import FAST_WEIGHTS, FastWeightSizes
 from relational_rnn.nn.gated_delta_net import GatedDeltaNet
 from relational_rnn.nn.gru import GRU
 from relational_rnn.nn.lstm import LSTM
@@ -142,6 +144,7 @@ def build_core(
     sizes: MemorySizes,
     *,
     rivals: RivalSizes | None = None,
+    fast: FastWeightSizes | None = None,
     target_parameters: int | None = None,
 ) -> Core:
     """Build the relational memory of `sizes`, or a rival with as many parameters.
@@ -151,6 +154,7 @@ def build_core(
         input_size: features of one input step.
         sizes: sizes of the relational memory.
         rivals: heads and layers of a rival that has them; None for what it has by itself.
+        fast: choices of the fast-weight memory; None for what it has by itself.
         target_parameters: the count to match; None means that of the relational memory of `sizes`.
 
     Raises:
@@ -165,11 +169,13 @@ def build_core(
     check_positive("build_core", input_size=input_size)
     rivals = rivals or RivalSizes()
     rivals.check("build_core", name)
+    fast = fast or FastWeightSizes()
+    fast.check("build_core", name)
     if target_parameters is None:
         target_parameters = count_on_meta(lambda: relational_memory(input_size, sizes))
     else:
         check_positive("build_core", target_parameters=target_parameters)
-    core = CORES[name].build(input_size, sizes, rivals, target_parameters)
+    core = builder(name, fast)(input_size, sizes, rivals, target_parameters)
     count = count_parameters(core)
     if abs(count - target_parameters) > TOLERANCE * target_parameters:
         raise InputError(
@@ -182,6 +188,11 @@ def build_core(
             )
         )
     return core
+
+
+def builder(name: str, fast: FastWeightSizes) -> Builder:
+    """What makes the named core, where the fast-weight memory is to have the choices `fast`."""
+    return size_fast_weights(fast) if name == FAST_WEIGHTS else CORES[name].build
 
 
 def relational_memory(input_size: int, sizes: MemorySizes) -> Core:
@@ -298,6 +309,27 @@ def size_machine(kind: type[NTM] | type[DNC]) -> Builder:
     return build
 
 
+def size_fast_weights(fast: FastWeightSizes) -> Builder:
+    """A builder that finds the width; heads, keys, values and reads are those of `fast`."""
+
+    def build(input_size: int, sizes: MemorySizes, rivals: RivalSizes, target: int) -> Core:
+        def make(hidden_size: int) -> Core:
+            return FastWeightMemory(
+                input_size,
+                hidden_size,
+                num_heads=fast.num_heads,
+                key_size=fast.key_size,
+                value_size=fast.value_size,
+                reads=fast.reads,
+                carry=fast.carry,
+                max_strength=fast.max_strength,
+            )
+
+        return make(nearest_size(lambda size: count_on_meta(lambda: make(size)), target))
+
+    return build
+
+
 CORES = {
     "rmc": CoreRow(
         label="RMC",
@@ -346,6 +378,11 @@ CORES = {
         description="fast weights in linear time, corrected by the gated delta rule",
         build=size_layers(GatedDeltaNet, "num_layers"),
         choices=("num_heads", "num_layers"),
+    ),
+    FAST_WEIGHTS: CoreRow(
+        label="Fast weights",
+        description="fast weights that are read before they are written, corrected by the gated delta rule",
+        build=size_fast_weights(FastWeightSizes()),
     ),
 }
 CORE_NAMES = tuple(CORES)

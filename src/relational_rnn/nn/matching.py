@@ -17,10 +17,11 @@ from relational_rnn._check import InputError, check_choice, check_positive, desc
 from relational_rnn.nn.core import Core
 from relational_rnn.nn.cores import (
     CORE_NAMES,
-    CORES,
     TOLERANCE,
+    FastWeightSizes,
     MemorySizes,
     RivalSizes,
+    builder,
     count_parameters,
     state_bytes_after,
 )
@@ -56,6 +57,7 @@ def build_matched(
     wrap: Callable[[Core], nn.Module],
     *,
     rivals: RivalSizes | None = None,
+    fast: FastWeightSizes | None = None,
     match: Match = "parameters",
     steps: int = 1,
 ) -> Core:
@@ -67,6 +69,7 @@ def build_matched(
         input_size: features of one input step.
         wrap: from a core to the whole model around it, whose parameters are counted for "parameters".
         rivals: heads and layers of a rival that has them; None for what it has by itself.
+        fast: choices of the fast-weight memory; None for what it has by itself.
         match: "parameters" of the whole model, bytes of the core's "state" after a sequence, or the core's "flops" for
             one (see `count_operations`).
         steps: length of that sequence.
@@ -78,9 +81,11 @@ def build_matched(
     check_choice("build_matched", "match", match, get_args(Match))
     rivals = rivals or RivalSizes()
     rivals.check("build_matched", name)
+    fast = fast or FastWeightSizes()
+    fast.check("build_matched", name)
 
     def build(name: str, parameters: int) -> Core:
-        return CORES[name].build(input_size, sizes, rivals, parameters)
+        return builder(name, fast)(input_size, sizes, rivals, parameters)
 
     if name == "rmc":
         return build(name, 1)
@@ -128,7 +133,8 @@ def nearest_cost(cost: Callable[[int], int], wanted: int, start: int) -> tuple[i
         return costs[size]
 
     low = high = start
-    while ask(high) < wanted:
+    # A state may not grow with the size at all; then no size will do.
+    while ask(high) < wanted and costs.get(high // 16) != costs[high]:
         low, high = high, 2 * high
     while low > 1 and ask(low) > wanted:
         low, high = low // 2, low

@@ -50,7 +50,8 @@ def draw_like_the_original(linear: nn.Linear) -> None:
     """Weights normal of std 1/sqrt(fan in), cut at two std and not rescaled; biases 0."""
     std = linear.in_features**-0.5
     nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std)
-    nn.init.zeros_(linear.bias)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
 
 
 def _own(module: nn.Module) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
-from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, RivalSizes
+from relational_rnn.nn.cores import CORE_NAMES, FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.recipes.checks import check_memory_options, check_seed
 from relational_rnn.tasks.babi.model import ModelConfig
 from relational_rnn.tasks.babi.reading import LANGUAGES
@@ -16,7 +16,7 @@ from relational_rnn.tasks.babi.story import TASK_NAMES
 from relational_rnn.training import LATER, LoopConfig, OptimizerConfig
 
 CoreName = Literal[
-    "rmc", "competitive", "rnn", "gru", "lstm", "attention", "transformer", "ntm", "dnc", "universal", "deltanet"
+    "rmc", "competitive", "rnn", "gru", "lstm", "attention", "transformer", "ntm", "dnc", "universal", "deltanet", "fastweights"
 ]
 """The cores of `nn.cores.CORE_NAMES`, for type checkers and help texts."""
 
@@ -89,6 +89,8 @@ class BabiRun:
     """The relational memory."""
     rivals: RivalSizes = dataclasses.field(default_factory=RivalSizes, metadata=LATER)
     """Heads and layers of the cores that have them."""
+    fast: FastWeightSizes = dataclasses.field(default_factory=FastWeightSizes, metadata=LATER)
+    """The fast-weight memory, where it is the core."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     """Sentence encoder and answer head, the same around every core."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)

@@ -126,7 +126,9 @@ class BabiProblem:
 def build_model(config: BabiRun, vocabulary: Vocabulary) -> StoryModel:
     """The model of a configuration with its initial weights, which are a function of the seed."""
     with initial_weights(config.seed):
-        return StoryModel.build(vocabulary, config.core, config.memory, config.model, rivals=config.rivals)
+        return StoryModel.build(
+            vocabulary, config.core, config.memory, config.model, rivals=config.rivals, fast=config.fast
+        )
 
 
 def build(config: BabiRun, stories: TrainingStories | None = None) -> BabiProblem:

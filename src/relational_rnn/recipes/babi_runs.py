@@ -72,6 +72,7 @@ def train(
     """
     config = absolute(config)
     config.rivals.check("train", config.core)
+    config.fast.check("train", config.core)
     configuration = as_json(config)
     RunFolder.claim(Path(folder), configuration, resume=resume)  # refused before minutes are spent on reading
     stories = stories if stories is not None else training_stories(config.data)
@@ -279,7 +280,7 @@ def compare(
         InputError: a core or a seed is given twice or not at all; a folder holds a run of another configuration;
             training diverges with every learning rate to try; `jobs` below 1, or several and `on_progress`.
     """
-    check_grid(cores, seeds, base.rivals)
+    check_grid(cores, seeds, base.rivals, base.fast)
     base = absolute(base)
 
     def prepare() -> Callable[..., object]:

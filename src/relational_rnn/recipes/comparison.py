@@ -114,8 +114,8 @@ def best_trials(trials: Sequence[Trial], *, best_by: BestBy = "accuracy") -> dic
 
 
 def for_core(base: Any, core: str) -> Any:
-    """The configuration of a core's runs in a comparison: of the choices of rivals, those that the core has."""
-    return replace(base, core=core, rivals=base.rivals.of(core))
+    """The configuration of a core's runs in a comparison: of its choices, those that the core has."""
+    return replace(base, core=core, rivals=base.rivals.of(core), fast=base.fast.of(core))
 
 
 def run_grid(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from relational_rnn._check import check_choice, check_positive
-from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, RivalSizes
+from relational_rnn.nn.cores import CORE_NAMES, FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.recipes.babi import CoreName
 from relational_rnn.recipes.checks import check_memory_options, check_seed
 from relational_rnn.tasks.language.corpus import CorpusConfig
@@ -25,6 +25,8 @@ class LanguageRun:
     """The relational memory."""
     rivals: RivalSizes = dataclasses.field(default_factory=RivalSizes, metadata=LATER)
     """Heads and layers of the cores that have them."""
+    fast: FastWeightSizes = dataclasses.field(default_factory=FastWeightSizes, metadata=LATER)
+    """The fast-weight memory, where it is the core."""
     model: LanguageModelConfig = dataclasses.field(default_factory=LanguageModelConfig)
     """What stands around the core, the same for every core."""
     data: CorpusConfig = dataclasses.field(default_factory=CorpusConfig)

@@ -63,7 +63,9 @@ def plan_memory(config: LanguageRun, vocabulary_size: int) -> MemoryPlan:
         problem = "the memory of an adaptive softmax depends on the words of a batch"
         raise InputError(describe("plan_memory", problem, expected="a tied or a free softmax"))
     with torch.device("meta"):
-        model = LanguageModel.build(vocabulary_size, config.core, config.memory, config.model, rivals=config.rivals)
+        model = LanguageModel.build(
+            vocabulary_size, config.core, config.memory, config.model, rivals=config.rivals, fast=config.fast
+        )
         tokens = torch.zeros(config.batch_size, config.chunk, dtype=torch.int64)
         # A batch in the middle of a text: a window is full then.
         whole = torch.zeros(config.batch_size, config.model.window, dtype=torch.int64)

@@ -101,7 +101,9 @@ class LanguageProblem:
 def build_language_model(config: LanguageRun, vocabulary_size: int) -> LanguageModel:
     """The model of a configuration with its initial weights, which are a function of the seed."""
     with initial_weights(config.seed):
-        return LanguageModel.build(vocabulary_size, config.core, config.memory, config.model, rivals=config.rivals)
+        return LanguageModel.build(
+            vocabulary_size, config.core, config.memory, config.model, rivals=config.rivals, fast=config.fast
+        )
 
 
 def read_corpus(config: LanguageRun, *, progress: OnProgress | None = None) -> Corpus:

@@ -49,6 +49,7 @@ def train_language(
     """
     config, folder = absolute_text(config), Path(folder)
     config.rivals.check("train", config.core)
+    config.fast.check("train", config.core)
     configuration = language_config_json(config)
     place = RunFolder.claim(folder, configuration, resume=resume)  # refused before minutes are spent on reading
     corpus = corpus if corpus is not None else read_corpus(config)
@@ -110,7 +111,7 @@ def compare_language(
             another configuration; training diverges with every learning rate to try; `jobs` below 1, or several and
             `on_progress`; see `train_language`.
     """
-    check_grid(cores, seeds, base.rivals)
+    check_grid(cores, seeds, base.rivals, base.fast)
     base = absolute_text(base)
     corpus = read_corpus(base)
     for core in cores:  # a rival that has no fitting size is found now, not after the first hours

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
-from relational_rnn.nn.cores import CORE_NAMES, RivalSizes
+from relational_rnn.nn.cores import CORE_NAMES, FastWeightSizes, RivalSizes
 from relational_rnn.recipes.evaluation import RunEvaluation
 from relational_rnn.recipes.side_by_side import train_side_by_side
 from relational_rnn.training import DivergedError, LoopConfig, Progress, RunFolder, read_metrics, to_json
@@ -138,14 +138,15 @@ def read_result(folder: Path, kind: type[EvaluationT], steps: int) -> Evaluation
     return kind.from_json(entries)
 
 
-def check_grid(cores: Sequence[str], seeds: Sequence[int], rivals: RivalSizes) -> None:
-    """Refuse a grid without cores or seeds or with one of them twice, and choices of rivals that no core has."""
+def check_grid(cores: Sequence[str], seeds: Sequence[int], rivals: RivalSizes, fast: FastWeightSizes) -> None:
+    """Refuse a grid without cores or seeds or with one of them twice, and choices that no core has."""
     for name, values in (("cores", cores), ("seeds", seeds)):
         if not values or len(set(values)) < len(values):
             raise InputError(describe("compare", f"{name} must be given, each once", got=list(values)))
     for core in cores:
         check_choice("compare", "core", core, CORE_NAMES)
     rivals.check("compare", *cores)
+    fast.check("compare", *cores)
 
 
 def finish_runs(

@@ -99,6 +99,7 @@ def build_task_model(config: TaskRun) -> TaskModel:
             config.memory,
             config.model,
             rivals=config.rivals,
+            fast=config.fast,
             match=config.match,
             curriculum=curriculum,
         )
@@ -145,6 +146,7 @@ def train_task(
         KeyboardInterrupt: stopped with Ctrl-C; the message says how to continue.
     """
     config.rivals.check("train", config.core)
+    config.fast.check("train", config.core)
     return fit(
         build_task(config),
         Path(folder),
@@ -324,7 +326,7 @@ def compare_task(
             another configuration; training diverges with every learning rate to try; `jobs` below 1, or several and
             `on_progress`.
     """
-    check_grid(cores, seeds, base.rivals)
+    check_grid(cores, seeds, base.rivals, base.fast)
     check_device(base)
     for core in cores:  # a rival that has no fitting size is found now, not after the first hours
         build_task_model(for_core(base, core))

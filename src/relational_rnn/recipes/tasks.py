@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
-from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, RivalSizes
+from relational_rnn.nn.cores import CORE_NAMES, FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.nn.matching import Match
 from relational_rnn.recipes.babi import CoreName
 from relational_rnn.recipes.checks import check_memory_options, check_seed
@@ -37,6 +37,8 @@ class TaskRun:
     """The relational memory."""
     rivals: RivalSizes = dataclasses.field(default_factory=RivalSizes, metadata=LATER)
     """Heads and layers of the cores that have them."""
+    fast: FastWeightSizes = dataclasses.field(default_factory=FastWeightSizes, metadata=LATER)
+    """The fast-weight memory, where it is the core."""
     model: TaskModelConfig = dataclasses.field(default_factory=TaskModelConfig)
     """What stands around the core, the same for every core."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)

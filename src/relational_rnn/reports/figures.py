@@ -32,6 +32,7 @@ STYLES: dict[str, tuple[str, Any]] = {
     "dnc": ("#882255", "-."),
     "universal": ("#44aa99", ":"),
     "deltanet": ("#777777", (0, (5, 1))),
+    "fastweights": ("#aa4499", "-"),
 }
 SETTINGS = {
     "svg.fonttype": "none",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from relational_rnn._check import InputError, check_positive, describe
 from relational_rnn.nn.core import Core
-from relational_rnn.nn.cores import MemorySizes, RivalSizes
+from relational_rnn.nn.cores import FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.nn.matching import Match, build_matched
 from relational_rnn.tasks.contract import TaskBatch, TaskShape
 from relational_rnn.tasks.curriculum import Curriculum
@@ -117,6 +117,7 @@ class TaskModel(nn.Module):
         config: TaskModelConfig | None = None,
         *,
         rivals: RivalSizes | None = None,
+        fast: FastWeightSizes | None = None,
         match: Match = "parameters",
         curriculum: Curriculum | None = None,
     ) -> TaskModel:
@@ -131,7 +132,8 @@ class TaskModel(nn.Module):
             return cls(shape, core, config, curriculum=curriculum)
 
         size = step_size(shape, config)
-        return wrap(build_matched(core_name, sizes, size, wrap, rivals=rivals, match=match, steps=shape.steps))
+        core = build_matched(core_name, sizes, size, wrap, rivals=rivals, fast=fast, match=match, steps=shape.steps)
+        return wrap(core)
 
     def forward(self, batch: TaskBatch) -> Tensor:
         """The logits [M, C] of every answer asked for, in the order of `batch.targets[batch.asked]`."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.nn.core import Core, State
-from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, RivalSizes
+from relational_rnn.nn.cores import CORE_NAMES, FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.nn.matching import build_matched
 from relational_rnn.nn.readers import StateReader
 from relational_rnn.tasks.babi.batching import Batch
@@ -143,6 +143,7 @@ class StoryModel(nn.Module):
         config: ModelConfig | None = None,
         *,
         rivals: RivalSizes | None = None,
+        fast: FastWeightSizes | None = None,
     ) -> StoryModel:
         """The model for one vocabulary with the core of that name.
 
@@ -159,7 +160,7 @@ class StoryModel(nn.Module):
             return cls(words, answers, core, config, max_words=vocabulary.max_words)
 
         check_choice("StoryModel.build", "core_name", core_name, CORE_NAMES)
-        return wrap(build_matched(core_name, sizes, config.embedding_size, wrap, rivals=rivals))
+        return wrap(build_matched(core_name, sizes, config.embedding_size, wrap, rivals=rivals, fast=fast))
 
     def forward(self, batch: Batch) -> Tensor:
         """The logits [M, A] of every question of the batch."""

@@ -21,6 +21,7 @@ from relational_rnn.nn import (
     RNN,
     AttentionLSTM,
     Core,
+    FastWeightMemory,
     GatedDeltaNet,
     RelationalMemory,
     Transformer,
@@ -45,7 +46,18 @@ from transformers.utils.generic import ModelOutput  # noqa: E402
 MODEL_TYPE = "relational-rnn-language"
 CORE_CLASSES: dict[str, type[Core]] = {
     kind.__name__: kind
-    for kind in (RelationalMemory, RNN, GRU, LSTM, AttentionLSTM, Transformer, NTM, DNC, GatedDeltaNet)
+    for kind in (
+        RelationalMemory,
+        RNN,
+        GRU,
+        LSTM,
+        AttentionLSTM,
+        Transformer,
+        NTM,
+        DNC,
+        GatedDeltaNet,
+        FastWeightMemory,
+    )
 }
 MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
 

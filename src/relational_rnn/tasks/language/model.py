@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from relational_rnn._check import InputError, check_choice, check_positive, check_shape, describe
 from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.core import Core, State, map_state
-from relational_rnn.nn.cores import MemorySizes, RivalSizes
+from relational_rnn.nn.cores import FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.nn.matching import build_matched
 from relational_rnn.nn.transformer import Transformer
 from relational_rnn.nn.universal_transformer import UniversalTransformer
@@ -175,6 +175,7 @@ class LanguageModel(nn.Module):
         config: LanguageModelConfig | None = None,
         *,
         rivals: RivalSizes | None = None,
+        fast: FastWeightSizes | None = None,
     ) -> LanguageModel:
         """The model with the core of that name: the relational memory of `sizes`, or a rival such that the whole model
         has as many parameters.
@@ -187,7 +188,8 @@ class LanguageModel(nn.Module):
         def wrap(core: Core) -> LanguageModel:
             return cls(vocabulary_size, core, config)
 
-        return wrap(build_matched(core_name, sizes, config.core_input or config.embedding_size, wrap, rivals=rivals))
+        size = config.core_input or config.embedding_size
+        return wrap(build_matched(core_name, sizes, size, wrap, rivals=rivals, fast=fast))
 
     @property
     def features(self) -> int:

@@ -1,0 +1,319 @@
+"""A memory of fast weights that is read before it is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from relational_rnn._check import check_positive
+from relational_rnn.nn._inputs import check_sequence, check_state_tensors
+from relational_rnn.nn._recurrent import RecurrentCore, blank, valid_steps
+from relational_rnn.nn.core import State, select_state
+from relational_rnn.nn.fast_weight_sizes import check_strength
+from relational_rnn.nn.fast_weight_trace import FastWeightTrace
+from relational_rnn.nn.readers import MatrixReader
+from relational_rnn.nn.relational_memory_cell import draw_like_the_original
+
+# Shape legend: B batch, T time, I input features, W width, H heads, K key size, V value size, R reads,
+#               G = B * H matrices: inside a step, batch and heads are one axis, as batched products want it
+
+EPSILON = 1e-6
+"""Added to squared lengths, so that a vector of zeros has a slope; too small to be seen in float32 elsewhere."""
+KEPT_AT_FIRST = 4.0
+"""The first bias of forgetting: a step keeps sigmoid(4) = 98 %."""
+
+
+class FastWeightMemory(RecurrentCore):
+    r"""A memory that maps keys to values, read before it is written and corrected by what it holds.
+
+    Each head keeps a matrix S that maps keys to values; key(z) scales each head's K numbers to length 1, and LN is a
+    layer norm, another one at every place. A step takes the input and reads R times, each time in view of what the
+    read before has found; S is the memory before the step here:
+
+    $$ h = W_x x_t + b + U y_{t-1}, \qquad h \leftarrow \mathrm{LN}(h + R_j [S^\top \mathrm{key}(Q_j h)])
+       \quad (j = 1 \ldots R), \qquad h \leftarrow \mathrm{LN}(h + A\, \mathrm{relu}(B h)) $$
+
+    A linear map of h gives the key k and q (scaled to length 1), the value v, and per head the strength beta in
+    (0, max_strength) and the share to keep alpha in (0, 1), sigmoids both. The memory forgets, compares what it holds
+    for the key with the value, writes the difference, and is read once more:
+
+    $$ S_t = \alpha_t S_{t-1} + k_t\, (\beta_t (v_t - \alpha_t S_{t-1}^\top k_t))^\top, \qquad
+       y_t = \mathrm{LN}(h + P [S_t^\top q_t]) $$
+
+    Sources. A network that writes weights for itself: Schmidhuber (1992), "Learning to control fast-weight memories";
+    read before the write, so that facts are chained: TPR-RNN (Schlag and Schmidhuber, 2018, arXiv 1811.12143);
+    several reads in a row and an LSTM that writes: FWM (Schlag, Munkhdalai and Schmidhuber, 2021, arXiv 2011.07831);
+    the delta rule: DeltaNet (Schlag, Irie and Schmidhuber, 2021, arXiv 2102.11174); with forgetting: Yang et al. (2024,
+    arXiv 2412.06464). With max_strength = 2 a write can turn round what a key holds (an eigenvalue of the transition
+    down to -1), which counting modulo 2 needs (Grazzi et al., 2024, arXiv 2411.12537).
+
+    Relatives here. `RelationalMemory` keeps slots that attend to one another, and every slot sees every input; here
+    facts lie apart under keys, and what is stored is related to the input by reading it before writing. `GatedDeltaNet`
+    has the same rule of writing, but what it writes depends on the inputs below alone, so that a sequence is computed
+    in chunks and in linear time; here it depends on what was read, so that steps come one after another and a step
+    can act on what the memory holds. STM (Le, Tran and Venkatesh, 2020, arXiv 2002.03519), a successor of the
+    relational memory, keeps outer products of whole memories of items, added up without the delta rule.
+
+    Args:
+        input_size: features per step, I.
+        hidden_size: width of h and of the output, W.
+        num_heads: heads, H.
+        key_size: numbers of a key, K.
+        value_size: numbers of a value, V.
+        reads: reads before the write, R.
+        carry: whether a step sees the output of the step before (U y); without, the memory is all that is carried.
+        max_strength: the strongest correction, in (0, 2].
+
+    Shape:
+        x [B, T, I]; output [B, T, W]; state {"fast": [B, H, K, V], "carried": [B, W]}, zeros at the start; without
+        `carry` {"fast": [B, H, K, V]} alone.
+
+    Raises:
+        InputError: a size, strength, dtype, length or reset that does not fit.
+
+    Example:
+        >>> core = FastWeightMemory(input_size=5, hidden_size=8, num_heads=2, key_size=4, value_size=6)
+        >>> y, state = core(torch.zeros(7, 11, 5))
+        >>> y.shape, state["fast"].shape, state["carried"].shape
+        (torch.Size([7, 11, 8]), torch.Size([7, 2, 4, 6]), torch.Size([7, 8]))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        num_heads: int = 4,
+        key_size: int = 16,
+        value_size: int = 16,
+        reads: int = 1,
+        carry: bool = True,
+        max_strength: float = 1.0,
+    ) -> None:
+        super().__init__()
+        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_heads": num_heads, "key_size": key_size}
+        check_positive("FastWeightMemory", **sizes, value_size=value_size, reads=reads)
+        check_strength("FastWeightMemory", max_strength)
+        self.input_size = input_size
+        self.output_size = self.hidden_size = hidden_size
+        self.num_heads = num_heads
+        self.key_size = key_size
+        self.value_size = value_size
+        self.max_strength = max_strength
+        keys, values = num_heads * key_size, num_heads * value_size
+        self.parts = (2 * keys, values, num_heads, num_heads)  # k and q of every head, v, beta, alpha
+        self.input = nn.Linear(input_size, hidden_size)
+        self.recurrent = nn.Linear(hidden_size, hidden_size, bias=False) if carry else None
+        self.read_key = nn.ModuleList(nn.Linear(hidden_size, keys) for _ in range(reads))
+        self.read_value = nn.ModuleList(nn.Linear(values, hidden_size) for _ in range(reads))
+        self.read_norm = nn.ModuleList(nn.LayerNorm(hidden_size) for _ in range(reads))
+        self.mlp_in = nn.Linear(hidden_size, hidden_size)
+        self.mlp_out = nn.Linear(hidden_size, hidden_size)
+        self.mlp_norm = nn.LayerNorm(hidden_size)
+        self.write = nn.Linear(hidden_size, sum(self.parts))
+        self.out = nn.Linear(values, hidden_size)
+        self.out_norm = nn.LayerNorm(hidden_size)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                draw_like_the_original(module)
+        nn.init.constant_(self.write.bias.detach()[-num_heads:], KEPT_AT_FIRST)
+
+    def initial_state(
+        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> dict[str, Tensor]:
+        like = self.input.weight
+        device, dtype = device or like.device, dtype or like.dtype
+        axes = self.state_axes(batch_size).items()
+        return {name: torch.zeros(*sizes.values(), device=device, dtype=dtype) for name, sizes in axes}
+
+    def state_axes(self, batch_size: int) -> dict[str, dict[str, int]]:
+        """Names and axes of the tensors of a state."""
+        fast = {"B": batch_size, "H": self.num_heads, "K": self.key_size, "V": self.value_size}
+        carried = {} if self.recurrent is None else {"carried": {"B": batch_size, "W": self.hidden_size}}
+        return {"fast": fast, **carried}
+
+    def check_state(self, state: State, batch_size: int) -> None:
+        check_state_tensors(self, state, self.state_axes(batch_size))
+
+    def project_input(self, x: Tensor) -> Tensor:
+        return self.input(x)
+
+    def advance(self, projected_t: Tensor, state: State) -> dict[str, Tensor]:
+        taken = self.take(projected_t, state)
+        return {"fast": taken.memory.unflatten(0, (-1, self.num_heads)), "carried": taken.output}
+
+    def output(self, state: State) -> Tensor:
+        assert isinstance(state, dict)
+        return state["carried"]
+
+    def strip(self, state: State) -> State:
+        assert isinstance(state, dict)
+        return state if self.recurrent is not None else {"fast": state["fast"]}
+
+    def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
+        assert isinstance(state, dict)
+        return state["fast"].flatten(1, 2), None
+
+    def reader(self, size: int, looks: int, heads: int) -> MatrixReader:
+        """How a question looks at a state: a query of its own into every head. `heads` is for rows, and not used."""
+        return MatrixReader(_matrices, (self.num_heads, self.key_size, self.value_size), size, looks)
+
+    def take(self, projected_t: Tensor, state: State) -> Step:
+        """One step, with all that it computed."""
+        assert isinstance(state, dict)
+        memory = state["fast"].flatten(0, 1)
+        h = projected_t if self.recurrent is None else projected_t + self.recurrent(state["carried"])
+        read_keys, reads = [], []
+        for to_key, from_value, norm in zip(self.read_key, self.read_value, self.read_norm, strict=True):
+            # Autocast multiplies in half precision; lengths, shares and the memory keep theirs.
+            read_keys.append(unit(to_key(h).to(memory.dtype).reshape(-1, 1, self.key_size)))
+            reads.append(torch.bmm(read_keys[-1], memory))
+            h = norm(h + from_value(self.side_by_side(reads[-1])))
+        h = self.mlp_norm(h + self.mlp_out(torch.relu(self.mlp_in(h))))
+        keys, value, strength, keep = self.write(h).to(memory.dtype).split(self.parts, -1)
+        keys = unit(keys.reshape(-1, 2, self.key_size))
+        value = value.reshape(-1, 1, self.value_size)
+        strength = self.max_strength * torch.sigmoid(strength).reshape(-1, 1, 1)
+        keep = torch.sigmoid(keep).reshape(-1, 1, 1)
+        memory, found = write_and_read(memory, keys, value, strength, keep)
+        y = self.out_norm(h + self.out(self.side_by_side(found)))
+        return Step(
+            read_keys=read_keys,
+            reads=reads,
+            keys=keys,
+            value=value,
+            strength=strength,
+            keep=keep,
+            found=found,
+            memory=memory,
+            output=y.to(memory.dtype),
+        )
+
+    def side_by_side(self, values: Tensor) -> Tensor:
+        """Values [G, 1, V] of every head as vectors [B, H * V]."""
+        return values.reshape(-1, self.num_heads * self.value_size)
+
+    def trace(
+        self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
+    ) -> FastWeightTrace:
+        """What every step wrote and read, by the arguments and the arithmetic of a call.
+
+        The trace is differentiable. `trace.origins(query)` says which writes a read of the memory rests on. Cost: the
+        time of a call, and per step and row of the batch H * K * V numbers for the memory and few beside.
+
+        Raises:
+            InputError: see the call.
+
+        Example:
+            >>> core = FastWeightMemory(input_size=5, hidden_size=8, num_heads=2, key_size=4, value_size=6, reads=3)
+            >>> trace = core.trace(torch.zeros(7, 11, 5))
+            >>> trace.keys.shape, trace.read.shape  # batch, time, (read,) head, numbers of a key or value
+            (torch.Size([7, 11, 2, 4]), torch.Size([7, 11, 3, 2, 6]))
+            >>> trace.origins(trace.output_keys[:, -1]).shape
+            torch.Size([7, 11, 2])
+        """
+        check_sequence(self, x, lengths, reset)
+        batch, steps = x.shape[:2]
+        first = now = self.initial_state(batch)
+        if state is not None:
+            self.check_state(state, batch)
+            assert isinstance(state, dict)
+            now = state
+        start = now["fast"]
+        happens = valid_steps(torch.full((batch,), steps, device=x.device) if lengths is None else lengths, steps)
+        if steps == 0:  # one step that does not happen has the shapes
+            x, happens, reset = x.new_zeros(batch, 1, self.input_size), happens.new_zeros(batch, 1), None
+        taken, memories = [], []
+        for t, projected_t in enumerate(self.project_input(blank(x, happens)).unbind(1)):
+            if reset is not None:
+                now = select_state(reset[:, t] & happens[:, t], first, now)
+            step = self.take(projected_t, now)
+            after = {"fast": step.memory.unflatten(0, (-1, self.num_heads)), "carried": step.output}
+            now = select_state(~happens[:, t], now, after)
+            assert isinstance(now, dict)
+            taken.append(step)
+            memories.append(now["fast"])
+
+        def over_time(tensors: list[Tensor], otherwise: float = 0.0) -> Tensor:
+            """Tensors [G, ...] of every step as [B, T, H, ...], `otherwise` where a step did not happen."""
+            together = torch.stack([tensor.unflatten(0, (-1, self.num_heads)) for tensor in tensors], 1)
+            return together.where(happens.view(*happens.shape, *[1] * (together.dim() - 2)), otherwise)[:, :steps]
+
+        def every_read(tensors: list[list[Tensor]]) -> Tensor:
+            """Of every step and read [G, 1, ...], as [B, T, R, H, ...]."""
+            return over_time([torch.cat(of_step, 1) for of_step in tensors]).transpose(2, 3)
+
+        keeps = over_time([step.keep for step in taken], 1.0).flatten(2)
+        return FastWeightTrace(
+            keys=over_time([step.keys[:, 0] for step in taken]),
+            values=over_time([step.value[:, 0] for step in taken]),
+            strengths=over_time([step.strength for step in taken]).flatten(2),
+            keeps=keeps if reset is None else keeps.masked_fill((reset & happens).unsqueeze(2), 0),
+            read_keys=every_read([step.read_keys for step in taken]),
+            read=every_read([step.reads for step in taken]),
+            output_keys=over_time([step.keys[:, 1] for step in taken]),
+            output_read=over_time([step.found[:, 0] for step in taken]),
+            memory=torch.stack(memories, 1)[:, :steps],
+            start=start,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """All that one step computed."""
+
+    read_keys: list[Tensor]
+    """Of each read before the write, [G, 1, K]."""
+    reads: list[Tensor]
+    """What each found, [G, 1, V]."""
+    keys: Tensor
+    """[G, 2, K]: k of the write, q of the read after it."""
+    value: Tensor
+    """[G, 1, V]."""
+    strength: Tensor
+    """beta [G, 1, 1]."""
+    keep: Tensor
+    """alpha [G, 1, 1]."""
+    found: Tensor
+    """What the read after the write found, [G, 1, V]."""
+    memory: Tensor
+    """After the step, [G, K, V]."""
+    output: Tensor
+    """y [B, W]."""
+
+
+def unit(z: Tensor) -> Tensor:
+    """`z` [..., K] scaled to length 1, as good as; zeros stay zeros."""
+    return z * torch.rsqrt(z.square().sum(-1, keepdim=True) + EPSILON)
+
+
+def write_and_read(
+    memory: Tensor, keys: Tensor, value: Tensor, strength: Tensor, keep: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gated delta rule, and a read of what it leaves.
+
+    Args:
+        memory: [G, K, V].
+        keys: [G, 2, K], of the write and of the read.
+        value: [G, 1, V].
+        strength: beta [G, 1, 1].
+        keep: alpha [G, 1, 1].
+
+    Returns:
+        (the memory after the write [G, K, V], what the second key reads there [G, 1, V]).
+    """
+    key, query = keys.chunk(2, 1)
+    held, seen = (keep * torch.bmm(keys, memory)).chunk(2, 1)
+    correction = strength * (value - held)
+    # What the query reads after the write is what it saw before and its share of the correction: the memory, by far
+    # the largest tensor of a step, is not gone over again.
+    found = seen + (query * key).sum(-1, keepdim=True) * correction
+    return keep * memory + torch.bmm(key.mT, correction), found
+
+
+def _matrices(state: State) -> Tensor:
+    """The matrices [B, H, K, V] of a state."""
+    assert isinstance(state, dict)
+    return state["fast"]

@@ -1,0 +1,94 @@
+"""Seeing inside a fast-weight memory: what it wrote, what it read, and which writes a read rests on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from relational_rnn._check import InputError, check_shape, describe
+
+# Shape legend: B batch, T time, H heads, K key size, V value size, R reads before the write
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FastWeightTrace:
+    r"""What happened at every step of a `FastWeightMemory`.
+
+    With these tensors, every step is $S_t = \alpha_t S_{t-1} + k_t (\beta_t (v_t - \alpha_t S_{t-1}^\top k_t))^\top$
+    from the memory `start` on. A step that did not happen (past a length) wrote nothing and forgot nothing: keep 1, all
+    else 0, and the memory stays. A step that a reset came before kept nothing: keep 0.
+    """
+
+    keys: Tensor
+    """k [B, T, H, K]: under which key a step wrote."""
+    values: Tensor
+    """v [B, T, H, V]: what it wrote there."""
+    strengths: Tensor
+    """beta [B, T, H]: how far it replaced what the key held; 1 is wholly."""
+    keeps: Tensor
+    """alpha [B, T, H]: the share of the memory that it kept."""
+    read_keys: Tensor
+    """[B, T, R, H, K]: the keys that the reads before the write looked for."""
+    read: Tensor
+    """[B, T, R, H, V]: what they found."""
+    output_keys: Tensor
+    """[B, T, H, K]: the key that the read after the write looked for."""
+    output_read: Tensor
+    """[B, T, H, V]: what it found."""
+    memory: Tensor
+    """S [B, T, H, K, V]: the memory after the step."""
+    start: Tensor
+    """[B, H, K, V]: the memory before the first step."""
+
+    def origins(self, query: Tensor, *, after: int | None = None) -> Tensor:
+        r"""How much of every write there is in a read.
+
+        Given keys, strengths and keeps, the memory is linear in the values, so that a read is a sum over the writes:
+
+        $$ S_T^\top q = \textstyle\sum_s w_s v_s + S_0^\top q_0, \qquad w_s = \beta_s k_s^\top q_s, \qquad
+           q_{s-1} = \alpha_s (q_s - w_s k_s), \qquad q_T = q $$
+
+        Weights may be negative: a later write corrects what an earlier one left under its key. The values themselves
+        were chosen by the model in view of what it had read; this says where numbers lie, not why they were written.
+
+        Args:
+            query: q [B, H, K], the key that is read; `read_keys` and `output_keys` are such.
+            after: read from the memory after so many steps; None for the last one.
+
+        Returns:
+            the weights w [B, T, H]; 0 for steps that come after the read. What is left of the memory before the first
+            step is `left_of_start`.
+
+        Raises:
+            InputError: a query of another shape, or `after` outside of 0..T.
+
+        Example:
+            >>> from relational_rnn.nn import FastWeightMemory
+            >>> core = FastWeightMemory(input_size=3, hidden_size=8, num_heads=2, key_size=4, value_size=5).double()
+            >>> trace = core.trace(torch.randn(1, 6, 3, dtype=torch.float64))
+            >>> query = trace.output_keys[:, -1]  # what the last step looked for, in the memory after it
+            >>> weights = trace.origins(query)
+            >>> bool(torch.allclose((weights.unsqueeze(-1) * trace.values).sum(1), trace.output_read[:, -1]))
+            True
+        """
+        return self._unwind(query, after)[0]
+
+    def left_of_start(self, query: Tensor, *, after: int | None = None) -> Tensor:
+        """What of the same read comes from the memory before the first step, [B, H, V]; see `origins`."""
+        return (self._unwind(query, after)[1].unsqueeze(-2) @ self.start).squeeze(-2)
+
+    def _unwind(self, query: Tensor, after: int | None) -> tuple[Tensor, Tensor]:
+        """The weights of all writes [B, T, H], and the key to look for in the memory before the first, [B, H, K]."""
+        batch, steps, heads, key_size = self.keys.shape
+        check_shape("FastWeightTrace", "query", query, {"B": batch, "H": heads, "K": key_size})
+        last = steps if after is None else after
+        if isinstance(last, bool) or not isinstance(last, int) or not 0 <= last <= steps:
+            problem = "after must be a number of steps of the trace"
+            raise InputError(describe("FastWeightTrace", problem, got=repr(after), expected=f"0 to {steps}"))
+        weights = [torch.zeros_like(self.strengths[:, 0])] * steps if steps else []
+        for s in reversed(range(last)):
+            weights[s] = self.strengths[:, s] * (self.keys[:, s] * query).sum(-1)
+            query = self.keeps[:, s].unsqueeze(-1) * (query - weights[s].unsqueeze(-1) * self.keys[:, s])
+        return torch.stack(weights, 1) if weights else self.strengths, query
