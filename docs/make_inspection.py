@@ -76,8 +76,9 @@ def measures(traced: StoryTrace) -> dict[str, list[float]]:
         "change": held.diff(dim=0).flatten(1).norm(dim=1).tolist(),
         "last": [float(i) for i in range(count)],
     }
-    if trace.input_gate is not None:
-        found["input gate"] = trace.input_gate.mean((1, 2)).tolist()
+    update = trace.update()
+    if update is not None:
+        found["input gate"] = update[0].mean((1, 2)).tolist()
     return {name: found[name] for name in MEASURES if name in found}
 
 

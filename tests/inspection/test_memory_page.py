@@ -27,7 +27,13 @@ def data_of(html: str) -> dict:
 
 @pytest.mark.parametrize(
     "choices",
-    [{}, {"gate_style": "memory", "num_blocks": 2}, {"gate_style": None, "input_rows": 3}, {"num_layers": 2}],
+    [
+        {},
+        {"gate_style": "memory", "num_blocks": 2},
+        {"gate_style": None, "input_rows": 3},
+        {"gate_style": "competitive"},
+        {"num_layers": 2},
+    ],
     ids=lambda choices: "-".join(choices) or "plain",
 )
 def test_the_numbers_of_the_file_are_those_of_the_trace(choices):
@@ -35,11 +41,13 @@ def test_the_numbers_of_the_file_are_those_of_the_trace(choices):
     x = torch.randn(1, T, *([3] if "input_rows" in choices else []), 6)
     trace = memory.trace(x)
     before = memory.initial_state(1).view(-1, N, M)[-1]
-    data = data_of(page(trace, WORDS, before=before).html)
+    html = page(trace, WORDS, before=before).html
+    data, (came_in, stayed) = data_of(html), trace.update() or (None, None)
+    assert ("slots compete for the input" in html) == (choices.get("gate_style") == "competitive")
     expected = {
         "attention": trace.attention[0, ..., :N, :],
-        "inputGate": trace.input_gate,
-        "forgetGate": trace.forget_gate,
+        "inputGate": came_in,
+        "forgetGate": stayed,
         "memory": torch.cat([before[None], trace.memory[0]]),
     }
     for name, values in expected.items():

@@ -97,6 +97,18 @@ CASES = [
         create=lambda: RelationalMemory(INPUTS, 4, 2, num_heads=3, key_size=5, backend="reference"),
         excluded=UNBATCHED,
     ),
+    Case(
+        name="rmc_competitive",
+        create=lambda: RelationalMemory(INPUTS, 4, 2, num_heads=3, key_size=5, gate_style="competitive"),
+        excluded=UNBATCHED,
+    ),
+    Case(
+        name="rmc_competitive_blocks",
+        create=lambda: RelationalMemory(
+            INPUTS, 6, 5, num_heads=2, num_blocks=2, gate_style="competitive", read_head="input", backend="reference"
+        ),
+        excluded=UNBATCHED,
+    ),
     Case(name="ported", create=lambda: PortedRelationalMemory(INPUTS, 4, 2, num_heads=3, num_blocks=2, key_size=5)),
     Case(name="rnn", create=lambda: RNN(INPUTS, 6)),
     Case(name="gru", create=lambda: GRU(INPUTS, 6)),

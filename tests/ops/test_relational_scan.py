@@ -28,6 +28,8 @@ SIZES = {
     "unit": dict(mem_slots=3, head_size=2, num_heads=3, num_blocks=2, key_size=5),
     "memory, matrix": dict(mem_slots=4, head_size=3, num_heads=2, gate_style="memory", input_rows=2),
     "no gates": dict(mem_slots=2, head_size=4, num_heads=1, gate_style=None, attention_mlp_layers=3),
+    "competitive": dict(mem_slots=6, head_size=2, num_heads=2, num_blocks=2, gate_style="competitive"),
+    "competitive, matrix": dict(mem_slots=3, head_size=4, num_heads=2, gate_style="competitive", input_rows=2),
     "chapter": dict(mem_slots=3, head_size=2, num_heads=4, key_size=3, gate_style=None, formulation="chapter"),
 }
 
@@ -250,16 +252,28 @@ def test_trace_is_the_scan_with_nothing_thrown_away(name, options, rng):
     sums = trace.attention.sum(-1)
     torch.testing.assert_close(sums[happens], torch.ones_like(sums[happens]))
     assert not sums[~happens].any()
-    gate_width = {"unit": cell.width, "memory": 1}.get(cell.gate_style)
+    gate_width = {None: None, "memory": 1}.get(cell.gate_style, cell.width)
     if gate_width is None:
-        assert trace.input_gate is None
+        assert trace.input_gate is trace.forget_gate is trace.share is trace.update() is None
         assert torch.equal(trace.candidate, trace.memory)
         return
-    assert trace.input_gate.shape == trace.forget_gate.shape == (5, 7, cell.mem_slots, gate_width)
+    assert trace.input_gate.shape == (5, 7, cell.mem_slots, gate_width)
+    came_in, stayed = trace.update()
+    if cell.gate_style == "competitive":
+        assert trace.forget_gate is None
+        assert trace.share.shape == (5, 7, cell.mem_slots, x.shape[2])
+        sums = trace.share.sum(2)
+        torch.testing.assert_close(sums[happens], torch.ones_like(sums[happens]))
+        assert not trace.share[~happens].any()
+        assert not torch.equal(came_in, trace.input_gate)
+    else:
+        assert trace.share is None
+        assert (came_in is trace.input_gate, stayed is trace.forget_gate) == (True, True)
+        assert stayed.shape == came_in.shape
     before = torch.cat([memory[:, None], trace.memory[:, :-1]], 1)
     if "reset" in chosen:
         before = torch.where(chosen["reset"][:, :, None, None], chosen["initial"], before)
-    again = trace.input_gate * trace.candidate.tanh() + trace.forget_gate * before
+    again = came_in * trace.candidate.tanh() + stayed * before
     torch.testing.assert_close(again[happens], trace.memory[happens], rtol=1e-12, atol=1e-12)
 
 
@@ -269,6 +283,8 @@ def test_a_trace_of_no_steps_has_the_shapes(rng):
     assert trace.attention.shape == (5, 0, 1, 2, 6, 6)
     assert trace.forget_gate.shape == (5, 0, 4, 1)
     assert trace.memory.shape == (5, 0, 4, 6)
+    cell, x, memory = cell_and_input("competitive, matrix", rng, steps=0)
+    assert relational_trace(x, memory, cell.scan_parameters()).share.shape == (5, 0, 3, 2)
 
 
 @pytest.mark.parametrize("name", SIZES)

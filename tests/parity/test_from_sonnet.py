@@ -101,6 +101,14 @@ def test_another_formulation_and_given_sizes_are_refused(arrays):
     assert "input_size comes from the arrays" in refusal(arrays, input_size=5)
 
 
+def test_slots_that_compete_are_refused_though_their_arrays_would_fit(arrays):
+    assert refusal(arrays, gate_style="competitive") == (
+        "RelationalMemory.from_sonnet: the original has no slots that compete, and its gates have the same sizes but "
+        "another meaning\n"
+        "  expected  gate_style='unit', 'memory' or None"
+    )
+
+
 def test_a_mistyped_size_is_a_type_error(arrays):
     with pytest.raises(TypeError, match="num_head"):
         RelationalMemory.from_sonnet(arrays, mem_slots=3, head_size=2, num_head=2)

@@ -116,6 +116,13 @@ def test_both_formulations_of_the_memory_stand_in_one_table(make_run, tmp_path):
     assert "| task | RMC | RMC, chapter's formulation |" in text
 
 
+def test_a_memory_whose_slots_compete_counts_as_that_core(make_run):
+    folder = make_run("competing")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "memory": {"gate_style": "competitive"}}))
+    assert [(run.core, run.title) for run in read_runs([folder])] == [("competitive", "RMC, competing slots")]
+
+
 def test_a_published_figure_stands_beside_ours_without_seeds(records, tmp_path):
     published = Record(
         task="babi-en-10k", core="stm", metric="test_accuracy", values=(0.9961,), published="Le et al. 2020"

@@ -197,6 +197,11 @@ def explanations(columns: Sequence[TokenValues]) -> str:
 def facts(data: Mapping[str, Any], notes: Sequence[str]) -> str:
     precision = data["memory"]["precision"]
     gates = "none" if data["inputGate"] is None else "one per number" if data["gateWidth"] > 1 else "one per slot"
+    if data["competing"]:
+        gates += (
+            "; slots compete for the input: the input gate shown is how far a number moved to what came in, with the "
+            "slot's share of the input in it, and the forget gate is the rest to 1"
+        )
     entries = [
         ("memory", f"{data['slots']} {'slot' if data['slots'] == 1 else 'slots'} of {data['width']} numbers"),
         ("attention", f"{data['blocks']} x {data['heads']} (blocks x heads)"),

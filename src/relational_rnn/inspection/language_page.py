@@ -84,12 +84,13 @@ def language_page(
             values=alone.attention[..., :slots, slots:].sum(-1).mean((1, 2, 3)).tolist(),
         ),
     ]
-    if alone.input_gate is not None:
+    update = alone.update()
+    if update is not None:
         columns.append(
             TokenValues(
                 name="input gate",
                 description="how far the memory opens to this token, mean over slots and numbers",
-                values=alone.input_gate.mean((1, 2)).tolist(),
+                values=update[0].mean((1, 2)).tolist(),
             )
         )
     change = memory_change(held_memory(alone, before), len(tokens))

@@ -205,6 +205,7 @@ def _numbers(trace: Trace, before: Tensor | None) -> dict[str, Any]:
     """What the script reads, the memory not yet packed."""
     slots, width = trace.memory.shape[-2:]
     steps, blocks, heads, rows, _ = trace.attention.shape
+    update = trace.update()
 
     def share(tensor: Tensor | None, name: str) -> dict[str, Any] | None:
         return None if tensor is None else pack(tensor.numpy(), name=f"{WHERE}: {name}", low=0, high=1)
@@ -216,12 +217,13 @@ def _numbers(trace: Trace, before: Tensor | None) -> dict[str, Any]:
         "slots": slots,
         "inputs": rows - slots,
         "width": width,
-        "gateWidth": 0 if trace.input_gate is None else trace.input_gate.shape[-1],
+        "gateWidth": 0 if update is None else update[0].shape[-1],
+        "competing": int(trace.share is not None),
         "hasBefore": int(before is not None),
         # Rows that look are the slots; what the input's own row attends to is not kept in the memory.
         "attention": share(trace.attention[..., :slots, :], "the attention"),
-        "inputGate": share(trace.input_gate, "the input gate"),
-        "forgetGate": share(trace.forget_gate, "the forget gate"),
+        "inputGate": share(None if update is None else update[0], "the input gate"),
+        "forgetGate": share(None if update is None else update[1], "the forget gate"),
         "memory": held_memory(trace, before),
     }
 

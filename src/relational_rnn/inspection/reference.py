@@ -69,8 +69,9 @@ def follow(trace: Trace, reference: int) -> Followed:
         raise InputError(describe(WHERE, "there is no such step", got=reference, expected=f"0 to {steps - 1}"))
     weights = trace.attention[..., :slots, :].mean((1, 2))  # [T, N, N + input rows]
     writing = weights[reference, :, slots:].sum(-1)
-    if trace.input_gate is not None:
-        writing = writing * trace.input_gate[reference].mean(-1)
+    update = trace.update()
+    if update is not None:
+        writing = writing * update[0][reference].mean(-1)
     slot = int(writing.argmax())
     return Followed(step=reference, writing=writing, slot=slot, looks=weights[:, :, slot])
 

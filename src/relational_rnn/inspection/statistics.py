@@ -34,9 +34,9 @@ class AttentionStatistics:
     """[B, S, H] how far apart two slots are, |i - j|, on average over the weight on slots; uniform weight has
     (N^2 - 1) / 3N. Slots have no order but the one that their start gave them."""
     input_gate: Tensor | None
-    """[B, N], or None where there are no gates."""
+    """[B, N] how much of what was attended to came in (`Trace.update`), or None where there are no gates."""
     forget_gate: Tensor | None
-    """[B, N], or None where there are no gates."""
+    """[B, N] how much of the memory before stayed, or None where there are no gates."""
     likeness: Tensor
     """[B]: mean cosine between different slots of the memory; at 1 all slots hold the same. 0 with a single slot."""
 
@@ -113,10 +113,9 @@ def _of_batch(trace: Trace, lengths: Tensor | None) -> dict[str, Tensor]:
         "distance": (among * apart).sum((-2, -1)) / on_slots.sum(-1).clamp(min=1e-12),
         "likeness": cosines / max(1, slots * (slots - 1)),
     }
-    for name in ("input_gate", "forget_gate"):
-        gate = getattr(trace, name)
-        if gate is not None:
-            found[name] = gate.mean(-1)
+    update = trace.update()
+    if update is not None:
+        found["input_gate"], found["forget_gate"] = (gate.mean(-1) for gate in update)
     return {name: over_steps(value) for name, value in found.items()}
 
 

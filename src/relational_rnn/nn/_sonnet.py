@@ -60,6 +60,9 @@ def load_sonnet(
             raise InputError(describe(WHERE, f"{name} comes from the arrays; leave it out", got=repr(sizes[name])))
     if sizes.get("formulation", "sonnet") != "sonnet":
         raise InputError(describe(WHERE, "these weights have another formulation", expected="formulation='sonnet'"))
+    if sizes.get("gate_style") == "competitive":
+        problem = "the original has no slots that compete, and its gates have the same sizes but another meaning"
+        raise InputError(describe(WHERE, problem, expected="gate_style='unit', 'memory' or None"))
     arrays = dict(source) if isinstance(source, Mapping) else _read(Path(source))
     dtype = _common_dtype(arrays)
     projection = arrays.get(f"{SCOPE}linear/w")

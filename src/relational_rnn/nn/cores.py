@@ -18,7 +18,7 @@ from relational_rnn.nn.gru import GRU
 from relational_rnn.nn.lstm import LSTM
 from relational_rnn.nn.ntm import NTM
 from relational_rnn.nn.relational_memory import RelationalMemory
-from relational_rnn.nn.relational_memory_cell import GateStyle, InitialMemory
+from relational_rnn.nn.relational_memory_cell import FORGET_BIAS, GateStyle, InitialMemory
 from relational_rnn.nn.rnn import RNN
 from relational_rnn.nn.transformer import Transformer
 from relational_rnn.nn.universal_transformer import UniversalTransformer
@@ -45,9 +45,9 @@ class MemorySizes:
     attention_mlp_layers: int = 2
     """Layers of the MLP after the attention."""
     gate_style: GateStyle | None = "unit"
-    """One gate per number (unit), one per slot (memory), or none."""
-    forget_bias: float = 1.0
-    """Constant added to the forget gate before its sigmoid."""
+    """Gates per number (unit) or per slot (memory), slots that compete for the input (competitive), or none."""
+    forget_bias: float = FORGET_BIAS
+    """Constant added to the forget gate before its sigmoid; slots that compete have no such gate."""
     input_bias: float = 0.0
     """Constant added to the input gate before its sigmoid."""
     formulation: Formulation = "sonnet"
@@ -204,6 +204,17 @@ def relational_memory(input_size: int, sizes: MemorySizes) -> Core:
     )
 
 
+def competing_slots(input_size: int, sizes: MemorySizes, rivals: RivalSizes, target: int) -> Core:
+    """The relational memory of `sizes` with slots that compete and the head size that comes nearest to `target`."""
+
+    def make(head_size: int) -> Core:
+        # The formulation and the forget bias of `sizes` belong to the memory that it is compared with.
+        own = {"gate_style": "competitive", "formulation": "sonnet", "forget_bias": FORGET_BIAS}
+        return relational_memory(input_size, replace(sizes, head_size=head_size, **own))
+
+    return make(nearest_size(lambda size: count_on_meta(lambda: make(size)), target))
+
+
 def count_parameters(module: nn.Module) -> int:
     """Trainable numbers of a module."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
@@ -292,6 +303,11 @@ CORES = {
         label="RMC",
         description="relational memory: slots that attend to one another",
         build=lambda input_size, sizes, rivals, target: relational_memory(input_size, sizes),
+    ),
+    "competitive": CoreRow(
+        label="RMC, competing slots",
+        description="relational memory whose slots compete for the input",
+        build=competing_slots,
     ),
     "rnn": CoreRow(label="RNN", description="plain recurrent network with a tanh", build=size_recurrent(RNN)),
     "gru": CoreRow(label="GRU", description="gated recurrent unit", build=size_recurrent(GRU)),

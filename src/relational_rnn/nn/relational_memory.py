@@ -34,6 +34,7 @@ from relational_rnn.nn._read_head import KINDS, ReadHead, ReadHeadKind
 from relational_rnn.nn._sonnet import load_sonnet
 from relational_rnn.nn.core import Core, State
 from relational_rnn.nn.relational_memory_cell import (
+    FORGET_BIAS,
     GateStyle,
     InitialMemory,
     RelationalMemoryCell,
@@ -64,6 +65,14 @@ class RelationalMemory(PortImports, Core):
     $$ \tilde M_t = \mathrm{attend}([M_{t-1};\, W x_t])_{1:N}, \qquad
        M_t = i_t \odot \tanh(\tilde M_t) + f_t \odot M_{t-1} $$
 
+    With `gate_style="competitive"` every row r of the input is shared out among the slots by a softmax over them, as in
+    Slot Attention (Locatello et al., 2020, arXiv:2006.15055), and a slot moves to its candidate as far as its share and
+    its gate say; a slot with a share of 0 keeps its memory bit for bit:
+
+    $$ a_{ir} = \mathrm{softmax}_i\, \frac{k(\tanh M_{t-1,i}) \cdot q_r(W x_{t,r})}{\sqrt W}, \qquad
+       u_i = \min\bigl(1,\, \min(N, 4)\, \tfrac1n \textstyle\sum_r a_{ir}\bigr)\, i_{t,i}, \qquad
+       M_t = M_{t-1} + u \odot (\tanh(\tilde M_t) - M_{t-1}) $$
+
     `formulation="sonnet"` is the arithmetic of the authors' released code; `formulation="chapter"` is a block without
     gates or a residual around the attention, M' = MultiHead(X, X, X), M = LayerNorm(M' + FF(M')), and needs
     `gate_style=None`. Both are spelled out in `relational_rnn/ops/relational_scan/reference.py`.
@@ -77,8 +86,11 @@ class RelationalMemory(PortImports, Core):
         num_blocks: attention blocks per step; each has its own attention and layer norms, the MLP is shared.
         key_size: size of queries and keys per head; None means head_size.
         attention_mlp_layers: linear layers of the MLP, with ReLU between them.
-        gate_style: "unit" (a gate per number), "memory" (one per slot), or None.
-        forget_bias: constant added to the forget gate before its sigmoid; not trained.
+        gate_style: "unit" (two gates per number), "memory" (two per slot), "competitive" (slots compete for the input:
+            an input gate per number, keys and queries in place of the forget gate, as many parameters as "unit"; plain
+            PyTorch operations only), or None.
+        forget_bias: constant added to the forget gate before its sigmoid; not trained. "competitive" has no such gate
+            and refuses any other value than the default.
         input_bias: constant added to the input gate before its sigmoid; not trained.
         input_rows: None for one row per step; n for a matrix of n rows per step, each of which attends.
         formulation: "sonnet" or "chapter".
@@ -134,7 +146,7 @@ class RelationalMemory(PortImports, Core):
         key_size: int | None = None,
         attention_mlp_layers: int = 2,
         gate_style: GateStyle | None = "unit",
-        forget_bias: float = 1.0,
+        forget_bias: float = FORGET_BIAS,
         input_bias: float = 0.0,
         input_rows: int | None = None,
         formulation: Formulation = "sonnet",
@@ -296,7 +308,7 @@ class RelationalMemory(PortImports, Core):
         reset: Tensor | None = None,
         layer: int | None = None,
     ) -> Trace:
-        """Everything that one layer computed at every step: attention, both gates, candidate and memory.
+        """Everything that one layer computed at every step: attention, gates, shares, candidate and memory.
 
         The arguments and the arithmetic are those of the call. The tensors of the `Trace` are laid out like x
         ([B, T, ...] for a `PackedSequence`) and are differentiable. Cost: the time of a call, and per step and row of
@@ -312,6 +324,9 @@ class RelationalMemory(PortImports, Core):
             torch.Size([7, 11, 1, 2, 4, 4])
             >>> trace.forget_gate.shape
             torch.Size([7, 11, 3, 8])
+            >>> trace = layer.alike(gate_style="competitive").trace(torch.zeros(7, 11, 5))
+            >>> trace.share.shape, trace.share[0, 0].sum().round().item()  # which slot took the input
+            (torch.Size([7, 11, 3, 1]), 1.0)
         """
         top = self.num_layers - 1 if layer is None else layer
         check_choice(WHERE, "layer", top, range(self.num_layers))

@@ -29,8 +29,9 @@ from relational_rnn.ops.relational_scan import (
     relational_step_after,
 )
 
-GateStyle = Literal["unit", "memory"]
+GateStyle = Literal["unit", "memory", "competitive"]
 InitialMemory = Literal["identity", "zeros", "random", "learned"]
+FORGET_BIAS = 1.0
 RANDOM_STD = 0.1
 CELL_HINT = "start with cell.initial_memory(batch_size), or pass memory=None."
 
@@ -126,7 +127,7 @@ class RelationalMemoryCell(nn.Module):
         key_size: int | None = None,
         attention_mlp_layers: int = 2,
         gate_style: GateStyle | None = "unit",
-        forget_bias: float = 1.0,
+        forget_bias: float = FORGET_BIAS,
         input_bias: float = 0.0,
         input_rows: int | None = None,
         formulation: Formulation = "sonnet",
@@ -147,7 +148,7 @@ class RelationalMemoryCell(nn.Module):
             **({} if key_size is None else {"key_size": key_size}),
             **({} if input_rows is None else {"input_rows": input_rows}),
         )
-        check_choice(where, "gate_style", gate_style, ("unit", "memory", None))
+        check_choice(where, "gate_style", gate_style, (*get_args(GateStyle), None))
         check_choice(where, "formulation", formulation, ("sonnet", "chapter"))
         check_choice(where, "initial_memory", initial_memory, get_args(InitialMemory))
         for name, bias in (("forget_bias", forget_bias), ("input_bias", input_bias)):
@@ -163,6 +164,16 @@ class RelationalMemoryCell(nn.Module):
                     hint="pass gate_style=None, or formulation='sonnet' to have gates.",
                 )
             )
+        if gate_style == "competitive" and forget_bias != FORGET_BIAS:
+            raise InputError(
+                describe(
+                    where,
+                    "slots that compete have no forget gate, so forget_bias would have no effect",
+                    got=f"forget_bias={forget_bias!r}",
+                    expected=f"forget_bias={FORGET_BIAS}, the default",
+                    hint="leave it out, or pass gate_style='unit' or 'memory' to have a forget gate.",
+                )
+            )
         self.input_size = input_size
         self.mem_slots = mem_slots
         self.width = width = num_heads * head_size
@@ -174,6 +185,7 @@ class RelationalMemoryCell(nn.Module):
             key_size=head_size if key_size is None else key_size,
             forget_bias=float(forget_bias),
             input_bias=float(input_bias),
+            competitive=gate_style == "competitive",
         )
         device = torch.get_default_device() if device is None else torch.device(device)
         dtype = torch.get_default_dtype() if dtype is None else dtype
@@ -188,7 +200,7 @@ class RelationalMemoryCell(nn.Module):
         )
         self.gate_input = self.gate_memory = None
         if gate_style is not None:
-            gates = 2 * (width if gate_style == "unit" else 1)
+            gates = 2 * (1 if gate_style == "memory" else width)
             self.gate_input = nn.Linear((input_rows or 1) * width, gates, device=device, dtype=dtype)
             self.gate_memory = nn.Linear(width, gates, device=device, dtype=dtype)
         self.start = initial_memory

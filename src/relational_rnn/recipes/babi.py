@@ -16,7 +16,9 @@ from relational_rnn.tasks.babi.reading import LANGUAGES
 from relational_rnn.tasks.babi.story import TASK_NAMES
 from relational_rnn.training import LATER, LoopConfig, OptimizerConfig
 
-CoreName = Literal["rmc", "rnn", "gru", "lstm", "attention", "transformer", "ntm", "dnc", "universal", "deltanet"]
+CoreName = Literal[
+    "rmc", "competitive", "rnn", "gru", "lstm", "attention", "transformer", "ntm", "dnc", "universal", "deltanet"
+]
 """The cores of `nn.cores.CORE_NAMES`, for type checkers and help texts."""
 
 

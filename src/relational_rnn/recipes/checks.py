@@ -15,7 +15,7 @@ def check_seed(where: str, seed: int) -> None:
 def check_memory_options(where: str, core: str, memory: MemorySizes) -> None:
     """Refuse choices of how the relational memory computes in a run of another core."""
     asked = (memory.backend, memory.activations)
-    if core != "rmc" and asked != ("auto", "store"):
+    if core not in ("rmc", "competitive") and asked != ("auto", "store"):
         problem = f"memory.backend and memory.activations would have no effect on the core {core!r}"
-        hint = "give them to runs of the relational memory (rmc) alone."
+        hint = "give them to runs of a relational memory (rmc, competitive) alone."
         raise InputError(describe(where, problem, got=asked, expected=("auto", "store"), hint=hint))

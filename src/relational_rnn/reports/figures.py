@@ -22,6 +22,7 @@ INK, PAPER = "#1b1b1f", "#fefefe"
 STYLES: dict[str, tuple[str, Any]] = {
     "rmc": ("#0072b2", "-"),
     "rmc-chapter": ("#332288", (0, (5, 1))),
+    "competitive": ("#117733", "-"),
     "lstm": ("#d55e00", "--"),
     "attention": ("#009e73", "-."),
     "transformer": ("#cc79a7", ":"),

@@ -46,8 +46,12 @@ class Run:
 
     @property
     def core(self) -> str:
-        """The core's name; a relational memory with the arithmetic of the chapter counts as one of its own."""
+        """The core's name; a relational memory with the arithmetic of the chapter counts as one of its own, one whose
+        slots compete as the core of that name.
+        """
         memory = self.config.get("memory", {})
+        if self.config["core"] == "rmc" and memory.get("gate_style") == "competitive":
+            return "competitive"
         if self.config["core"] == "rmc" and memory.get("formulation") == "chapter":
             return CHAPTER
         return str(self.config["core"])

@@ -20,8 +20,8 @@ from relational_rnn.ops.relational_scan.spec import Spec, flatten, spec_of, unfl
 
 TENSORS = "Tensor x, Tensor memory, Tensor[] tensors, Tensor? lengths, Tensor? reset, Tensor? initial"
 SPEC = (
-    "str formulation, int num_heads, int key_size, float forget_bias, float input_bias, int mlp_layers, int blocks, "
-    "bool gates, bool input_rows, ScalarType? autocast"
+    "str formulation, int num_heads, int key_size, float forget_bias, float input_bias, bool competitive, "
+    "int mlp_layers, int blocks, bool gates, bool input_rows, ScalarType? autocast"
 )
 KERNELS = "bool kernels"
 

@@ -42,6 +42,7 @@ from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters
 from relational_rnn.ops.relational_scan.spec import Spec, flatten, misfit, spec_of, unflatten
 
 ActivationMode = Literal["store", "recompute"]
+COMPETITION = "it does not compute slots that compete for the input (gate_style='competitive')"
 _TILE_ROWS = 512  # memory rows worked on together: a step's activations stay in the second-level cache
 _CHUNK_ROWS = 4096  # rows of a weight gradient's product, from where on more do not make it faster
 
@@ -50,6 +51,8 @@ def unsupported(x: Tensor, memory: Tensor, params: ScanParameters) -> str | None
     """Why `relational_scan_cpu` cannot take these, or None if it can."""
     if torch.compiler.is_compiling():
         return "it cannot be traced, compiled or exported"
+    if params.settings.competitive:
+        return COMPETITION
     tensors = [x, memory, *flatten(params)]
     if any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors):
         return "it takes plain tensors only"
@@ -134,7 +137,9 @@ def relational_scan_cpu(
 def kernels_for(params: ScanParameters) -> Kernels | None:
     """The compiled kernels that run a scan, or None where PyTorch operations do."""
     kernels = find()
-    return None if isinstance(kernels, str) or len(params.blocks) > MOST_BLOCKS else kernels
+    if isinstance(kernels, str) or len(params.blocks) > MOST_BLOCKS or params.settings.competitive:
+        return None
+    return kernels
 
 
 def kernels_report() -> str:

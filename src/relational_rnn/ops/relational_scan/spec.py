@@ -71,6 +71,7 @@ class Spec(NamedTuple):
     key_size: int
     forget_bias: float
     input_bias: float
+    competitive: bool
     mlp_layers: int
     blocks: int
     gates: bool
@@ -86,6 +87,7 @@ def spec_of(params: ScanParameters, *, input_rows: bool, autocast: torch.dtype |
         key_size=settings.key_size,
         forget_bias=settings.forget_bias,
         input_bias=settings.input_bias,
+        competitive=settings.competitive,
         mlp_layers=len(params.mlp),
         blocks=len(params.blocks),
         gates=params.gate_input is not None,
@@ -117,6 +119,7 @@ def unflatten(tensors: Sequence[Tensor], spec: Spec) -> ScanParameters:
             key_size=spec.key_size,
             forget_bias=spec.forget_bias,
             input_bias=spec.input_bias,
+            competitive=spec.competitive,
         ),
         input=linear(),
         mlp=tuple(linear() for _ in range(spec.mlp_layers)),

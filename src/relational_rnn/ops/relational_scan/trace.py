@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from relational_rnn.ops.relational_scan.loop import happening, walk
-from relational_rnn.ops.relational_scan.reference import ScanParameters
+from relational_rnn.ops.relational_scan.reference import ScanParameters, update_rate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,11 +24,27 @@ class Trace:
     input_gate: Tensor | None
     """[B, T, N, G], or None where there are no gates."""
     forget_gate: Tensor | None
-    """[B, T, N, G], or None where there are no gates."""
+    """[B, T, N, G], or None where there are no gates or the slots compete."""
+    share: Tensor | None = None
+    """[B, T, N, n], or None where the slots do not compete: who took which row of the input, and how much of it. Over
+    the slots it sums to 1."""
     candidate: Tensor
     """[B, T, N, M]: the attended memory before the gates (and before their tanh)."""
     memory: Tensor
     """[B, T, N, M]: the memory after the step."""
+
+    def update(self) -> tuple[Tensor, Tensor] | None:
+        """How much of the candidate came in and how much of the memory before it stayed, each [B, T, N, G]:
+        M' = came_in * tanh(candidate) + stayed * M. Both gates, or u and 1 - u of slots that compete; None without
+        gates.
+        """
+        if self.input_gate is None:
+            return None
+        if self.share is not None:
+            came_in = update_rate(self.share, self.input_gate)
+            return came_in, 1 - came_in
+        assert self.forget_gate is not None
+        return self.input_gate, self.forget_gate
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Trace:
         """The trace with `function` applied to every tensor."""
@@ -54,7 +70,6 @@ def relational_trace(
         happens = torch.zeros(x.shape[0], 1, dtype=torch.bool, device=x.device)
         reset = None
     taken = [step for step, _ in walk(x, memory, params, happens=happens, reset=reset, initial=initial)]
-    gated = taken[0].input_gate is not None
 
     def stacked(tensors: list[Tensor]) -> Tensor:
         together = torch.stack(tensors, dim=1)
@@ -62,10 +77,16 @@ def relational_trace(
             together = together.where(happens.view(*happens.shape, *[1] * (together.dim() - 2)), 0)
         return together[:, :steps]
 
+    def given(tensors: list[Tensor | None]) -> Tensor | None:
+        """Stacked, or None where the style of the gates has no such tensor."""
+        present = [tensor for tensor in tensors if tensor is not None]
+        return stacked(present) if present else None
+
     return Trace(
         attention=stacked([torch.stack(step.attention, dim=1) for step in taken]),
-        input_gate=stacked([step.input_gate for step in taken if step.input_gate is not None]) if gated else None,
-        forget_gate=stacked([step.forget_gate for step in taken if step.forget_gate is not None]) if gated else None,
+        input_gate=given([step.input_gate for step in taken]),
+        forget_gate=given([step.forget_gate for step in taken]),
+        share=given([step.share for step in taken]),
         candidate=stacked([step.candidate for step in taken]),
         memory=stacked([step.memory for step in taken]),
     )
