@@ -106,7 +106,7 @@ CASES = [
     Case(
         name="rmc_competitive_blocks",
         create=lambda: RelationalMemory(
-            INPUTS, 6, 4, num_heads=2, num_blocks=2, gate_style="competitive", read_head="input", backend="reference"
+            INPUTS, 6, 5, num_heads=2, num_blocks=2, gate_style="competitive", read_head="input", backend="reference"
         ),
         excluded=UNBATCHED,
     ),
