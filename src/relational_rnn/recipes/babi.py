@@ -16,7 +16,18 @@ from relational_rnn.tasks.babi.story import TASK_NAMES
 from relational_rnn.training import LATER, LoopConfig, OptimizerConfig
 
 CoreName = Literal[
-    "rmc", "competitive", "rnn", "gru", "lstm", "attention", "transformer", "ntm", "dnc", "universal", "deltanet", "fastweights"
+    "rmc",
+    "competitive",
+    "rnn",
+    "gru",
+    "lstm",
+    "attention",
+    "transformer",
+    "ntm",
+    "dnc",
+    "universal",
+    "deltanet",
+    "fastweights",
 ]
 """The cores of `nn.cores.CORE_NAMES`, for type checkers and help texts."""
 
