@@ -83,7 +83,9 @@ def compile_library(compiler: list[str], target: Path) -> None:
         for name, options in instances.items():
             for is_double, number in enumerate(("float32", "float64")):
                 defines = [f"-DKERNELS={number}_{name}", f"-DREAL_IS_DOUBLE={is_double}"]
-                jobs.append([*FLAGS, *options, *defines, SOURCES / "kernels.c"])
+                jobs.extend(
+                    [*FLAGS, *options, *defines, SOURCES / source] for source in ("kernels.c", "fast_kernels.c")
+                )
         objects = [Path(folder) / f"{i}.o" for i in range(len(jobs))]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda job, out: run(*job, "-c", "-o", out), jobs, objects))
