@@ -1,4 +1,4 @@
-"""Compiles the CPU scan's kernels: as a build hook of the package, and in place by `python hatch_build.py`.
+"""Compiles the kernels of the CPU scans: as a build hook of the package, and in place by `python hatch_build.py`.
 
 The library has no Python in it and is loaded by ctypes, so one file serves every version of Python. Nothing in it is
 tied to the machine that compiles it: it holds an instance per instruction set and chooses one when it runs. Without a C

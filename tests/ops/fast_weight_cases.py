@@ -27,12 +27,12 @@ SIZES = {
 }
 # What a call asks for, and what it is told.
 OPTIONS = {
-    "all": dict(outputs_wanted=True, memories_wanted=True),
-    "outputs": dict(outputs_wanted=True, memories_wanted=False),
-    "memories": dict(outputs_wanted=False, memories_wanted=True, lengths=True),
-    "final": dict(outputs_wanted=False, memories_wanted=False, reset="zeros"),
-    "reset": dict(outputs_wanted=True, memories_wanted=True, reset="given"),
-    "both": dict(outputs_wanted=True, memories_wanted=True, lengths=True, reset="given"),
+    "all": dict(outputs_wanted=True, states_wanted=True),
+    "outputs": dict(outputs_wanted=True, states_wanted=False),
+    "states": dict(outputs_wanted=False, states_wanted=True, lengths=True),
+    "final": dict(outputs_wanted=False, states_wanted=False, reset="zeros"),
+    "reset": dict(outputs_wanted=True, states_wanted=True, reset="given"),
+    "both": dict(outputs_wanted=True, states_wanted=True, lengths=True, reset="given"),
 }
 
 
@@ -77,7 +77,7 @@ def told(option, p, initial, rng):
 
 def results_of(scan):
     """Names and values of what a scan returns."""
-    named = {"outputs": scan.outputs, "memories": scan.memories, "final": scan.final.fast}
+    named = {"outputs": scan.outputs, "states": scan.states, "final": scan.final.fast}
     return {k: v for k, v in (named | {"final carried": scan.final.carried}).items() if v is not None}
 
 

@@ -115,13 +115,13 @@ def test_the_kernels_are_the_definition(name, option, compiled):
     check_exact(name, option)
 
 
-@pytest.mark.parametrize("option", ["all", "memories", "both"])
+@pytest.mark.parametrize("option", ["all", "states", "both"])
 @pytest.mark.parametrize("name", SIZES)
 def test_they_are_the_definition_in_pieces(name, option, cut):
     check_exact(name, option)
 
 
-@pytest.mark.parametrize("option", ["memories", "both"])
+@pytest.mark.parametrize("option", ["states", "both"])
 def test_past_a_tile_and_past_a_chain_of_sums(option, compiled):
     """More sequences than a tile has, more rows than are summed in one go."""
     assert cpu.TILE_SEQUENCES < 67
@@ -141,15 +141,14 @@ def test_single_precision_is_as_good_as_that_of_the_definition(name, compiled):
     check_single(name, "all")
 
 
+@pytest.mark.parametrize("instance", INSTANCES)
 @pytest.mark.parametrize("value", [1, 4, 8, 15, 16, 31, 32, 33, 64])
-def test_values_around_those_of_vectors(value, rng, monkeypatch, compiled):
-    for instance in INSTANCES:
-        if _native.find().library.scan_supported(INSTANCES.index(instance)):
-            monkeypatch.setenv("RELATIONAL_RNN_KERNELS", instance)
-            p, state, params, _ = draw(rng, width=17, heads=2, key=3, value=value, reads=1, steps=3)
-            expected = run(fast_weight_scan_reference, p, state, params)
-            for name, got in run(fast_weight_scan_cpu, p, state, params).items():
-                assert_as_good_as(f"{instance}: {name}", got, expected[name], expected[name])
+def test_values_around_those_of_vectors(value, instance, rng, monkeypatch):
+    use(instance, monkeypatch)
+    p, state, params, _ = draw(rng, width=17, heads=2, key=3, value=value, reads=1, steps=3)
+    expected = run(fast_weight_scan_reference, p, state, params)
+    for name, got in run(fast_weight_scan_cpu, p, state, params).items():
+        assert_as_good_as(name, got, expected[name], expected[name])
 
 
 def test_memory_that_was_never_written_is_never_read(monkeypatch, cut):
@@ -216,7 +215,7 @@ def test_without_gradients_results_are_the_same_and_nothing_is_kept(option, comp
 
 
 @pytest.mark.parametrize("wanted", ["p", "state", "initial", "write", "norm"])
-@pytest.mark.parametrize("which", ["outputs", "memories", "final"])
+@pytest.mark.parametrize("which", ["outputs", "states", "final"])
 def test_only_some_gradients(wanted, which, compiled):
     """Whatever alone asks for a gradient gets it, from either result alone."""
     (p, state, params), options, _ = problem("no reads", "reset")
@@ -252,8 +251,8 @@ def test_cotangents_past_a_length_are_never_looked_at(compiled):
     found = []
     for past in (0.0, math.nan):
         d_y = torch.ones_like(made.outputs).where(happens[:, :, None], past)
-        d_s = torch.ones_like(made.memories).where(happens[:, :, None, None, None], past)
-        found.append(torch.autograd.grad([made.outputs, made.memories], p, [d_y, d_s], retain_graph=True)[0])
+        d_s = torch.ones_like(made.states).where(happens[:, :, None, None, None], past)
+        found.append(torch.autograd.grad([made.outputs, made.states], p, [d_y, d_s], retain_graph=True)[0])
     assert torch.equal(*found)
     assert found[0].isfinite().all()
 
@@ -265,8 +264,8 @@ def test_gradients_of_gradients(compiled):
     found = []
     for scan in (fast_weight_scan_cpu, fast_weight_scan_reference):
         leaf = p.clone().requires_grad_()
-        made = scan(leaf, state, params, memories_wanted=True)
-        loss = made.outputs.pow(3).sum() + made.memories.pow(3).sum()
+        made = scan(leaf, state, params, states_wanted=True)
+        loss = made.outputs.pow(3).sum() + made.states.pow(3).sum()
         (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True)
         found.append(torch.autograd.grad(gradient.square().sum(), [leaf, *tensors]))
     for got, expected in zip(*found, strict=True):
@@ -276,9 +275,9 @@ def test_gradients_of_gradients(compiled):
 @pytest.mark.parametrize("shape", [(0, T), (B, 0)])
 def test_nothing_to_do(shape, rng, compiled):
     p, state, params, _ = draw(rng, **SIZES["two reads"], batch=shape[0], steps=shape[1])
-    made = fast_weight_scan_cpu(p, state, params, memories_wanted=True)
+    made = fast_weight_scan_cpu(p, state, params, states_wanted=True)
     assert made.outputs.shape == (*shape, 13)
-    assert made.memories.shape == (*shape, 3, 5, 9)
+    assert made.states.shape == (*shape, 3, 5, 9)
     assert torch.equal(made.final.fast, state.fast)
 
 

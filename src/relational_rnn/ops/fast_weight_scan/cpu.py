@@ -102,7 +102,7 @@ def fast_weight_scan_cpu(
     reset: Tensor | None = None,
     initial: FastWeightState | None = None,
     outputs_wanted: bool = True,
-    memories_wanted: bool = False,
+    states_wanted: bool = False,
 ) -> FastWeightScan:
     """`fast_weight_scan` as one operation, by compiled kernels; equals the reference up to rounding.
 
@@ -123,15 +123,13 @@ def fast_weight_scan_cpu(
     if wrong is not None:
         raise InputError(describe("fast_weight_scan_cpu", wrong))
     if 0 in p.shape[:2]:
-        return fast_weight_scan_reference(
-            p, state, params, outputs_wanted=outputs_wanted, memories_wanted=memories_wanted
-        )
+        return fast_weight_scan_reference(p, state, params, outputs_wanted=outputs_wanted, states_wanted=states_wanted)
     start, first = (_parts(one, sizes.carry) for one in (state, initial))
     tensors = p, *start, lengths, reset, *first, *flatten(params)
     needed = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     kernels = find()
     assert not isinstance(kernels, str)
-    call = Call(kernels, sizes, params.max_strength, outputs_wanted, memories_wanted, needed)
+    call = Call(kernels, sizes, params.max_strength, outputs_wanted, states_wanted, needed)
     outputs, memories, *final = _Scan.apply(call, *tensors)
     return FastWeightScan(outputs, memories, FastWeightState(*final))
 
@@ -147,7 +145,7 @@ class Call(NamedTuple):
     sizes: Sizes
     max_strength: float
     outputs_wanted: bool
-    memories_wanted: bool
+    states_wanted: bool
     kept: bool
     """Whether gradients will be wanted."""
 
@@ -251,7 +249,7 @@ class _Scan(torch.autograd.Function):
         native, parameters = _describe(call, g, kept)
         outputs = g.p.new_empty(s.batch, s.steps, s.width) if call.outputs_wanted else None
         memories = None
-        if call.memories_wanted or call.kept:
+        if call.states_wanted or call.kept:
             memories = fresh(s.batch * s.steps * s.memory, dtype).view(s.batch, s.steps, s.heads, s.key, s.value)
         final = torch.empty_like(g.memory)
         final_carried = None if g.carried is None else torch.empty_like(g.carried)
@@ -266,7 +264,7 @@ class _Scan(torch.autograd.Function):
         ctx.call = call
         if call.kept:
             ctx.save_for_backward(*tensors, kept.memory, memories)
-        return outputs, memories if call.memories_wanted else None, final, final_carried
+        return outputs, memories if call.states_wanted else None, final, final_carried
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
@@ -355,9 +353,9 @@ def _differentiable_backward(
         reset=reset,
         initial=None if initial is None else FastWeightState(initial, initial_carried),
         outputs_wanted=call.outputs_wanted,
-        memories_wanted=call.memories_wanted,
+        states_wanted=call.states_wanted,
     )
-    results = (scan.outputs, scan.memories, *scan.final)
+    results = (scan.outputs, scan.states, *scan.final)
     pairs = [(y, d) for y, d in zip(results, cotangents, strict=True) if y is not None and d is not None]
     wanted = {i: tensor for i, (tensor, need) in enumerate(zip(tensors, needed, strict=True)) if need}
     found = torch.autograd.grad(

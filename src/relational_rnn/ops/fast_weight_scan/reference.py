@@ -64,7 +64,7 @@ class FastWeightScan(NamedTuple):
     """What a scan returns."""
 
     outputs: Tensor | None  # [B, T, W], y of every step, 0 where it does not happen; None if not wanted
-    memories: Tensor | None  # [B, T, H, K, V], S after every step, 0 where it does not happen; None if not wanted
+    states: Tensor | None  # [B, T, H, K, V], S after every step, 0 where it does not happen; None if not wanted
     final: FastWeightState  # after the last step of every sequence
 
 
@@ -115,7 +115,7 @@ def fast_weight_scan_reference(
     reset: Tensor | None = None,
     initial: FastWeightState | None = None,
     outputs_wanted: bool = True,
-    memories_wanted: bool = False,
+    states_wanted: bool = False,
 ) -> FastWeightScan:
     """The steps of a sequence one after the other, in plain PyTorch operations; see `fast_weight_scan`."""
     happens = happening(lengths, p.shape[1], p.device)
@@ -145,7 +145,7 @@ def fast_weight_scan_reference(
 
     return FastWeightScan(
         stacked(outputs, p.shape[2]) if outputs_wanted else None,
-        stacked(memories, *state.fast.shape[1:]) if memories_wanted else None,
+        stacked(memories, *state.fast.shape[1:]) if states_wanted else None,
         state,
     )
 

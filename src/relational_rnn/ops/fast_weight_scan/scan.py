@@ -61,7 +61,7 @@ def fast_weight_scan(
     reset: Tensor | None = None,
     initial: FastWeightState | None = None,
     outputs_wanted: bool = True,
-    memories_wanted: bool = False,
+    states_wanted: bool = False,
     backend: FastWeightBackend = "auto",
 ) -> FastWeightScan:
     """The fast-weight memory over a whole sequence; equals `fast_weight_scan_reference` up to rounding.
@@ -74,11 +74,11 @@ def fast_weight_scan(
         reset: [B, T] booleans; before a step marked true the row's state becomes `initial`.
         initial: as `state`; None: zeros.
         outputs_wanted: whether the outputs of all steps are wanted.
-        memories_wanted: whether the memories after all steps are wanted.
+        states_wanted: whether the memories S after all steps are wanted; `carried` after a step is its output.
         backend: "reference", "cpu" or "auto"; see `FastWeightBackend`. A name is obeyed or refused.
 
     Returns:
-        a `FastWeightScan`: outputs [B, T, W] and memories [B, T, H, K, V] (0 past a length), None where not wanted; and
+        a `FastWeightScan`: outputs [B, T, W] and states [B, T, H, K, V] (0 past a length), None where not wanted; and
         the state after each row's last step.
 
     Gradients flow into every tensor, the states included.
@@ -106,7 +106,7 @@ def fast_weight_scan(
         ...     out_norm=norm,
         ... )
         >>> scan = fast_weight_scan(torch.randn(7, 11, W), FastWeightState(torch.zeros(7, H, K, V)), params)
-        >>> scan.outputs.shape, scan.memories, scan.final.fast.shape
+        >>> scan.outputs.shape, scan.states, scan.final.fast.shape
         (torch.Size([7, 11, 12]), None, torch.Size([7, 2, 3, 5]))
     """
     runs = choose(backend, p, state, params, initial).runs
@@ -119,5 +119,5 @@ def fast_weight_scan(
         reset=reset,
         initial=initial,
         outputs_wanted=outputs_wanted,
-        memories_wanted=memories_wanted,
+        states_wanted=states_wanted,
     )
