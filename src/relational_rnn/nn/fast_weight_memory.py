@@ -183,7 +183,7 @@ class FastWeightMemory(RecurrentCore):
         self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, State]:
         check_sequence(self, x, lengths, reset)
-        scan = self._scan(x, state, lengths, reset, memories=False)
+        scan = self._scan(x, state, lengths, reset, states=False)
         if scan is None:
             return super().forward(x, state, lengths=lengths, reset=reset)
         assert scan.outputs is not None
@@ -192,12 +192,12 @@ class FastWeightMemory(RecurrentCore):
     def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
         check_sequence(self, x, None, None)
         check_questions(self, x, rows, at)
-        scan = self._scan(blank(x, asked_steps(x, rows, at)), state, None, None, memories=True)
+        scan = self._scan(blank(x, asked_steps(x, rows, at)), state, None, None, states=True)
         if scan is None:
             return super().snapshots(x, rows, at, state)
         start = self.initial_state(x.shape[0]) if state is None else state
         assert isinstance(start, dict)
-        every = {"fast": scan.memories, "carried": scan.outputs}
+        every = {"fast": scan.states, "carried": scan.outputs}
 
         def pick(first: Tensor, after: Tensor | None) -> Tensor:
             """Of a state's tensor before the first step and after every one."""
@@ -224,7 +224,7 @@ class FastWeightMemory(RecurrentCore):
         return choose(self.backend, self.project_input(x), state, self._parameters_of_scan())
 
     def _scan(
-        self, x: Tensor, state: State | None, lengths: Tensor | None, reset: Tensor | None, *, memories: bool
+        self, x: Tensor, state: State | None, lengths: Tensor | None, reset: Tensor | None, *, states: bool
     ) -> FastWeightScan | None:
         """The sequence by the kernels, or None where the steps are taken one by one."""
         first = self.initial_state(x.shape[0])
@@ -244,8 +244,8 @@ class FastWeightMemory(RecurrentCore):
             lengths=lengths,
             reset=reset,
             initial=initial,
-            outputs_wanted=not memories or self.recurrent is not None,
-            memories_wanted=memories,
+            outputs_wanted=not states or self.recurrent is not None,
+            states_wanted=states,
             backend="cpu",
         )
 
