@@ -114,6 +114,11 @@ def test_a_damaged_line_is_named_with_file_and_line(call, options, files, tmp_pa
         (["compare", "babi", "--cores", "rmc", "lsmt"], ["lsmt", "transformer"]),
         (["compare", "babi", "--cores", "rmc", "rmc"], ["cores must be given, each once"]),
         (["compare", "babi", "--jobs", "0"], ["jobs must be a whole number of at least 1"]),
+        (
+            ["train", "babi", "--core", "lstm", "--fast.key-size", "5"],
+            ["train babi: fast.key_size would have no effect"],
+        ),
+        (["compare", "babi", "--cores", "rmc", "lstm", "--fast.reads=3"], ["fast.reads would have no effect"]),
         (["compare", "babi", "--seed", "3"], ["Unrecognized options: --seed"]),
         (["evaluate"], ["RUN"]),
         (["evaluate", "run", "--partial"], ["--partial has no effect without --data"]),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import cast
 
 from relational_rnn.cli.training import starting_configuration
+from relational_rnn.nn.cores import FastWeightSizes
 from relational_rnn.recipes import RECIPES, BabiRun, DataConfig, read_config
 from relational_rnn.recipes.babi import RecipeName
 
@@ -21,3 +22,14 @@ def starting_run(args: Sequence[str], command: str) -> tuple[RecipeName, BabiRun
         # How many stories a recipe generates means nothing where they come from files.
         config = replace(config, data=DataConfig(tasks=config.data.tasks, max_sentences=config.data.max_sentences))
     return cast(RecipeName, name), config
+
+
+def check_fast(args: Sequence[str], command: str, fast: FastWeightSizes, *cores: str) -> None:
+    """Refuse sizes of the fast weights that were typed where no core has them; those of a recipe are there for whoever
+    wants them.
+
+    Raises:
+        InputError: names the choice.
+    """
+    if any(word.startswith("--fast.") for word in args):
+        fast.check(command, *cores)

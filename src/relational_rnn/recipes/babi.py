@@ -101,7 +101,7 @@ class BabiRun:
     rivals: RivalSizes = dataclasses.field(default_factory=RivalSizes, metadata=LATER)
     """Heads and layers of the cores that have them."""
     fast: FastWeightSizes = dataclasses.field(default_factory=FastWeightSizes, metadata=LATER)
-    """The fast-weight memory, where it is the core."""
+    """The fast-weight memory; other cores have no use for it."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     """Sentence encoder and answer head, the same around every core."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
@@ -139,6 +139,8 @@ def demo() -> BabiRun:
     return dataclasses.replace(
         babi(),
         data=DataConfig(train_questions=5000),
+        memory=MemorySizes(mem_slots=8, head_size=16, num_heads=4),
+        fast=FastWeightSizes(reads=2, carry=False),
         rare_tasks=(),
         rare_share=1.0,
         loop=LoopConfig(steps=1000, validate_every=500, checkpoint_every=250, threads=1),
@@ -156,7 +158,6 @@ def babi() -> BabiRun:
     Command: `relational-rnn train babi --data PATH`; where files are missing, with `--data.partial --data.fill-up`.
     """
     return BabiRun(
-        core="fastweights",
         memory=MemorySizes(mem_slots=8, head_size=32, num_heads=4),
         fast=FastWeightSizes(key_size=32, value_size=32, reads=2, carry=False),
         model=ModelConfig(embedding_size=64, head_size=128),
