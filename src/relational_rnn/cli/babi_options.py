@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
+from relational_rnn._check import InputError, describe
 from relational_rnn.cli.training import starting_configuration
-from relational_rnn.nn.cores import FastWeightSizes
+from relational_rnn.nn.fast_weight_sizes import FAST_WEIGHTS
 from relational_rnn.recipes import RECIPES, BabiRun, DataConfig, read_config
 from relational_rnn.recipes.babi import RecipeName
 
@@ -24,12 +25,14 @@ def starting_run(args: Sequence[str], command: str) -> tuple[RecipeName, BabiRun
     return cast(RecipeName, name), config
 
 
-def check_fast(args: Sequence[str], command: str, fast: FastWeightSizes, *cores: str) -> None:
+def check_fast(args: Sequence[str], command: str, *cores: str) -> None:
     """Refuse sizes of the fast weights that were typed where no core has them; those of a recipe are there for whoever
     wants them.
 
     Raises:
-        InputError: names the choice.
+        InputError: names the option.
     """
-    if any(word.startswith("--fast.") for word in args):
-        fast.check(command, *cores)
+    typed = [word for word in args if word.startswith("--fast.")]
+    if typed and FAST_WEIGHTS not in cores:
+        problem = f"{typed[0].split('=')[0]} would have no effect on {', '.join(cores)}"
+        raise InputError(describe(command, problem, hint=f"the core that has it: {FAST_WEIGHTS}."))

@@ -87,7 +87,7 @@ def parse(args: Sequence[str]) -> Arguments:
     recipe, config = starting_run(words, COMMAND)
     default = Arguments(recipe=recipe, **{name: getattr(config, name) for name in SHARED})
     arguments = parse_arguments(Arguments, words, command=COMMAND, examples=EXAMPLES, default=default)
-    check_fast(words, COMMAND, arguments.fast, *arguments.cores)
+    check_fast(words, COMMAND, *arguments.cores)
     return arguments
 
 

@@ -50,7 +50,7 @@ def parse(args: Sequence[str]) -> Arguments:
     recipe, config = starting_run(words, COMMAND)
     default = Arguments(recipe=recipe, config=config)
     arguments = parse_arguments(Arguments, words, command=COMMAND, examples=EXAMPLES, default=default)
-    check_fast(words, COMMAND, arguments.config.fast, arguments.config.core)
+    check_fast(words, COMMAND, arguments.config.core)
     return arguments
 
 
