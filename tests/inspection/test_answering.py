@@ -11,7 +11,7 @@ from relational_rnn.tasks.babi.encoding import BABI
 from relational_rnn.tasks.babi.model import ModelConfig, StoryModel
 from relational_rnn.tasks.babi.story import Question, Story
 
-SIZES = MemorySizes(mem_slots=3, head_size=5, num_heads=2)
+SIZES = MemorySizes(mem_slots=3, head_size=12, num_heads=2)
 CONFIG = ModelConfig(embedding_size=24, head_size=12, read_heads=3, dropout=0.5)
 LONG = Story(
     1,
