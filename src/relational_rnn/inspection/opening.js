@@ -8,20 +8,21 @@
   const GAP = 14; // between panels
   const LEAST = 15; // pixels of a column below which panels stand one below the other
   const pen = document.createElement("canvas").getContext("2d");
-  const wide = (text, size) => { pen.font = `${size}px system-ui, sans-serif`; return pen.measureText(text).width; };
+  // As wide as bold letters, which the chosen sentence has.
+  const wide = (text) => { pen.font = "bold 11px system-ui, sans-serif"; return pen.measureText(text).width; };
   const value = (panel, t, c) => panel.values[((panel.moving ? now.step * T : 0) + t) * panel.columns + c];
 
   // A text in at most so many lines that fit a width; what is left over ends in an ellipsis.
-  function wrap(text, width, most, size = 11) {
+  function wrap(text, width, most) {
     const rows = [""];
     for (const word of text.split(" ")) {
       const longer = rows.at(-1) ? `${rows.at(-1)} ${word}` : word;
-      if (!rows.at(-1) || wide(longer, size) <= width || rows.length === most) rows[rows.length - 1] = longer;
+      if (!rows.at(-1) || wide(longer) <= width || rows.length === most) rows[rows.length - 1] = longer;
       else rows.push(word);
     }
     return rows.map((row) => {
       let kept = row;
-      while (kept && wide(kept === row ? row : `${kept}…`, size) > width) kept = kept.slice(0, -1);
+      while (kept && wide(kept === row ? row : `${kept}…`) > width) kept = kept.slice(0, -1);
       return kept === row ? row : `${kept}…`;
     });
   }
@@ -46,7 +47,7 @@
   function drawOpening() {
     const f = figure("opening");
     const width = room(f);
-    const longest = Math.max(...data.tokens.map((token) => wide(lines(token), 11)));
+    const longest = Math.max(...data.tokens.map((token) => wide(lines(token))));
     const left = Math.min(34 + longest, 0.42 * width);
     const textLines = longest > left - 34 ? 2 : 1;
     const high = T <= 24 ? (textLines > 1 ? 28 : 22) : Math.max(2, 480 / T);

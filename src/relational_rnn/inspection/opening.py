@@ -68,7 +68,7 @@ class Opening:
         """Its place on the page; the script fills it."""
         cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.head)
         table = f'<table id="named"><thead><tr>{cells}</tr></thead><tbody></tbody></table>'
-        return figure("opening", self.heading, self.caption) + f'<div class="scroll">{table}</div>'
+        return f'<div class="opening">{figure("opening", self.heading, self.caption)}<div class="scroll">{table}</div></div>'
 
     def data(self) -> dict[str, Any]:
         """What the script reads."""
@@ -110,7 +110,7 @@ def slots_opening(trace: Trace, looks: Tensor) -> Opening:
         words += "Beside it: how much of the sentence each slot took; a row adds up to 1. "
     words += (
         "Below: where the question looks, were it asked after the chosen sentence (mean over heads; the slot most "
-        "looked at is framed)."
+        "looked at is framed). A slot holds most of the sentence that brought in the most of what its gates have left."
     )
     if update is None:
         words += " This memory has no gates: every slot is replaced by every sentence."
@@ -125,13 +125,22 @@ def slots_opening(trace: Trace, looks: Tensor) -> Opening:
                     label=f"slot {i + 1}",
                     step=int(sentence),
                     value=float(share),
-                    note=", ".join(f"look {n + 1}" for n, row in enumerate(looks[t]) if int(row.argmax()) == i),
+                    note=in_words([n + 1 for n, row in enumerate(looks[t]) if int(row.argmax()) == i]),
                 )
                 for i, (sentence, share) in enumerate(zip(*most_left(left), strict=True))
             ]
             for t, left in enumerate(what_is_left(came_in, stayed))
         ],
     )
+
+
+def in_words(looks: Sequence[int]) -> str:
+    """
+    >>> in_words([]), in_words([2]), in_words([1, 3])
+    ('', 'look 2', 'looks 1, 3')
+    """
+    name = "looks" if len(looks) > 1 else "look"
+    return f"{name} {', '.join(map(str, looks))}" if looks else ""
 
 
 def what_is_left(came_in: Tensor, stayed: Tensor) -> Sequence[Tensor]:

@@ -16,7 +16,18 @@ from relational_rnn.tasks.babi.story import TASK_NAMES
 from relational_rnn.training import LATER, LoopConfig, OptimizerConfig
 
 CoreName = Literal[
-    "rmc", "competitive", "rnn", "gru", "lstm", "attention", "transformer", "ntm", "dnc", "universal", "deltanet", "fastweights"
+    "rmc",
+    "competitive",
+    "rnn",
+    "gru",
+    "lstm",
+    "attention",
+    "transformer",
+    "ntm",
+    "dnc",
+    "universal",
+    "deltanet",
+    "fastweights",
 ]
 """The cores of `nn.cores.CORE_NAMES`, for type checkers and help texts."""
 
@@ -130,7 +141,7 @@ def demo() -> BabiRun:
         data=DataConfig(train_questions=5000),
         rare_tasks=(),
         rare_share=1.0,
-        loop=LoopConfig(steps=1000, validate_every=500, checkpoint_every=250, threads=1),
+        loop=LoopConfig(steps=600, validate_every=300, checkpoint_every=200, threads=1),
     )
 
 
