@@ -45,15 +45,18 @@ PIECES = 50
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Arguments:
-    """Make one HTML page that shows what the memory of a trained run attends to, keeps and forgets along a story.
+    """Make one HTML page that shows what the memory of a trained run takes, keeps and forgets along a story.
 
-    The page needs no network and no other file. It shows every step: the attention of every block and head, both gates,
-    the memory and its change, the answer's probability as the story goes on, and how much the answer depends on each
-    sentence; of a language model, every token with its surprise and the memory's reaction.
+    The page needs no network and no other file. A story's page opens on which slot took which sentence and which slot
+    the answer was read from; of fast weights, on what each sentence wrote and which one the answer was read from. Then
+    it shows the answer's probability as the story goes on, how much the answer depends on each sentence, and of slots
+    every step: attention, gates, the memory and its change; of a language model, every token with its surprise and the
+    memory's reaction.
     """
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
-    """Folder of a trained run with the core rmc, on babi, nth-farthest or language."""
+    """Folder of a trained run on babi with the core rmc, competitive or fastweights, or on nth-farthest or language with
+    rmc or competitive."""
     pretrained: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Instead of a run, the memory that comes with the package, on bAbI; its examples are generated stories."""
     task: Annotated[int | None, tyro.conf.arg(metavar="K")] = None
@@ -65,7 +68,7 @@ class Arguments:
     """bAbI: a story and a question of your own, in quotes, instead of an example. Language: a text of your own."""
     statistics: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Add what the attention does over all test stories of the task, the batch of the test sequence, or the first 50
-    pieces of the test text, beside this one."""
+    pieces of the test text, beside this one; slots only."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = Path("inspect.html")
     """The page; an older one is replaced."""
 

@@ -49,6 +49,14 @@ def _decimals(largest: float) -> int:
     return min(6, max(0, 2 - math.floor(math.log10(largest))))
 
 
+def _rounded(value: float, decimals: int) -> str:
+    """
+    >>> _rounded(-0.123, 2), _rounded(-0.001, 2)
+    ('-0.12', '0.00')
+    """
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"  # -0.0 + 0.0 has no sign
+
+
 def controls(steps: int) -> str:
     return (
         '<div class="controls" role="group" aria-label="step"><button type="button" id="play" aria-pressed="false">play'
@@ -81,7 +89,7 @@ def story_lines(tokens: Sequence[str], columns: Sequence[TokenValues]) -> str:
                 bar = f'<span class="bar {sign}" style="width:{min(100, 100 * abs(value) / most):.1f}%"></span>'
             cells.append(
                 f'<td class="amount" data-value="{"" if value is None else f"{value:.6g}"}">'
-                f'<span class="track">{bar}</span>{"" if value is None else f"{value:.{_decimals(most)}f}"}</td>'
+                f'<span class="track">{bar}</span>{"" if value is None else _rounded(value, _decimals(most))}</td>'
             )
         rows.append(f'<tr data-step="{step}">{"".join(cells)}</tr>')
     return (

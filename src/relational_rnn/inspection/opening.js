@@ -8,21 +8,20 @@
   const GAP = 14; // between panels
   const LEAST = 15; // pixels of a column below which panels stand one below the other
   const pen = document.createElement("canvas").getContext("2d");
-  // As wide as bold letters, which the chosen sentence has.
-  const wide = (text) => { pen.font = "bold 11px system-ui, sans-serif"; return pen.measureText(text).width; };
+  const wide = (text, bold) => { pen.font = `${bold ? "bold " : ""}11px system-ui, sans-serif`; return pen.measureText(text).width; };
   const value = (panel, t, c) => panel.values[((panel.moving ? now.step * T : 0) + t) * panel.columns + c];
 
   // A text in at most so many lines that fit a width; what is left over ends in an ellipsis.
-  function wrap(text, width, most) {
+  function wrap(text, width, most, bold = false) {
     const rows = [""];
     for (const word of text.split(" ")) {
       const longer = rows.at(-1) ? `${rows.at(-1)} ${word}` : word;
-      if (!rows.at(-1) || wide(longer) <= width || rows.length === most) rows[rows.length - 1] = longer;
+      if (!rows.at(-1) || wide(longer, bold) <= width || rows.length === most) rows[rows.length - 1] = longer;
       else rows.push(word);
     }
     return rows.map((row) => {
       let kept = row;
-      while (kept && wide(kept === row ? row : `${kept}…`) > width) kept = kept.slice(0, -1);
+      while (kept && wide(kept === row ? row : `${kept}…`, bold) > width) kept = kept.slice(0, -1);
       return kept === row ? row : `${kept}…`;
     });
   }
@@ -47,7 +46,7 @@
   function drawOpening() {
     const f = figure("opening");
     const width = room(f);
-    const longest = Math.max(...data.tokens.map((token) => wide(lines(token))));
+    const longest = Math.max(...data.tokens.map((token) => wide(lines(token), true)));
     const left = Math.min(34 + longest, 0.42 * width);
     const textLines = longest > left - 34 ? 2 : 1;
     const high = T <= 24 ? (textLines > 1 ? 28 : 22) : Math.max(2, 480 / T);
@@ -61,30 +60,31 @@
     }
     const { svg } = begin(f, bottom + 22, spoken());
     for (const { some, cell, y, title, looks } of shown) {
-      names(svg, y, left, high, textLines);
+      const all = add(svg, "g", { class: "pick" });
+      names(all, y, left, high, textLines);
       let x = left;
       for (const panel of some) {
         heading(svg, x, y - title - 8, panel, cell);
         const every = cell >= 12 ? 1 : Math.ceil(12 / cell);
         range(panel.columns).filter((c) => c % every === 0).forEach((c) =>
           label(svg, x + (c + 0.5) * cell, y - 5, String(c + 1), { "text-anchor": "middle" }));
-        cells(svg, panel, x, y, cell, high);
+        cells(all, panel, x, y, cell, high);
         if (panel.looks) lookRows(svg, panel, x, y + T * high + 8, cell);
         x += panel.columns * cell + GAP;
       }
       range(looks).forEach((n) =>
         label(svg, left - 6, y + T * high + 8 + 22 * n + 15, `look ${n + 1}`, { "text-anchor": "end", fill: inks().ink }));
-      add(svg, "rect", { x: 1, y: round(y + now.step * high), width: round(x - GAP - 1), height: round(Math.max(high, 3)), rx: 2,
+      const from = high < 11 ? left : 1; // a thin frame would strike out the words
+      add(svg, "rect", { x: from, y: round(y + now.step * high), width: round(x - GAP - from), height: round(Math.max(high, 3)), rx: 2,
         fill: "none", stroke: inks().mark, "stroke-width": 2, class: "cursor", "pointer-events": "none" });
-      const over = add(svg, "rect", { x: 0, y, width: round(x - GAP), height: round(T * high), fill: "none", "pointer-events": "all",
-        class: "pick", "data-pick": "sentences" });
-      over.addEventListener("click", (event) => {
-        const box = over.getBoundingClientRect();
-        choose({ step: Math.min(T - 1, Math.floor((event.clientY - box.top) / high)) });
+      const under = add(svg, "rect", { x: 0, y, width: round(x - GAP), height: round(T * high), fill: "none", "pointer-events": "all" });
+      all.prepend(under);
+      all.addEventListener("click", (event) => {
+        const t = Math.floor((event.clientY - under.getBoundingClientRect().top) / high);
+        choose({ step: Math.min(T - 1, Math.max(0, t)) });
       });
     }
     scales(svg, bottom);
-    writeNamed();
   }
 
   function names(svg, y, left, high, most) {
@@ -93,7 +93,7 @@
       if (t !== now.step && (t % every !== 0 || Math.abs(t - now.step) * high < 11)) continue;
       const ink = t === now.step ? { fill: inks().mark, "font-weight": 700 } : { fill: t < now.step ? inks().ink : inks().faint };
       const middle = y + (t + 0.5) * high;
-      const rows = wrap(lines(data.tokens[t]), left - 34, high >= 26 ? most : 1);
+      const rows = wrap(lines(data.tokens[t]), left - 34, high >= 26 ? most : 1, t === now.step);
       label(svg, 20, middle + 4, String(t + 1), { "text-anchor": "end" });
       rows.forEach((row, n) => label(svg, 26, middle + 4 + 12 * (n - (rows.length - 1) / 2), row, ink));
     }
@@ -108,7 +108,7 @@
         const found = value(panel, t, c);
         const colour = panel.signed ? sign(found / panel.most) : amount(found / panel.most);
         box(group, { x: x + c * cell, y: y + t * high, width: cell, height: high }, found, colour, t > now.step,
-          { "data-row": t, "data-column": c }, panel.signed);
+          { "data-row": t, "data-column": c }, panel.signed, T <= 60 ? `sentence ${t + 1}, ${panel.name} ${c + 1}` : "");
       }
     }
     top.forEach((t, c) => t >= 0 && value(panel, t, c) !== 0 && frame(group, x + c * cell, y + t * high, cell, high));
@@ -120,16 +120,17 @@
     for (const n of range(count)) {
       const row = range(panel.columns).map((c) => panel.looks[(now.step * count + n) * panel.columns + c]);
       row.forEach((found, c) => box(group, { x: x + c * cell, y: y + 22 * n, width: cell, height: 22 }, found, amount(found), false,
-        { "data-row": n, "data-column": c }, false));
+        { "data-row": n, "data-column": c }, false, `look ${n + 1} at ${c + 1}`));
       frame(group, x + row.indexOf(Math.max(...row)) * cell, y + 22 * n, cell, 22);
     }
   }
 
   // A cell, with its number where there is room; sentences that the chosen step has not yet read are pale.
-  function box(group, place, found, colour, later, more, signed) {
+  function box(group, place, found, colour, later, more, signed, name) {
     const size = Object.fromEntries(Object.entries(place).map(([name, number]) => [name, round(number)]));
-    add(group, "rect", { ...size, fill: colour, "data-value": found.toFixed(6), ...more,
+    const rect = add(group, "rect", { ...size, fill: colour, "data-value": found.toFixed(6), ...more,
       ...(place.height > 6 ? { stroke: inks().paper, "stroke-width": 1 } : {}), ...(later ? { opacity: 0.3 } : {}) });
+    if (name) add(rect, "title", {}, `${name}: ${found.toFixed(4)}`);
     const words = found.toFixed(2).replace("0.", ".").replace("-", "−");
     if (place.width < (signed ? 28 : 23) || place.height < 14 || later || /^−?\.00$/.test(words)) return;
     label(group, place.x + place.width / 2, place.y + place.height / 2 + 4, words,
@@ -170,5 +171,6 @@
     }));
   }
 
-  show({ step: drawOpening });
+  // The lines first: the room that they leave is the figure's.
+  show({ step() { writeNamed(); drawOpening(); } });
 })();

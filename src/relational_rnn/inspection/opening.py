@@ -118,7 +118,7 @@ def slots_opening(trace: Trace, looks: Tensor) -> Opening:
         heading="Which slot took which sentence, and which slot the answer was read from",
         caption=words,
         panels=panels,
-        head=["slot", "holds most of", "left", "most looked at by"],
+        head=["slot", "holds most of", "left", "read by"],
         named=[
             [
                 Named(

@@ -24,6 +24,8 @@ from relational_rnn.ops.relational_scan import Trace
 from relational_rnn.tasks.babi.story import Question, Story
 
 WHERE = "inspect"
+INSPECTED = (RelationalMemory, FastWeightMemory)
+"""The memories whose stories have a page."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +57,7 @@ def memory_of(reader: StoryReader) -> RelationalMemory | FastWeightMemory:
         InputError: the model has another core.
     """
     core = reader.model.core
-    if not isinstance(core, RelationalMemory | FastWeightMemory):
+    if not isinstance(core, INSPECTED):
         raise InputError(
             describe(
                 WHERE,
