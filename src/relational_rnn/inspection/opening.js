@@ -48,8 +48,8 @@
     const width = room(f);
     const longest = Math.max(...data.tokens.map((token) => wide(lines(token), true)));
     const left = Math.min(34 + longest, 0.42 * width);
-    const textLines = longest > left - 34 ? 2 : 1;
-    const high = T <= 24 ? (textLines > 1 ? 28 : 22) : Math.max(2, 480 / T);
+    const most = T > 24 ? 1 : Math.max(...data.tokens.map((token) => wrap(lines(token), left - 34, 3, true).length));
+    const high = T <= 24 ? Math.max(22, 4 + 12 * most) : Math.max(2, 480 / T);
     const shown = bands(width - left - 2);
     let bottom = 0;
     for (const band of shown) {
@@ -61,7 +61,7 @@
     const { svg } = begin(f, bottom + 22, spoken());
     for (const { some, cell, y, title, looks } of shown) {
       const all = add(svg, "g", { class: "pick" });
-      names(all, y, left, high, textLines);
+      names(all, y, left, high, most);
       let x = left;
       for (const panel of some) {
         heading(svg, x, y - title - 8, panel, cell);
@@ -93,7 +93,7 @@
       if (t !== now.step && (t % every !== 0 || Math.abs(t - now.step) * high < 11)) continue;
       const ink = t === now.step ? { fill: inks().mark, "font-weight": 700 } : { fill: t < now.step ? inks().ink : inks().faint };
       const middle = y + (t + 0.5) * high;
-      const rows = wrap(lines(data.tokens[t]), left - 34, high >= 26 ? most : 1, t === now.step);
+      const rows = wrap(lines(data.tokens[t]), left - 34, most, t === now.step);
       label(svg, 20, middle + 4, String(t + 1), { "text-anchor": "end" });
       rows.forEach((row, n) => label(svg, 26, middle + 4 + 12 * (n - (rows.length - 1) / 2), row, ink));
     }
