@@ -1,4 +1,4 @@
-"""What a story's page opens on, in a browser: sentences by slots or heads, the question's looks, and words beside them."""
+"""What a story's page opens on, in a browser: sentences by slots or heads, the question's looks, words beside them."""
 
 import pytest
 import torch
@@ -92,14 +92,15 @@ def test_the_figure_is_readable_and_its_words_are_whole(open_page, pages, core, 
     tab = open_page(pages[core], width=width)
     parts = tab.eval_on_selector_all(
         "[data-name=opening] .drawing svg text",
-        """all => all.map((t) => { const b = t.getBBox();
-            return [t.textContent, b.x, b.x + b.width, b.y, b.y + b.height, t.ownerSVGElement.viewBox.baseVal.width]; })""",
+        """all => all.map((t) => {
+            const [b, whole] = [t.getBBox(), t.ownerSVGElement.viewBox.baseVal.width];
+            return [t.textContent, b.x, b.x + b.width, b.y, b.y + b.height, whole]; })""",
     )
     words = " ".join(part[0] for part in parts)
     assert "…" not in words
     assert all(word in words for sentence in STORY for word in sentence.split())
     for text, left, right, *_, whole in parts:
-        assert -0.5 <= left, text
+        assert left >= -0.5, text
         assert right <= whole + 0.5, text
     for i, (text, left, right, top, bottom, _) in enumerate(parts):
         for other, left_2, right_2, top_2, bottom_2, _ in parts[:i]:

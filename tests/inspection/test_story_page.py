@@ -131,7 +131,9 @@ def test_a_model_that_reads_only_the_last_sentences_shows_only_those():
 
 
 def test_a_core_without_slots_is_refused_with_what_works():
-    with pytest.raises(InputError, match="only a relational memory or a fast-weight memory can be looked into") as error:
+    with pytest.raises(
+        InputError, match="only a relational memory or a fast-weight memory can be looked into"
+    ) as error:
         trace_story(reader_of("lstm"), STORY, ASKED)
     assert "relational-rnn ask RUN" in str(error.value)
 

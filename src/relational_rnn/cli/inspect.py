@@ -28,6 +28,7 @@ from relational_rnn.inspection.story_page import (
     trace_story,
 )
 from relational_rnn.inspection.text_trace import memory_of_layer, pieces_of, text_statistics, trace_text
+from relational_rnn.ops.relational_scan import Trace
 from relational_rnn.recipes.babi_problem import test_stories
 from relational_rnn.recipes.task_runs import split_batches
 from relational_rnn.recipes.tasks import NthFarthestRun
@@ -55,7 +56,7 @@ class Arguments:
     """
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
-    """Folder of a trained run on babi with the core rmc, competitive or fastweights, or on nth-farthest or language with
+    """Folder of a trained run: on babi with the core rmc, competitive or fastweights, on nth-farthest or language with
     rmc or competitive."""
     pretrained: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Instead of a run, the memory that comes with the package, on bAbI; its examples are generated stories."""
@@ -117,10 +118,11 @@ def inspect_babi(arguments: Arguments, folder: Path) -> None:
     traced = trace_story(reader, statements, question)
     sections = []
     if arguments.statistics:
-        batch = traced.trace.map(lambda tensor: tensor[None])
         what = f"the {len(stories):,} test stories of task {task}, each read to its end"
-        many = story_statistics(reader, stories)
-        sections.append(statistics_section(attention_statistics([(batch, None)]), many, what=what))
+        many = story_statistics(reader, stories)  # refuses a memory without slots
+        assert isinstance(traced.trace, Trace)
+        one = attention_statistics([(traced.trace.map(lambda tensor: tensor[None]), None)])
+        sections.append(statistics_section(one, many, what=what))
     save(story_page(traced, right=right, title=title, sections=sections), arguments.out)
 
 

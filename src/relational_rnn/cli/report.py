@@ -102,7 +102,7 @@ def run(arguments: Arguments) -> None:
 
 
 def worst_examples(folder: Path, count: int, out: Path, place: str) -> list[Example]:
-    """The `count` worst questions of every group; the pages of memories that can be inspected are written to `out/inspect/place`.
+    """The `count` worst questions of every group; pages of memories that can be inspected go to `out/inspect/place`.
 
     Raises:
         InputError: the run is on another task than bAbI or N-th farthest, cannot be loaded, or its test stories are not

@@ -68,7 +68,8 @@ class Opening:
         """Its place on the page; the script fills it."""
         cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.head)
         table = f'<table id="named"><thead><tr>{cells}</tr></thead><tbody></tbody></table>'
-        return f'<div class="opening">{figure("opening", self.heading, self.caption)}<div class="scroll">{table}</div></div>'
+        drawn = figure("opening", self.heading, self.caption)
+        return f'<div class="opening">{drawn}<div class="scroll">{table}</div></div>'
 
     def data(self) -> dict[str, Any]:
         """What the script reads."""
