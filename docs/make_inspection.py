@@ -229,7 +229,8 @@ def story(made: Mapping[str, Any]) -> str:
             f"{figure_path('story', 'opening').name})",
             f"{what}, mean over {found['questions']} test questions of task {found['task']}: {found['read']:.2f}; "
             f"looks at sentences drawn by lot would have {found['by chance']:.2f}. Without such a sentence the "
-            f"probability of the answer falls by {found['supporting']:.2f} on average, without another by {found['other']:.2f}.",
+            f"probability of the answer falls by {found['supporting']:.2f} on average, without another by "
+            f"{found['other']:.2f}.",
         ]
     )
 
