@@ -1,9 +1,11 @@
-"""Makes the finding and the picture of docs/inspection.md from a trained run.
+"""Makes the findings and the pictures of docs/inspection.md from trained runs.
 
-    python docs/make_inspection.py --farthest runs/nth-farthest-small/rmc-0
+    python docs/make_inspection.py --babi runs/babi/fastweights-0 --nth runs/nth-farthest-small/rmc-0
 
-The run must have been evaluated. The picture is the figure of the page itself, saved by a click of the button "save as
-SVG" in the system's Chromium; what was measured stands in docs/results/inspection.json.
+Either may be left out; what was measured before then stays. Without both, the page is only made again, for example
+after `python docs/make_slots.py`. The runs must have been evaluated. The pictures are figures of the pages themselves,
+saved by a click of the button "save as SVG" in the system's Chromium; what was measured stands in
+docs/results/inspection.json.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -26,12 +29,21 @@ from relational_rnn._files import write_whole
 from relational_rnn.cli.boundary import guarded
 from relational_rnn.inspection import (
     Page,
+    StoryReader,
+    StoryTrace,
     attention_statistics,
     farthest_page,
     follow,
+    story_page,
+    trace_story,
 )
 from relational_rnn.inspection.farthest_page import read_sequences
+from relational_rnn.inspection.fast_page import held_writes, shares_read
+from relational_rnn.inspection.opening import most_left, what_is_left
 from relational_rnn.nn import RelationalMemory
+from relational_rnn.nn.cores import CORES
+from relational_rnn.nn.fast_weight_trace import FastWeightTrace
+from relational_rnn.recipes.babi_problem import test_stories
 from relational_rnn.recipes.task_runs import split_batches
 from relational_rnn.recipes.tasks import NthFarthestRun
 from relational_rnn.reports.results import markdown_table
@@ -41,7 +53,11 @@ from relational_rnn.tasks.model import TaskModel
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "inspection.md"
 RESULTS = ROOT / "docs" / "results" / "inspection.json"
+SLOTS = ROOT / "docs" / "results" / "slots.json"
+"""What docs/make_slots.py measured."""
 FIGURES = ROOT / "docs" / "figures"
+QUESTIONS = 100
+"""Test questions of a task that the finding about stories is measured on."""
 BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
 
@@ -70,13 +86,57 @@ def about(run: Path) -> dict[str, Any]:
         raise SystemExit(f"{run}: not measured yet; first `relational-rnn evaluate {run}`")
     config, versions, result = (json.loads((run / f"{n}.json").read_text()) for n in ("config", "versions", "result"))
     kept = ("commit", "date", "machine", "torch")
+    sizes = config["fast"] if config["core"] == "fastweights" else config["memory"]
+    kept_sizes = ("mem_slots", "num_heads", "head_size", "key_size", "value_size")
     return {
+        "core": config["core"],
         "steps": config["loop"]["steps"],
-        "memory": {name: config["memory"][name] for name in ("mem_slots", "num_heads", "head_size")},
+        "memory": {name: sizes[name] for name in kept_sizes if sizes.get(name)},
         "seed": config["seed"],
         "accuracy": result["mean_accuracy"],
         **{name: versions[name] for name in kept if versions.get(name)},
     }
+
+
+def story_of(run: Path) -> dict[str, Any]:
+    """What a run on bAbI reads from and rests on, on questions that need two sentences (or its first task)."""
+    loaded = recipes.load(run)
+    data = loaded.config.data
+    task = 2 if 2 in data.tasks else data.tasks[0]
+    reader = StoryReader(loaded.model, loaded.vocabulary, max_sentences=data.max_sentences)
+    stories = test_stories(dataclasses.replace(data, tasks=(task,)))[0][task]
+    asked = [(story.statements[: question.at], question) for story in stories for question in story.questions]
+    found: dict[str, list[float]] = {"read": [], "by chance": [], "supporting": [], "other": []}
+    shown: tuple[StoryTrace, str] | None = None
+    for statements, question in asked[:QUESTIONS]:
+        traced = trace_story(reader, statements, question.text)
+        if len(traced.statements) < len(statements):
+            continue  # the run does not read all of it
+        found["read"].append(read_from(traced, question.supports))
+        found["by chance"].append(len(question.supports) / len(statements))
+        for effect in traced.influence.effects:
+            found["supporting" if effect.index in question.supports else "other"].append(effect.drop)
+        if shown is None and traced.influence.answer == question.answer:
+            shown = traced, question.answer
+    if shown is None:
+        raise SystemExit(f"{run}: no question of task {task} is answered right")
+    save_figure(story_page(shown[0], right=shown[1], title="A story"), "opening", figure_path("story", "opening"))
+    question, answer = shown[0].question, shown[1]
+    measured = {name: mean(values) for name, values in found.items()}
+    story = {"task": task, "questions": len(found["read"]), "question": question, "answer": answer, **measured}
+    return {"babi": about(run), "story": story}
+
+
+def read_from(traced: StoryTrace, supports: tuple[int, ...]) -> float:
+    """How much of what the looks read at the end is from the sentences that the question needs, 0 to 1: of fast weights
+    their shares; of slots, how many looks go most to a slot that holds most of such a sentence."""
+    if isinstance(traced.trace, FastWeightTrace):
+        share = shares_read(traced.trace, held_writes(traced.trace), traced.looks)[-1]  # [T, L]
+        return share[list(supports)].abs().sum(0).mean().item()
+    update = traced.trace.update()
+    assert update is not None
+    holds, _ = most_left(what_is_left(*update)[-1])
+    return mean(float(holds[slot].item() in supports) for slot in traced.looks[-1].argmax(-1))
 
 
 def farthest_of(run: Path) -> dict[str, Any]:
@@ -133,23 +193,75 @@ def figure_path(name: str, figure: str) -> Path:
 
 
 def render(page: str, made: Mapping[str, Any]) -> str:
-    """The page with every block made from what was measured."""
-    return BLOCK.sub(lambda match: f"{match[1]}{block(match[2], made)}\n{match[3]}", page)
+    """The page with every block made from what was measured; a block of what was not says so."""
+
+    def filled(match: re.Match[str]) -> str:
+        part, make = BLOCKS[match[2]]
+        return f"{match[1]}{make(made) if part in made else 'Not measured yet.'}\n{match[3]}"
+
+    return BLOCK.sub(filled, page)
 
 
-def block(name: str, made: Mapping[str, Any]) -> str:
-    return {"models": models, "farthest": farthest, "alike": alike}[name](made)
+def read_measured() -> dict[str, Any]:
+    """All that was measured so far."""
+    made = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return made | ({"slots": json.loads(SLOTS.read_text(encoding="utf-8"))} if SLOTS.exists() else {})
+
+
+def made_with(run: Mapping[str, Any]) -> str:
+    commit = [f"commit {run['commit']}"] if "commit" in run else []
+    return ", ".join([*commit, run["date"], f"torch {run['torch']}", run["machine"]])
+
+
+def story(made: Mapping[str, Any]) -> str:
+    run, found = made["babi"], made["story"]
+    sizes = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in run["memory"].items())
+    if run["core"] == "fastweights":
+        what = "Share of what the looks read that was written by sentences which the question needs"
+    else:
+        what = "Share of the looks that go most to a slot which holds most of a sentence that the question needs"
+    return "\n\n".join(
+        [
+            f"{CORES[run['core']].label} ({sizes}), {run['steps']:,} steps, seed {run['seed']}, "
+            f"{100 * run['accuracy']:.1f} % of its test questions right ({made_with(run)}). "
+            f"A story of task {found['task']}, {found['question']!r}, answered {found['answer']!r}, which is right:",
+            f"![What the sentences brought into the memory, and where the question looked](figures/"
+            f"{figure_path('story', 'opening').name})",
+            f"{what}, mean over {found['questions']} test questions of task {found['task']}: {found['read']:.2f}; "
+            f"looks at sentences drawn by lot would have {found['by chance']:.2f}. Without such a sentence the "
+            f"probability of the answer falls by {found['supporting']:.2f} on average, without another by "
+            f"{found['other']:.2f}.",
+        ]
+    )
+
+
+def slots(made: Mapping[str, Any]) -> str:
+    kinds = made["slots"]
+    words = []
+    for runs in kinds.values():
+        seeds = f"{len(runs)} {'seed' if len(runs) == 1 else 'seeds'}"
+        values = ", ".join(
+            f"{what} {mean(run[name] for run in runs):.2f}"
+            for name, what in (("likeness", "cosine"), ("entropy", "entropy"), ("largest", "largest share"))
+        )
+        words.append(f"{CORES[runs[0]['core']].label} ({seeds}, {runs[0]['steps']:,} steps): {values}.")
+    first = next(iter(kinds.values()))[0]
+    return "\n\n".join(
+        [
+            "![Slots of the original memory beside slots that compete](figures/slots.svg)",
+            f"{first['slots']} slots, {first['sentences']:,} sentences of the test stories; dots are runs, the broken "
+            f"line is a sentence that all slots take alike. {' '.join(words)}",
+        ]
+    )
 
 
 def models(made: Mapping[str, Any]) -> str:
     run, task = made["farthest"], made["reference"]
     memory = run["memory"]
-    made_with = [f"commit {run['commit']}"] if "commit" in run else []
-    made_with += [run["date"], f"torch {run['torch']}", run["machine"]]
     return (
         f"- N-th farthest with {task['objects']} vectors of {task['dimensions']} numbers: {memory['mem_slots']} slots, "
         f"{memory['num_heads']} heads of {memory['head_size']} numbers, {run['steps']:,} steps, seed {run['seed']}, "
-        f"{100 * run['accuracy']:.1f} % of the test set right ({', '.join(made_with)})"
+        f"{100 * run['accuracy']:.1f} % of the test set right ({made_with(run)})"
     )
 
 
@@ -183,14 +295,27 @@ def alike(made: Mapping[str, Any]) -> str:
     )
 
 
+BLOCKS = {
+    "models": ("farthest", models),
+    "farthest": ("farthest", farthest),
+    "alike": ("farthest", alike),
+    "story": ("story", story),
+    "slots": ("slots", slots),
+}
+"""Of each block, what has to be measured and what makes it."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--farthest", type=Path, required=True, metavar="RUN", help="trained on N-th farthest")
+    parser.add_argument("--babi", type=Path, metavar="RUN", help="trained on bAbI, with a core that `inspect` shows")
+    parser.add_argument("--nth", type=Path, metavar="RUN", help="trained on N-th farthest")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    made = farthest_of(chosen.farthest)
+    made = json.loads(RESULTS.read_text(encoding="utf-8"))
+    for folder, measure in ((chosen.babi, story_of), (chosen.nth, farthest_of)):
+        made |= measure(folder) if folder is not None else {}
     write_whole(RESULTS, json.dumps(made, indent=1, ensure_ascii=False) + "\n")
-    PAGE.write_text(render(PAGE.read_text(encoding="utf-8"), made), encoding="utf-8")
+    write_whole(PAGE, render(PAGE.read_text(encoding="utf-8"), read_measured()))
     print(PAGE)
 
 

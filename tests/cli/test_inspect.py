@@ -38,6 +38,26 @@ def test_the_memory_that_comes_with_the_package_can_be_inspected(call, tmp_path)
     assert (done.code, done.err) == (0, "")
 
 
+def test_fast_weights_have_a_page_without_statistics_and_other_cores_none(call, tiny, tmp_path):
+    for core in ("fastweights", "gru"):
+        words = ["train", "babi", *tiny, "--memory.head-size", 24, "--core", core, "--loop.steps", 2]
+        assert call(*words, "--out", tmp_path / core).code == 0
+    done = call("inspect", tmp_path / "fastweights", "--task", 15, "-o", tmp_path / "page.html")
+    assert (done.code, done.err) == (0, "")
+    assert "What each sentence wrote, and which sentence" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    for core, options, message in (
+        ("fastweights", ["--statistics"], "only a relational memory has attention and gates"),
+        ("gru", [], "only a relational memory or a fast-weight memory can be looked into"),
+    ):
+        refused = call("inspect", tmp_path / core, *options, "-o", tmp_path / "none.html")
+        assert refused.code == 2
+        assert message in refused.err
+    assert not (tmp_path / "none.html").exists()
+    told = call("ask", tmp_path / "fastweights", typed="Mice are afraid of wolves.\nGertrude is a mouse.\n"
+                "What is gertrude afraid of?\n")  # fmt: skip
+    assert (told.code, told.err) == (0, "")
+
+
 @pytest.mark.parametrize("words", [[], ["somewhere", "--pretrained"]])
 def test_a_run_or_the_memory_of_the_package_and_not_both(call, words):
     done = call("inspect", *words)

@@ -171,8 +171,11 @@ def test_the_demo_prints_a_table_three_stories_and_the_time_and_writes_the_repor
     assert done.code == 0
     lines = done.out.splitlines()
     table = lines.index("", 1)
-    assert [line.split("  ")[0] for line in lines[table + 2 : table + 6]] == [
+    assert "state bytes" in lines[table + 1]
+    assert [line.split("  ")[0] for line in lines[table + 2 : table + 8]] == [
         "RMC",
+        "RMC, competing slots",
+        "Fast weights",
         "LSTM",
         "LSTM + attention",
         "Transformer",
@@ -180,12 +183,17 @@ def test_the_demo_prints_a_table_three_stories_and_the_time_and_writes_the_repor
     for title in ("task 1, single-supporting-fact", "task 12, conjunction", "task 15, basic-deduction"):
         assert f"A story of {title}:" in lines
     answers = [line for line in lines if line.endswith(("  right", "  wrong"))]
-    assert len(answers) == 12
+    assert len(answers) == 3 * 6
     rights = [line.split("Right: ")[1] for line in lines if "Right: " in line]
-    for right, line in zip([word for word in rights for _ in range(4)], answers, strict=True):
+    for right, line in zip([word for word in rights for _ in range(6)], answers, strict=True):
         given = line[2:].split("  ")[-3].strip()
         assert line.endswith("right" if given == right else "wrong")
     assert f"report: {tmp_path / 'demo' / 'report' / 'index.html'}" in lines
+    means = {line.split(":")[0]: float(line.split(": ")[1].split("%")[0]) for line in lines[1:table]}
+    memories = [str(tmp_path / "demo" / f"{core}-0") for core in ("rmc", "competitive", "fastweights")]
+    asked = next(line for line in lines if line.startswith("ask it yourself: ")).split()[-1]
+    assert asked in memories
+    assert means[asked] == max(means[folder] for folder in memories)
     assert lines[-1].startswith("time: ")
     again = call("demo", "--out", tmp_path / "demo")
     there = again.out.splitlines()

@@ -1,6 +1,5 @@
-"""The finding of docs/inspection.md is what was measured, and what measures it does what it says."""
+"""The findings of docs/inspection.md are what was measured, and what measures them does what it says."""
 
-import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -9,6 +8,8 @@ import torch
 from scripts import load
 
 from relational_rnn.nn.cores import MemorySizes
+from relational_rnn.tasks.babi.encoding import BABI
+from relational_rnn.tasks.babi.model import ModelConfig, StoryModel
 from relational_rnn.tasks.contract import draw_batch
 from relational_rnn.tasks.model import TaskModel, TaskModelConfig
 from relational_rnn.tasks.nth_farthest import NthFarthest
@@ -22,7 +23,7 @@ def maker():
 
 
 def test_the_page_is_made_from_what_was_measured(maker):
-    made = json.loads(maker.RESULTS.read_text(encoding="utf-8"))
+    made = maker.read_measured()
     page = maker.PAGE.read_text(encoding="utf-8")
     assert page == maker.render(page, made), "run `python docs/make_inspection.py`"
 
@@ -30,12 +31,54 @@ def test_the_page_is_made_from_what_was_measured(maker):
 def test_the_pictures_are_there_small_and_nothing_but_pictures(maker):
     page = maker.PAGE.read_text(encoding="utf-8")
     paths = sorted(maker.FIGURES.glob("inspection_*.svg"))
-    assert len(paths) == 1
+    assert paths
     for path in paths:
         assert f"(figures/{path.name})" in page
         assert path.stat().st_size < 100_000
         tags = {element.tag.split("}")[1] for element in ElementTree.parse(path).getroot().iter()}
         assert tags <= {"svg", "title", "g", "path", "rect", "line", "circle", "text"}
+
+
+def test_what_the_looks_read_is_counted_by_sentences_that_are_needed(maker):
+    story = ("Mary went to the garden.", "John got the apple there.", "Mary went to the office.")
+    for core in ("fastweights", "competitive"):
+        torch.manual_seed(2)
+        sizes = MemorySizes(mem_slots=3, head_size=12, num_heads=2)
+        model = StoryModel.build(BABI, core, sizes, ModelConfig(embedding_size=24, head_size=12, read_heads=3))
+        traced = maker.trace_story(maker.StoryReader(model, BABI), story, "Where is Mary?")
+        parts = [maker.read_from(traced, (i,)) for i in range(3)]
+        assert sum(parts) == pytest.approx(1)
+        assert maker.read_from(traced, (0, 2)) == pytest.approx(parts[0] + parts[2])
+        if core == "competitive":
+            holds = maker.most_left(maker.what_is_left(*traced.trace.update())[-1])[0]
+            expected = [holds[look.argmax()].item() for look in traced.looks[-1]]
+            assert parts == [pytest.approx(expected.count(i) / len(expected)) for i in range(3)]
+        else:
+            share = maker.shares_read(traced.trace, maker.held_writes(traced.trace), traced.looks)[-1]
+            assert parts == pytest.approx(share.abs().mean(1).tolist())
+
+
+def test_what_was_not_measured_says_so_and_the_rest_is_told(maker):
+    page = "<!-- made: story -->\nold\n<!-- end -->\n<!-- made: slots -->\nold\n<!-- end -->\n"
+    assert maker.render(page, {}).count("Not measured yet.") == 2
+    runs = [
+        {"core": "rmc", "steps": 600, "slots": 8, "sentences": 1234, "likeness": 0.5, "entropy": 0.25, "largest": 0.125}
+    ]
+    shown = maker.render(page, {"slots": {"original": runs * 2}})
+    assert "RMC (2 seeds, 600 steps): cosine 0.50, entropy 0.25, largest share 0.12." in shown
+    run = {
+        "core": "fastweights",
+        "memory": {"num_heads": 4, "key_size": 16},
+        "steps": 700,
+        "seed": 3,
+        "accuracy": 0.875,
+    }
+    run |= {"date": "2026-01-02", "torch": "2", "machine": "M"}
+    story = {"task": 2, "questions": 9, "question": "Where?", "answer": "there", "read": 0.5, "by chance": 0.25}
+    shown = maker.render(page, {"babi": run, "story": story | {"supporting": 0.75, "other": 0.0625}})
+    assert "Fast weights (4 num heads, 16 key size), 700 steps, seed 3, 87.5 % of its test questions right" in shown
+    assert "of task 2: 0.50; looks at sentences drawn by lot would have 0.25." in shown
+    assert "falls by 0.75 on average, without another by 0.06." in shown
 
 
 def test_leaving_out_tells_the_kinds_of_vectors_apart(maker):

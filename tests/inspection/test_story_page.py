@@ -24,7 +24,7 @@ STORIES = [
 
 def reader_of(core: str = "rmc", *, max_sentences: int | None = None) -> StoryReader:
     torch.manual_seed(3)
-    sizes = MemorySizes(mem_slots=3, head_size=6, num_heads=2)
+    sizes = MemorySizes(mem_slots=3, head_size=12, num_heads=2)
     config = ModelConfig(embedding_size=24, head_size=12, read_heads=3)
     model = StoryModel.build(BABI, core, sizes, config)
     with torch.no_grad():
@@ -60,26 +60,47 @@ def test_the_trace_is_that_of_the_sentences_the_model_reads():
     assert torch.allclose(traced.before, before[0], atol=1e-12)
 
 
-def test_the_gradient_is_the_slope_of_the_log_probability():
-    reader = reader_of()
-    reader.model.double()
+@pytest.mark.parametrize("core", ["rmc", "competitive", "fastweights"])
+def test_looks_after_each_sentence_are_those_at_the_shorter_stories(core):
+    reader = reader_of(core)
     traced = trace_story(reader, STORY, ASKED)
-    batch = reader.batch([STORY], ASKED)
-    encoder, answer = reader.model.encoder, BABI.answers.index(traced.influence.answer)
-    with torch.no_grad():
-        sentences, asked = encoder.statements(batch.statements), encoder.questions(batch.questions)
+    hops = reader.model.config.read_hops
+    for n in (1, 2, 3):
+        batch = reader.batch([STORY[:n]], ASKED)
+        with torch.no_grad():
+            encoder, core_of = reader.model.encoder, reader.model.core
+            _, state = core_of(encoder.statements(batch.statements))
+            _, seen = reader.model.head.looks(encoder.questions(batch.questions), state)
+        for look in range(hops):
+            expected = seen[look][0] if core == "fastweights" else seen[look][0].mean(0)
+            assert torch.allclose(traced.looks[n - 1, look], expected, atol=1e-5)
+    assert traced.looks.shape[:2] == (3, hops)
 
-        def log_probability(sentences):
-            return reader.model.answer(batch, sentences, asked).log_softmax(-1)[0, answer]
 
-        slopes = torch.zeros_like(sentences[0])
-        for i in range(slopes.shape[0]):
-            for k in range(slopes.shape[1]):
-                step = torch.zeros_like(sentences)
-                step[0, i, k] = 1e-5
-                slopes[i, k] = (log_probability(sentences + step) - log_probability(sentences - step)) / 2e-5
-    assert list(traced.gradient) == pytest.approx(slopes.norm(dim=-1).tolist(), rel=1e-5)
-    assert len(set(traced.gradient)) == 3
+def test_a_fast_weight_memory_has_its_own_page():
+    traced = trace_story(reader_of("fastweights"), STORY, ASKED)
+    html = story_page(traced, right="garden", title="A story").html
+    data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.S)[1])
+    assert [panel["name"] for panel in data["opening"]["panels"]] == [
+        "strength of head", "still held in head", "read by look",
+    ]  # fmt: skip
+    names = [column["name"] for column in data["tokenValues"]]
+    assert names == ["left out", "kept", "memory's change"]
+    assert data["tokenValues"][1]["values"] == pytest.approx(traced.trace.keeps[0].mean(-1).tolist(), rel=1e-4)
+    moved = traced.trace.memory[0].diff(dim=0, prepend=traced.trace.start).flatten(1).norm(dim=-1)
+    assert data["tokenValues"][2]["values"] == pytest.approx(moved.tolist(), rel=1e-4)
+    assert f"The model answers &#x27;{traced.influence.answer}&#x27;" in html
+
+
+def test_leaving_out_is_drawn_on_a_scale_from_0_to_1():
+    traced = trace_story(reader_of(), STORY, ASKED)
+    html = story_page(traced, title="T").html
+    rows = re.findall(r'data-value="([-\d.e]+)"><span class="track"><span class="bar \w+" style="width:([\d.]+)%', html)
+    drops = [effect.drop for effect in traced.influence.effects]
+    drawn = rows[:: len(rows) // 3]  # the first column of every sentence
+    assert [float(value) for value, _ in drawn] == pytest.approx(drops, abs=1e-5)
+    assert [float(width) for _, width in drawn] == pytest.approx([100 * abs(drop) for drop in drops], abs=0.06)
+    assert max(map(abs, drops)) < 0.9  # else the largest of the page would do as well
 
 
 def test_the_page_has_the_numbers_of_the_trace():
@@ -110,9 +131,16 @@ def test_a_model_that_reads_only_the_last_sentences_shows_only_those():
 
 
 def test_a_core_without_slots_is_refused_with_what_works():
-    with pytest.raises(InputError, match="only a relational memory has slots to look at") as error:
+    with pytest.raises(
+        InputError, match="only a relational memory or a fast-weight memory can be looked into"
+    ) as error:
         trace_story(reader_of("lstm"), STORY, ASKED)
     assert "relational-rnn ask RUN" in str(error.value)
+
+
+def test_statistics_are_of_slots():
+    with pytest.raises(InputError, match="only a relational memory has attention and gates"):
+        story_statistics(reader_of("fastweights"), STORIES)
 
 
 def test_statistics_of_stories_are_those_of_each_read_alone():

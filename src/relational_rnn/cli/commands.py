@@ -25,7 +25,7 @@ CORPORA = {
 }
 """Published texts, each with its line; `data fetch` has a command for every one of them."""
 COMMANDS = {
-    "demo": "train four models on generated stories, compare them, and let them answer questions",
+    "demo": "train six models on generated stories, compare them, and let them answer questions",
     "train babi": "train one model on the bAbI tasks",
     **{f"train {task}": f"train one model: {line}" for task, line in TASKS.items()},
     "train language": "train one model on a text, to predict its next character, word or byte pair",

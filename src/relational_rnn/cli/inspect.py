@@ -28,6 +28,7 @@ from relational_rnn.inspection.story_page import (
     trace_story,
 )
 from relational_rnn.inspection.text_trace import memory_of_layer, pieces_of, text_statistics, trace_text
+from relational_rnn.ops.relational_scan import Trace
 from relational_rnn.recipes.babi_problem import test_stories
 from relational_rnn.recipes.task_runs import split_batches
 from relational_rnn.recipes.tasks import NthFarthestRun
@@ -45,15 +46,18 @@ PIECES = 50
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Arguments:
-    """Make one HTML page that shows what the memory of a trained run attends to, keeps and forgets along a story.
+    """Make one HTML page that shows what the memory of a trained run takes, keeps and forgets along a story.
 
-    The page needs no network and no other file. It shows every step: the attention of every block and head, both gates,
-    the memory and its change, the answer's probability as the story goes on, and how much the answer depends on each
-    sentence; of a language model, every token with its surprise and the memory's reaction.
+    The page needs no network and no other file. A story's page opens on which slot took which sentence and which slot
+    the answer was read from; of fast weights, on what each sentence wrote and which one the answer was read from. Then
+    it shows the answer's probability as the story goes on, how much the answer depends on each sentence, and of slots
+    every step: attention, gates, the memory and its change; of a language model, every token with its surprise and the
+    memory's reaction.
     """
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
-    """Folder of a trained run with the core rmc, on babi, nth-farthest or language."""
+    """Folder of a trained run: on babi with the core rmc, competitive or fastweights, on nth-farthest or language with
+    rmc or competitive."""
     pretrained: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Instead of a run, the memory that comes with the package, on bAbI; its examples are generated stories."""
     task: Annotated[int | None, tyro.conf.arg(metavar="K")] = None
@@ -65,7 +69,7 @@ class Arguments:
     """bAbI: a story and a question of your own, in quotes, instead of an example. Language: a text of your own."""
     statistics: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Add what the attention does over all test stories of the task, the batch of the test sequence, or the first 50
-    pieces of the test text, beside this one."""
+    pieces of the test text, beside this one; slots only."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = Path("inspect.html")
     """The page; an older one is replaced."""
 
@@ -114,10 +118,11 @@ def inspect_babi(arguments: Arguments, folder: Path) -> None:
     traced = trace_story(reader, statements, question)
     sections = []
     if arguments.statistics:
-        batch = traced.trace.map(lambda tensor: tensor[None])
         what = f"the {len(stories):,} test stories of task {task}, each read to its end"
-        many = story_statistics(reader, stories)
-        sections.append(statistics_section(attention_statistics([(batch, None)]), many, what=what))
+        many = story_statistics(reader, stories)  # refuses a memory without slots
+        assert isinstance(traced.trace, Trace)
+        one = attention_statistics([(traced.trace.map(lambda tensor: tensor[None]), None)])
+        sections.append(statistics_section(one, many, what=what))
     save(story_page(traced, right=right, title=title, sections=sections), arguments.out)
 
 

@@ -21,6 +21,7 @@ from relational_rnn.inspection import (
     worst_sequences,
 )
 from relational_rnn.inspection.farthest_page import farthest_question
+from relational_rnn.inspection.story_page import INSPECTED
 from relational_rnn.nn import RelationalMemory
 from relational_rnn.recipes.babi_problem import test_stories
 from relational_rnn.recipes.task_runs import split_batches
@@ -59,7 +60,7 @@ class Arguments:
     """Heading of the page."""
     examples: Annotated[int, tyro.conf.arg(metavar="K")] = 0
     """List the K test questions of each task whose right answer each run finds least probable (of N-th farthest, the K
-    sequences for each n); those of a relational memory lead to a page that looks inside. Loads the models and their
+    sequences for each n); those of a memory that `inspect` shows lead to its page. Loads the models and their
     test sets."""
     results: Annotated[Path | None, tyro.conf.arg(metavar="STEM")] = None
     """Write STEM.md and STEM.json instead: the same figures for a documentation and for programs."""
@@ -101,7 +102,7 @@ def run(arguments: Arguments) -> None:
 
 
 def worst_examples(folder: Path, count: int, out: Path, place: str) -> list[Example]:
-    """The `count` worst questions of every group; the pages of a relational memory are written to `out/inspect/place`.
+    """The `count` worst questions of every group; pages of memories that can be inspected go to `out/inspect/place`.
 
     Raises:
         InputError: the run is on another task than bAbI or N-th farthest, cannot be loaded, or its test stories are not
@@ -125,7 +126,7 @@ def worst_stories(folder: Path, count: int, out: Path, place: str) -> list[Examp
     for task, stories in test_stories(loaded.config.data)[0].items():
         for worst in worst_questions(reader, stories, count):
             address = None
-            if isinstance(loaded.model.core, RelationalMemory):
+            if isinstance(loaded.model.core, INSPECTED):
                 address = f"{place}/task-{task}-{worst.number}.html"
                 traced = trace_story(reader, worst.statements, worst.question.text)
                 title = f"A look inside {name}: task {task}, {TASK_NAMES[task]}, example {worst.number}"

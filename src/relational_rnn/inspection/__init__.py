@@ -2,8 +2,10 @@
 
 from relational_rnn.inspection.answering import StoryReader
 from relational_rnn.inspection.farthest_page import farthest_page
+from relational_rnn.inspection.fast_page import fast_page
 from relational_rnn.inspection.influence import Effect, Influence, influence
 from relational_rnn.inspection.language_page import language_page
+from relational_rnn.inspection.opening import Named, Opening, Panel, slots_opening
 from relational_rnn.inspection.page import Page, Section, TokenValues, page
 from relational_rnn.inspection.reference import Followed, ReferenceExample, follow, reference_section
 from relational_rnn.inspection.statistics import AttentionStatistics, attention_statistics, statistics_section
@@ -18,7 +20,10 @@ __all__ = [
     "Effect",
     "Followed",
     "Influence",
+    "Named",
+    "Opening",
     "Page",
+    "Panel",
     "ReferenceExample",
     "Section",
     "StoryReader",
@@ -27,11 +32,13 @@ __all__ = [
     "TokenValues",
     "attention_statistics",
     "farthest_page",
+    "fast_page",
     "follow",
     "influence",
     "language_page",
     "page",
     "reference_section",
+    "slots_opening",
     "statistics_section",
     "story_page",
     "trace_story",

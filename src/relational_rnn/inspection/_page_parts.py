@@ -23,6 +23,8 @@ class TokenValues:
     """One sentence: what the number is."""
     values: Sequence[float | None]
     """One per token; None where there is none."""
+    most: float | None = None
+    """What a full bar stands for, such as 1 for shares and probabilities; None for the largest number of the column."""
 
 
 def visible(token: str) -> str:
@@ -47,6 +49,14 @@ def _decimals(largest: float) -> int:
     return min(6, max(0, 2 - math.floor(math.log10(largest))))
 
 
+def _rounded(value: float, decimals: int) -> str:
+    """
+    >>> _rounded(-0.123, 2), _rounded(-0.001, 2)
+    ('-0.12', '0.00')
+    """
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"  # -0.0 + 0.0 has no sign
+
+
 def controls(steps: int) -> str:
     return (
         '<div class="controls" role="group" aria-label="step"><button type="button" id="play" aria-pressed="false">play'
@@ -63,7 +73,7 @@ def controls(steps: int) -> str:
 def story_lines(tokens: Sequence[str], columns: Sequence[TokenValues]) -> str:
     """One row per token, with bars; the table sorts."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("step", "read", *(c.name for c in columns)))
-    largest = [max((abs(v) for v in c.values if v is not None), default=0.0) or 1.0 for c in columns]
+    largest = [c.most or max((abs(v) for v in c.values if v is not None), default=0.0) or 1.0 for c in columns]
     rows = []
     for step, token in enumerate(tokens):
         cells = [
@@ -76,10 +86,10 @@ def story_lines(tokens: Sequence[str], columns: Sequence[TokenValues]) -> str:
             bar = ""
             if value is not None:
                 sign = "less" if value < 0 else "more"
-                bar = f'<span class="bar {sign}" style="width:{100 * abs(value) / most:.1f}%"></span>'
+                bar = f'<span class="bar {sign}" style="width:{min(100, 100 * abs(value) / most):.1f}%"></span>'
             cells.append(
                 f'<td class="amount" data-value="{"" if value is None else f"{value:.6g}"}">'
-                f'<span class="track">{bar}</span>{"" if value is None else f"{value:.{_decimals(most)}f}"}</td>'
+                f'<span class="track">{bar}</span>{"" if value is None else _rounded(value, _decimals(most))}</td>'
             )
         rows.append(f'<tr data-step="{step}">{"".join(cells)}</tr>')
     return (
@@ -105,7 +115,7 @@ def story_flow(tokens: Sequence[str], columns: Sequence[TokenValues]) -> str:
     )
 
 
-def _figure(name: str, heading: str, caption: str, controls: str = "", after: str = "") -> str:
+def figure(name: str, heading: str, caption: str, controls: str = "", after: str = "") -> str:
     return (
         f'<figure data-name="{name}"><h3>{escape(heading)}</h3>{controls}<div class="drawing"><svg role="img"></svg>'
         f"</div>{after}<figcaption>{escape(caption)}</figcaption></figure>"
@@ -120,24 +130,27 @@ def _choice(ident: str, name: str, spoken: str, entries: Sequence[tuple[object, 
     return f'<div class="choice" id="{ident}" role="group" aria-label="{spoken}">{buttons}</div>'
 
 
-def along_time(drawn: Mapping[str, object], right: str | None, steps: int) -> str:
-    parts = ["<h2>Along time</h2>"]
-    if drawn:
-        # In a long story many curves are a thicket: it begins with few, and the others are a click away.
-        shown = {n for n, name in enumerate(drawn) if steps <= LONG or n < 2 or name == right}
-        entries = "".join(
-            f'<button type="button" data-answer="{n}" aria-pressed="{str(n in shown).lower()}">'
-            '<svg width="26" height="8" aria-hidden="true">'
-            f'<line x1="1" x2="25" y1="4" y2="4" stroke-width="2.5"/></svg><bdi>{escape(name)}</bdi>'
-            f'{" (right)" if name == right else ""}<span class="chance"></span></button>'
-            for n, name in enumerate(drawn)
-        )
-        names = f'<div class="choice" id="answer-names" role="group" aria-label="answers">{entries}</div>'
-        caption = "The probability of each answer, were the question asked after that step."
-        parts.append(_figure("answers", "The answer, step by step", caption, names))
+def answers_along_time(drawn: Mapping[str, object], right: str | None, steps: int) -> str:
+    """The figure of the answers, or nothing where there are none."""
+    if not drawn:
+        return ""
+    # In a long story many curves are a thicket: it begins with few, and the others are a click away.
+    shown = {n for n, name in enumerate(drawn) if steps <= LONG or n < 2 or name == right}
+    entries = "".join(
+        f'<button type="button" data-answer="{n}" aria-pressed="{str(n in shown).lower()}">'
+        '<svg width="26" height="8" aria-hidden="true">'
+        f'<line x1="1" x2="25" y1="4" y2="4" stroke-width="2.5"/></svg><bdi>{escape(name)}</bdi>'
+        f'{" (right)" if name == right else ""}<span class="chance"></span></button>'
+        for n, name in enumerate(drawn)
+    )
+    names = f'<div class="choice" id="answer-names" role="group" aria-label="answers">{entries}</div>'
+    caption = "The probability of each answer, were the question asked after that step."
+    return figure("answers", "The answer, step by step", caption, names)
+
+
+def slots_along_time() -> str:
     caption = "Every slot at every step, for the chosen block and head; a click chooses a step."
-    parts.append(_figure("time", "The slots along time", caption))
-    return "\n".join(parts)
+    return figure("time", "The slots along time", caption)
 
 
 def this_step(data: Mapping[str, Any]) -> str:
@@ -159,22 +172,22 @@ def this_step(data: Mapping[str, Any]) -> str:
     parts = [
         "<h2>At this step</h2>",
         choices,
-        _figure(
+        figure(
             "attention",
             "Who looks at whom",
             "Each row is a slot that looks, each column what it looks at: a slot as it was before the step, or the "
             "input. A row adds up to 1.",
         ),
-        _figure("heads", "Every block and head", "The same matrix for each of them; a click chooses."),
-        _figure(
+        figure("heads", "Every block and head", "The same matrix for each of them; a click chooses."),
+        figure(
             "arrows",
             "The same as arrows",
             "From what is looked at to the slot that looks; the wider, the more weight. Dotted grey: a slot looks at "
             "itself. The second colour: the input.",
             threshold,
         ),
-        _figure("gates", "Gates", f"Input gate above, forget gate below, per slot: {gates}.") if gated else "",
-        _figure(
+        figure("gates", "Gates", f"Input gate above, forget gate below, per slot: {gates}.") if gated else "",
+        figure(
             "memory",
             "What the memory holds",
             "One row per slot, one column per number; blue is above 0, orange below.",
@@ -194,7 +207,15 @@ def explanations(columns: Sequence[TokenValues]) -> str:
     return f"<h2>What the columns say</h2><dl>{terms}</dl>"
 
 
-def facts(data: Mapping[str, Any], notes: Sequence[str]) -> str:
+def about(entries: Sequence[tuple[str, str]], notes: Sequence[str]) -> str:
+    """Facts in pairs, and notes of one sentence each."""
+    terms = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in entries)
+    lines = "".join(f"<li><bdi>{escape(note)}</bdi></li>" for note in notes)
+    return f"<h2>About this page</h2><dl>{terms}</dl>" + (f"<ul>{lines}</ul>" if lines else "")
+
+
+def slot_facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What there is to know about the figures of a relational memory."""
     precision = data["memory"]["precision"]
     gates = "none" if data["inputGate"] is None else "one per number" if data["gateWidth"] > 1 else "one per slot"
     if data["competing"]:
@@ -202,11 +223,10 @@ def facts(data: Mapping[str, Any], notes: Sequence[str]) -> str:
             "; slots compete for the input: the input gate shown is how far a number moved to what came in, with the "
             "slot's share of the input in it, and the forget gate is the rest to 1"
         )
-    entries = [
+    return [
         ("memory", f"{data['slots']} {'slot' if data['slots'] == 1 else 'slots'} of {data['width']} numbers"),
         ("attention", f"{data['blocks']} x {data['heads']} (blocks x heads)"),
         ("gates", gates),
-        ("steps", f"{data['steps']:,}"),
         ("precision", f"attention and gates within 0.0000077, the memory within {precision:.2g} of what was computed"),
         (
             "what this does not say",
@@ -214,6 +234,3 @@ def facts(data: Mapping[str, Any], notes: Sequence[str]) -> str:
             "after. What an answer rests on is measured by leaving a sentence out.",
         ),
     ]
-    terms = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in entries)
-    lines = "".join(f"<li><bdi>{escape(note)}</bdi></li>" for note in notes)
-    return f"<h2>About this page</h2><dl>{terms}</dl>" + (f"<ul>{lines}</ul>" if lines else "")

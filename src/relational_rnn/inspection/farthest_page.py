@@ -109,6 +109,7 @@ def farthest_page(
                 name="left out",
                 description=f"by how much the probability of 'vector {answer + 1}' falls when this step is left out",
                 values=(chances[-1, answer] - left[:, answer]).tolist(),
+                most=1,
             ),
         ],
         layout="lines",

@@ -72,8 +72,8 @@ def influence(
             with an empty list when the story has a single sentence.
         statements: the story, at least one sentence.
         question: the question.
-        together: answers the question for all the stories with a sentence left out at once, where that is faster
-            (`StoryReader.together`).
+        together: answers the question for the story and all those with a sentence left out at once, instead of
+            `answer_question`, where that is faster (`StoryReader.together`).
 
     Raises:
         InputError: when the story is empty, or the callable knows no answer at all.
@@ -94,20 +94,18 @@ def influence(
                 hint="give at least one statement first",
             )
         )
-    ranked = rank(answer_question(statements, question))
-    if not ranked:
+    stories = [statements, *([*statements[:index], *statements[index + 1 :]] for index in range(len(statements)))]
+    if together is None:
+        judged = [answer_question(story, question) for story in stories]
+    else:
+        judged = together(stories, question)
+    if not all(judged):
         raise InputError(describe("influence", "no answer has a probability", got="an empty mapping"))
+    ranked = rank(judged[0])
     answer, probability = ranked[0]
     runner_up, runner_up_probability = ranked[1] if len(ranked) > 1 else (None, 0.0)
-    shortened = [[*statements[:index], *statements[index + 1 :]] for index in range(len(statements))]
-    if together is None:
-        judged = (answer_question(story, question) for story in shortened)
-    else:
-        judged = iter(together(shortened, question))
     effects = []
-    for index, (sentence, without) in enumerate(zip(statements, judged, strict=True)):
-        if not without:
-            raise InputError(describe("influence", "no answer has a probability", got="an empty mapping"))
+    for index, (sentence, without) in enumerate(zip(statements, judged[1:], strict=True)):
         effects.append(
             Effect(
                 index=index,

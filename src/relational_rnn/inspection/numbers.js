@@ -2,13 +2,12 @@
 const numbers = (() => {
   "use strict";
   const { unpack } = drawing;
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const { steps: T, blocks: S, heads: H, slots: N, inputs, width: M, gateWidth: G, hasBefore } = data;
+  const { data, T, range, largest } = steps;
+  const { blocks: S, heads: H, slots: N, inputs, width: M, gateWidth: G, hasBefore } = data;
   const R = N + inputs;
   const attention = unpack(data.attention); // [T, S, H, N, R]
   const gates = { input: unpack(data.inputGate), forget: unpack(data.forgetGate) }; // [T, N, G]
   const memory = unpack(data.memory); // [T + 1, N, M] with the memory before the first step, or [T, N, M]
-  const range = (n) => Array.from({ length: n }, (_, i) => i);
   const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 
   const weight = (t, s, h, i, j) => attention[(((t * S + s) * H + h) * N + i) * R + j];
@@ -20,7 +19,6 @@ const numbers = (() => {
   const change = (t, i, k) => (known(t) ? content(t, i, k) - content(t - 1, i, k) : 0);
   const length = (values) => Math.sqrt(values.reduce((a, b) => a + b * b, 0));
   const moved = (t, i) => length(range(M).map((k) => change(t, i, k)));
-  const largest = (values) => values.reduce((a, b) => Math.max(a, Math.abs(b)), 0) || 1;
   const movedAll = range(T).map((t) => range(N).map((i) => moved(t, i)));
   const mostMoved = largest(movedAll.flat());
   const mostHeld = largest(memory);
@@ -28,6 +26,5 @@ const numbers = (() => {
     (most, t) => range(N * M).reduce((a, n) => Math.max(a, Math.abs(change(t, Math.floor(n / M), n % M))), most),
     0,
   ) || 1;
-  return { data, R, gates, range, mean, look, gate, gateMean, content, known, change, length, largest, movedAll, mostMoved,
-    mostHeld, mostChanged };
+  return { R, gates, mean, look, gate, gateMean, content, known, change, length, movedAll, mostMoved, mostHeld, mostChanged };
 })();

@@ -19,6 +19,7 @@ from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn._files import write_whole
 from relational_rnn.inspection import _page_parts as parts
 from relational_rnn.inspection._page_parts import TokenValues
+from relational_rnn.inspection.opening import Opening
 from relational_rnn.ops.relational_scan import Trace
 from relational_rnn.pages import Script, document, pack
 
@@ -28,9 +29,10 @@ SCRIPTS = (
     Script("relational_rnn.pages", "tables.js"),
     Script("relational_rnn.pages", "figures.js"),
     Script("relational_rnn.inspection", "drawing.js"),
-    Script("relational_rnn.inspection", "numbers.js"),
-    Script("relational_rnn.inspection", "page.js"),
+    Script("relational_rnn.inspection", "steps.js"),
 )
+OPENING_SCRIPTS = (Script("relational_rnn.inspection", "opening.js"),)
+MEMORY_SCRIPTS = (Script("relational_rnn.inspection", "numbers.js"), Script("relational_rnn.inspection", "page.js"))
 MOST_ANSWERS = 6
 """Curves in the figure of the answers; colours and dashes tell so many apart."""
 Layout = Literal["lines", "flow"]
@@ -78,6 +80,7 @@ def page(
     layout: Layout | None = None,
     notes: Sequence[str] = (),
     sections: Sequence[Section] = (),
+    opening: Opening | None = None,
 ) -> Page:
     """One sequence through a relational memory as one HTML file, with a scrubber over its steps.
 
@@ -100,6 +103,7 @@ def page(
             where some token has several words.
         notes: what a reader should know, one sentence each.
         sections: further parts, after the figures.
+        opening: a figure of sentences and slots that comes first, such as `slots_opening`.
 
     Raises:
         InputError: the trace is of several sequences, shapes or lengths do not fit, or a number is not finite.
@@ -120,37 +124,78 @@ def page(
     for values in token_values:
         check_values(f"token_values {values.name!r}", values.values, steps)
     numbers = _numbers(trace, before)
-    drawn = _drawn_answers(answers or {}, right, steps)
     flow = layout == "flow" if layout is not None else not any(len(token.split()) > 1 for token in tokens)
     change = TokenValues(
         name="memory's change",
         description="length of the difference between the whole memory after and before the step",
         values=memory_change(numbers["memory"], steps),
     )
-    columns = [*token_values, change]
-    data = {
-        **numbers,
-        "memory": pack(numbers["memory"], name=f"{WHERE}: the memory"),
-        "tokens": tokens,
-        "answers": {"names": list(drawn), "values": [_rounded(v) for v in drawn.values()], "right": right},
-        "tokenValues": [{"name": c.name, "values": _rounded(c.values)} for c in columns],
-    }
+    data = {**numbers, "memory": pack(numbers["memory"], name=f"{WHERE}: the memory")}
+    return put_together(
+        title=title,
+        lead=lead,
+        tokens=tokens,
+        columns=[*token_values, change],
+        flow=flow,
+        answers=answers or {},
+        right=right,
+        opening=opening,
+        beside_story=parts.slots_along_time(),
+        at_this_step=parts.this_step(data),
+        sections=sections,
+        facts=parts.slot_facts(data),
+        notes=notes,
+        data=data,
+        scripts=MEMORY_SCRIPTS,
+    )
+
+
+def put_together(
+    *,
+    title: str,
+    lead: Sequence[str],
+    tokens: Sequence[str],
+    columns: Sequence[TokenValues],
+    flow: bool,
+    answers: Mapping[str, Sequence[float | None]],
+    right: str | None,
+    opening: Opening | None,
+    beside_story: str,
+    at_this_step: str,
+    sections: Sequence[Section],
+    facts: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+    data: Mapping[str, Any],
+    scripts: Sequence[Script],
+) -> Page:
+    """The page of any memory: what is the same for all of them around `beside_story` and `at_this_step`, HTML of
+    figures that `scripts` draw from `data`; `at_this_step` may be empty."""
+    steps = len(tokens)
+    drawn = _drawn_answers(answers, right, steps)
+    along = "\n".join(["<h2>Along time</h2>", parts.answers_along_time(drawn, right, steps), beside_story])
+    story = parts.story_flow(tokens, columns) if flow else parts.story_lines(tokens, columns)
+    halves = [f"{story}\n{along}", at_this_step] if at_this_step else [story, along]
     body = "\n".join(
         [
             *(f'<p class="lead"><bdi>{escape(paragraph)}</bdi></p>' for paragraph in lead),
             parts.controls(steps),
-            '<div class="columns"><div>',
-            parts.story_flow(tokens, columns) if flow else parts.story_lines(tokens, columns),
-            parts.along_time(drawn, right, steps),
-            "</div><div>",
-            parts.this_step(data),
-            "</div></div>",
+            *([] if opening is None else [opening.html()]),
+            f'<div class="columns"><div>{halves[0]}</div><div>{halves[1]}</div></div>',
             *(f"<h2>{escape(s.heading)}</h2><p>{escape(s.text)}</p>{s.html}" for s in sections),
             parts.explanations(columns),
-            parts.facts(data, notes),
+            parts.about([("steps", f"{steps:,}"), *facts], notes),
         ]
     )
-    return Page(document(title, body, styles=STYLES, scripts=SCRIPTS, data=data))
+    shown = {
+        **data,
+        "steps": steps,
+        "tokens": tokens,
+        "answers": {"names": list(drawn), "values": [_rounded(v) for v in drawn.values()], "right": right},
+        "tokenValues": [{"name": c.name, "values": _rounded(c.values)} for c in columns],
+        **({} if opening is None else {"opening": opening.data()}),
+    }
+    used = (*SCRIPTS, *(() if opening is None else OPENING_SCRIPTS), *scripts)
+    return Page(document(title, body, styles=STYLES, scripts=used, data=shown))
 
 
 def one_sequence(trace: Trace) -> Trace:
@@ -204,14 +249,13 @@ def memory_change(memory: np.ndarray, steps: int) -> list[float | None]:
 def _numbers(trace: Trace, before: Tensor | None) -> dict[str, Any]:
     """What the script reads, the memory not yet packed."""
     slots, width = trace.memory.shape[-2:]
-    steps, blocks, heads, rows, _ = trace.attention.shape
+    _, blocks, heads, rows, _ = trace.attention.shape
     update = trace.update()
 
     def share(tensor: Tensor | None, name: str) -> dict[str, Any] | None:
         return None if tensor is None else pack(tensor.numpy(), name=f"{WHERE}: {name}", low=0, high=1)
 
     return {
-        "steps": steps,
         "blocks": blocks,
         "heads": heads,
         "slots": slots,

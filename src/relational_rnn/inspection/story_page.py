@@ -1,25 +1,31 @@
 """A story and a question through a trained story model: what a page about it needs."""
 
-# Shape legend: T statements, E embedding size, A answers, M questions
+# Shape legend: T statements, A answers, L looks of the question, N slots of M numbers, H heads, K key size
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, describe
 from relational_rnn.inspection.answering import StoryReader
+from relational_rnn.inspection.fast_page import fast_page
 from relational_rnn.inspection.influence import Influence, influence
+from relational_rnn.inspection.opening import slots_opening
 from relational_rnn.inspection.page import Page, Section, TokenValues, page
 from relational_rnn.inspection.statistics import AttentionStatistics, attention_statistics
+from relational_rnn.nn.fast_weight_memory import FastWeightMemory
+from relational_rnn.nn.fast_weight_trace import FastWeightTrace
 from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.ops.relational_scan import Trace
 from relational_rnn.tasks.babi.story import Question, Story
 
 WHERE = "inspect"
+INSPECTED = (RelationalMemory, FastWeightMemory)
+"""The memories whose stories have a page."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,32 +35,33 @@ class StoryTrace:
     statements: tuple[str, ...]
     """The sentences that it read, T."""
     question: str
-    trace: Trace
-    """Of the sentences, one sequence of T steps."""
-    before: Tensor
-    """[N, M]: the memory before the first sentence."""
+    trace: Trace | FastWeightTrace
+    """Of the sentences, one sequence of T steps; of fast weights, a batch of one."""
+    before: Tensor | None
+    """[N, M]: the memory before the first sentence; None for fast weights, whose trace has it."""
+    looks: Tensor
+    """Where every look of the question goes, were it asked after each sentence: attention to the slots [T, L, N], mean
+    over heads; of fast weights the key that it looks for, [T, L, H, K]."""
     answers: tuple[str, ...]
     """Every answer that the model knows, A."""
     probabilities: Tensor
     """[T + 1, A]: of the answers, were the question asked after the first 0, 1, ..., T sentences."""
-    gradient: tuple[float, ...]
-    """T lengths of the derivative of log p(answer) by the vector of a sentence."""
     influence: Influence
     """The answer, and what leaving out each sentence does to it."""
 
 
-def memory_of(reader: StoryReader) -> RelationalMemory:
-    """The relational memory of a reader's model.
+def memory_of(reader: StoryReader) -> RelationalMemory | FastWeightMemory:
+    """The memory of a reader's model.
 
     Raises:
         InputError: the model has another core.
     """
     core = reader.model.core
-    if not isinstance(core, RelationalMemory):
+    if not isinstance(core, INSPECTED):
         raise InputError(
             describe(
                 WHERE,
-                "only a relational memory has slots to look at",
+                "only a relational memory or a fast-weight memory can be looked into",
                 got=f"a model with the core {type(core).__name__}",
                 hint="`relational-rnn ask RUN` finds the sentences that matter for every core.",
             )
@@ -63,10 +70,10 @@ def memory_of(reader: StoryReader) -> RelationalMemory:
 
 
 def trace_story(reader: StoryReader, statements: Sequence[str], question: str) -> StoryTrace:
-    """Ask a question about a story and keep everything that the memory did. Costs about T + 4 readings of the story.
+    """Ask a question about a story and keep everything that the memory did. Costs about T + 3 readings of the story.
 
     Raises:
-        InputError: the model has no relational memory, the story is empty, or a word is unknown.
+        InputError: the model has another memory (see `memory_of`), the story is empty, or a word is unknown.
     """
     core = memory_of(reader)
     if reader.max_sentences is not None:
@@ -77,21 +84,22 @@ def trace_story(reader: StoryReader, statements: Sequence[str], question: str) -
     with torch.no_grad():
         sentences, asked = model.encoder.statements(batch.statements), model.encoder.questions(batch.questions)
         after = torch.arange(steps + 1, device=asked.device)
-        along = replace(batch, questions=batch.questions.expand(steps + 1, -1), story=torch.zeros_like(after), at=after)
-        logits = model.answer(along, sentences, asked.expand(steps + 1, -1))
-        trace = core.trace(sentences).map(lambda tensor: tensor[0])
-    sentences.requires_grad_()
-    with torch.enable_grad():
-        chances = model.answer(batch, sentences, asked).log_softmax(-1)
-        (slope,) = torch.autograd.grad(chances[0, reader.vocabulary.answers.index(found.answer)], sentences)
+        states = core.snapshots(sentences, torch.zeros_like(after), after)
+        logits, seen = model.head.looks(asked.expand(steps + 1, -1), states)
+        looks = torch.stack([where[1:] for where in seen if where is not None], 1).cpu()  # [T, L, heads, rows or key]
+        if isinstance(core, FastWeightMemory):
+            trace, before = core.trace(sentences), None
+        else:
+            trace = core.trace(sentences).map(lambda tensor: tensor[0].cpu())
+            before, looks = core.rows(core.initial_state(1))[0][0], looks.mean(2)
     return StoryTrace(
         statements=tuple(statements),
         question=question,
         trace=trace,
-        before=core.rows(core.initial_state(1))[0][0],
+        before=before,
+        looks=looks,
         answers=reader.vocabulary.answers,
         probabilities=logits.softmax(-1).double().cpu(),
-        gradient=tuple(slope[0].norm(dim=-1).tolist()),
         influence=found,
     )
 
@@ -103,6 +111,9 @@ def story_statistics(reader: StoryReader, stories: Sequence[Story], *, at_once: 
         InputError: the model has no relational memory, or there is no story.
     """
     core = memory_of(reader)
+    if not isinstance(core, RelationalMemory):
+        problem = "only a relational memory has attention and gates to be counted"
+        raise InputError(describe(WHERE, problem, got=f"a model with the core {type(core).__name__}"))
 
     def traces() -> Iterator[tuple[Trace, Tensor]]:
         ordered = sorted(stories, key=lambda story: len(story.statements))
@@ -117,38 +128,49 @@ def story_statistics(reader: StoryReader, stories: Sequence[Story], *, at_once: 
 
 
 def story_page(traced: StoryTrace, *, right: str | None = None, title: str, sections: Sequence[Section] = ()) -> Page:
-    """The page of a story: `page` with the answer as it evolves, and two measures of what it depends on."""
+    """The page of a story: which part of the memory took which sentence and which the answer was read from, then the
+    answer as it evolves and what it depends on."""
     found = traced.influence
-    answers = dict(zip(traced.answers, traced.probabilities[1:].T.tolist(), strict=True))
     verdict = "" if right is None else ", which is right" if right == found.answer else f"; right would be {right!r}"
+    lead = [
+        f"Question: {traced.question}",
+        f"The model answers {found.answer!r} with probability {found.probability:.1%}{verdict}.",
+    ]
+    left_out = TokenValues(
+        name="left out",
+        description=f"by how much the probability of {found.answer!r} falls (1 = 100 points) when the story is read "
+        "without this sentence; less than 0 where it rises; a full bar is 1",
+        values=[effect.drop for effect in found.effects],
+        most=1,
+    )
+    notes = [f"The story was read once, and {traced.question!r} asked after every sentence, as if it ended there."]
+    answers = dict(zip(traced.answers, traced.probabilities[1:].T.tolist(), strict=True))
+    if isinstance(traced.trace, FastWeightTrace):
+        return fast_page(
+            traced.trace,
+            traced.looks,
+            traced.statements,
+            title=title,
+            lead=lead,
+            answers=answers,
+            right=right,
+            token_values=[left_out],
+            notes=notes,
+            sections=sections,
+        )
     return page(
         traced.trace,
         traced.statements,
         title=title,
-        lead=[
-            f"Question: {traced.question}",
-            f"The model answers {found.answer!r} with probability {found.probability:.1%}{verdict}.",
-        ],
+        lead=lead,
         before=traced.before,
         answers=answers,
         right=right,
-        token_values=[
-            TokenValues(
-                name="left out",
-                description=f"by how much the probability of {found.answer!r} falls (1 = 100 points) when the story is "
-                "read without this sentence; less than 0 where it rises",
-                values=[effect.drop for effect in found.effects],
-            ),
-            TokenValues(
-                name="gradient",
-                description=f"length of the derivative of log p({found.answer}) by the sentence's vector: how much a "
-                "tiny change of the sentence would do; not what the sentence as a whole does",
-                values=traced.gradient,
-            ),
-        ],
+        token_values=[left_out],
         layout="lines",
-        notes=[f"The story was read once per sentence and then asked {traced.question!r}, as if it ended there."],
+        notes=notes,
         sections=sections,
+        opening=slots_opening(traced.trace, traced.looks),
     )
 
 

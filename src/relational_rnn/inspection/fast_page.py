@@ -1,0 +1,183 @@
+"""A sequence through a fast-weight memory: what was written, what is still held, and what the question read."""
+
+# Shape legend: T steps, H heads, K key size, V value size, L looks of a question
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from relational_rnn._check import InputError, check_shape, describe
+from relational_rnn.inspection._page_parts import TokenValues
+from relational_rnn.inspection.opening import Named, Opening, Panel
+from relational_rnn.inspection.page import Page, Section, check_values, memory_change, put_together
+from relational_rnn.nn.fast_weight_trace import FastWeightTrace
+
+WHERE = "inspection.fast_page"
+
+
+def fast_page(
+    trace: FastWeightTrace,
+    looks: Tensor,
+    tokens: Sequence[str],
+    *,
+    title: str,
+    lead: Sequence[str] = (),
+    answers: Mapping[str, Sequence[float | None]] | None = None,
+    right: str | None = None,
+    token_values: Sequence[TokenValues] = (),
+    notes: Sequence[str] = (),
+    sections: Sequence[Section] = (),
+) -> Page:
+    """One sequence through a fast-weight memory as one HTML file, with a scrubber over its steps.
+
+    The page opens on a figure of steps by heads: how strongly each step wrote, what is still held of it, and how much
+    of what a question read was written by it.
+
+    Args:
+        trace: of one sequence, as `FastWeightMemory.trace` returns it: a batch of one.
+        looks: the keys that a question looks for, were it asked after each step, [T, L, H, K].
+        tokens: what every step read, T texts.
+        title: heading of the page.
+        lead: paragraphs below the heading.
+        answers: see `inspection.page`, as for all that follows.
+        right: the right answer.
+        token_values: numbers that belong to tokens.
+        notes: what a reader should know.
+        sections: further parts.
+
+    Raises:
+        InputError: the trace is of several sequences, shapes or lengths do not fit, or a number is not finite.
+
+    Example:
+        >>> from relational_rnn.nn import FastWeightMemory
+        >>> core = FastWeightMemory(input_size=5, hidden_size=8, num_heads=2, key_size=4, value_size=6)
+        >>> with torch.no_grad():
+        ...     trace = core.trace(torch.randn(1, 3, 5))
+        >>> looks = torch.randn(3, 1, 2, 4)
+        >>> shown = fast_page(trace, looks, ["Mary", "went", "home"], title="Three words")
+        >>> len(shown.html) < 100_000
+        True
+    """
+    batch, steps, heads, key_size = trace.keys.shape
+    if batch != 1:
+        raise InputError(describe(WHERE, "the trace must be of one sequence", got=f"{batch} sequences", expected=1))
+    if steps == 0:
+        raise InputError(describe(WHERE, "the sequence has no step"))
+    if len(tokens) != steps:
+        raise InputError(describe(WHERE, "there must be a token for every step", got=len(tokens), expected=steps))
+    check_shape(WHERE, "looks", looks, {"T": steps, "L": None, "H": heads, "K": key_size})
+    for column in token_values:
+        check_values(f"token_values {column.name!r}", column.values, steps)
+    memory = torch.cat([trace.start, trace.memory[0]]).detach().double().cpu().flatten(2).numpy()
+    columns = [
+        *token_values,
+        TokenValues(
+            name="kept",
+            description="share of the memory before that the step kept, mean over the heads; a full bar is 1",
+            values=trace.keeps[0].detach().double().mean(-1).tolist(),
+            most=1,
+        ),
+        TokenValues(
+            name="memory's change",
+            description="length of the difference between the whole memory after and before the step",
+            values=memory_change(memory, steps),
+        ),
+    ]
+    value_size = trace.values.shape[-1]
+    return put_together(
+        title=title,
+        lead=lead,
+        tokens=[str(token) for token in tokens],
+        columns=columns,
+        flow=False,
+        answers=answers or {},
+        right=right,
+        opening=fast_opening(trace, looks),
+        beside_story="",
+        at_this_step="",
+        sections=sections,
+        facts=[
+            ("memory", f"{heads} {'matrix' if heads == 1 else 'matrices'} of {key_size} x {value_size} numbers"),
+            ("precision", "shares within 0.000016 of what was computed"),
+            (
+                "what this does not say",
+                "a read is taken apart into the writes that it is the sum of: this says where numbers lie, not why "
+                "they were written. A write may hold what earlier sentences said, since it is made in view of what was "
+                "read. What an answer rests on is measured by leaving a sentence out.",
+            ),
+        ],
+        notes=notes,
+        data={},
+        scripts=(),
+    )
+
+
+def fast_opening(trace: FastWeightTrace, looks: Tensor) -> Opening:
+    """How strongly each step wrote, what is still held of it, and what the looks [T, L, H, K] read of it."""
+    held = held_writes(trace)
+    share = shares_read(trace, held, looks)
+    strongest = max(1.0, float(trace.strengths.max()))
+    most = 1.0 if strongest <= 1 else 2.0  # strengths above 1 turn round what a key holds
+    return Opening(
+        heading="What each sentence wrote, and which sentence the answer was read from",
+        caption="A row for every sentence. Strength: how far the write replaced what its key held, in every head. "
+        "Still held: how much of that write the memory has after the chosen sentence, under any key (length). Read by "
+        "look: the share of the sentence in what the question reads, were it asked then; without their signs, the "
+        "shares of a look add up to 1. Blue: it adds to what is read; orange: it takes away from it. Framed: the "
+        "largest share.",
+        panels=[
+            Panel(name="strength of head", values=trace.strengths[0].detach().double().cpu().numpy(), most=most),
+            Panel(name="still held in head", values=held.norm(dim=-1).cpu().numpy(), most=most),
+            Panel(name="read by look", values=share.cpu().numpy(), signed=True, framed=True),
+        ],
+        head=["look", "reads most from", "share"],
+        named=[
+            [
+                Named(label=f"look {n + 1}", step=int(step), value=float(now[step, n]))
+                for n, step in enumerate(now.abs().argmax(0))
+            ]
+            for now in share
+        ],
+    )
+
+
+def held_writes(trace: FastWeightTrace) -> Tensor:
+    r"""Under which key every write lies after every step: $p$ [T, T, H, K], the first axis the step after which.
+
+    The memory is a sum over the writes, $S_t = \sum_s p_{t,s} v_s^\top$ and what is left of the start, with
+    $p_{s,s} = \beta_s k_s$ and $p_{t,s} = \alpha_t (p_{t-1,s} - \beta_t k_t k_t^\top p_{t-1,s})$, so that a read with q
+    takes $p_{t,s}^\top q$ of write s (`FastWeightTrace.origins` goes the other way, from q back to the writes).
+
+    Args:
+        trace: a batch of one.
+    """
+    keys, strengths, keeps = (tensor[0].detach().double() for tensor in (trace.keys, trace.strengths, trace.keeps))
+    held, after = torch.zeros_like(keys), []
+    for t, (key, strength, keep) in enumerate(zip(keys, strengths.unsqueeze(-1), keeps.unsqueeze(-1), strict=True)):
+        held = keep * (held - strength * key * (held * key).sum(-1, keepdim=True))
+        held[t] = strength * key
+        after.append(held)
+    return torch.stack(after)
+
+
+def shares_read(trace: FastWeightTrace, held: Tensor, looks: Tensor) -> Tensor:
+    """How much of what every look read came from every write, [T, T, L]: after which step, written at which.
+
+    What a write gives to a read is a vector of all heads' values. Its length as a share of the lengths of all writes is
+    how much; the sign says whether it points along what is read or against it.
+
+    Args:
+        trace: a batch of one.
+        held: of `held_writes`, [T, T, H, K].
+        looks: [T, L, H, K].
+    """
+    values = trace.values[0].detach().double()
+    weights = torch.einsum("tshk,tlhk->tslh", held, looks.to(held))
+    given = torch.einsum("tslh,shv->tslhv", weights, values).flatten(-2)  # [T, T, L, H * V]
+    lengths = given.norm(dim=-1)
+    along = (given * given.sum(1, keepdim=True)).sum(-1)
+    share = lengths / lengths.sum(1, keepdim=True).clamp(min=1e-12)
+    return torch.where(along < 0, -share, share)
