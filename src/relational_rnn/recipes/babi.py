@@ -143,7 +143,7 @@ def demo() -> BabiRun:
         fast=FastWeightSizes(reads=2, carry=False),
         rare_tasks=(),
         rare_share=1.0,
-        loop=LoopConfig(steps=600, validate_every=300, checkpoint_every=200, threads=1),
+        loop=LoopConfig(steps=1000, validate_every=500, checkpoint_every=250, threads=1),
     )
 
 
