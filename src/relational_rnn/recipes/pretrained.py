@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 def pretrained_babi() -> Path:
-    """The folder of a relational memory that was trained on all 20 bAbI tasks; its README.md says how, and how good.
+    """The folder of fast weights that were trained on all 20 bAbI tasks; its README.md says how, and how good.
 
     It is a run folder without the checkpoint and the curves: `recipes.load` takes it.
 
     Example:
         >>> from relational_rnn.recipes import load
         >>> load(pretrained_babi()).config.core
-        'rmc'
+        'fastweights'
     """
     return Path(__file__).parent / "pretrained_babi"
