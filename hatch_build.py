@@ -1,4 +1,4 @@
-"""Compiles the CPU scan's kernels: as a build hook of the package, and in place by `python hatch_build.py`.
+"""Compiles the kernels of the CPU scans: as a build hook of the package, and in place by `python hatch_build.py`.
 
 The library has no Python in it and is loaded by ctypes, so one file serves every version of Python. Nothing in it is
 tied to the machine that compiles it: it holds an instance per instruction set and chooses one when it runs. Without a C
@@ -83,7 +83,9 @@ def compile_library(compiler: list[str], target: Path) -> None:
         for name, options in instances.items():
             for is_double, number in enumerate(("float32", "float64")):
                 defines = [f"-DKERNELS={number}_{name}", f"-DREAL_IS_DOUBLE={is_double}"]
-                jobs.append([*FLAGS, *options, *defines, SOURCES / "kernels.c"])
+                jobs.extend(
+                    [*FLAGS, *options, *defines, SOURCES / source] for source in ("kernels.c", "fast_kernels.c")
+                )
         objects = [Path(folder) / f"{i}.o" for i in range(len(jobs))]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda job, out: run(*job, "-c", "-o", out), jobs, objects))

@@ -5,13 +5,14 @@ import torch
 
 from relational_rnn import InputError
 from relational_rnn.inspection import StoryReader, influence
-from relational_rnn.nn.cores import CORE_NAMES, MemorySizes
+from relational_rnn.nn.cores import CORE_NAMES, FastWeightSizes, MemorySizes
 from relational_rnn.tasks.babi.batching import EncodedStories
 from relational_rnn.tasks.babi.encoding import BABI
 from relational_rnn.tasks.babi.model import ModelConfig, StoryModel
 from relational_rnn.tasks.babi.story import Question, Story
 
-SIZES = MemorySizes(mem_slots=3, head_size=12, num_heads=2)
+FAST = FastWeightSizes(num_heads=2, key_size=3, value_size=4)
+SIZES = MemorySizes(mem_slots=3, head_size=5, num_heads=2)
 CONFIG = ModelConfig(embedding_size=24, head_size=12, read_heads=3, dropout=0.5)
 LONG = Story(
     1,
@@ -23,7 +24,7 @@ SHORT = Story(1, ("Sandra is in the hallway.", "Mary left."), (Question("Where i
 
 def read(core: str) -> StoryReader:
     torch.manual_seed(3)
-    return StoryReader(StoryModel.build(BABI, core, SIZES, CONFIG), BABI)
+    return StoryReader(StoryModel.build(BABI, core, SIZES, CONFIG, fast=FAST.of(core)), BABI)
 
 
 @pytest.mark.parametrize("core", CORE_NAMES)

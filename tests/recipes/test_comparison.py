@@ -141,8 +141,9 @@ def test_a_choice_that_the_core_of_a_run_does_not_have_is_refused_before_anythin
     train = {BabiRun: recipes.train, LanguageRun: recipes.train_language}.get(kind, recipes.train_task)
     with pytest.raises(InputError, match=r"train: rivals.num_heads would have no effect on lstm\n"):
         train(kind(core="lstm", rivals=RivalSizes(num_heads=2)), tmp_path / "run")
-    with pytest.raises(InputError, match=r"train: fast.reads would have no effect on rmc\n"):
-        train(kind(core="rmc", fast=FastWeightSizes(reads=2)), tmp_path / "run")
+    if kind is not BabiRun:  # whose recipes have sizes for the fast weights; its commands refuse what is typed
+        with pytest.raises(InputError, match=r"train: fast.reads would have no effect on rmc\n"):
+            train(kind(core="rmc", fast=FastWeightSizes(reads=2)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
+from relational_rnn._check import InputError, describe
 from relational_rnn.cli.training import starting_configuration
+from relational_rnn.nn.fast_weight_sizes import FAST_WEIGHTS
 from relational_rnn.recipes import RECIPES, BabiRun, DataConfig, read_config
 from relational_rnn.recipes.babi import RecipeName
 
@@ -21,3 +23,16 @@ def starting_run(args: Sequence[str], command: str) -> tuple[RecipeName, BabiRun
         # How many stories a recipe generates means nothing where they come from files.
         config = replace(config, data=DataConfig(tasks=config.data.tasks, max_sentences=config.data.max_sentences))
     return cast(RecipeName, name), config
+
+
+def check_fast(args: Sequence[str], command: str, *cores: str) -> None:
+    """Refuse sizes of the fast weights that were typed where no core has them; those of a recipe are there for whoever
+    wants them.
+
+    Raises:
+        InputError: names the option.
+    """
+    typed = [word for word in args if word.startswith("--fast.")]
+    if typed and FAST_WEIGHTS not in cores:
+        problem = f"{typed[0].split('=')[0]} would have no effect on {', '.join(cores)}"
+        raise InputError(describe(command, problem, hint=f"the core that has it: {FAST_WEIGHTS}."))

@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from relational_rnn import recipes
-from relational_rnn.cli.babi_options import SHORT, RecipeName, starting_run
+from relational_rnn.cli.babi_options import SHORT, RecipeName, check_fast, starting_run
 from relational_rnn.cli.parsing import parse_arguments, spell_out
 from relational_rnn.cli.tables import text_table
 from relational_rnn.cli.trials import TrialReport
@@ -86,7 +86,9 @@ def parse(args: Sequence[str]) -> Arguments:
     words = spell_out(args, SHORT)
     recipe, config = starting_run(words, COMMAND)
     default = Arguments(recipe=recipe, **{name: getattr(config, name) for name in SHARED})
-    return parse_arguments(Arguments, words, command=COMMAND, examples=EXAMPLES, default=default)
+    arguments = parse_arguments(Arguments, words, command=COMMAND, examples=EXAMPLES, default=default)
+    check_fast(words, COMMAND, *arguments.cores)
+    return arguments
 
 
 def run(arguments: Arguments) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from relational_rnn import recipes
-from relational_rnn.cli.babi_options import SHORT, RecipeName, starting_run
+from relational_rnn.cli.babi_options import SHORT, RecipeName, check_fast, starting_run
 from relational_rnn.cli.parsing import parse_arguments, spell_out
 from relational_rnn.cli.training import train_and_say
 
@@ -49,7 +49,9 @@ def parse(args: Sequence[str]) -> Arguments:
     words = spell_out(args, SHORT)
     recipe, config = starting_run(words, COMMAND)
     default = Arguments(recipe=recipe, config=config)
-    return parse_arguments(Arguments, words, command=COMMAND, examples=EXAMPLES, default=default)
+    arguments = parse_arguments(Arguments, words, command=COMMAND, examples=EXAMPLES, default=default)
+    check_fast(words, COMMAND, arguments.config.core)
+    return arguments
 
 
 def run(arguments: Arguments) -> None:

@@ -7,14 +7,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import check_positive
-from relational_rnn.nn._inputs import check_sequence, check_state_tensors
-from relational_rnn.nn._recurrent import RecurrentCore, blank, valid_steps
+from relational_rnn._check import check_choice, check_positive
+from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensors
+from relational_rnn.nn._recurrent import RecurrentCore, asked_steps, blank, valid_steps
 from relational_rnn.nn.core import State, select_state
 from relational_rnn.nn.fast_weight_sizes import check_strength
 from relational_rnn.nn.fast_weight_trace import FastWeightTrace
 from relational_rnn.nn.readers import MatrixReader
 from relational_rnn.nn.relational_memory_cell import draw_like_the_original
+from relational_rnn.ops.fast_weight_scan import (
+    FAST_WEIGHT_BACKENDS,
+    FastWeightBackend,
+    FastWeightParameters,
+    FastWeightScan,
+    FastWeightState,
+    Linear,
+    Norm,
+    Read,
+    choose,
+    fast_weight_scan,
+)
+from relational_rnn.ops.relational_scan import BackendReport
 
 # Shape legend: B batch, T time, I input features, W width, H heads, K key size, V value size, R reads,
 #               G = B * H matrices: inside a step, batch and heads are one axis, as batched products want it
@@ -65,6 +78,9 @@ class FastWeightMemory(RecurrentCore):
         reads: reads before the write, R.
         carry: whether a step sees the output of the step before (U y); without, the memory is all that is carried.
         max_strength: the strongest correction, in (0, 2].
+        backend: what runs whole sequences: "reference" (the steps one by one, in PyTorch operations), "cpu" (compiled
+            kernels, forward and backward), or "auto", which chooses, as `backend_report` tells. A name is obeyed or
+            refused. Single steps and traces are always PyTorch operations.
 
     Shape:
         x [B, T, I]; output [B, T, W]; state {"fast": [B, H, K, V], "carried": [B, W]}, zeros at the start; without
@@ -91,17 +107,20 @@ class FastWeightMemory(RecurrentCore):
         reads: int = 1,
         carry: bool = True,
         max_strength: float = 1.0,
+        backend: FastWeightBackend = "auto",
     ) -> None:
         super().__init__()
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_heads": num_heads, "key_size": key_size}
         check_positive("FastWeightMemory", **sizes, value_size=value_size, reads=reads)
         check_strength("FastWeightMemory", max_strength)
+        check_choice("FastWeightMemory", "backend", backend, FAST_WEIGHT_BACKENDS)
         self.input_size = input_size
         self.output_size = self.hidden_size = hidden_size
         self.num_heads = num_heads
         self.key_size = key_size
         self.value_size = value_size
         self.max_strength = max_strength
+        self.backend: FastWeightBackend = backend
         keys, values = num_heads * key_size, num_heads * value_size
         self.parts = (2 * keys, values, num_heads, num_heads)  # k and q of every head, v, beta, alpha
         self.input = nn.Linear(input_size, hidden_size)
@@ -159,6 +178,92 @@ class FastWeightMemory(RecurrentCore):
     def reader(self, size: int, looks: int, heads: int) -> MatrixReader:
         """How a question looks at a state: a query of its own into every head. `heads` is for rows, and not used."""
         return MatrixReader(_matrices, (self.num_heads, self.key_size, self.value_size), size, looks)
+
+    def forward(
+        self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        check_sequence(self, x, lengths, reset)
+        scan = self._scan(x, state, lengths, reset, states=False)
+        if scan is None:
+            return super().forward(x, state, lengths=lengths, reset=reset)
+        assert scan.outputs is not None
+        return scan.outputs, _as_dict(scan.final)
+
+    def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
+        check_sequence(self, x, None, None)
+        check_questions(self, x, rows, at)
+        scan = self._scan(blank(x, asked_steps(x, rows, at)), state, None, None, states=True)
+        if scan is None:
+            return super().snapshots(x, rows, at, state)
+        start = self.initial_state(x.shape[0]) if state is None else state
+        assert isinstance(start, dict)
+        every = {"fast": scan.states, "carried": scan.outputs}
+
+        def pick(first: Tensor, after: Tensor | None) -> Tensor:
+            """Of a state's tensor before the first step and after every one."""
+            assert after is not None
+            if after.shape[1] == 0:
+                return first[rows]
+            chosen = after[rows, (at - 1).clamp(min=0)]
+            return torch.where((at > 0).view(-1, *[1] * (first.dim() - 1)), chosen, first[rows])
+
+        return {name: pick(start[name], every[name]) for name in self.state_axes(0)}
+
+    def backend_report(self, x: Tensor | None = None) -> BackendReport:
+        """What runs the sequence `x` [B, T, I], or a long one if none is given, and why, as things are now.
+
+        Raises:
+            InputError: the backend that was asked for cannot run it.
+
+        Example:
+            >>> print(FastWeightMemory(input_size=5, hidden_size=8, backend="reference").backend_report())
+            backend='reference' runs 'reference': it was asked for
+        """
+        x = self.input.weight.new_zeros(1, 64, self.input_size) if x is None else x
+        state = _as_state(self.initial_state(x.shape[0]))
+        return choose(self.backend, self.project_input(x), state, self._parameters_of_scan())
+
+    def _scan(
+        self, x: Tensor, state: State | None, lengths: Tensor | None, reset: Tensor | None, *, states: bool
+    ) -> FastWeightScan | None:
+        """The sequence by the kernels, or None where the steps are taken one by one."""
+        first = self.initial_state(x.shape[0])
+        if state is None:
+            state = first
+        self.check_state(state, x.shape[0])
+        if lengths is not None:
+            x = blank(x, valid_steps(lengths, x.shape[1]))
+        projected, params = self.project_input(x), self._parameters_of_scan()
+        given, initial = _as_state(state), None if reset is None else _as_state(first)
+        if choose(self.backend, projected, given, params, initial).runs == "reference":
+            return None
+        return fast_weight_scan(
+            projected,
+            given,
+            params,
+            lengths=lengths,
+            reset=reset,
+            initial=initial,
+            outputs_wanted=not states or self.recurrent is not None,
+            states_wanted=states,
+            backend="cpu",
+        )
+
+    def _parameters_of_scan(self) -> FastWeightParameters:
+        """The parameters as `fast_weight_scan` takes them."""
+        reads = zip(self.read_key, self.read_value, self.read_norm, strict=True)
+        return FastWeightParameters(
+            num_heads=self.num_heads,
+            max_strength=self.max_strength,
+            recurrent=None if self.recurrent is None else self.recurrent.weight,
+            reads=tuple(Read(_linear(key), _linear(value), _norm(norm)) for key, value, norm in reads),
+            mlp_in=_linear(self.mlp_in),
+            mlp_out=_linear(self.mlp_out),
+            mlp_norm=_norm(self.mlp_norm),
+            write=_linear(self.write),
+            out=_linear(self.out),
+            out_norm=_norm(self.out_norm),
+        )
 
     def take(self, projected_t: Tensor, state: State) -> Step:
         """One step, with all that it computed."""
@@ -317,3 +422,22 @@ def _matrices(state: State) -> Tensor:
     """The matrices [B, H, K, V] of a state."""
     assert isinstance(state, dict)
     return state["fast"]
+
+
+def _linear(module: nn.Module) -> Linear:
+    assert isinstance(module, nn.Linear)
+    return Linear(module.weight, module.bias)
+
+
+def _norm(module: nn.Module) -> Norm:
+    assert isinstance(module, nn.LayerNorm)
+    return Norm(module.weight, module.bias)
+
+
+def _as_state(state: State) -> FastWeightState:
+    assert isinstance(state, dict)
+    return FastWeightState(state["fast"], state.get("carried"))
+
+
+def _as_dict(state: FastWeightState) -> dict[str, Tensor]:
+    return {"fast": state.fast} if state.carried is None else {"fast": state.fast, "carried": state.carried}

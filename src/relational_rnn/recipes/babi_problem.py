@@ -127,7 +127,7 @@ def build_model(config: BabiRun, vocabulary: Vocabulary) -> StoryModel:
     """The model of a configuration with its initial weights, which are a function of the seed."""
     with initial_weights(config.seed):
         return StoryModel.build(
-            vocabulary, config.core, config.memory, config.model, rivals=config.rivals, fast=config.fast
+            vocabulary, config.core, config.memory, config.model, rivals=config.rivals, fast=config.fast.of(config.core)
         )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.nn.cores import count_parameters, state_bytes_after
+from relational_rnn.nn.cores import FastWeightSizes, count_parameters, state_bytes_after
 from relational_rnn.recipes.babi import BabiRun, CoreName, DataConfig
 from relational_rnn.recipes.babi_problem import (
     BabiProblem,
@@ -71,8 +71,8 @@ def train(
         KeyboardInterrupt: stopped with Ctrl-C; the message says how to continue.
     """
     config = absolute(config)
+    config = dataclasses.replace(config, fast=config.fast.of(config.core))  # a recipe has sizes whatever the core
     config.rivals.check("train", config.core)
-    config.fast.check("train", config.core)
     configuration = as_json(config)
     RunFolder.claim(Path(folder), configuration, resume=resume)  # refused before minutes are spent on reading
     stories = stories if stories is not None else training_stories(config.data)
@@ -280,7 +280,7 @@ def compare(
         InputError: a core or a seed is given twice or not at all; a folder holds a run of another configuration;
             training diverges with every learning rate to try; `jobs` below 1, or several and `on_progress`.
     """
-    check_grid(cores, seeds, base.rivals, base.fast)
+    check_grid(cores, seeds, base.rivals, FastWeightSizes())  # a recipe has sizes for the core that wants them
     base = absolute(base)
 
     def prepare() -> Callable[..., object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ class Muon(torch.optim.Muon):
         weight_decay: share of a matrix, times the learning rate, that every update takes away.
     """
 
-    def __init__(self, params: list[Tensor], *, lr: float, weight_decay: float) -> None:
+    def __init__(self, params: Iterable[Tensor], *, lr: float, weight_decay: float) -> None:
         super().__init__(params, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from relational_rnn._check import InputError, describe
 
@@ -46,9 +46,19 @@ class Numbers(IntEnum):
     SCRATCH = 4  # per thread
 
 
-class NativeCall(ctypes.Structure):
+class LibraryCall(ctypes.Structure):
+    """A struct that the library works on."""
+
+    family: ClassVar[str]
+    """What the library's functions for such calls begin with: "scan" or "fast"."""
+    if TYPE_CHECKING:  # a field of every such struct
+        next: int
+
+
+class NativeCall(LibraryCall):
     """`Call` of native/call.h, where the fields are explained."""
 
+    family: ClassVar[str] = "scan"
     _fields_ = (
         *((name, _LONG) for name in ("batch", "steps", "slots", "inputs", "features", "width", "heads", "key")),
         *((name, _LONG) for name in ("gates", "blocks", "layers", "sonnet", "input_rows")),
@@ -96,21 +106,23 @@ class Kernels:
     team: int | None
     """Address of the GOMP_parallel of the OpenMP that torch runs on, if that is how it has its threads."""
 
-    def numbers(self, call: NativeCall, what: Numbers, *, double: bool) -> int:
-        return self.library.scan_numbers(ctypes.byref(call), self.instance, double, int(what))
+    def numbers(self, call: LibraryCall, what: int, *, double: bool) -> int:
+        function = getattr(self.library, call.family + "_numbers")
+        return function(ctypes.byref(call), self.instance, double, int(what))
 
-    def run(self, call: NativeCall, phases: Sequence[Phase], threads: int, *, double: bool) -> None:
+    def run(self, call: LibraryCall, phases: Sequence[int], threads: int, *, double: bool) -> None:
         """The phases one after the other, each by that many threads."""
         if self.team is not None or threads == 1:
             every = (ctypes.c_int * len(phases))(*phases)
-            pointer, team = ctypes.byref(call), self.team
-            self.library.scan_run(pointer, self.instance, double, every, len(phases), threads, team)
+            run = getattr(self.library, call.family + "_run")
+            run(ctypes.byref(call), self.instance, double, every, len(phases), threads, self.team)
             return
+        work = getattr(self.library, call.family + "_work")
         with ThreadPoolExecutor(threads) as pool:
             for phase in phases:
                 call.next = 0
                 jobs = [
-                    pool.submit(self.library.scan_work, ctypes.byref(call), self.instance, double, int(phase), worker)
+                    pool.submit(work, ctypes.byref(call), self.instance, double, int(phase), worker)
                     for worker in range(threads)
                 ]
                 for job in jobs:
@@ -158,16 +170,20 @@ def _load() -> Any:
     except OSError as error:
         return f"the compiled kernels cannot be loaded: {error}"
     library.scan_sources.restype = library.scan_instance.restype = ctypes.c_char_p
-    library.scan_call_bytes.restype = library.scan_numbers.restype = _LONG
+    library.scan_call_bytes.restype = _LONG
     sources = sorted((_FOLDER / "native").glob("*.[ch]"))
     digest = hashlib.sha256(b"".join(path.name.encode() + b"\0" + path.read_bytes() for path in sources))
     if sources and library.scan_sources().decode() != digest.hexdigest()[:16]:
         return "the compiled kernels are not those of the sources beside them; python hatch_build.py builds them anew"
     assert library.scan_call_bytes() == ctypes.sizeof(NativeCall)
-    library.scan_run.restype = library.scan_work.restype = None
-    library.scan_run.argtypes = [_POINTER, *[ctypes.c_int] * 2, _POINTER, *[ctypes.c_int] * 2, _POINTER]
-    library.scan_work.argtypes = [_POINTER, *[ctypes.c_int] * 4]
-    library.scan_numbers.argtypes = [_POINTER, *[ctypes.c_int] * 3]
+    library.fast_call_bytes.restype = _LONG
+    for family in ("scan", "fast"):
+        run, work, numbers = (getattr(library, f"{family}_{name}") for name in ("run", "work", "numbers"))
+        run.restype = work.restype = None
+        numbers.restype = _LONG
+        run.argtypes = [_POINTER, *[ctypes.c_int] * 2, _POINTER, *[ctypes.c_int] * 2, _POINTER]
+        work.argtypes = [_POINTER, *[ctypes.c_int] * 4]
+        numbers.argtypes = [_POINTER, *[ctypes.c_int] * 3]
     return library
 
 

@@ -18,6 +18,7 @@ operations into memory taken beforehand (this file and `_cpu_*.py`).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -53,7 +54,12 @@ def unsupported(x: Tensor, memory: Tensor, params: ScanParameters) -> str | None
         return "it cannot be traced, compiled or exported"
     if params.settings.competitive:
         return COMPETITION
-    tensors = [x, memory, *flatten(params)]
+    return tensors_against([x, memory, *flatten(params)]) or mode_against()
+
+
+def tensors_against(given: Iterable[Tensor]) -> str | None:
+    """What the CPU scans cannot take about these tensors, or None."""
+    tensors = list(given)
     if any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors):
         return "it takes plain tensors only"
     if any(t.device.type != "cpu" for t in tensors):
@@ -63,7 +69,7 @@ def unsupported(x: Tensor, memory: Tensor, params: ScanParameters) -> str | None
         return "it needs one dtype throughout, not " + ", ".join(sorted(str(d)[6:] for d in dtypes))
     if not dtypes <= {torch.float32, torch.float64}:
         return f"it computes in float32 or float64, not in {str(dtypes.pop())[6:]}"
-    return mode_against()
+    return None
 
 
 def mode_against() -> str | None:

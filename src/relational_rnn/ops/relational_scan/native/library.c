@@ -3,11 +3,17 @@
 #include <stddef.h>
 
 #include "call.h"
+#include "fast_call.h"
 
-#define DECLARE(name)                                  \
-    long numbers_##name(const Call *c, int what);      \
-    void work_##name(Call *c, int phase, int worker);
-#define INSTANCES(name) {#name, {numbers_float32_##name, numbers_float64_##name}, {work_float32_##name, work_float64_##name}}
+typedef void (*Work)(void *call, int phase, int worker);
+
+#define DECLARE(name)                                      \
+    long numbers_##name(const Call *c, int what);          \
+    void work_##name(void *c, int phase, int worker);      \
+    long fast_numbers_##name(const FastCall *c, int what); \
+    void fast_work_##name(void *c, int phase, int worker);
+#define BOTH(prefix, name) {prefix##_float32_##name, prefix##_float64_##name}
+#define INSTANCES(name) {#name, BOTH(numbers, name), BOTH(work, name), BOTH(fast_numbers, name), BOTH(fast_work, name)}
 
 DECLARE(float32_baseline)
 DECLARE(float64_baseline)
@@ -23,7 +29,9 @@ DECLARE(float64_avx512)
 static const struct {
     const char *name;
     long (*numbers[2])(const Call *, int);
-    void (*work[2])(Call *, int, int);
+    Work work[2];
+    long (*fast_numbers[2])(const FastCall *, int);
+    Work fast_work[2];
 } instances[] = {
 #ifdef HAVE_AVX512
     INSTANCES(avx512),
@@ -55,11 +63,15 @@ int scan_supported(int i) {
     return 1;
 }
 
-/* sizeof(Call), so that the Python side can tell that it has the same struct in mind. */
+/* The sizes of the structs, so that the Python side can tell that it has the same ones in mind. */
 long scan_call_bytes(void) { return sizeof(Call); }
+long fast_call_bytes(void) { return sizeof(FastCall); }
 
 long scan_numbers(const Call *c, int instance, int is_double, int what) {
     return instances[instance].numbers[is_double](c, what);
+}
+long fast_numbers(const FastCall *c, int instance, int is_double, int what) {
+    return instances[instance].fast_numbers[is_double](c, what);
 }
 
 /* A digest of the sources that this was compiled from. */
@@ -69,26 +81,38 @@ const char *scan_sources(void) { return SOURCES; }
 void scan_work(Call *c, int instance, int is_double, int phase, int worker) {
     instances[instance].work[is_double](c, phase, worker);
 }
+void fast_work(FastCall *c, int instance, int is_double, int phase, int worker) {
+    instances[instance].fast_work[is_double](c, phase, worker);
+}
+
+typedef void (*Parallel)(void (*)(void *), void *, unsigned, unsigned);
 
 typedef struct {
-    Call *c;
-    int instance, is_double, phase, worker;
+    void *call;
+    Work work;
+    int phase, worker;
 } Team;
 
 static void join_team(void *data) {
     Team *team = data;
     int worker = __atomic_fetch_add(&team->worker, 1, __ATOMIC_RELAXED);
-    scan_work(team->c, team->instance, team->is_double, team->phase, worker);
+    team->work(team->call, team->phase, worker);
+}
+
+static void run(void *call, long *next, Work work, const int *phases, int count, int threads, Parallel parallel) {
+    for (int i = 0; i < count; i++) {
+        Team team = {call, work, phases[i], 0};
+        *next = 0;
+        if (parallel == NULL || threads == 1) join_team(&team);
+        else parallel(join_team, &team, threads, 0);
+    }
 }
 
 /* Phases one after the other, each by `threads` threads of the OpenMP that torch runs on: its pool is there already,
  * and its threads do not compete with threads of ours. `parallel` is that library's GOMP_parallel; NULL: one thread. */
-void scan_run(Call *c, int instance, int is_double, const int *phases, int count, int threads,
-              void (*parallel)(void (*)(void *), void *, unsigned, unsigned)) {
-    for (int i = 0; i < count; i++) {
-        Team team = {c, instance, is_double, phases[i], 0};
-        c->next = 0;
-        if (parallel == NULL || threads == 1) join_team(&team);
-        else parallel(join_team, &team, threads, 0);
-    }
+void scan_run(Call *c, int instance, int is_double, const int *phases, int count, int threads, Parallel parallel) {
+    run(c, &c->next, instances[instance].work[is_double], phases, count, threads, parallel);
+}
+void fast_run(FastCall *c, int instance, int is_double, const int *phases, int count, int threads, Parallel parallel) {
+    run(c, &c->next, instances[instance].fast_work[is_double], phases, count, threads, parallel);
 }

@@ -1,0 +1,123 @@
+"""The sequence call that the layer uses, and which implementation runs it."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from relational_rnn._check import InputError, check_choice, describe
+from relational_rnn.ops.fast_weight_scan.cpu import fast_weight_scan_cpu, unsupported
+from relational_rnn.ops.fast_weight_scan.reference import (
+    FastWeightParameters,
+    FastWeightScan,
+    FastWeightState,
+    fast_weight_scan_reference,
+)
+from relational_rnn.ops.relational_scan.dispatch import BackendReport
+
+FastWeightBackend = Literal["auto", "reference", "cpu"]
+"""What may be asked for.
+
+- "reference": plain PyTorch operations, step by step, on any device and in any dtype.
+- "cpu": the whole sequence as one operation with its own backward pass, by compiled kernels.
+- "auto": "cpu" where it can run.
+"""
+FAST_WEIGHT_BACKENDS: tuple[str, ...] = get_args(FastWeightBackend)
+
+
+def choose(
+    backend: FastWeightBackend,
+    p: Tensor,
+    state: FastWeightState,
+    params: FastWeightParameters,
+    initial: FastWeightState | None = None,
+) -> BackendReport:
+    """The implementation that runs a call, and why.
+
+    Raises:
+        InputError: an unknown name, or one that cannot run here, with the reason and what can.
+    """
+    check_choice("fast_weight_scan", "backend", backend, FAST_WEIGHT_BACKENDS)
+    if backend == "reference":
+        return BackendReport(asked=backend, runs="reference", why="it was asked for")
+    reason = unsupported(p, state, params, initial)
+    if backend == "cpu":
+        if reason is not None:
+            hint = "backend='reference' can run here, and so can 'auto'."
+            raise InputError(describe("fast_weight_scan", f"backend 'cpu' cannot run here: {reason}", hint=hint))
+        return BackendReport(asked=backend, runs="cpu", why="it was asked for")
+    if reason is not None:
+        return BackendReport(asked=backend, runs="reference", why=f"as to the CPU scan, {reason}")
+    return BackendReport(asked=backend, runs="cpu", why="it is the fastest that can run here")
+
+
+def fast_weight_scan(
+    p: Tensor,
+    state: FastWeightState,
+    params: FastWeightParameters,
+    *,
+    lengths: Tensor | None = None,
+    reset: Tensor | None = None,
+    initial: FastWeightState | None = None,
+    outputs_wanted: bool = True,
+    states_wanted: bool = False,
+    backend: FastWeightBackend = "auto",
+) -> FastWeightScan:
+    """The fast-weight memory over a whole sequence; equals `fast_weight_scan_reference` up to rounding.
+
+    Args:
+        p: the projected input, [B, T, W].
+        state: before the first step; `carried` is needed with `params.recurrent`, and not looked at without.
+        params: the weights and choices.
+        lengths: [B] whole numbers in 0..T; later steps do not happen, whatever their input holds.
+        reset: [B, T] booleans; before a step marked true the row's state becomes `initial`.
+        initial: as `state`; None: zeros.
+        outputs_wanted: whether the outputs of all steps are wanted.
+        states_wanted: whether the memories S after all steps are wanted; `carried` after a step is its output.
+        backend: "reference", "cpu" or "auto"; see `FastWeightBackend`. A name is obeyed or refused.
+
+    Returns:
+        a `FastWeightScan`: outputs [B, T, W] and states [B, T, H, K, V] (0 past a length), None where not wanted; and
+        the state after each row's last step.
+
+    Gradients flow into every tensor, the states included.
+
+    Raises:
+        InputError: an unknown backend, or one that cannot run here.
+
+    Example:
+        >>> import torch
+        >>> from relational_rnn.ops.fast_weight_scan import Linear, Norm, Read
+        >>> def linear(out, into):
+        ...     return Linear(torch.randn(out, into) * into**-0.5, torch.zeros(out))
+        >>> W, H, K, V = 12, 2, 3, 5
+        >>> norm = Norm(torch.ones(W), torch.zeros(W))
+        >>> params = FastWeightParameters(
+        ...     num_heads=H,
+        ...     max_strength=1.0,
+        ...     recurrent=None,
+        ...     reads=(Read(key=linear(H * K, W), value=linear(W, H * V), norm=norm),),
+        ...     mlp_in=linear(W, W),
+        ...     mlp_out=linear(W, W),
+        ...     mlp_norm=norm,
+        ...     write=linear(2 * H * K + H * V + 2 * H, W),
+        ...     out=linear(W, H * V),
+        ...     out_norm=norm,
+        ... )
+        >>> scan = fast_weight_scan(torch.randn(7, 11, W), FastWeightState(torch.zeros(7, H, K, V)), params)
+        >>> scan.outputs.shape, scan.states, scan.final.fast.shape
+        (torch.Size([7, 11, 12]), None, torch.Size([7, 2, 3, 5]))
+    """
+    runs = choose(backend, p, state, params, initial).runs
+    scan = fast_weight_scan_cpu if runs == "cpu" else fast_weight_scan_reference
+    return scan(
+        p,
+        state,
+        params,
+        lengths=lengths,
+        reset=reset,
+        initial=initial,
+        outputs_wanted=outputs_wanted,
+        states_wanted=states_wanted,
+    )
