@@ -41,7 +41,8 @@ from relational_rnn.inspection.farthest_page import read_sequences
 from relational_rnn.inspection.fast_page import held_writes, shares_read
 from relational_rnn.inspection.opening import most_left, what_is_left
 from relational_rnn.nn import RelationalMemory
-from relational_rnn.nn.cores import CORES
+from relational_rnn.nn.cores import CORES, MemorySizes
+from relational_rnn.nn.fast_weight_sizes import FAST_WEIGHTS, FastWeightSizes
 from relational_rnn.nn.fast_weight_trace import FastWeightTrace
 from relational_rnn.recipes.babi_problem import test_stories
 from relational_rnn.recipes.task_runs import split_batches
@@ -80,18 +81,17 @@ def save_figure(shown: Page, name: str, path: Path) -> None:
         browser.close()
 
 
-def about(run: Path) -> dict[str, Any]:
-    """What a run is and scored, for the page."""
+def about(run: Path, sizes: MemorySizes | FastWeightSizes) -> dict[str, Any]:
+    """What a run is and scored, for the page; `sizes` are those of its memory."""
     if not (run / "result.json").exists():
         raise SystemExit(f"{run}: not measured yet; first `relational-rnn evaluate {run}`")
     config, versions, result = (json.loads((run / f"{n}.json").read_text()) for n in ("config", "versions", "result"))
     kept = ("commit", "date", "machine", "torch")
-    sizes = config["fast"] if config["core"] == "fastweights" else config["memory"]
-    kept_sizes = ("mem_slots", "num_heads", "head_size", "key_size", "value_size")
+    names = ("mem_slots", "num_heads", "head_size", "key_size", "value_size")
     return {
         "core": config["core"],
         "steps": config["loop"]["steps"],
-        "memory": {name: sizes[name] for name in kept_sizes if sizes.get(name)},
+        "memory": {name: value for name in names if (value := getattr(sizes, name, None))},
         "seed": config["seed"],
         "accuracy": result["mean_accuracy"],
         **{name: versions[name] for name in kept if versions.get(name)},
@@ -124,7 +124,8 @@ def story_of(run: Path) -> dict[str, Any]:
     question, answer = shown[0].question, shown[1]
     measured = {name: mean(values) for name, values in found.items()}
     story = {"task": task, "questions": len(found["read"]), "question": question, "answer": answer, **measured}
-    return {"babi": about(run), "story": story}
+    sizes = loaded.config.fast if loaded.config.core == FAST_WEIGHTS else loaded.config.memory
+    return {"babi": about(run, sizes), "story": story}
 
 
 def read_from(traced: StoryTrace, supports: tuple[int, ...]) -> float:
@@ -158,7 +159,7 @@ def farthest_of(run: Path) -> dict[str, Any]:
         looks["before"] += by_head[:place]
         looks["after"] += by_head[place + 1 :]
     return {
-        "farthest": about(run),
+        "farthest": about(run, loaded.config.memory),
         "reference": {
             "objects": task.objects,
             "dimensions": task.dimensions,
@@ -216,7 +217,7 @@ def made_with(run: Mapping[str, Any]) -> str:
 def story(made: Mapping[str, Any]) -> str:
     run, found = made["babi"], made["story"]
     sizes = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in run["memory"].items())
-    if run["core"] == "fastweights":
+    if run["core"] == FAST_WEIGHTS:
         what = "Share of what the looks read that was written by sentences which the question needs"
     else:
         what = "Share of the looks that go most to a slot which holds most of a sentence that the question needs"
