@@ -259,3 +259,35 @@ def test_a_read_that_cannot_be_is_refused():
         InputError, match="after must be a number of steps of the trace\n  got       9\n  expected  0 to"
     ):
         trace.origins(draw(B, H, K), after=9)
+
+
+def every_result(backend, carry):
+    """Outputs, states, snapshots and all gradients of one layer by one backend, with lengths and resets."""
+    core = some_core(carry=carry, backend=backend)
+    x = draw(B, T, I, seed=1).requires_grad_()
+    state = {name: tensor.requires_grad_() for name, tensor in some_start(core).items()}
+    lengths, reset = torch.tensor([T, 0, 3, 6, 1]), draw(B, T, seed=2) > 1
+    y, last = core(x, state, lengths=lengths, reset=reset)
+    seen = core.snapshots(x, torch.tensor([4, 0, 0, 2]), torch.tensor([0, T, 2, 3]), state)
+    made = [y, *last.values(), *seen.values()]
+    loss = sum((tensor * draw(*tensor.shape, seed=i)).sum() for i, tensor in enumerate(made))
+    return [*made, *torch.autograd.grad(loss, [x, *state.values(), *core.parameters()])]
+
+
+@pytest.mark.parametrize("carry", [True, False])
+def test_kernels_compute_what_the_steps_define(carry):
+    if "cpu" not in str(FastWeightMemory(3, 7).backend_report()):
+        pytest.skip("the compiled kernels were not built")
+    for by_kernels, by_steps in zip(every_result("cpu", carry), every_result("reference", carry), strict=True):
+        torch.testing.assert_close(by_kernels, by_steps, rtol=0, atol=1e-11)
+
+
+def test_a_backend_is_obeyed_or_refused():
+    assert FastWeightMemory(3, 7, backend="reference").backend_report().runs == "reference"
+    with pytest.raises(InputError, match="FastWeightMemory: backend is not a known choice"):
+        FastWeightMemory(3, 7, backend="triton")
+    core = FastWeightMemory(3, 7, backend="cpu")
+    with torch.autocast("cpu"), pytest.raises(InputError, match=r"backend 'cpu' cannot run here: .*autocast"):
+        core(torch.zeros(2, 4, 3))
+    with torch.autocast("cpu"):
+        assert FastWeightMemory(3, 7).backend_report().runs == "reference"

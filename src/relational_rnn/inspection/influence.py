@@ -41,8 +41,10 @@ class Influence:
     effects: tuple[Effect, ...]
 
     def strongest(self, least: float = 0.0) -> list[Effect]:
-        """Sentences whose absence moves the answer's probability by at least `least`, the largest drop first; drops that
-        are equal to a tenth of a point, as they are shown, in the order of the story."""
+        """Sentences whose absence moves the answer's probability by at least `least`, the largest drop first.
+
+        Drops that are equal to a tenth of a point, as they are shown, stand in the order of the story.
+        """
         kept = [effect for effect in self.effects if abs(effect.drop) >= least]
         return sorted(kept, key=lambda effect: (-round(effect.drop, 3), effect.index))
 

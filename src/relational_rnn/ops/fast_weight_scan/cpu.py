@@ -50,7 +50,7 @@ def unsupported(
     kernels = find()
     if isinstance(kernels, str):
         return f"it has no other implementation than the compiled kernels, and {kernels}"
-    return tensors_against([p, *given, *flatten(params)]) or mode_against()
+    return mode_against() or tensors_against([p, *given, *flatten(params)])
 
 
 def sizes_of(p: Tensor, state: FastWeightState, params: FastWeightParameters, outputs_wanted: bool) -> Sizes:
