@@ -63,7 +63,7 @@ def test_the_equations_written_out(name, rng):
             for r in range(rows)
         ]
         held = [torch.tanh(memory[b, i]) for i in range(slots)]
-        keys = [from_memory.weight[width:] @ held[i] + from_memory.bias[width:] for i in range(slots)]
+        keys = [from_memory.weight[width:] @ memory[b, i] + from_memory.bias[width:] for i in range(slots)]
         powers = [[math.exp(torch.dot(k, q).item() / math.sqrt(width)) for q in queries] for k in keys]
         for i in range(slots):
             shares = [powers[i][r] / sum(powers[j][r] for j in range(slots)) for r in range(rows)]

@@ -69,7 +69,7 @@ class RelationalMemory(PortImports, Core):
     Slot Attention (Locatello et al., 2020, arXiv:2006.15055), and a slot moves to its candidate as far as its share and
     its gate say; a slot with a share of 0 keeps its memory bit for bit:
 
-    $$ a_{ir} = \mathrm{softmax}_i\, \frac{k(\tanh M_{t-1,i}) \cdot q_r(W x_{t,r})}{\sqrt W}, \qquad
+    $$ a_{ir} = \mathrm{softmax}_i\, \frac{k(M_{t-1,i}) \cdot q_r(W x_{t,r})}{\sqrt W}, \qquad
        u_i = \min\bigl(1,\, \min(N, 4)\, \tfrac1n \textstyle\sum_r a_{ir}\bigr)\, i_{t,i}, \qquad
        M_t = M_{t-1} + u \odot (\tanh(\tilde M_t) - M_{t-1}) $$
 

@@ -68,6 +68,16 @@ def _linear(module: nn.Module | None) -> Linear:
     return Linear(*_own(module))
 
 
+def _below(gate: nn.Module | None, share: nn.Module | None) -> Linear:
+    """A linear of gates, and the one for the shares of slots that compete under it, as the functions take them."""
+    if share is None:
+        return _linear(gate)
+    assert isinstance(share, nn.Linear)
+    weight, bias = _linear(gate)
+    below = torch.zeros_like(bias) if share.bias is None else share.bias
+    return Linear(torch.cat([weight, share.weight]), torch.cat([bias, below]))
+
+
 def _norm(module: nn.Module | None) -> Norm:
     assert isinstance(module, nn.LayerNorm)
     return Norm(*_own(module))
@@ -201,9 +211,14 @@ class RelationalMemoryCell(nn.Module):
         )
         self.gate_input = self.gate_memory = None
         if gate_style is not None:
-            gates = 2 * (1 if gate_style == "memory" else width)
+            gates = {"memory": 2, "competitive": width}.get(gate_style, 2 * width)
             self.gate_input = nn.Linear((input_rows or 1) * width, gates, device=device, dtype=dtype)
             self.gate_memory = nn.Linear(width, gates, device=device, dtype=dtype)
+        self.share_query = self.share_key = None
+        if gate_style == "competitive":  # matrices of their own: Muon would give the smaller of two gradients little
+            self.share_query = nn.Linear((input_rows or 1) * width, width, device=device, dtype=dtype)
+            # no bias: it would add the same to the scores of all slots
+            self.share_key = nn.Linear(width, width, bias=False, device=device, dtype=dtype)
         self.start = initial_memory
         self.initial: Tensor | None
         if initial_memory == "learned":
@@ -241,8 +256,8 @@ class RelationalMemoryCell(nn.Module):
             input=_linear(own["input"]),
             blocks=tuple(block.scan_block() for block in blocks._modules.values() if isinstance(block, AttentionBlock)),
             mlp=tuple(_linear(layer) for layer in mlp._modules.values()),
-            gate_input=_linear(own["gate_input"]) if gated else None,
-            gate_memory=_linear(own["gate_memory"]) if gated else None,
+            gate_input=_below(own["gate_input"], own.get("share_query")) if gated else None,
+            gate_memory=_below(own["gate_memory"], own.get("share_key")) if gated else None,
         )
 
     def ready_step(

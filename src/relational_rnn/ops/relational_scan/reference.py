@@ -16,7 +16,7 @@ Slots may also compete for the input ("sonnet" with `Settings.competitive`). h" 
     M' = M + u * (tanh(h"[:N]) - M)                            u from 0 to 1: a slot stays or moves to its candidate
     u  = min(1, s * mean over input rows of a) * g             s = min(N, 4), see `update_rate`
     a  = softmax over the slots of k q^T / sqrt(M)             a row of the input is shared out among the slots
-    k  = W_k tanh(M) + b_k,  q_r = W_qr (W x)_r + b_q          a key per slot, a query per row of the input
+    k  = W_k M + b_k,  q_r = W_qr (W x)_r + b_q                a key per slot, a query per row of the input
     g  = sigmoid(W_x x + W_m tanh(M) + bias)
 
 In the attention every slot chooses among rows, so all slots may take in the same one; here every row of the input
@@ -196,7 +196,9 @@ def advance(memory: Tensor, rows: Tensor, gate_terms: Tensor | None, p: ScanPara
     assert gate_terms is not None
     if p.settings.competitive:
         width = memory.shape[-1]
-        gate, keys = linear(torch.tanh(memory), p.gate_memory).split(width, dim=-1)  # [B, N, M] each
+        weight, bias = p.gate_memory
+        gate = F.linear(torch.tanh(memory), weight[:width], bias[:width])  # [B, N, M]
+        keys = F.linear(memory, weight[width:], bias[width:])
         queries = gate_terms[..., width:].unflatten(-1, (-1, width))  # [B, n, M]
         share = torch.softmax(keys @ queries.transpose(-2, -1) * width**-0.5, dim=-2)  # over slots; [B, N, n]
         gate = torch.sigmoid(gate + gate_terms[..., :width].unsqueeze(-2) + p.settings.input_bias)
