@@ -58,7 +58,7 @@ def test_a_real_trace_of_a_batch_of_one_is_taken_and_others_are_refused():
     assert follow(layer.trace(torch.randn(1, 6, 2, 5)), 5).looks.shape == (6, 3)
     layer = RelationalMemory(input_size=5, mem_slots=3, head_size=2, gate_style="competitive")
     trace = layer.trace(torch.randn(6, 5))
-    moved = ((3 * trace.share[4]).clamp(max=1) * trace.input_gate[4]).mean(-1)
+    moved = (3 * trace.share[4] * trace.input_gate[4]).clamp(max=1).mean(-1)
     torch.testing.assert_close(follow(trace, 4).writing, trace.attention[4, 0, 0, :3, 3] * moved)
     layer = RelationalMemory(input_size=5, mem_slots=3, head_size=2, input_rows=2)
     with pytest.raises(InputError, match="the trace must be of one sequence"):

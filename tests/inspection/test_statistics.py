@@ -70,7 +70,7 @@ def test_slots_that_compete_have_what_came_in_and_what_stayed():
     layer = RelationalMemory(input_size=5, mem_slots=N, head_size=2, gate_style="competitive")
     trace = layer.trace(torch.randn(2, 4, 5))
     found = attention_statistics([(trace, None)])
-    moved = (N * trace.share).clamp(max=1) * trace.input_gate
+    moved = (N * trace.share * trace.input_gate).clamp(max=1)
     torch.testing.assert_close(found.input_gate, moved.mean((1, 3)).double(), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(found.forget_gate, 1 - found.input_gate, rtol=1e-6, atol=1e-7)
     assert "Gates" in statistics_section(found.mean(), found, what="two").html

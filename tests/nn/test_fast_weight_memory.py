@@ -291,3 +291,32 @@ def test_a_backend_is_obeyed_or_refused():
         core(torch.zeros(2, 4, 3))
     with torch.autocast("cpu"):
         assert FastWeightMemory(3, 7).backend_report().runs == "reference"
+
+
+def with_hook(core):
+    core.write.register_forward_hook(lambda module, given, made: made)
+
+
+def with_another_layer(core):
+    core.mlp_in = nn.Sequential(nn.Linear(W, 3), nn.Linear(3, W)).double()
+
+
+def with_another_size(core):
+    core.mlp_in, core.mlp_out = nn.Linear(W, 20).double(), nn.Linear(20, W).double()
+
+
+def with_another_epsilon(core):
+    core.mlp_norm.eps = 1.0
+
+
+@pytest.mark.parametrize("change", [with_hook, with_another_layer, with_another_size, with_another_epsilon])
+def test_what_kernels_cannot_know_runs_step_by_step_or_is_refused_by_name(change):
+    cores = {backend: some_core(backend=backend) for backend in ("auto", "reference", "cpu")}
+    for core in cores.values():
+        torch.manual_seed(6)
+        change(core)
+    x = draw(B, T, I, seed=1)
+    assert torch.equal(cores["auto"](x)[0], cores["reference"](x)[0])
+    assert cores["auto"].backend_report().runs == "reference"
+    with pytest.raises(InputError, match="backend 'cpu' cannot run here"):
+        cores["cpu"](x)

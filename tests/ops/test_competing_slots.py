@@ -67,14 +67,15 @@ def test_the_equations_written_out(name, rng):
         powers = [[math.exp(torch.dot(k, q).item() / math.sqrt(width)) for q in queries] for k in keys]
         for i in range(slots):
             shares = [powers[i][r] / sum(powers[j][r] for j in range(slots)) for r in range(rows)]
-            taken = min(1.0, min(slots, 4) * sum(shares) / rows)
+            taken = min(slots, 4) * sum(shares) / rows
             for number in range(width):
                 logit = 0.3 + from_input.bias[number] + from_memory.bias[number]
                 logit += torch.dot(from_input.weight[number], torch.cat(seen))
                 logit += torch.dot(from_memory.weight[number], held[i])
                 gate = 1 / (1 + math.exp(-logit.item()))
                 before, candidate = memory[b, i, number].item(), math.tanh(step.candidate[b, i, number].item())
-                after = (1 - taken * gate) * before + taken * gate * candidate
+                rate = min(1.0, taken * gate)
+                after = (1 - rate) * before + rate * candidate
                 assert step.memory[b, i, number].item() == pytest.approx(after, rel=1e-12, abs=1e-12)
                 assert step.input_gate[b, i, number].item() == pytest.approx(gate, rel=1e-12)
             assert step.share[b, i].tolist() == pytest.approx(shares, rel=1e-11)
@@ -104,15 +105,16 @@ def test_a_slot_that_takes_nothing_keeps_its_memory_bit_for_bit(rows, rng):
     took = torch.zeros(11, 9, dtype=torch.bool).scatter(1, winners, True)
     assert torch.equal(step.share.sum(2) == 0, ~took)
     assert torch.equal(step.memory[~took], memory[~took])
-    moved = (step.input_gate * (step.candidate.tanh() - memory))[took]  # with a whole row a slot moves as far as gated
+    rate = (4 * step.share.mean(2, keepdim=True) * step.input_gate).clamp(max=1)
+    moved = (rate * (step.candidate.tanh() - memory))[took]
     torch.testing.assert_close((step.memory - memory)[took], moved, rtol=1e-12, atol=1e-14)
     assert moved.abs().amin(1).min() > 1e-6
 
 
-def test_rows_count_by_their_mean_and_nothing_moves_further_than_its_gate():
+def test_rows_count_by_their_mean_and_nothing_moves_further_than_to_its_candidate():
     share = torch.tensor([[0.03, 0.05], [0.17, 0.2], [0.8, 0.75]]).unsqueeze(0)  # three slots, two rows
     gate = torch.tensor([[0.5, 1.0], [0.5, 1.0], [0.5, 1.0]]).unsqueeze(0)
-    expected = torch.tensor([[3 * 0.04 * 0.5, 3 * 0.04], [3 * 0.185 * 0.5, 3 * 0.185], [0.5, 1.0]]).unsqueeze(0)
+    expected = torch.tensor([[3 * 0.04 * 0.5, 3 * 0.04], [3 * 0.185 * 0.5, 3 * 0.185], [1.0, 1.0]]).unsqueeze(0)
     torch.testing.assert_close(update_rate(share, gate), expected)
     many = share.new_full((1, 40, 1), 1 / 40)  # the scale stays 4: forty slots with equal shares move a tenth
     torch.testing.assert_close(update_rate(many, torch.ones(1, 40, 2)), torch.full((1, 40, 2), 0.1))

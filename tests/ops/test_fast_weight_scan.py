@@ -289,7 +289,7 @@ def test_a_parameter_of_another_size_is_named_and_not_read_beyond_its_end(compil
         short = [*tensors[:i], whole[:-1], *tensors[i + 1 :]]
         with pytest.raises(InputError, match="where the other sizes need") as error:
             fast_weight_scan_cpu(p, state, unflatten(short, 3, 1.0), **options)
-        named.append(str(error.value).split(" has ")[0].split(": ")[1])
+        named.append(str(error.value).split(" has ")[0].split(": ")[-1])
     assert len(set(named)) == len(tensors)
     assert {"recurrent", "write.bias", "reads[1].key.weight", "out_norm.bias"} <= set(named)
     initial = FastWeightState(options["initial"].fast[1:], options["initial"].carried)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import check_choice, check_positive
+from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensors
 from relational_rnn.nn._recurrent import RecurrentCore, asked_steps, blank, valid_steps
 from relational_rnn.nn.core import State, select_state
@@ -28,6 +28,7 @@ from relational_rnn.ops.fast_weight_scan import (
     fast_weight_scan,
 )
 from relational_rnn.ops.relational_scan import BackendReport
+from relational_rnn.ops.relational_scan.reference import LAYER_NORM_EPS
 
 # Shape legend: B batch, T time, I input features, W width, H heads, K key size, V value size, R reads,
 #               G = B * H matrices: inside a step, batch and heads are one axis, as batched products want it
@@ -113,6 +114,8 @@ class FastWeightMemory(RecurrentCore):
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_heads": num_heads, "key_size": key_size}
         check_positive("FastWeightMemory", **sizes, value_size=value_size, reads=reads)
         check_strength("FastWeightMemory", max_strength)
+        if not isinstance(carry, bool):
+            raise InputError(describe("FastWeightMemory", "carry must be True or False", got=repr(carry)))
         check_choice("FastWeightMemory", "backend", backend, FAST_WEIGHT_BACKENDS)
         self.input_size = input_size
         self.output_size = self.hidden_size = hidden_size
@@ -220,13 +223,41 @@ class FastWeightMemory(RecurrentCore):
             backend='reference' runs 'reference': it was asked for
         """
         x = self.input.weight.new_zeros(1, 64, self.input_size) if x is None else x
+        odd = None if self.backend == "reference" else self._beyond_kernels()
+        if odd is not None:
+            return BackendReport(asked=self.backend, runs="reference", why=f"as to the CPU scan, {odd}")
+        if self.backend == "reference":
+            return BackendReport(asked=self.backend, runs="reference", why="it was asked for")
         state = _as_state(self.initial_state(x.shape[0]))
         return choose(self.backend, self.project_input(x), state, self._parameters_of_scan())
+
+    def _beyond_kernels(self) -> str | None:
+        """What of the inner layers the kernels, which take their weights and do not call them, cannot know; or None.
+
+        Raises:
+            InputError: there is something, and the kernels were asked for by name.
+        """
+        odd = None
+        for name, module in self.named_modules():
+            if type(module) not in (FastWeightMemory, nn.Linear, nn.LayerNorm, nn.ModuleList):
+                odd = f"{name} is a {type(module).__name__}"
+            elif module is not self and (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks):
+                odd = f"{name} has hooks"
+            elif isinstance(module, nn.LayerNorm) and (module.eps != LAYER_NORM_EPS or module.bias is None):
+                odd = f"{name} is not as it was made"
+            elif isinstance(module, nn.Linear) and module.bias is None and module is not self.recurrent:
+                odd = f"{name} has no bias"
+        if odd is not None and self.backend == "cpu":
+            hint = "backend='reference' calls every layer, and so does 'auto' here."
+            raise InputError(describe("FastWeightMemory", f"backend 'cpu' cannot run here: {odd}", hint=hint))
+        return odd
 
     def _scan(
         self, x: Tensor, state: State | None, lengths: Tensor | None, reset: Tensor | None, *, states: bool
     ) -> FastWeightScan | None:
         """The sequence by the kernels, or None where the steps are taken one by one."""
+        if self.backend == "reference" or self._beyond_kernels() is not None:
+            return None
         first = self.initial_state(x.shape[0])
         if state is None:
             state = first

@@ -70,7 +70,7 @@ class RelationalMemory(PortImports, Core):
     its gate say; a slot with a share of 0 keeps its memory bit for bit:
 
     $$ a_{ir} = \mathrm{softmax}_i\, \frac{k(M_{t-1,i}) \cdot q_r(W x_{t,r})}{\sqrt W}, \qquad
-       u_i = \min\bigl(1,\, \min(N, 4)\, \tfrac1n \textstyle\sum_r a_{ir}\bigr)\, i_{t,i}, \qquad
+       u_i = \min\bigl(1,\, \min(N, 4)\, i_{t,i}\, \tfrac1n \textstyle\sum_r a_{ir}\bigr), \qquad
        M_t = M_{t-1} + u \odot (\tanh(\tilde M_t) - M_{t-1}) $$
 
     `formulation="sonnet"` is the arithmetic of the authors' released code; `formulation="chapter"` is a block without

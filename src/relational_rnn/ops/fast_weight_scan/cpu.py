@@ -50,7 +50,8 @@ def unsupported(
     kernels = find()
     if isinstance(kernels, str):
         return f"it has no other implementation than the compiled kernels, and {kernels}"
-    return mode_against() or tensors_against([p, *given, *flatten(params)])
+    reason = mode_against() or tensors_against([p, *given, *flatten(params)])
+    return reason or misfit(sizes_of(p, state, params, True), state, params, initial)
 
 
 def sizes_of(p: Tensor, state: FastWeightState, params: FastWeightParameters, outputs_wanted: bool) -> Sizes:

@@ -14,7 +14,7 @@ Every row attends to every row, the input's rows included; only the memory's row
 Slots may also compete for the input ("sonnet" with `Settings.competitive`). h" is the same, and the update becomes
 
     M' = M + u * (tanh(h"[:N]) - M)                            u from 0 to 1: a slot stays or moves to its candidate
-    u  = min(1, s * mean over input rows of a) * g             s = min(N, 4), see `update_rate`
+    u  = min(1, s * (mean over input rows of a) * g)           s = min(N, 4), see `update_rate`
     a  = softmax over the slots of k q^T / sqrt(M)             a row of the input is shared out among the slots
     k  = W_k M + b_k,  q_r = W_qr (W x)_r + b_q                a key per slot, a query per row of the input
     g  = sigmoid(W_x x + W_m tanh(M) + bias)
@@ -171,7 +171,7 @@ def update_rate(share: Tensor, gate: Tensor) -> Tensor:
     The mean over rows, not their sum: many rows shared evenly would all be cut at 1, where shares have no gradient.
     """
     scale = min(share.shape[-2], SHARE_SCALE)
-    return (scale * share.mean(dim=-1, keepdim=True)).clamp(max=1) * gate
+    return (scale * share.mean(dim=-1, keepdim=True) * gate).clamp(max=1)
 
 
 def advance(memory: Tensor, rows: Tensor, gate_terms: Tensor | None, p: ScanParameters) -> Step:
