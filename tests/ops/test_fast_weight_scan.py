@@ -333,3 +333,22 @@ def test_what_is_refused_and_what_runs(compiled, monkeypatch):
 
 def test_both_sides_mean_the_same_struct(compiled):
     assert _native.find().library.fast_call_bytes() == ctypes.sizeof(FastCall)
+
+
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"lengths": torch.tensor([3])}, "lengths"),
+        ({"lengths": torch.tensor([3.0, 1.0, 2.0, 0.5, 1.0])}, "lengths must be whole numbers"),
+        ({"lengths": torch.tensor([3, 1, 2, 0, 99])}, "lengths are out of range"),
+        ({"lengths": torch.tensor([3, 1, 2, 0, -1])}, "lengths are out of range"),
+        ({"reset": torch.zeros(5, 2, dtype=torch.bool)}, "reset"),
+        ({"reset": torch.zeros(5, 7)}, "reset must be booleans"),
+    ],
+)
+def test_lengths_and_resets_that_do_not_fit_are_refused(backend, given, message):
+    (p, state, params), _, _ = problem("two reads", "reset")
+    assert p.shape[:2] == (5, 7)
+    with pytest.raises(InputError, match=message):
+        fast_weight_scan(p, state, params, backend=backend, **given)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
-from relational_rnn._check import InputError, check_choice, describe
+from relational_rnn._check import InputError, check_choice, check_shape, describe
 from relational_rnn.ops.fast_weight_scan.cpu import fast_weight_scan_cpu, unsupported
 from relational_rnn.ops.fast_weight_scan.reference import (
     FastWeightParameters,
@@ -84,7 +85,7 @@ def fast_weight_scan(
     Gradients flow into every tensor, the states included.
 
     Raises:
-        InputError: an unknown backend, or one that cannot run here.
+        InputError: an unknown backend, or one that cannot run here; lengths, resets or sizes that do not fit.
 
     Example:
         >>> import torch
@@ -109,6 +110,7 @@ def fast_weight_scan(
         >>> scan.outputs.shape, scan.states, scan.final.fast.shape
         (torch.Size([7, 11, 12]), None, torch.Size([7, 2, 3, 5]))
     """
+    _check_sequence(p, lengths, reset)
     runs = choose(backend, p, state, params, initial).runs
     scan = fast_weight_scan_cpu if runs == "cpu" else fast_weight_scan_reference
     return scan(
@@ -121,3 +123,20 @@ def fast_weight_scan(
         outputs_wanted=outputs_wanted,
         states_wanted=states_wanted,
     )
+
+
+def _check_sequence(p: Tensor, lengths: Tensor | None, reset: Tensor | None) -> None:
+    """Refuse what does not fit the sequence: kernels get addresses, and would read beyond an end."""
+    where = "fast_weight_scan"
+    check_shape(where, "p", p, {"B": None, "T": None, "W": None})
+    batch, steps = p.shape[:2]
+    if lengths is not None:
+        check_shape(where, "lengths", lengths, {"B": batch})
+        if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
+            raise InputError(describe(where, "lengths must be whole numbers", got=lengths.dtype))
+        if not torch.compiler.is_compiling() and bool(((lengths < 0) | (lengths > steps)).any()):
+            raise InputError(describe(where, "lengths are out of range", got=lengths.tolist(), expected=f"0..{steps}"))
+    if reset is not None:
+        check_shape(where, "reset", reset, {"B": batch, "T": steps})
+        if reset.dtype != torch.bool:
+            raise InputError(describe(where, "reset must be booleans", got=reset.dtype, expected=torch.bool))
