@@ -13,8 +13,8 @@ from relational_rnn.nn._recurrent import RecurrentCore, asked_steps, blank, vali
 from relational_rnn.nn.core import State, select_state
 from relational_rnn.nn.fast_weight_sizes import check_strength
 from relational_rnn.nn.fast_weight_trace import FastWeightTrace
+from relational_rnn.nn.initial_weights import draw_truncated_normal
 from relational_rnn.nn.readers import MatrixReader
-from relational_rnn.nn.relational_memory_cell import draw_like_the_original
 from relational_rnn.ops.fast_weight_scan import (
     FAST_WEIGHT_BACKENDS,
     FastWeightBackend,
@@ -137,9 +137,7 @@ class FastWeightMemory(RecurrentCore):
         self.write = nn.Linear(hidden_size, sum(self.parts))
         self.out = nn.Linear(values, hidden_size)
         self.out_norm = nn.LayerNorm(hidden_size)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                draw_like_the_original(module)
+        draw_truncated_normal(self)
         nn.init.constant_(self.write.bias.detach()[-num_heads:], KEPT_AT_FIRST)
 
     def initial_state(

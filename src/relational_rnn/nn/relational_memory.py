@@ -33,12 +33,12 @@ from relational_rnn.nn._ports import PortImports
 from relational_rnn.nn._read_head import KINDS, ReadHead, ReadHeadKind
 from relational_rnn.nn._sonnet import load_sonnet
 from relational_rnn.nn.core import Core, State
+from relational_rnn.nn.initial_weights import draw_truncated_normal
 from relational_rnn.nn.relational_memory_cell import (
     FORGET_BIAS,
     GateStyle,
     InitialMemory,
     RelationalMemoryCell,
-    draw_like_the_original,
 )
 from relational_rnn.ops.relational_scan import (
     ACTIVATION_MODES,
@@ -213,7 +213,7 @@ class RelationalMemory(PortImports, Core):
         if output_size is not None:
             read_size = self.read_head.output_size
             self.projection = nn.Linear(read_size, output_size, device=weight.device, dtype=weight.dtype)
-            draw_like_the_original(self.projection)
+            draw_truncated_normal(self.projection)
         self.output_size = self.read_head.output_size if output_size is None else output_size
 
     def cell(self, layer: int = 0) -> RelationalMemoryCell:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from relational_rnn._check import InputError, check_choice, check_positive, check_shape, describe
 from relational_rnn.nn._inputs import check_kind
+from relational_rnn.nn.initial_weights import draw_truncated_normal
 from relational_rnn.ops.relational_scan import (
     After,
     Backend,
@@ -44,14 +45,6 @@ def warn_that_zeros_stay_equal() -> None:
         UserWarning,
         stacklevel=4,
     )
-
-
-def draw_like_the_original(linear: nn.Linear) -> None:
-    """Weights normal of std 1/sqrt(fan in), cut at two std and not rescaled; biases 0."""
-    std = linear.in_features**-0.5
-    nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std)
-    if linear.bias is not None:
-        nn.init.zeros_(linear.bias)
 
 
 def _own(module: nn.Module) -> tuple[Tensor, Tensor]:
@@ -234,10 +227,9 @@ class RelationalMemoryCell(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw everything anew: weights as the original does, norms as usual, and the start."""
+        draw_truncated_normal(self)
         for module in self.modules():
-            if isinstance(module, nn.Linear):
-                draw_like_the_original(module)
-            elif isinstance(module, nn.LayerNorm):
+            if isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
         if self.initial is not None:
             if self.start == "random":

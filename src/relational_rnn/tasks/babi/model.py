@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.nn.core import Core, State
 from relational_rnn.nn.cores import CORE_NAMES, FastWeightSizes, MemorySizes, RivalSizes
+from relational_rnn.nn.initial_weights import draw_truncated_normal
 from relational_rnn.nn.matching import build_matched
 from relational_rnn.nn.readers import StateReader
 from relational_rnn.tasks.babi.batching import Batch
@@ -82,6 +83,8 @@ class AnswerHead(nn.Module):
         for _ in range(config.head_layers):
             hidden += [nn.Linear(size, size), nn.ReLU(), nn.Dropout(config.dropout)]
         self.answers = nn.Sequential(*hidden, nn.Linear(size, answers))
+        # with PyTorch's smaller weights slots begin to compete some hundred updates later
+        draw_truncated_normal(self)
 
     def forward(self, question: Tensor, state: State) -> Tensor:
         """question [M, E] and a state of M rows to logits [M, A]."""
