@@ -240,7 +240,7 @@ def test_without_kernels_recomputing_activations_is_refused(off, rng):
 def test_scans_called_by_themselves_refuse_too(scan, off, rng):
     cell, x = make().cell(), given(rng, BATCH, STEPS, 1, INPUTS)
     memory = given(rng, BATCH, SLOTS, HEADS * HEAD)
-    with pytest.raises(InputError, match="cannot be used here: .* slots that compete"):
+    with pytest.raises(InputError, match=r"cannot be used here: .* slots that compete"):
         scan(x, memory, cell.scan_parameters())
     assert relational_scan(x, memory, cell.scan_parameters()).final.shape == memory.shape
 

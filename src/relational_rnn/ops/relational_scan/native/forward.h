@@ -43,7 +43,8 @@ static void hoist(const Call *c, const Packed *packed, long first, long batch, l
     }
     for (long r = 0; c->competitive && r < c->inputs; r++) {
         const Parameter query = query_parameter(c, r);
-        p = linear(c, count, rows + r * c->width, &query, packed->queries + r * packed->mlp_size, queries + r * c->width);
+        const REAL *panels = packed->queries + r * packed->mlp_size;
+        p = linear(c, count, rows + r * c->width, &query, panels, queries + r * c->width);
         p.apart = c->inputs * c->width;
         product(&p);
     }

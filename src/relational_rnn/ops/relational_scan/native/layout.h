@@ -56,8 +56,7 @@ INLINE REAL *take(REAL **from, long count) {
 /* The weights in panels, for y = W x (forward) or for d_x = W^T d_y (backward); S and L vary, so these are tables. */
 typedef struct {
     REAL *input, *gate_input, *gate_memory;
-    REAL *keys;        /* where slots compete */
-    REAL *queries;     /* n of them, `mlp_size` apart */
+    REAL *keys, *queries; /* where slots compete; n queries, `mlp_size` apart */
     REAL *mlp;         /* L of them, `mlp_size` apart */
     REAL *qkv, *out;   /* S of them, `qkv_size` and `mlp_size` apart */
     long mlp_size, qkv_size;

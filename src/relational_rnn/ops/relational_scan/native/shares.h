@@ -85,7 +85,8 @@ static void shares_backward(const Call *c, long batch, long at, long to, const K
         zero_row(terms, m);
         for (long r = 0; r < slots; r++) {
             const long row = now * q + r;
-            const REAL *restrict gate = k->gates + (now * slots + r) * m, *restrict old = k->before + (now * slots + r) * m;
+            const REAL *restrict gate = k->gates + (now * slots + r) * m;
+            const REAL *restrict old = k->before + (now * slots + r) * m;
             const REAL *restrict d_m = d_new + (b * slots + r) * m, *restrict total = top->total + row * m;
             REAL *restrict d_gate = d->gates + (then * slots + r) * m;
             REAL *restrict d_y = d_candidate + (b * q + r) * m, *restrict d_o = d_old + (b * slots + r) * m;
@@ -105,8 +106,8 @@ static void shares_backward(const Call *c, long batch, long at, long to, const K
             }
             s->line[r] = d_common;
         }
-        share_backward(c, share, k->keys + now * slots * m, k->queries + now * n * m, s->line, d->keys + then * slots * m,
-                       d->queries + then * n * m);
+        share_backward(c, share, k->keys + now * slots * m, k->queries + now * n * m, s->line,
+                       d->keys + then * slots * m, d->queries + then * n * m);
     }
     add_rows(sums->gates, d->terms + to * batch * m, batch, m);
     add_rows(sums->keys, d->keys + to * batch * slots * m, batch * slots, m);
