@@ -11,13 +11,29 @@ from relational_rnn.nn.cores import MemorySizes, build_core, count_parameters
 from relational_rnn.nn.export import export_step
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 from relational_rnn.ops.relational_scan import relational_scan
-from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu
+from relational_rnn.ops.relational_scan.cpu import kernels_report, relational_scan_cpu
 from relational_rnn.ops.relational_scan.triton_scan import relational_scan_triton
 from relational_rnn.recipes.checks import check_memory_options
 
 # Every size differs on every axis.
 BATCH, STEPS, INPUTS, SLOTS, HEADS, HEAD, ROWS = 2, 7, 4, 6, 3, 5, 8
-CANNOT = "it does not compute slots that compete for the input (gate_style='competitive')"
+TRITON_CANNOT = "it does not compute slots that compete for the input (gate_style='competitive')"
+CPU_CANNOT = (
+    "only its compiled kernels compute slots that compete for the input (gate_style='competitive'), "
+    "and they do not run here: RELATIONAL_RNN_KERNELS=off"
+)
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "auto")
+    if not kernels_report().startswith("compiled"):
+        pytest.skip(kernels_report())
+
+
+@pytest.fixture
+def off(monkeypatch):
+    monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "off")
 
 
 def make(**choices) -> RelationalMemory:
@@ -148,47 +164,72 @@ def test_layers_steps_files_and_graphs_are_the_sequence(rng, tmp_path):
     torch.testing.assert_close(y_t, y[:, 0])
 
 
-@pytest.mark.parametrize("backend", ["auto", "reference"])
-def test_steps_without_gradients_do_not_go_to_the_kernels(backend, rng):
-    """The kernels take tensors of these sizes, and would read them as the gates of another memory."""
-    layer = make(backend=backend, dtype=torch.float32)
-    x, state = given(rng, BATCH, INPUTS, dtype=torch.float32), given(rng, BATCH, SLOTS, 15, dtype=torch.float32)
+@pytest.mark.parametrize("rows", [None, ROWS])
+def test_steps_without_gradients_are_those_with_gradients(rows, rng):
+    """The former go to the kernels, where there are any; the weights of gates and shares are put together anew."""
+    layer = make(input_rows=rows)
+    matrix = [] if rows is None else [rows]
+    x, state = given(rng, BATCH, *matrix, INPUTS), given(rng, BATCH, SLOTS, HEADS * HEAD)
     expected, _ = layer.step(x, state)
     with torch.no_grad():
-        for _ in range(2):  # the second step of a size takes a shorter way
-            assert torch.equal(layer.step(x, state)[0], expected)
-            assert torch.equal(layer.cell()(x, state).flatten(1), expected)
+        for _ in range(2):  # the second step of a size may take a shorter way
+            torch.testing.assert_close(layer.step(x, state)[0], expected)
+            torch.testing.assert_close(layer.cell()(x, state).flatten(1), expected)
             torch.testing.assert_close(layer(x[:, None], state)[0][:, 0], expected)
+        layer.cell().share_key.weight.mul_(2)
+        changed, _ = layer.step(x, state)
+    assert (changed - expected).abs().max() > 1e-4
+    torch.testing.assert_close(layer.step(x, state)[0], changed)
 
 
-def test_auto_runs_the_plain_loop_and_says_why(rng):
+def results(layer, x, state):
+    """What a layer makes of a sequence, and the gradients of everything."""
+    leaves = [x.requires_grad_(), state.requires_grad_(), *layer.parameters()]
+    outputs = layer(x, state)
+    weights = [torch.cos(torch.arange(y.numel(), dtype=y.dtype)).view_as(y) for y in outputs]
+    return [*outputs, *torch.autograd.grad(outputs, leaves, weights)]
+
+
+@pytest.mark.parametrize("activations", ["store", "recompute"])
+def test_the_kernels_are_the_plain_loop(activations, compiled, rng):
+    x, state = given(rng, BATCH, STEPS, ROWS, INPUTS), given(rng, BATCH, SLOTS, HEADS * HEAD)
+    layer = make(input_rows=ROWS, activations=activations)
+    chosen = layer.backend_report(x)
+    assert (chosen.runs, chosen.kernels[:8]) == ("cpu", "compiled")
+    expected = results(make(input_rows=ROWS, backend="reference"), x, state)
+    for choice in ("auto", "cpu"):
+        layer = make(input_rows=ROWS, activations=activations, backend=choice)
+        torch.testing.assert_close(results(layer, x, state), expected, rtol=1e-11, atol=1e-12)
+
+
+def test_without_kernels_auto_runs_the_plain_loop_and_says_why(off, rng):
     layer = make()
     x = given(rng, BATCH, STEPS, INPUTS)
-    assert str(layer.backend_report(x)) == f"backend='auto' runs 'reference': as to the CPU scan, {CANNOT}"
+    assert str(layer.backend_report(x)) == f"backend='auto' runs 'reference': as to the CPU scan, {CPU_CANNOT}"
     same = make(backend="reference")
     assert torch.equal(layer(x)[0], same(x)[0])
     assert str(same.backend_report(x)) == "backend='reference' runs 'reference': it was asked for"
 
 
-@pytest.mark.parametrize("backend", ["cpu", "triton"])
-def test_a_backend_that_has_no_competition_is_refused_by_name(backend, rng):
+@pytest.mark.parametrize(("backend", "reason"), [("cpu", CPU_CANNOT), ("triton", TRITON_CANNOT)])
+def test_a_backend_that_has_no_competition_is_refused_by_name(backend, reason, off, rng):
     layer = make(backend=backend)
     with pytest.raises(InputError) as error:
         layer(given(rng, BATCH, STEPS, INPUTS))
     assert str(error.value) == (
-        f"relational_scan: backend {backend!r} cannot run here: {CANNOT}\n"
+        f"relational_scan: backend {backend!r} cannot run here: {reason}\n"
         "  hint      backend='reference' can run here, and so can 'auto'."
     )
-    with pytest.raises(InputError, match="cannot run here: it does not compute slots that compete"):
+    with pytest.raises(InputError, match="slots that compete for the input"):
         layer.backend_report()
 
 
-def test_recomputing_activations_is_refused(rng):
+def test_without_kernels_recomputing_activations_is_refused(off, rng):
     x = given(rng, BATCH, STEPS, INPUTS)
     with pytest.raises(InputError) as error:
         make(activations="recompute")(x)
     assert str(error.value) == (
-        f"relational_scan: activations='recompute' cannot be obeyed here: for the CPU scan, {CANNOT}\n"
+        f"relational_scan: activations='recompute' cannot be obeyed here: for the CPU scan, {CPU_CANNOT}\n"
         "  hint      only the CPU scan recomputes; activations='store' can run here."
     )
     with pytest.raises(InputError, match="backend 'reference' keeps all activations"):
@@ -196,12 +237,19 @@ def test_recomputing_activations_is_refused(rng):
 
 
 @pytest.mark.parametrize("scan", [relational_scan_cpu, relational_scan_triton])
-def test_scans_called_by_themselves_refuse_too(scan, rng):
+def test_scans_called_by_themselves_refuse_too(scan, off, rng):
     cell, x = make().cell(), given(rng, BATCH, STEPS, 1, INPUTS)
     memory = given(rng, BATCH, SLOTS, HEADS * HEAD)
-    with pytest.raises(InputError, match="cannot be used here: it does not compute slots that compete"):
+    with pytest.raises(InputError, match=r"cannot be used here: .* slots that compete"):
         scan(x, memory, cell.scan_parameters())
     assert relational_scan(x, memory, cell.scan_parameters()).final.shape == memory.shape
+
+
+def test_more_blocks_than_the_kernels_take_are_refused_with_the_number(compiled, rng):
+    x, memory = given(rng, BATCH, STEPS, 1, INPUTS), given(rng, BATCH, SLOTS, HEADS * HEAD)
+    params = make().cell().scan_parameters()
+    with pytest.raises(InputError, match="do not run here: they take at most 64 attention blocks"):
+        relational_scan_cpu(x, memory, params._replace(blocks=params.blocks * 65))
 
 
 @pytest.mark.parametrize("kind", [RelationalMemory, RelationalMemoryCell])

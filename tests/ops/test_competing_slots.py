@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
+from relational_rnn.ops.relational_scan.cpu import kernels_report, relational_scan_cpu
 from relational_rnn.ops.relational_scan.reference import (
     ScanParameters,
     relational_scan_reference,
@@ -16,6 +17,7 @@ from relational_rnn.ops.relational_scan.reference import (
     update_rate,
 )
 from relational_rnn.ops.relational_scan.spec import flatten, spec_of, unflatten
+from relational_rnn.testing import assert_as_good_as
 
 # Every size differs on every axis; B 7, I 4.
 SIZES = {
@@ -157,3 +159,31 @@ def test_gradients_into_every_tensor(name, rng):
     alone = memory.shape[1] == 1  # one slot has nobody to compete with
     for halves in gradients[after : after + 3]:  # the bias of all keys alike changes no share
         assert (halves[width:].abs().max() > 1e-6) == (not alone)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_kernels_with_biased_keys_wide_shares_and_rates_that_are_cut(name, rng):
+    """What the layer's parameters cannot hold or rarely do; keys' bias and weight are one tensor with the gate's."""
+    if not kernels_report().startswith("compiled"):
+        pytest.skip(kernels_report())
+    params, x, memory = parameters_and_input(name, rng)
+    params = competing(params)
+    params = params._replace(settings=dataclasses.replace(params.settings, input_bias=2.0))
+    width, spec = memory.shape[2], spec_of(params, input_rows=False)
+    params.gate_memory.weight[width:].mul_(4)
+    assert params.gate_memory.bias[width:].abs().min() > 1e-3
+    step = relational_step(x, memory, params)
+    cut = (min(memory.shape[1], 4) * step.share.mean(-1, keepdim=True) * step.input_gate > 1).double().mean()
+    assert 0.02 < cut < 0.98 or memory.shape[1] == 1  # alone a slot takes all, and never more
+
+    x = torch.randn(7, 3, *x.shape[1:], generator=rng, dtype=torch.float64)
+    leaves = [t.clone().requires_grad_() for t in (x, memory, *flatten(params))]
+    cotangents = [
+        torch.randn(y.shape, generator=rng, dtype=y.dtype) for y in (x.new_empty(7, 3, *memory.shape[1:]), memory)
+    ]
+    found = []
+    for scan in (relational_scan_cpu, relational_scan_reference):
+        outputs = scan(leaves[0], leaves[1], unflatten(leaves[2:], spec))[:2]
+        found.append([*outputs, *torch.autograd.grad(outputs, leaves, cotangents)])
+    for i, (got, expected) in enumerate(zip(*found, strict=True)):
+        assert_as_good_as(f"result {i}", got, expected, expected)

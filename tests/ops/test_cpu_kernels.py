@@ -77,12 +77,14 @@ def test_the_pieces_are_pieces(cut):
     assert module.plan(5, 7, 3, 4, recompute=False) == module.Plan(threads=1, tile_batch=3, tiles=2, group=1, chunk=2)
 
 
+@pytest.mark.parametrize("more", [{}, dict(gate_style="competitive", input_rows=3)], ids=["unit", "competitive"])
 @pytest.mark.parametrize("width", [5, 15, 16, 17, 31, 32, 33, 48, 65])
-def test_widths_around_those_of_vectors(width, rng, monkeypatch):
-    """One head, so that width, key and head straddle the same borders; MLP and gates follow the width."""
+def test_widths_around_those_of_vectors(width, more, rng, monkeypatch):
+    """One head, so that width, key and head straddle the same borders; MLP, gates and shares follow the width."""
     for instance in _instances_here():
         monkeypatch.setenv("RELATIONAL_RNN_KERNELS", instance)
-        cell, x, memory = cell_and_input(dict(mem_slots=2, head_size=width, num_heads=1, key_size=width), rng, steps=3)
+        sizes = dict(mem_slots=2, head_size=width, num_heads=1, key_size=width, **more)
+        cell, x, memory = cell_and_input(sizes, rng, steps=3)
         expected = run(relational_scan_reference, cell, x, memory)
         for name, value in run(relational_scan_cpu, cell, x, memory).items():
             assert_as_good_as(f"{instance}: {name}", value, expected[name], expected[name])

@@ -87,8 +87,8 @@ class RelationalMemory(PortImports, Core):
         key_size: size of queries and keys per head; None means head_size.
         attention_mlp_layers: linear layers of the MLP, with ReLU between them.
         gate_style: "unit" (two gates per number), "memory" (two per slot), "competitive" (slots compete for the input:
-            an input gate per number, keys and queries in place of the forget gate, as many parameters as "unit"; plain
-            PyTorch operations only), or None.
+            an input gate per number, keys and queries in place of the forget gate, as many parameters as "unit"; on the
+            CPU by compiled kernels, elsewhere by plain PyTorch operations), or None.
         forget_bias: constant added to the forget gate before its sigmoid; not trained. "competitive" has no such gate
             and refuses any other value than the default.
         input_bias: constant added to the input gate before its sigmoid; not trained.

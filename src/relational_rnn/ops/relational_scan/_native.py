@@ -61,7 +61,7 @@ class NativeCall(LibraryCall):
     family: ClassVar[str] = "scan"
     _fields_ = (
         *((name, _LONG) for name in ("batch", "steps", "slots", "inputs", "features", "width", "heads", "key")),
-        *((name, _LONG) for name in ("gates", "blocks", "layers", "sonnet", "input_rows")),
+        *((name, _LONG) for name in ("gates", "blocks", "layers", "sonnet", "competitive", "input_rows")),
         ("input_bias", _DOUBLE),
         ("forget_bias", _DOUBLE),
         *((name, _LONG) for name in ("tile_batch", "tile_from", "tile_to", "step_from", "step_to")),

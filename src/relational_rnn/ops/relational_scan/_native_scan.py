@@ -86,7 +86,8 @@ def prepare(given: Given) -> Given:
 def describe_sizes(
     spec: Spec, batch: int, steps: int, inputs: int, features: int, slots: int, width: int, gates: int
 ) -> NativeCall:
-    """A call's sizes and choices, and nothing else."""
+    """A call's sizes and choices, and nothing else; `gates` is the number of rows of the gates' weights."""
+    competitive = spec.competitive and spec.gates
     return NativeCall(
         batch,
         steps,
@@ -96,10 +97,11 @@ def describe_sizes(
         width,
         spec.num_heads,
         spec.key_size,
-        gates,
+        gates // 2 if competitive else gates,
         spec.blocks,
         spec.mlp_layers,
         spec.formulation == "sonnet",
+        competitive,
         spec.input_rows,
         spec.input_bias,
         spec.forget_bias,

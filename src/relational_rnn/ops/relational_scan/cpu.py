@@ -43,7 +43,6 @@ from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters
 from relational_rnn.ops.relational_scan.spec import Spec, flatten, misfit, spec_of, unflatten
 
 ActivationMode = Literal["store", "recompute"]
-COMPETITION = "it does not compute slots that compete for the input (gate_style='competitive')"
 _TILE_ROWS = 512  # memory rows worked on together: a step's activations stay in the second-level cache
 _CHUNK_ROWS = 4096  # rows of a weight gradient's product, from where on more do not make it faster
 
@@ -52,8 +51,9 @@ def unsupported(x: Tensor, memory: Tensor, params: ScanParameters) -> str | None
     """Why `relational_scan_cpu` cannot take these, or None if it can."""
     if torch.compiler.is_compiling():
         return "it cannot be traced, compiled or exported"
-    if params.settings.competitive:
-        return COMPETITION
+    if params.settings.competitive and kernels_for(params) is None:
+        competition = "slots that compete for the input (gate_style='competitive')"
+        return f"only its compiled kernels compute {competition}, and they do not run here: {_idle()}"
     return tensors_against([x, memory, *flatten(params)]) or mode_against()
 
 
@@ -143,9 +143,15 @@ def relational_scan_cpu(
 def kernels_for(params: ScanParameters) -> Kernels | None:
     """The compiled kernels that run a scan, or None where PyTorch operations do."""
     kernels = find()
-    if isinstance(kernels, str) or len(params.blocks) > MOST_BLOCKS or params.settings.competitive:
+    if isinstance(kernels, str) or len(params.blocks) > MOST_BLOCKS:
         return None
     return kernels
+
+
+def _idle() -> str:
+    """Why no compiled kernels run a scan."""
+    kernels = find()
+    return kernels if isinstance(kernels, str) else f"they take at most {MOST_BLOCKS} attention blocks"
 
 
 def kernels_report() -> str:

@@ -41,7 +41,7 @@ def misfit(params: ScanParameters, x: Tensor, memory: Tensor) -> str | None:
     gates = 0 if params.gate_memory is None else params.gate_memory.weight.shape[0]
     wanted: list[tuple[str, Linear | Norm | None, tuple[int, ...]]] = [
         ("input", params.input, (m, features)),
-        ("gate_memory", params.gate_memory, (2 * m if gates != 2 else 2, m)),
+        ("gate_memory", params.gate_memory, (2 if gates == 2 and not s.competitive else 2 * m, m)),
         ("gate_input", params.gate_input, (gates, inputs * m)),
         *((f"mlp[{i}]", linear, (m, m)) for i, linear in enumerate(params.mlp)),
     ]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn.ops.relational_scan._triton_launch import MOST_ROWS, Recurrence, Sizes, weights_of
-from relational_rnn.ops.relational_scan.cpu import COMPETITION, ActivationMode
+from relational_rnn.ops.relational_scan.cpu import ActivationMode
 from relational_rnn.ops.relational_scan.loop import happening, loop
 from relational_rnn.ops.relational_scan.reference import (
     Scan,
@@ -42,7 +42,7 @@ def unsupported(x: Tensor, memory: Tensor, params: ScanParameters, *, input_rows
     if torch.compiler.is_compiling():
         return "it cannot be traced, compiled or exported"
     if params.settings.competitive:
-        return COMPETITION
+        return "it does not compute slots that compete for the input (gate_style='competitive')"
     tensors = [x, memory, *flatten(params)]
     if any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors):
         return "it takes plain tensors only"

@@ -146,6 +146,13 @@ static void unhoist(const Call *c, const Packed *packed, long first, long batch,
         p.add = d->rows;
         product(&p);
     }
+    for (long r = 0; c->competitive && r < n; r++) {
+        const Parameter query = query_parameter(c, r);
+        p = back(count, d->queries + r * m, &query, packed->queries + r * packed->mlp_size, d->rows + r * m);
+        p.add = p.c;
+        p.apart = n * m;
+        product(&p);
+    }
     for (long from = 0; from < count * n; from += CHAIN) {
         add_rows(recent->input, d->rows + from * m, MIN(CHAIN, count * n - from), m);
         settle(total->input, recent->input, m);
@@ -199,7 +206,9 @@ static int backward_tile(const Call *c, long tile, REAL *scratch) {
                 add_rows(to, (const REAL *)c->d_outputs + (first + b) * c->d_outputs_batch + t * c->d_outputs_step, 1,
                          memory_numbers);
         }
-        if (c->gates) {
+        if (c->competitive) {
+            shares_backward(c, batch, at, to_step, &k, &d, &sums, s.h, s.d_h, d_before, &s);
+        } else if (c->gates) {
             gates_backward(c, batch, at, to_step, &k, &d, &sums, s.h, s.d_h, d_before);
         } else {
             zero_row(d_before, batch * memory_numbers);
@@ -226,6 +235,12 @@ static int backward_tile(const Call *c, long tile, REAL *scratch) {
                              d_before);
             p.ending = TANH_BACKWARD;
             p.other = k.squashed + at * batch * memory_numbers;
+            p.add = d_before;
+            product(&p);
+        }
+        if (c->competitive) {
+            const Parameter key = key_parameter(c);
+            Product p = back(batch * slots, d.keys + to_step * batch * memory_numbers, &key, packed.keys, d_before);
             p.add = d_before;
             product(&p);
         }

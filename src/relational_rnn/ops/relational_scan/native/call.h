@@ -15,9 +15,10 @@
 typedef struct {
     /* sizes */
     long batch, steps, slots, inputs, features, width, heads, key;
-    long gates;      /* 2G, 0 without gates */
+    long gates;      /* of a slot: 2G numbers, M where slots compete, 0 without gates */
     long blocks, layers;
     long sonnet;     /* the formulation: 1 sonnet, 0 chapter */
+    long competitive; /* whether slots compete for the input; then the gates' weights have M more rows below */
     long input_rows; /* whether the attended rows of the input are wanted */
     double input_bias, forget_bias;
 

@@ -60,7 +60,7 @@ static int pack_piece(const FastCall *c, long piece, int backward) {
             continue;
         }
         for (long from = piece * 8 * PANEL; from < MIN(cols, (piece + 1) * 8 * PANEL); from += PANEL)
-            pack_panel(a->panels + from * inner, a->weight, a->out, a->in, !backward, from);
+            pack_panel(a->panels + from * inner, a->weight, a->out, a->in, a->in, !backward, from);
         return 1;
     }
     return 0;

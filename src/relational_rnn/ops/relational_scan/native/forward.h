@@ -8,6 +8,7 @@ INLINE Product linear(const Call *c, long rows, const REAL *a, const Parameter *
                      .a = a,
                      .panels = c->packed_weights ? panels : 0,
                      .weight = p->weight,
+                     .weight_apart = p->apart,
                      .bias = p->bias,
                      .add_group = 1,
                      .c = y};
@@ -23,9 +24,10 @@ static void gather_input(const Call *c, long first, long batch, long from, long 
         }
 }
 
-/* What some steps take from their input alone: its rows, their q k v in the first block, its gate terms. */
+/* What some steps take from their input alone: its rows, their q k v in the first block, its gate terms, its queries
+ * where slots compete. */
 static void hoist(const Call *c, const Packed *packed, long first, long batch, long from, long steps, REAL *rows,
-                  REAL *z_rows, const Scratch *s) {
+                  REAL *z_rows, REAL *queries, const Scratch *s) {
     const long count = steps * batch;
     const Parameter input = input_parameter(c), qkv = block_parameters(c, 0).qkv;
     gather_input(c, first, batch, from, steps, s->x);
@@ -39,13 +41,20 @@ static void hoist(const Call *c, const Packed *packed, long first, long batch, l
         p.bias = s->gate_bias;
         product(&p);
     }
+    for (long r = 0; c->competitive && r < c->inputs; r++) {
+        const Parameter query = query_parameter(c, r);
+        const REAL *panels = packed->queries + r * packed->mlp_size;
+        p = linear(c, count, rows + r * c->width, &query, panels, queries + r * c->width);
+        p.apart = c->inputs * c->width;
+        product(&p);
+    }
 }
 
 /* Both biases and the two constants. */
 static void combine_gate_biases(const Call *c, REAL *bias) {
     const REAL *a = gate_input_parameter(c).bias, *b = gate_memory_parameter(c).bias;
     for (long i = 0; i < c->gates; i++)
-        bias[i] = a[i] + b[i] + (REAL)(i < c->gates / 2 ? c->input_bias : c->forget_bias);
+        bias[i] = a[i] + b[i] + (REAL)(c->competitive || i < c->gates / 2 ? c->input_bias : c->forget_bias);
 }
 
 /* One block at one step: from `fed` [batch, fed rows, M] (and the input's rows, in the first block) to the block's
@@ -133,8 +142,8 @@ static int forward_tile(const Call *c, long tile, REAL *scratch) {
         const long step = t - c->step_from, at = c->kept_steps ? t - c->kept_from : 0, in_block = step % hoisted;
         const long row_at = c->kept_steps ? at : in_block;
         REAL *rows = k.rows + row_at * batch * n * m, *z_rows = k.z_rows + row_at * batch * n * qkv_of(c);
-        REAL *before = k.before + at * batch * memory_numbers;
-        if (in_block == 0) hoist(c, &packed, first, batch, t, MIN(hoisted, c->step_to - t), rows, z_rows, &s);
+        REAL *queries = k.queries + row_at * batch * n * m, *before = k.before + at * batch * memory_numbers;
+        if (in_block == 0) hoist(c, &packed, first, batch, t, MIN(hoisted, c->step_to - t), rows, z_rows, queries, &s);
         for (long b = 0; b < batch; b++)
             if (resets_at(c, first + b, t))
                 copy_row(before + b * memory_numbers, (const REAL *)c->initial + (first + b) * c->initial_batch,
@@ -161,6 +170,14 @@ static int forward_tile(const Call *c, long tile, REAL *scratch) {
             p.add_group = slots;
             product(&p);
         }
+        REAL *share = k.share + at * batch * slots * n, *keys = k.keys + at * batch * memory_numbers;
+        if (c->competitive) {
+            const Parameter weight = key_parameter(c);
+            Product p = linear(c, batch * slots, before, &weight, packed.keys, keys);
+            product(&p);
+            for (long b = 0; b < batch; b++)
+                share_out(c, keys + b * memory_numbers, queries + b * n * m, share + b * slots * n);
+        }
         const Parameter norm = block_parameters(c, last).mlp_norm;
         const KeptBlock *top = &k.block[last];
         REAL *after = t + 1 == c->step_to ? (REAL *)c->final + first * memory_numbers
@@ -181,8 +198,12 @@ static int forward_tile(const Call *c, long tile, REAL *scratch) {
                 const long slot = b * slots + r;
                 const REAL *old = before + slot * m;
                 REAL *new = after + slot * m;
-                if (c->gates) gate_row(c, candidate, gates + slot * c->gates, old, happens ? new : candidate);
-                else if (happens) copy_row(new, candidate, m);
+                if (c->competitive)
+                    compete_row(c, candidate, gates + slot * m, share + slot * n, old, happens ? new : candidate);
+                else if (c->gates)
+                    gate_row(c, candidate, gates + slot * c->gates, old, happens ? new : candidate);
+                else if (happens)
+                    copy_row(new, candidate, m);
                 if (!happens && new != old) copy_row(new, old, m);
             }
             if (c->outputs) {

@@ -12,6 +12,7 @@
 #include "product.h"
 #include "layout.h"
 #include "attention.h"
+#include "shares.h"
 #include "forward.h"
 #include "backward.h"
 #include "weights.h"

@@ -4,6 +4,7 @@ typedef struct {
     const REAL *weight, *bias;
     REAL *d_weight, *d_bias;
     long out, in;
+    long apart; /* numbers from one row of the weight to the next */
 } Parameter; /* of a linear, or of a norm (whose `out` is its width and whose `in` is 0) */
 
 typedef struct {
@@ -13,7 +14,7 @@ typedef struct {
 INLINE Parameter parameter(const Call *c, long pair, long out, long in) {
     void **g = c->gradients;
     return (Parameter){(const REAL *)c->parameters[2 * pair], (const REAL *)c->parameters[2 * pair + 1],
-                       g ? (REAL *)g[2 * pair] : 0, g ? (REAL *)g[2 * pair + 1] : 0, out, in};
+                       g ? (REAL *)g[2 * pair] : 0, g ? (REAL *)g[2 * pair + 1] : 0, out, in, in};
 }
 INLINE Parameter input_parameter(const Call *c) { return parameter(c, 0, c->width, c->features); }
 INLINE Parameter mlp_parameter(const Call *c, long layer) { return parameter(c, 1 + layer, c->width, c->width); }
@@ -21,6 +22,16 @@ INLINE Parameter gate_input_parameter(const Call *c) {
     return parameter(c, 1 + c->layers, c->gates, c->inputs * c->width);
 }
 INLINE Parameter gate_memory_parameter(const Call *c) { return parameter(c, 2 + c->layers, c->gates, c->width); }
+/* Where slots compete: the M rows below the gate's, and of those the M columns from `column` on. */
+INLINE Parameter below_gate(const Call *c, Parameter gate, long column) {
+    const long m = c->width, from = m * gate.apart + column;
+    return (Parameter){gate.weight + from, gate.bias + m, gate.d_weight ? gate.d_weight + from : 0,
+                       gate.d_bias ? gate.d_bias + m : 0, m, m, gate.apart};
+}
+INLINE Parameter key_parameter(const Call *c) { return below_gate(c, gate_memory_parameter(c), 0); }
+INLINE Parameter query_parameter(const Call *c, long row) {
+    return below_gate(c, gate_input_parameter(c), row * c->width);
+}
 INLINE BlockParameters block_parameters(const Call *c, long block) {
     long pair = 1 + c->layers + (c->gates ? 2 : 0) + block * (c->sonnet ? 4 : 3);
     BlockParameters p = {0};
@@ -45,6 +56,7 @@ INLINE REAL *take(REAL **from, long count) {
 /* The weights in panels, for y = W x (forward) or for d_x = W^T d_y (backward); S and L vary, so these are tables. */
 typedef struct {
     REAL *input, *gate_input, *gate_memory;
+    REAL *keys, *queries; /* where slots compete; n queries, `mlp_size` apart */
     REAL *mlp;         /* L of them, `mlp_size` apart */
     REAL *qkv, *out;   /* S of them, `qkv_size` and `mlp_size` apart */
     long mlp_size, qkv_size;
@@ -59,6 +71,8 @@ static long lay_packed(const Call *c, Packed *p, REAL *base) {
     p->input = take(&at, EITHER(m, i));
     p->gate_input = g ? take(&at, EITHER(g, nm)) : 0;
     p->gate_memory = g ? take(&at, EITHER(g, m)) : 0;
+    p->keys = c->competitive ? take(&at, p->mlp_size) : 0;
+    p->queries = c->competitive ? take(&at, c->inputs * p->mlp_size) : 0;
     p->mlp = take(&at, c->layers * p->mlp_size);
     p->qkv = take(&at, c->blocks * p->qkv_size);
     p->out = c->sonnet ? 0 : take(&at, c->blocks * p->mlp_size);
@@ -82,7 +96,9 @@ typedef struct {
     REAL *before;         /* [N, M], the memory before the step */
     REAL *rows, *z_rows;  /* the input's rows and their q k v in the first block */
     REAL *squashed;       /* tanh of the memory */
-    REAL *gates;          /* [N, 2G] */
+    REAL *gates;          /* [N, gates] */
+    REAL *keys, *queries; /* [N, M] and [n, M], where slots compete */
+    REAL *share;          /* [N, n], softmax over the first axis */
     KeptBlock block[MAX_BLOCKS];
 } Kept;
 
@@ -100,6 +116,9 @@ static long lay_kept(const Call *c, long batch, Kept *k, REAL *base) {
     k->z_rows = take(&at, row_steps * batch * c->inputs * qkv_of(c));
     k->squashed = c->gates ? take(&at, n * c->slots * m) : 0;
     k->gates = c->gates ? take(&at, n * c->slots * c->gates) : 0;
+    k->keys = c->competitive ? take(&at, n * c->slots * m) : 0;
+    k->queries = c->competitive ? take(&at, row_steps * batch * c->inputs * m) : 0;
+    k->share = c->competitive ? take(&at, n * c->slots * c->inputs) : 0;
     for (long i = 0; i < c->blocks; i++) {
         KeptBlock *b = &k->block[i];
         long q = queries_of(c, i), r = rows_of(c);
@@ -133,8 +152,9 @@ typedef struct {
 } BlockDifferences;
 
 typedef struct {
-    REAL *gates;  /* [N, 2G] */
-    REAL *terms;  /* [2G], their sums over the slots */
+    REAL *gates;  /* [N, gates] */
+    REAL *terms;  /* [gates], their sums over the slots */
+    REAL *keys, *queries; /* [N, M] and [n, M], where slots compete */
     REAL *rows;   /* of the input's rows */
     REAL *x;      /* the input itself, 0 where a step does not happen */
     BlockDifferences block[MAX_BLOCKS];
@@ -145,6 +165,8 @@ static long lay_differences(const Call *c, long batch, Differences *d, REAL *bas
     long n = (c->step_to - c->step_from) * batch, m = c->width, f = qkv_of(c);
     d->gates = c->gates ? take(&at, n * c->slots * c->gates) : 0;
     d->terms = c->gates ? take(&at, n * c->gates) : 0;
+    d->keys = c->competitive ? take(&at, n * c->slots * m) : 0;
+    d->queries = c->competitive ? take(&at, n * c->inputs * m) : 0;
     d->rows = take(&at, n * c->inputs * m);
     d->x = take(&at, n * c->inputs * c->features);
     for (long i = 0; i < c->blocks; i++) {
@@ -169,6 +191,7 @@ INLINE void find_differences(const Call *c, long tile, long batch, Differences *
 /* Gradients of biases and norms of one tile, added up over its rows and steps */
 typedef struct {
     REAL *input, *gates, *mlp; /* mlp: L of [M] */
+    REAL *keys, *queries;
     struct {
         REAL *qkv, *out, *qkv_norm, *attention_norm, *mlp_norm; /* norms: weight, then bias */
     } block[MAX_BLOCKS];
@@ -180,6 +203,8 @@ static long lay_sums(const Call *c, Sums *s, REAL *base) {
     s->input = take(&at, m);
     s->gates = take(&at, c->gates);
     s->mlp = take(&at, c->layers * m);
+    s->keys = c->competitive ? take(&at, m) : 0;
+    s->queries = c->competitive ? take(&at, m) : 0;
     for (long i = 0; i < c->blocks; i++) {
         s->block[i].qkv = take(&at, f);
         s->block[i].out = take(&at, m);
@@ -202,7 +227,7 @@ typedef struct {
     REAL *x;                     /* the input of the hoisted steps */
     REAL *terms, *gate_bias;     /* of the gates */
     REAL *qkv, *d_qkv, *d_row;   /* of one sequence, padded; and one row, not padded */
-    REAL *logits, *line;         /* attention of one sequence, one number per query and head */
+    REAL *logits, *line;         /* attention of one sequence, one number per query and head; shares of one sequence */
     REAL *d_attended;            /* of one sequence, padded */
     REAL *middle, *below, *h, *d_h, *d_mixed, *d_before, *d_memory; /* rows of the tile */
     REAL *panel, *stripe;        /* operands of a weight's product, in calls for gradients */

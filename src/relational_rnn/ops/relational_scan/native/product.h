@@ -11,9 +11,11 @@ typedef enum { PLAIN, RELU, RELU_BACKWARD, TANH_BACKWARD } Ending;
 
 typedef struct {
     long rows, inner, cols;
+    long apart;    /* numbers from one row to the next, of a as of c, add and other; 0: rows lie side by side */
     const REAL *a; /* [rows, inner] */
     const REAL *panels;
     const REAL *weight; /* [cols, inner]: used as it is where there are no panels */
+    long weight_apart;  /* numbers from one row of it to the next */
     const REAL *bias;   /* [cols], or NULL */
     const REAL *add;    /* added to the result: row r gets row r / add_group, or NULL */
     long add_group;
@@ -24,18 +26,20 @@ typedef struct {
 
 INLINE long panel_numbers(long inner, long cols) { return (cols + PANEL - 1) / PANEL * PANEL * inner; }
 
-/* One panel: columns from `from` of the product's matrix, which is the weight [out, in] or its transpose. */
-static void pack_panel(REAL *restrict panel, const REAL *restrict weight, long out, long in, int transposed, long from) {
+/* One panel: columns from `from` of the product's matrix, which is the weight [out, in] or its transpose; the weight's
+ * rows are `apart` numbers apart. */
+static void pack_panel(REAL *restrict panel, const REAL *restrict weight, long out, long in, long apart, int transposed,
+                       long from) {
     long inner = transposed ? in : out, cols = transposed ? out : in, width = MIN(PANEL, cols - from);
     if (width < PANEL) zero_row(panel, inner * PANEL);
     if (transposed) { /* column j of the product is row j of the weight */
         for (long block = 0; block < inner; block += 16) /* so that a block of the panel stays near */
             for (long j = 0; j < width; j++) {
-                const REAL *row = weight + (from + j) * in;
+                const REAL *row = weight + (from + j) * apart;
                 for (long k = block; k < MIN(block + 16, inner); k++) panel[k * PANEL + j] = row[k];
             }
     } else {
-        for (long k = 0; k < inner; k++) copy_row(panel + k * PANEL, weight + k * in + from, width);
+        for (long k = 0; k < inner; k++) copy_row(panel + k * PANEL, weight + k * apart + from, width);
     }
 }
 
@@ -59,8 +63,8 @@ INLINE REAL ended_one(REAL v, const Product *p, long at) {
 /* The `add` of TANH_BACKWARD is added after the ending, of the others before it. */
 INLINE void product_tile(const int count, const Product *p, long row, long from, const REAL *panel) {
     V sum[TILE_ROWS][2], before[TILE_ROWS][2];
-    const long inner = p->inner, cols = p->cols;
-    const REAL *a = p->a + row * inner;
+    const long inner = p->inner, cols = p->cols, fed = p->apart ? p->apart : inner, made = p->apart ? p->apart : cols;
+    const REAL *a = p->a + row * fed;
     for (long first = 0; first < inner || first == 0; first += CHAIN) {
         const long last = MIN(first + CHAIN, inner);
 #pragma GCC unroll 8
@@ -69,7 +73,7 @@ INLINE void product_tile(const int count, const Product *p, long row, long from,
             V left = load(panel + k * PANEL), right = load(panel + k * PANEL + LANES);
 #pragma GCC unroll 8
             for (int i = 0; i < count; i++) {
-                REAL x = a[i * inner + k];
+                REAL x = a[i * fed + k];
                 sum[i][0] += x * left;
                 sum[i][1] += x * right;
             }
@@ -92,8 +96,8 @@ INLINE void product_tile(const int count, const Product *p, long row, long from,
     if (from + PANEL <= cols) {
 #pragma GCC unroll 8
         for (int i = 0; i < count; i++) {
-            const REAL *add = p->add ? p->add + (row + i) / p->add_group * cols + from : 0;
-            long at = (row + i) * cols + from;
+            const REAL *add = p->add ? p->add + (row + i) / p->add_group * made + from : 0;
+            long at = (row + i) * made + from;
 #pragma GCC unroll 2
             for (int half = 0; half < 2; half++) {
                 V v = sum[i][half];
@@ -113,9 +117,9 @@ INLINE void product_tile(const int count, const Product *p, long row, long from,
         store(edge[i] + LANES, sum[i][1]);
     }
     for (int i = 0; i < count; i++) {
-        const REAL *add = p->add ? p->add + (row + i) / p->add_group * cols + from : 0;
+        const REAL *add = p->add ? p->add + (row + i) / p->add_group * made + from : 0;
         for (long j = 0; j < cols - from; j++) {
-            long at = (row + i) * cols + from + j;
+            long at = (row + i) * made + from + j;
             REAL v = edge[i][j];
             if (p->bias) v += p->bias[from + j];
             if (add && p->ending != TANH_BACKWARD) v += add[j];
@@ -129,24 +133,25 @@ INLINE void product_tile(const int count, const Product *p, long row, long from,
 /* Few rows, and a weight that no time was spent on: each number is one product of two rows. */
 INLINE void product_of_rows(const int count, const Product *p, long row) {
     const long inner = p->inner, cols = p->cols, whole = inner / LANES * LANES;
-    const REAL *a = p->a + row * inner;
+    const long fed = p->apart ? p->apart : inner, made = p->apart ? p->apart : cols;
+    const REAL *a = p->a + row * fed;
     for (long j = 0; j < cols; j++) {
-        const REAL *weight = p->weight + j * inner;
+        const REAL *weight = p->weight + j * p->weight_apart;
         V sums[4];
 #pragma GCC unroll 4
         for (int i = 0; i < count; i++) sums[i] = (V){0};
         for (long k = 0; k < whole; k += LANES) {
             V w = load(weight + k);
 #pragma GCC unroll 4
-            for (int i = 0; i < count; i++) sums[i] += load(a + i * inner + k) * w;
+            for (int i = 0; i < count; i++) sums[i] += load(a + i * fed + k) * w;
         }
 #pragma GCC unroll 4
         for (int i = 0; i < count; i++) {
             REAL v = sum_lanes(sums[i]);
-            for (long k = whole; k < inner; k++) v += a[i * inner + k] * weight[k];
+            for (long k = whole; k < inner; k++) v += a[i * fed + k] * weight[k];
             if (p->bias) v += p->bias[j];
-            if (p->add) v += p->add[(row + i) / p->add_group * cols + j];
-            p->c[(row + i) * cols + j] = ended_one(v, p, (row + i) * cols + j);
+            if (p->add) v += p->add[(row + i) / p->add_group * made + j];
+            p->c[(row + i) * made + j] = ended_one(v, p, (row + i) * made + j);
         }
     }
 }

@@ -16,6 +16,13 @@ static int arranged(const Call *c, const Packed *packed, long number, Arranged *
         if (number == 1) return *a = (Arranged){gate_memory_parameter(c), packed->gate_memory}, 1;
         number -= 2;
     }
+    if (c->competitive) {
+        if (number == 0) return *a = (Arranged){key_parameter(c), packed->keys}, 1;
+        number -= 1;
+        if (number < c->inputs)
+            return *a = (Arranged){query_parameter(c, number), packed->queries + number * packed->mlp_size}, 1;
+        number -= c->inputs;
+    }
     if (number < c->blocks)
         return *a = (Arranged){block_parameters(c, number).qkv, packed->qkv + number * packed->qkv_size}, 1;
     number -= c->blocks;
@@ -37,15 +44,15 @@ static int pack_piece(const Call *c, long piece, int backward) {
             continue;
         }
         for (long from = piece * 8 * PANEL; from < MIN(cols, (piece + 1) * 8 * PANEL); from += PANEL)
-            pack_panel(a.panels + from * inner, a.p.weight, a.p.out, a.p.in, !backward, from);
+            pack_panel(a.panels + from * inner, a.p.weight, a.p.out, a.p.in, a.p.apart, !backward, from);
         return 1;
     }
     return 0;
 }
 
-/* d_weight [out, in] += d^T h over rows: `d` [rows, out] in a stripe of columns, arranged TILE_ROWS by TILE_ROWS, and
+/* d_weight [out, in], its rows `apart` numbers apart, += d^T h over rows: `d` [rows, out] in a stripe of columns, arranged TILE_ROWS by TILE_ROWS, and
  * `h` [rows, in] in a panel. */
-INLINE void weight_tile(const int count, const REAL *d, const REAL *h, long rows, REAL *to, long in, long width) {
+INLINE void weight_tile(const int count, const REAL *d, const REAL *h, long rows, REAL *to, long apart, long width) {
     V sum[TILE_ROWS][2];
 #pragma GCC unroll 8
     for (int i = 0; i < count; i++) sum[i][0] = sum[i][1] = (V){0};
@@ -61,8 +68,8 @@ INLINE void weight_tile(const int count, const REAL *d, const REAL *h, long rows
     if (width == PANEL) {
 #pragma GCC unroll 8
         for (int i = 0; i < count; i++) {
-            store(to + i * in, load(to + i * in) + sum[i][0]);
-            store(to + i * in + LANES, load(to + i * in + LANES) + sum[i][1]);
+            store(to + i * apart, load(to + i * apart) + sum[i][0]);
+            store(to + i * apart + LANES, load(to + i * apart + LANES) + sum[i][1]);
         }
         return;
     }
@@ -73,55 +80,57 @@ INLINE void weight_tile(const int count, const REAL *d, const REAL *h, long rows
         store(edge[i] + LANES, sum[i][1]);
     }
     for (int i = 0; i < count; i++)
-        for (long j = 0; j < width; j++) to[i * in + j] += edge[i][j];
+        for (long j = 0; j < width; j++) to[i * apart + j] += edge[i][j];
 }
 
 /* Rows of gradients and what was fed, of one tile. */
 typedef struct {
     const REAL *d, *h;
     long rows;
+    long apart; /* numbers from one row to the next, of both; 0: rows lie side by side */
 } Pair;
 
 static void weight_stripe(const Parameter *p, Pair pair, long from, const Scratch *s) {
     const long out = MIN(STRIPE, p->out - from), in = p->in;
+    const long d_apart = pair.apart ? pair.apart : p->out, h_apart = pair.apart ? pair.apart : in;
     const long groups = (out + TILE_ROWS - 1) / TILE_ROWS;
     for (long row = 0; row < pair.rows; row += DEPTH) {
         const long depth = MIN(DEPTH, pair.rows - row);
         for (long g = 0; g < groups; g++) {
             const long width = MIN(TILE_ROWS, out - g * TILE_ROWS);
             REAL *to = s->stripe + g * DEPTH * TILE_ROWS;
-            const REAL *d = pair.d + row * p->out + from + g * TILE_ROWS;
+            const REAL *d = pair.d + row * d_apart + from + g * TILE_ROWS;
             if (width == TILE_ROWS)
-                for (long r = 0; r < depth; r++) memcpy(to + r * TILE_ROWS, d + r * p->out, TILE_ROWS * sizeof(REAL));
+                for (long r = 0; r < depth; r++) memcpy(to + r * TILE_ROWS, d + r * d_apart, TILE_ROWS * sizeof(REAL));
             else
-                for (long r = 0; r < depth; r++) copy_row(to + r * TILE_ROWS, d + r * p->out, width);
+                for (long r = 0; r < depth; r++) copy_row(to + r * TILE_ROWS, d + r * d_apart, width);
         }
         for (long col = 0; col < in; col += PANEL) {
             const long width = MIN(PANEL, in - col);
-            const REAL *h = pair.h + row * in + col;
+            const REAL *h = pair.h + row * h_apart + col;
             if (width == PANEL)
                 for (long r = 0; r < depth; r++) {
-                    store(s->panel + r * PANEL, load(h + r * in));
-                    store(s->panel + r * PANEL + LANES, load(h + r * in + LANES));
+                    store(s->panel + r * PANEL, load(h + r * h_apart));
+                    store(s->panel + r * PANEL + LANES, load(h + r * h_apart + LANES));
                 }
             else
                 for (long r = 0; r < depth; r++) {
                     zero_row(s->panel + r * PANEL, PANEL);
-                    copy_row(s->panel + r * PANEL, h + r * in, width);
+                    copy_row(s->panel + r * PANEL, h + r * h_apart, width);
                 }
             for (long g = 0; g < groups; g++) {
                 const REAL *d = s->stripe + g * DEPTH * TILE_ROWS;
-                REAL *to = p->d_weight + (from + g * TILE_ROWS) * in + col;
+                REAL *to = p->d_weight + (from + g * TILE_ROWS) * p->apart + col;
                 switch (MIN(TILE_ROWS, out - g * TILE_ROWS)) {
-                case 1: weight_tile(1, d, s->panel, depth, to, in, width); break;
-                case 2: weight_tile(2, d, s->panel, depth, to, in, width); break;
-                case 3: weight_tile(3, d, s->panel, depth, to, in, width); break;
-                case 4: weight_tile(4, d, s->panel, depth, to, in, width); break;
-                case 5: weight_tile(5, d, s->panel, depth, to, in, width); break;
-                case TILE_ROWS: weight_tile(TILE_ROWS, d, s->panel, depth, to, in, width); break;
+                case 1: weight_tile(1, d, s->panel, depth, to, p->apart, width); break;
+                case 2: weight_tile(2, d, s->panel, depth, to, p->apart, width); break;
+                case 3: weight_tile(3, d, s->panel, depth, to, p->apart, width); break;
+                case 4: weight_tile(4, d, s->panel, depth, to, p->apart, width); break;
+                case 5: weight_tile(5, d, s->panel, depth, to, p->apart, width); break;
+                case TILE_ROWS: weight_tile(TILE_ROWS, d, s->panel, depth, to, p->apart, width); break;
 #if TILE_ROWS > 6
-                case 6: weight_tile(6, d, s->panel, depth, to, in, width); break;
-                case 7: weight_tile(7, d, s->panel, depth, to, in, width); break;
+                case 6: weight_tile(6, d, s->panel, depth, to, p->apart, width); break;
+                case 7: weight_tile(7, d, s->panel, depth, to, p->apart, width); break;
 #endif
                 }
             }
@@ -142,6 +151,7 @@ static int pair_of(const Call *c, const Kept *k, const Differences *d, long batc
         const BlockDifferences *own = &d->block[use];
         const long q = queries_of(c, use);
         pair->rows = count * q;
+        pair->apart = 0;
         pair->d = number == c->layers - 1 ? own->total : own->hidden + number * own->hidden_size;
         if (number > 0) pair->h = kept->hidden + (number - 1) * kept->hidden_size + past * q * m;
         else pair->h = c->sonnet ? own->middle : kept->middle + past * q * m;
@@ -152,6 +162,13 @@ static int pair_of(const Call *c, const Kept *k, const Differences *d, long batc
         if (number == 0) return *pair = (Pair){d->terms, k->rows + past * n * m, count}, use < 1;
         if (number == 1) return *pair = (Pair){d->gates, k->squashed + past * slots * m, count * slots}, use < 1;
         number -= 2;
+    }
+    if (c->competitive) {
+        if (number == 0) return *pair = (Pair){d->keys, k->before + past * slots * m, count * slots}, use < 1;
+        number -= 1;
+        if (number < n)
+            return *pair = (Pair){d->queries + number * m, k->rows + (past * n + number) * m, count, n * m}, use < 1;
+        number -= n;
     }
     if (number < c->blocks) {
         if (number > 0)
@@ -205,6 +222,10 @@ static int finish_piece(const Call *c, long piece) {
         if (c->gates) {
             add_rows(gate_input_parameter(c).d_bias, s.gates, 1, c->gates);
             add_rows(gate_memory_parameter(c).d_bias, s.gates, 1, c->gates);
+        }
+        if (c->competitive) {
+            add_rows(key_parameter(c).d_bias, s.keys, 1, m);
+            add_rows(query_parameter(c, 0).d_bias, s.queries, 1, m);
         }
         for (long i = 0; i < c->blocks; i++) {
             const BlockParameters p = block_parameters(c, i);
