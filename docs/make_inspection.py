@@ -57,6 +57,14 @@ RESULTS = ROOT / "docs" / "results" / "inspection.json"
 SLOTS = ROOT / "docs" / "results" / "slots.json"
 """What docs/make_slots.py measured."""
 FIGURES = ROOT / "docs" / "figures"
+SIZES = {
+    "mem_slots": "{} slots",
+    "num_heads": "{} heads",
+    "head_size": "{} numbers a head",
+    "key_size": "keys of {} numbers",
+    "value_size": "values of {} numbers",
+}
+"""Sizes of a memory, as the page says them."""
 QUESTIONS = 100
 """Test questions of a task that the finding about stories is measured on."""
 BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.S)
@@ -87,11 +95,10 @@ def about(run: Path, sizes: MemorySizes | FastWeightSizes) -> dict[str, Any]:
         raise SystemExit(f"{run}: not measured yet; first `relational-rnn evaluate {run}`")
     config, versions, result = (json.loads((run / f"{n}.json").read_text()) for n in ("config", "versions", "result"))
     kept = ("commit", "date", "machine", "torch")
-    names = ("mem_slots", "num_heads", "head_size", "key_size", "value_size")
     return {
         "core": config["core"],
         "steps": config["loop"]["steps"],
-        "memory": {name: value for name in names if (value := getattr(sizes, name, None))},
+        "memory": {name: value for name in SIZES if (value := getattr(sizes, name, None))},
         "seed": config["seed"],
         "accuracy": result["mean_accuracy"],
         **{name: versions[name] for name in kept if versions.get(name)},
@@ -216,7 +223,7 @@ def made_with(run: Mapping[str, Any]) -> str:
 
 def story(made: Mapping[str, Any]) -> str:
     run, found = made["babi"], made["story"]
-    sizes = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in run["memory"].items())
+    sizes = ", ".join(SIZES[name].format(value) for name, value in run["memory"].items())
     if run["core"] == FAST_WEIGHTS:
         what = "Share of what the looks read that was written by sentences which the question needs"
     else:

@@ -67,11 +67,23 @@ def _sizes(axes: Mapping[str, int | None]) -> str:
 
 def check_choice(where: str, name: str, value: object, choices: Collection[object], *, hint: str | None = None) -> None:
     """Refuse `value` unless it is one of `choices`."""
-    if value not in choices:
+    if value not in list(choices):  # a list is compared, where a dict or a set would want a hash
         expected = "one of " + ", ".join(repr(choice) for choice in choices)
         raise InputError(
             describe(where, f"{name} is not a known choice", got=repr(value), expected=expected, hint=hint)
         )
+
+
+def check_flags(where: str, **values: bool) -> None:
+    """Refuse any of `values` that is not True or False."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise InputError(describe(where, f"{name} must be True or False", got=repr(value)))
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_positive(where: str, **values: int) -> None:

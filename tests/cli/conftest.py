@@ -12,7 +12,7 @@ from relational_rnn.cli import main
 
 TINY = shlex.split(
     "--recipe demo --data.tasks 1 15 --data.train-questions 60 --data.test-questions 20 --memory.mem-slots 2 "
-    "--memory.head-size 10 --memory.num-heads 2 --model.embedding-size 28 --model.head-size 16 --model.read-heads 2 "
+    "--memory.head-size 10 --memory.num-heads 2 --model.embedding-size 28 --model.head-size 16 "
     "--batch-questions 16 --loop.validate-every 3 --loop.checkpoint-every 2"
 )
 

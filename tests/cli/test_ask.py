@@ -83,7 +83,7 @@ def test_a_pipe_that_cannot_be_used_is_refused(call, trained, typed, said):
 
 
 def test_near_words_are_suggested(call, trained):
-    assert "instead of kitchin, kitchen" in call("ask", trained, typed="Mary went to the kitchin.\n").err
+    assert "for 'kitchin' try 'kitchen'" in call("ask", trained, typed="Mary went to the kitchin.\n").err
 
 
 class Keyboard(io.StringIO):

@@ -122,6 +122,17 @@ def test_a_damaged_line_is_named_with_file_and_line(call, options, files, tmp_pa
             ["compare", "babi", "--cores", "rmc", "lstm", "--fast.reads=3"],
             ["compare babi: --fast.reads would have no effect on rmc, lstm"],
         ),
+        (
+            ["train", "babi", "--core", "fastweights", "--model.read-heads", "2"],
+            [
+                "train babi: --model.read-heads would have no effect on fastweights",
+                "the cores that have it: rmc, competitive, rnn",
+            ],
+        ),
+        (
+            ["compare", "babi", "--cores", "deltanet", "fastweights", "--model.read_heads=2"],
+            ["compare babi: --model.read_heads would have no effect on deltanet, fastweights"],
+        ),
         (["compare", "babi", "--seed", "3"], ["Unrecognized options: --seed"]),
         (["evaluate"], ["RUN"]),
         (["evaluate", "run", "--partial"], ["--partial has no effect without --data"]),

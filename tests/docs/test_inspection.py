@@ -76,7 +76,7 @@ def test_what_was_not_measured_says_so_and_the_rest_is_told(maker):
     run |= {"date": "2026-01-02", "torch": "2", "machine": "M"}
     story = {"task": 2, "questions": 9, "question": "Where?", "answer": "there", "read": 0.5, "by chance": 0.25}
     shown = maker.render(page, {"babi": run, "story": story | {"supporting": 0.75, "other": 0.0625}})
-    assert "Fast weights (4 num heads, 16 key size), 700 steps, seed 3, 87.5 % of its test questions right" in shown
+    assert "Fast weights (4 heads, keys of 16 numbers), 700 steps, seed 3, 87.5 % of its test questions right" in shown
     assert "of task 2: 0.50; looks at sentences drawn by lot would have 0.25." in shown
     assert "falls by 0.75 on average, without another by 0.06." in shown
 

@@ -40,7 +40,8 @@ def test_runs_are_kept_without_weights_and_folder_names(tmp_path):
     for name in ("metrics.csv", "result.json", "model.safetensors"):
         (run / name).write_text(name)
     (run / "config.json").write_text(json.dumps({"data": {"path": "/home/someone/stories.tar.xz"}, "seed": 0}))
-    command = {"command": "relational-rnn train relations --out /home/someone/rmc-0 --seed 0"}
+    where = "--out '/home/someone/my runs/rmc-0' --data=/home/someone/set.tar.xz --extra ~someone"
+    command = {"command": f"relational-rnn train relations --seed 0 {where} --data.form objects"}
     resumed = {"command": "relational-rnn train --resume /home/someone/rmc-0"}
     (run / "versions.json").write_text(json.dumps({**command, "resumed": [resumed]}))
     (copy,) = keep_runs.keep("relations", [run], tmp_path / "kept")
@@ -48,8 +49,9 @@ def test_runs_are_kept_without_weights_and_folder_names(tmp_path):
     assert {path.name for path in copy.iterdir()} == {"config.json", "metrics.csv", "result.json", "versions.json"}
     assert (copy / "metrics.csv").read_text() == "metrics.csv"
     assert json.loads((copy / "config.json").read_text()) == {"data": {"path": "stories.tar.xz"}, "seed": 0}
+    kept = "relational-rnn train relations --seed 0 --data PATH --extra PATH --data.form objects"
     assert "someone" not in (copy / "versions.json").read_text()
-    assert json.loads((copy / "versions.json").read_text())["command"] == "relational-rnn train relations --seed 0"
+    assert json.loads((copy / "versions.json").read_text())["command"] == kept
 
 
 def test_of_a_run_that_is_not_evaluated_nothing_is_kept(tmp_path):

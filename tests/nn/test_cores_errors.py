@@ -65,6 +65,18 @@ def test_a_state_of_another_dtype(case):
     )
 
 
+def test_every_tensor_of_a_state_has_its_own_kind(case):
+    state = case.core().initial_state(BATCH)
+    for name in state if isinstance(state, dict) else [None]:
+        tensor = state if name is None else state[name]
+        mask = tensor.dtype == torch.bool
+        problem = "must be booleans" if mask else "has another dtype than the parameters"
+        for dtype in (torch.int64, torch.float64 if mask else torch.bool):
+            wrong = tensor.to(dtype) if name is None else {**state, name: tensor.to(dtype)}
+            refused(case, problem, lambda core, wrong=wrong: core(X, wrong))
+            refused(case, problem, lambda core, wrong=wrong: core.step(X[:, 0], wrong))
+
+
 def test_lengths_out_of_range(case):
     for values, got in (([7, 7, 8, 1, 2], "values from 1 to 8"), ([7, -1, 3, 1, 2], "values from -1 to 7")):
         problem = f"lengths is out of range\n  got       {got}\n  expected  0 to 7"

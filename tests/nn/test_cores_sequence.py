@@ -94,6 +94,10 @@ def test_zero_steps_leave_the_state_alone(case):
         y, state = core(draw(BATCH, 0, INPUTS), start, **keywords)
         assert y.shape == (BATCH, 0, core.output_size)
         assert_same_state(core, state, start)
+        kept = map_state(torch.clone, start)
+        with torch.no_grad():
+            map_state(torch.Tensor.zero_, state)
+        assert_same_state(core, start, kept, rtol=0.0, atol=0.0)  # the state that came in is another tensor
 
 
 def test_rows_for_a_read_out_have_the_batch_of_the_state(case):

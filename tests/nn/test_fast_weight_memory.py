@@ -8,8 +8,11 @@ from cores_table import assert_close, draw
 from torch import nn
 
 from relational_rnn import InputError
+from relational_rnn.nn._fast_weight_step import write_and_read
 from relational_rnn.nn.core import state_bytes
-from relational_rnn.nn.fast_weight_memory import EPSILON, FastWeightMemory, unit, write_and_read
+from relational_rnn.nn.fast_weight_memory import FastWeightMemory
+from relational_rnn.ops.fast_weight_scan.reference import KEY_EPSILON as EPSILON
+from relational_rnn.ops.fast_weight_scan.reference import unit
 
 B, T, I, W, H, K, V, R = 5, 8, 3, 11, 2, 4, 6, 3  # noqa: E741  (the axis is called so everywhere)
 
@@ -255,6 +258,10 @@ def test_a_read_that_cannot_be_is_refused():
     trace = some_core().trace(draw(B, T, I))
     with pytest.raises(InputError, match="FastWeightTrace: query has the wrong size on axis K"):
         trace.origins(draw(B, H, V))
+    with pytest.raises(InputError, match=r"query has another dtype than the trace\n  got       torch\.float32\n"):
+        trace.origins(draw(B, H, K).float())
+    with pytest.raises(InputError, match="query is on another device\n  got       meta\n  expected  cpu"):
+        trace.left_of_start(draw(B, H, K).to("meta"))
     with pytest.raises(
         InputError, match="after must be a number of steps of the trace\n  got       9\n  expected  0 to"
     ):

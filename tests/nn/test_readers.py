@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from cores_table import assert_close, draw
 
 from relational_rnn import InputError
 from relational_rnn.nn import GatedDeltaNet, MatrixReader, RowReader
+from relational_rnn.nn.cores import CORE_NAMES, READ_AS_MATRICES, MemorySizes, build_core
 
 
 def test_a_look_at_rows_is_attention():
@@ -78,6 +80,30 @@ def test_sizes_of_a_reader_of_rows_are_checked(name):
 def test_heads_share_the_size():
     with pytest.raises(InputError, match="RowReader: heads must divide size\n  got       4, 6"):
         RowReader(lambda rows: (rows, None), 7, size=6, looks=1, heads=4)
+
+
+@pytest.mark.parametrize("index", [-1, 2, 0.0, True])
+def test_a_look_that_is_not_there_is_refused(index):
+    rows = RowReader(lambda rows: (rows, None), 7, size=6, looks=2, heads=2).double()
+    matrices = MatrixReader(lambda state: state, (3, 4, 2), size=6, looks=2).double()
+    for reader, state in ((rows, draw(5, 1, 7)), (matrices, draw(5, 3, 4, 2))):
+        sentence = f"{type(reader).__name__}: there is no such look\n  got       {index!r}\n  expected  0 to 1"
+        with pytest.raises(InputError, match=re.escape(sentence)):
+            reader.look(index, draw(5, 6, seed=1), reader.open(state))
+        with pytest.raises(InputError, match=f"{type(reader).__name__}: question has the wrong size on axis S"):
+            reader.look(1, draw(5, 7, seed=1), reader.open(state))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 2, 1), 3])
+def test_a_shape_of_matrices_is_three_numbers(shape):
+    with pytest.raises(InputError, match="MatrixReader: shape must be three numbers"):
+        MatrixReader(lambda state: state, shape, size=6, looks=1)
+
+
+@pytest.mark.parametrize("name", CORE_NAMES)
+def test_the_cores_that_are_read_as_matrices_are_named(name):
+    core = build_core(name, 4, MemorySizes(mem_slots=2, head_size=6, num_heads=2))
+    assert isinstance(core.reader(6, looks=1, heads=2), MatrixReader) == (name in READ_AS_MATRICES)
 
 
 @pytest.mark.parametrize("wrong", [{"size": 0}, {"looks": 0}, {"shape": (0, 4, 2)}, {"shape": (3, 0, 2)}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
@@ -140,3 +141,41 @@ def test_updates_are_those_of_pytorch_up_to_its_rounding():
     for name in ("core.weight_ih_l0", "core.weight_hh_l0", "head.weight"):
         moved, as_theirs = (m.get_parameter(name) - start.get_parameter(name) for m in (ours, theirs))
         assert (moved - as_theirs).norm() < 0.03 * as_theirs.norm()
+
+
+@pytest.mark.parametrize(
+    ("choice", "sentence"),
+    [
+        ({"nesterov": False}, "Muon: nesterov cannot be chosen\n  got       False\n  expected  True"),
+        (
+            {"adjust_lr_fn": None},
+            "Muon: adjust_lr_fn cannot be chosen\n  got       None\n  expected  'match_rms",
+        ),
+    ],
+)
+def test_a_checkpoint_that_muon_would_not_obey_is_refused(choice, sentence):
+    matrix = nn.Parameter(torch.ones(3, 4))
+    theirs = torch.optim.Muon([matrix], **{"adjust_lr_fn": "match_rms_adamw", **choice}).state_dict()
+    ours = Muon([matrix], lr=0.5, weight_decay=0.1)
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        ours.load_state_dict(theirs)
+    assert ours.param_groups[0]["lr"] == 0.5  # nothing was loaded
+    ours.param_groups[0].update(choice)
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        ours.step()
+
+
+def test_a_checkpoint_of_pytorch_is_obeyed():
+    ours, theirs = Reader(), Reader()
+    other = torch.optim.Muon(
+        [theirs.head.weight], lr=0.3, momentum=0.7, ns_steps=2, weight_decay=0.2, adjust_lr_fn="match_rms_adamw"
+    )
+    update(theirs, [other], 0, rate=0.3)
+    mine = Muon([ours.head.weight], lr=1.0, weight_decay=0.1)
+    mine.load_state_dict(copy.deepcopy(other.state_dict()))
+    ours.load_state_dict(theirs.state_dict())
+    start = ours.head.weight.detach().clone()
+    update(ours, [mine], 1, rate=0.3)
+    update(theirs, [other], 1, rate=0.3)
+    moved, as_theirs = ours.head.weight - start, theirs.head.weight - start
+    assert (moved - as_theirs).norm() < 0.03 * as_theirs.norm()

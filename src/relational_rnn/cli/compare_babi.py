@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from relational_rnn import recipes
-from relational_rnn.cli.babi_options import SHORT, RecipeName, check_fast, starting_run
+from relational_rnn.cli.babi_options import SHORT, RecipeName, check_typed, starting_run
 from relational_rnn.cli.parsing import parse_arguments, spell_out
 from relational_rnn.cli.tables import text_table
 from relational_rnn.cli.trials import TrialReport
@@ -87,7 +87,7 @@ def parse(args: Sequence[str]) -> Arguments:
     recipe, config = starting_run(words, COMMAND)
     default = Arguments(recipe=recipe, **{name: getattr(config, name) for name in SHARED})
     arguments = parse_arguments(Arguments, words, command=COMMAND, examples=EXAMPLES, default=default)
-    check_fast(words, COMMAND, *arguments.cores)
+    check_typed(words, COMMAND, *arguments.cores)
     return arguments
 
 

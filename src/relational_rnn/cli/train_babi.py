@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from relational_rnn import recipes
-from relational_rnn.cli.babi_options import SHORT, RecipeName, check_fast, starting_run
+from relational_rnn.cli.babi_options import SHORT, RecipeName, check_typed, starting_run
 from relational_rnn.cli.parsing import parse_arguments, spell_out
 from relational_rnn.cli.training import train_and_say
 
@@ -50,7 +50,7 @@ def parse(args: Sequence[str]) -> Arguments:
     recipe, config = starting_run(words, COMMAND)
     default = Arguments(recipe=recipe, config=config)
     arguments = parse_arguments(Arguments, words, command=COMMAND, examples=EXAMPLES, default=default)
-    check_fast(words, COMMAND, arguments.config.core)
+    check_typed(words, COMMAND, arguments.config.core)
     return arguments
 
 

@@ -138,7 +138,8 @@ class CachedAttentionCore(Core):
         stored = {"B": batch_size, "S": None}
         heads = {**stored, "L": self.passes, "H": self.num_heads, "K": self.head_size}
         outputs = {**stored, "W": self.hidden_size}
-        return check_state_tensors(self, state, {"valid": stored, "keys": heads, "values": heads, "outputs": outputs})
+        axes = {"valid": stored, "keys": heads, "values": heads, "outputs": outputs}
+        return check_state_tensors(self, state, axes, masks=("valid",))
 
     def _attend(self, x: Tensor, state: dict[str, Tensor], segment: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The outputs [B, T, W], and the cache with the new steps appended."""

@@ -6,7 +6,7 @@ values do not exist yet, and only shapes and dtypes are checked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from relational_rnn._check import InputError, check_shape, describe
 from relational_rnn.nn.core import Core, State
 
 START_HINT = "start a sequence with core.initial_state(batch_size), or pass state=None."
+RESET_HINT = "compare first, for example reset=(episode_start != 0)."
 
 
 def check_sequence(
@@ -37,10 +38,7 @@ def check_sequence(
         check_whole_numbers(where, "lengths", lengths, {"B": batch_size}, x.device, highest=steps)
     if reset is not None:
         check_shape(where, "reset", reset, {"B": batch_size, "T": steps})
-        if reset.dtype != torch.bool:
-            hint = "compare first, for example reset=(episode_start != 0)."
-            raise InputError(describe(where, "reset must be booleans", got=reset.dtype, expected=torch.bool, hint=hint))
-        check_device(where, "reset", reset, x.device)
+        check_booleans(where, "reset", reset, x.device, hint=RESET_HINT)
 
 
 def check_step(core: Core, x_t: Tensor) -> None:
@@ -84,8 +82,13 @@ def check_state_tensor(core: Core, state: State, axes: Mapping[str, int | None])
     check_kind(core, "state", state)
 
 
-def check_state_tensors(core: Core, state: State, axes: Mapping[str, Mapping[str, int | None]]) -> dict[str, Tensor]:
-    """Refuse `state` unless it is a dict of exactly the named tensors and axes; S is the same in all of them."""
+def check_state_tensors(
+    core: Core, state: State, axes: Mapping[str, Mapping[str, int | None]], *, masks: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """Refuse `state` unless it is a dict of exactly the named tensors and axes; S is the same in all of them.
+
+    `masks` are booleans, all others of the parameters' dtype.
+    """
     where = type(core).__name__
     if not isinstance(state, dict) or set(state) != set(axes):
         got = sorted(state) if isinstance(state, dict) else type(state).__name__
@@ -98,9 +101,20 @@ def check_state_tensors(core: Core, state: State, axes: Mapping[str, Mapping[str
         check_shape(where, f'state["{name}"]', state[name], expected, hint=START_HINT)
         if "S" in expected:
             stored = state[name].shape[1]
-        if state[name].dtype != torch.bool:
+        if name in masks:
+            parameter = _first_parameter(core)
+            assert parameter is not None
+            check_booleans(where, f'state["{name}"]', state[name], parameter.device, hint=START_HINT)
+        else:
             check_kind(core, f'state["{name}"]', state[name])
     return state
+
+
+def check_booleans(where: str, name: str, tensor: Tensor, device: torch.device, *, hint: str | None = None) -> None:
+    """Refuse a tensor that does not hold booleans, or is on another device."""
+    if tensor.dtype != torch.bool:
+        raise InputError(describe(where, f"{name} must be booleans", got=tensor.dtype, expected=torch.bool, hint=hint))
+    check_device(where, name, tensor, device)
 
 
 def check_kind(core: nn.Module, name: str, tensor: Tensor) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from relational_rnn._check import InputError, check_shape, describe
-from relational_rnn.nn._inputs import START_HINT, check_device, check_kind, check_whole_numbers
+from relational_rnn.nn._inputs import RESET_HINT, START_HINT, check_booleans, check_kind, check_whole_numbers
 from relational_rnn.nn.core import State
 
 if TYPE_CHECKING:
@@ -106,10 +106,7 @@ def open_sequence(
         check_whole_numbers(WHERE, "lengths", lengths, {"B": batch}, x.device, highest=steps)
     if reset is not None:
         check_shape(WHERE, "reset", reset, layout.axes(batch, steps))
-        if reset.dtype != torch.bool:
-            hint = "compare first, for example reset=(episode_start != 0)."
-            raise InputError(describe(WHERE, "reset must be booleans", got=reset.dtype, expected=torch.bool, hint=hint))
-        check_device(WHERE, "reset", reset, x.device)
+        check_booleans(WHERE, "reset", reset, x.device, hint=RESET_HINT)
         reset = layout.to_inner(reset)
     if query is not None:
         once: dict[str, int | None] = {"B": batch} if layout.batched else {}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from relational_rnn.nn._inputs import check_questions, check_sequence, check_step
-from relational_rnn.nn.core import Core, State, select_state
+from relational_rnn.nn.core import Core, State, map_state, select_state
 
 
 class RecurrentCore(Core):
@@ -83,7 +83,7 @@ class RecurrentCore(Core):
                 state = select_state(reset[:, t], start, state)
             state = self.advance(projected_t, state)
             states.append(state)
-        return states
+        return states if len(states) > 1 else [map_state(torch.clone, state)]  # the caller's tensors stay the caller's
 
     def outputs(self, states: list[State], x: Tensor) -> Tensor:
         """The outputs [B, T, O] of the steps that ended in `states[1:]`."""

@@ -115,7 +115,8 @@ class AttentionLSTM(Core):
         fixed = {"B": batch_size, "H": self.hidden_size}
         stored = {"B": batch_size, "S": None}
         states = {**stored, "H": self.hidden_size}
-        return check_state_tensors(self, state, {"h": fixed, "c": fixed, "valid": stored, "states": states})
+        axes = {"h": fixed, "c": fixed, "valid": stored, "states": states}
+        return check_state_tensors(self, state, axes, masks=("valid",))
 
     def _recur(self, x: Tensor, state: dict[str, Tensor], reset: Tensor | None) -> tuple[list[State], Tensor, Tensor]:
         """The LSTM over `x`: its T + 1 states, the hidden states [B, T, H], and the store with them [B, S + T, H]."""

@@ -86,7 +86,7 @@ class Core(Pretrained, ABC):
             reset: [B, T] booleans; true at [b, t] means that row b returns to its initial state *before* step t.
 
         Returns:
-            (y [B, T, O], the state after each row's last valid step).
+            (y [B, T, O], the state after each row's last valid step, in tensors of its own even where T is 0).
         """
 
     @abstractmethod
@@ -116,7 +116,8 @@ class Core(Pretrained, ABC):
         Args:
             size: features of a question, and of what a look finds.
             looks: how many looks a question takes, each with weights of its own.
-            heads: heads of each look at rows; matrices have heads of their own.
+            heads: heads of each look by attention. A core whose state is matrices (`cores.READ_AS_MATRICES`) is looked
+                at with one query for each of them, so that the same call does for every core.
         """
         with torch.no_grad():
             row_size = self.rows(self.initial_state(1))[0].shape[-1]

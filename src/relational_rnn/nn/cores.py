@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import get_args
 
 import torch
 from torch import nn
 
-from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn._check import InputError, check_choice, check_positive, describe, is_number
 from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.core import Core, state_bytes
 from relational_rnn.nn.dnc import DNC
@@ -72,6 +73,12 @@ class MemorySizes:
         )
         if self.key_size is not None:
             check_positive("MemorySizes", key_size=self.key_size)
+        check_choice("MemorySizes", "gate_style", self.gate_style, (*get_args(GateStyle), None))
+        check_choice("MemorySizes", "formulation", self.formulation, get_args(Formulation))
+        check_choice("MemorySizes", "initial_memory", self.initial_memory, get_args(InitialMemory))
+        for name, bias in (("forget_bias", self.forget_bias), ("input_bias", self.input_bias)):
+            if not is_number(bias):
+                raise InputError(describe("MemorySizes", f"{name} must be a number", got=repr(bias)))
         check_choice("MemorySizes", "backend", self.backend, BACKENDS)
         check_choice("MemorySizes", "activations", self.activations, ACTIVATION_MODES)
 
@@ -386,3 +393,5 @@ CORES = {
     ),
 }
 CORE_NAMES = tuple(CORES)
+READ_AS_MATRICES = ("deltanet", FAST_WEIGHTS)
+"""The cores whose `reader` looks into matrices, each with a query of its own: heads of a look have no effect there."""

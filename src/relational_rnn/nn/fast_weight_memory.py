@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn._check import InputError, check_choice, check_flags, check_positive, describe
+from relational_rnn.nn._fast_weight_step import Step, write_and_read
 from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensors
 from relational_rnn.nn._recurrent import RecurrentCore, asked_steps, blank, valid_steps
 from relational_rnn.nn.core import State, select_state
@@ -27,14 +26,13 @@ from relational_rnn.ops.fast_weight_scan import (
     choose,
     fast_weight_scan,
 )
+from relational_rnn.ops.fast_weight_scan.reference import unit
 from relational_rnn.ops.relational_scan import BackendReport
 from relational_rnn.ops.relational_scan.reference import LAYER_NORM_EPS
 
 # Shape legend: B batch, T time, I input features, W width, H heads, K key size, V value size, R reads,
 #               G = B * H matrices: inside a step, batch and heads are one axis, as batched products want it
 
-EPSILON = 1e-6
-"""Added to squared lengths, so that a vector of zeros has a slope; too small to be seen in float32 elsewhere."""
 KEPT_AT_FIRST = 4.0
 """The first bias of forgetting: a step keeps sigmoid(4) = 98 %."""
 
@@ -114,8 +112,7 @@ class FastWeightMemory(RecurrentCore):
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_heads": num_heads, "key_size": key_size}
         check_positive("FastWeightMemory", **sizes, value_size=value_size, reads=reads)
         check_strength("FastWeightMemory", max_strength)
-        if not isinstance(carry, bool):
-            raise InputError(describe("FastWeightMemory", "carry must be True or False", got=repr(carry)))
+        check_flags("FastWeightMemory", carry=carry)
         check_choice("FastWeightMemory", "backend", backend, FAST_WEIGHT_BACKENDS)
         self.input_size = input_size
         self.output_size = self.hidden_size = hidden_size
@@ -177,7 +174,7 @@ class FastWeightMemory(RecurrentCore):
         return state["fast"].flatten(1, 2), None
 
     def reader(self, size: int, looks: int, heads: int) -> MatrixReader:
-        """How a question looks at a state: a query of its own into every head. `heads` is for rows, and not used."""
+        """How a question looks at a state: a query of its own into every head. `heads` is for attention."""
         return MatrixReader(_matrices, (self.num_heads, self.key_size, self.value_size), size, looks)
 
     def forward(
@@ -203,8 +200,6 @@ class FastWeightMemory(RecurrentCore):
         def pick(first: Tensor, after: Tensor | None) -> Tensor:
             """Of a state's tensor before the first step and after every one."""
             assert after is not None
-            if after.shape[1] == 0:
-                return first[rows]
             chosen = after[rows, (at - 1).clamp(min=0)]
             return torch.where((at > 0).view(-1, *[1] * (first.dim() - 1)), chosen, first[rows])
 
@@ -264,7 +259,7 @@ class FastWeightMemory(RecurrentCore):
             x = blank(x, valid_steps(lengths, x.shape[1]))
         projected, params = self.project_input(x), self._parameters_of_scan()
         given, initial = _as_state(state), None if reset is None else _as_state(first)
-        if choose(self.backend, projected, given, params, initial).runs == "reference":
+        if choose(self.backend, projected, given, params, initial).runs == "reference" or x.shape[1] == 0:
             return None
         return fast_weight_scan(
             projected,
@@ -369,82 +364,7 @@ class FastWeightMemory(RecurrentCore):
             assert isinstance(now, dict)
             taken.append(step)
             memories.append(now["fast"])
-
-        def over_time(tensors: list[Tensor], otherwise: float = 0.0) -> Tensor:
-            """Tensors [G, ...] of every step as [B, T, H, ...], `otherwise` where a step did not happen."""
-            together = torch.stack([tensor.unflatten(0, (-1, self.num_heads)) for tensor in tensors], 1)
-            return together.where(happens.view(*happens.shape, *[1] * (together.dim() - 2)), otherwise)[:, :steps]
-
-        def every_read(tensors: list[list[Tensor]]) -> Tensor:
-            """Of every step and read [G, 1, ...], as [B, T, R, H, ...]."""
-            return over_time([torch.cat(of_step, 1) for of_step in tensors]).transpose(2, 3)
-
-        keeps = over_time([step.keep for step in taken], 1.0).flatten(2)
-        return FastWeightTrace(
-            keys=over_time([step.keys[:, 0] for step in taken]),
-            values=over_time([step.value[:, 0] for step in taken]),
-            strengths=over_time([step.strength for step in taken]).flatten(2),
-            keeps=keeps if reset is None else keeps.masked_fill((reset & happens).unsqueeze(2), 0),
-            read_keys=every_read([step.read_keys for step in taken]),
-            read=every_read([step.reads for step in taken]),
-            output_keys=over_time([step.keys[:, 1] for step in taken]),
-            output_read=over_time([step.found[:, 0] for step in taken]),
-            memory=torch.stack(memories, 1)[:, :steps],
-            start=start,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
-    """All that one step computed."""
-
-    read_keys: list[Tensor]
-    """Of each read before the write, [G, 1, K]."""
-    reads: list[Tensor]
-    """What each found, [G, 1, V]."""
-    keys: Tensor
-    """[G, 2, K]: k of the write, q of the read after it."""
-    value: Tensor
-    """[G, 1, V]."""
-    strength: Tensor
-    """beta [G, 1, 1]."""
-    keep: Tensor
-    """alpha [G, 1, 1]."""
-    found: Tensor
-    """What the read after the write found, [G, 1, V]."""
-    memory: Tensor
-    """After the step, [G, K, V]."""
-    output: Tensor
-    """y [B, W]."""
-
-
-def unit(z: Tensor) -> Tensor:
-    """`z` [..., K] scaled to length 1, as good as; zeros stay zeros."""
-    return z * torch.rsqrt(z.square().sum(-1, keepdim=True) + EPSILON)
-
-
-def write_and_read(
-    memory: Tensor, keys: Tensor, value: Tensor, strength: Tensor, keep: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The gated delta rule, and a read of what it leaves.
-
-    Args:
-        memory: [G, K, V].
-        keys: [G, 2, K], of the write and of the read.
-        value: [G, 1, V].
-        strength: beta [G, 1, 1].
-        keep: alpha [G, 1, 1].
-
-    Returns:
-        (the memory after the write [G, K, V], what the second key reads there [G, 1, V]).
-    """
-    key, query = keys.chunk(2, 1)
-    held, seen = (keep * torch.bmm(keys, memory)).chunk(2, 1)
-    correction = strength * (value - held)
-    # What the query reads after the write is what it saw before and its share of the correction: the memory, by far
-    # the largest tensor of a step, is not gone over again.
-    found = seen + (query * key).sum(-1, keepdim=True) * correction
-    return keep * memory + torch.bmm(key.mT, correction), found
+        return FastWeightTrace.of(taken, memories, start, happens, reset, steps)
 
 
 def _matrices(state: State) -> Tensor:

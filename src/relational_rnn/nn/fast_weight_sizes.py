@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from relational_rnn._check import InputError, check_positive, describe
+from relational_rnn._check import InputError, check_flags, check_positive, describe, is_number
 
 FAST_WEIGHTS = "fastweights"
 """The name of the core in the table of cores."""
@@ -16,7 +16,7 @@ class FastWeightSizes:
     """Sizes and choices of the fast-weight memory; its width follows from the parameters of the relational memory.
 
     Raises:
-        InputError: a size below 1, or a max_strength outside of (0, 2].
+        InputError: a size below 1, a max_strength outside of (0, 2], or a carry that is not True or False.
     """
 
     num_heads: int = 4
@@ -35,6 +35,7 @@ class FastWeightSizes:
     def __post_init__(self) -> None:
         sizes = {"num_heads": self.num_heads, "key_size": self.key_size, "value_size": self.value_size}
         check_positive("FastWeightSizes", **sizes, reads=self.reads)
+        check_flags("FastWeightSizes", carry=self.carry)
         check_strength("FastWeightSizes", self.max_strength)
 
     @property
@@ -65,7 +66,6 @@ class FastWeightSizes:
 
 def check_strength(where: str, max_strength: float) -> None:
     """Refuse a `max_strength` that is not a number in (0, 2]; above 2 a step could make what it holds grow."""
-    number = isinstance(max_strength, int | float) and not isinstance(max_strength, bool)
-    if not number or not 0 < max_strength <= 2:
+    if not is_number(max_strength) or not 0 < max_strength <= 2:
         problem = "max_strength must be a number above 0 and at most 2"
         raise InputError(describe(where, problem, got=repr(max_strength), expected="(0, 2]"))

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_shape, describe
+from relational_rnn.nn._fast_weight_step import Step
+from relational_rnn.nn._inputs import check_device
 
 # Shape legend: B batch, T time, H heads, K key size, V value size, R reads before the write
 
@@ -42,6 +44,51 @@ class FastWeightTrace:
     start: Tensor
     """[B, H, K, V]: the memory before the first step."""
 
+    @classmethod
+    def of(
+        cls,
+        steps: list[Step],
+        memories: list[Tensor],
+        start: Tensor,
+        happens: Tensor,
+        reset: Tensor | None,
+        length: int,
+    ) -> FastWeightTrace:
+        """The trace of steps, one or more.
+
+        Args:
+            steps: what each computed, whether it happened or not.
+            memories: the memory after each, [B, H, K, V].
+            start: the memory before the first, [B, H, K, V].
+            happens: [B, T], true where a step happened.
+            reset: [B, T], true where the memory was emptied before a step, or None.
+            length: how many of them are steps of the sequence; further ones have no place in the trace.
+        """
+        heads = start.shape[1]
+
+        def over_time(tensors: list[Tensor], otherwise: float = 0.0) -> Tensor:
+            """Tensors [G, ...] of every step as [B, T, H, ...], `otherwise` where a step did not happen."""
+            together = torch.stack([tensor.unflatten(0, (-1, heads)) for tensor in tensors], 1)
+            return together.where(happens.view(*happens.shape, *[1] * (together.dim() - 2)), otherwise)[:, :length]
+
+        def every_read(tensors: list[list[Tensor]]) -> Tensor:
+            """Of every step and read [G, 1, ...], as [B, T, R, H, ...]."""
+            return over_time([torch.cat(of_step, 1) for of_step in tensors]).transpose(2, 3)
+
+        keeps = over_time([step.keep for step in steps], 1.0).flatten(2)
+        return cls(
+            keys=over_time([step.keys[:, 0] for step in steps]),
+            values=over_time([step.value[:, 0] for step in steps]),
+            strengths=over_time([step.strength for step in steps]).flatten(2),
+            keeps=keeps if reset is None else keeps.masked_fill((reset & happens).unsqueeze(2), 0),
+            read_keys=every_read([step.read_keys for step in steps]),
+            read=every_read([step.reads for step in steps]),
+            output_keys=over_time([step.keys[:, 1] for step in steps]),
+            output_read=over_time([step.found[:, 0] for step in steps]),
+            memory=torch.stack(memories, 1)[:, :length],
+            start=start,
+        )
+
     def origins(self, query: Tensor, *, after: int | None = None) -> Tensor:
         r"""How much of every write there is in a read.
 
@@ -62,7 +109,7 @@ class FastWeightTrace:
             step is `left_of_start`.
 
         Raises:
-            InputError: a query of another shape, or `after` outside of 0..T.
+            InputError: a query of another shape, dtype or device, or `after` outside of 0..T.
 
         Example:
             >>> from relational_rnn.nn import FastWeightMemory
@@ -83,6 +130,10 @@ class FastWeightTrace:
         """The weights of all writes [B, T, H], and the key to look for in the memory before the first, [B, H, K]."""
         batch, steps, heads, key_size = self.keys.shape
         check_shape("FastWeightTrace", "query", query, {"B": batch, "H": heads, "K": key_size})
+        if query.dtype != self.keys.dtype:
+            problem, hint = "query has another dtype than the trace", f"convert it: query.to({self.keys.dtype})."
+            raise InputError(describe("FastWeightTrace", problem, got=query.dtype, expected=self.keys.dtype, hint=hint))
+        check_device("FastWeightTrace", "query", query, self.keys.device)
         last = steps if after is None else after
         if isinstance(last, bool) or not isinstance(last, int) or not 0 <= last <= steps:
             problem = "after must be a number of steps of the trace"

@@ -141,7 +141,7 @@ class GatedDeltaNet(Core):
         return state.flatten(1, 2)
 
     def reader(self, size: int, looks: int, heads: int) -> MatrixReader:
-        """How a question looks at a state: a query of its own into every matrix. `heads` is for rows, and not used."""
+        """How a question looks at a state: a query of its own into every matrix. `heads` is for attention."""
         key_size = self.hidden_size // self.num_heads
         return MatrixReader(self.matrices, (len(self.layers) * self.num_heads, key_size, key_size), size, looks)
 

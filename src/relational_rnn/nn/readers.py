@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_positive, describe
+from relational_rnn._check import InputError, check_positive, check_shape, describe
 
 if TYPE_CHECKING:
     from relational_rnn.nn.core import State
@@ -38,6 +38,9 @@ class StateReader(nn.Module, ABC):
 
         Returns:
             (what it finds [M, S], where it looked, or None where a reader cannot say).
+
+        Raises:
+            InputError: there is no such look, or a question of another shape.
         """
 
 
@@ -46,7 +49,8 @@ class RowReader(StateReader):
 
     $$ a_r = \mathrm{softmax}_r(q^\top k_r / \sqrt{K}), \qquad \textstyle\sum_r a_r v_r $$
 
-    with keys and values from the rows, the same for all looks. A state without any row is read as 0.
+    with keys and values from the rows, the same for all looks, and then a linear map of all heads together. In a state
+    without any row a look finds the bias of that map.
 
     Args:
         rows: from a state to (rows [M, R, D], mask [M, R] true where a row exists, or None): `Core.rows`.
@@ -77,7 +81,7 @@ class RowReader(StateReader):
         check_positive("RowReader", row_size=row_size, size=size, looks=looks, heads=heads)
         if size % heads:
             raise InputError(describe("RowReader", "heads must divide size", got=f"{heads}, {size}"))
-        self.rows, self.heads = rows, heads
+        self.rows, self.heads, self.size, self.looks = rows, heads, size, looks
         self.keys_values = nn.Linear(row_size, 2 * size)
         self.queries = nn.ModuleList(nn.Linear(size, size) for _ in range(looks))
         self.outputs = nn.ModuleList(nn.Linear(size, size) for _ in range(looks))
@@ -92,6 +96,7 @@ class RowReader(StateReader):
         self, index: int, question: Tensor, opened: tuple[Tensor, Tensor, Tensor | None]
     ) -> tuple[Tensor, Tensor | None]:
         keys, values, mask = opened
+        check_look(self, index, question, self.looks, self.size)
         q = self.queries[index](question).unflatten(-1, (self.heads, -1))
         scores = torch.einsum("mhk,mrhk->mhr", q, keys) / math.sqrt(q.shape[-1])
         if mask is not None:
@@ -116,7 +121,7 @@ class MatrixReader(StateReader):
         look: (found [M, S], queries of length 1 [M, H, K]).
 
     Raises:
-        InputError: a number below 1.
+        InputError: a number below 1, or a shape of other than three.
 
     Example:
         >>> reader = MatrixReader(lambda state: state, (3, 4, 2), size=6, looks=2)
@@ -127,9 +132,12 @@ class MatrixReader(StateReader):
 
     def __init__(self, matrices: Callable[[State], Tensor], shape: tuple[int, int, int], size: int, looks: int) -> None:
         super().__init__()
+        if not isinstance(shape, tuple | list) or len(shape) != 3:
+            problem = "shape must be three numbers"
+            raise InputError(describe("MatrixReader", problem, got=repr(shape), expected="(heads, key, value)"))
         heads, keys, values = shape
         check_positive("MatrixReader", heads=heads, keys=keys, values=values, size=size, looks=looks)
-        self.matrices, self.heads = matrices, heads
+        self.matrices, self.heads, self.size, self.looks = matrices, heads, size, looks
         self.queries = nn.ModuleList(nn.Linear(size, heads * keys) for _ in range(looks))
         self.outputs = nn.ModuleList(nn.Linear(heads * values, size) for _ in range(looks))
 
@@ -138,5 +146,14 @@ class MatrixReader(StateReader):
         return self.matrices(state)
 
     def look(self, index: int, question: Tensor, opened: Tensor) -> tuple[Tensor, Tensor | None]:
+        check_look(self, index, question, self.looks, self.size)
         queries = F.normalize(self.queries[index](question).unflatten(-1, (self.heads, -1)), dim=-1)
         return self.outputs[index](torch.einsum("mhk,mhkv->mhv", queries, opened).flatten(-2)), queries
+
+
+def check_look(reader: StateReader, index: int, question: Tensor, looks: int, size: int) -> None:
+    """Refuse a look that is none of so many, or a question that is not [M, size]."""
+    where = type(reader).__name__
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < looks:
+        raise InputError(describe(where, "there is no such look", got=repr(index), expected=f"0 to {looks - 1}"))
+    check_shape(where, "question", question, {"M": None, "S": size})

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_positive, check_shape, describe
-from relational_rnn.nn._inputs import check_device, check_kind
+from relational_rnn._check import check_positive, check_shape
+from relational_rnn.nn._inputs import check_booleans, check_kind
 from relational_rnn.nn._pretrained import Pretrained
 
 # Shape legend: B batch, R objects, D features of an object, Q features of a question, G width of the pairs' MLP,
@@ -107,6 +106,4 @@ class RelationNetwork(Pretrained):
         if mask is None:
             return
         check_shape(where, "mask", mask, {"B": objects.shape[0], "R": objects.shape[1]})
-        if mask.dtype != torch.bool:
-            raise InputError(describe(where, "mask must be booleans", got=mask.dtype, expected=torch.bool))
-        check_device(where, "mask", mask, objects.device)
+        check_booleans(where, "mask", mask, objects.device)

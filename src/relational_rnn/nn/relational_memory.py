@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from relational_rnn._check import InputError, check_choice, check_positive, check_shape, describe
+from relational_rnn._check import InputError, check_choice, check_flags, check_positive, check_shape, describe
 from relational_rnn.nn._inputs import check_kind, check_whole_numbers
 from relational_rnn.nn._layout import (
     WHERE,
@@ -167,9 +167,7 @@ class RelationalMemory(PortImports, Core):
         check_positive(WHERE, num_layers=num_layers, **({} if output_size is None else {"output_size": output_size}))
         check_choice(WHERE, "backend", backend, BACKENDS)
         check_choice(WHERE, "activations", activations, ACTIVATION_MODES)
-        for name, flag in (("batch_first", batch_first), ("check_finite", check_finite)):
-            if not isinstance(flag, bool):
-                raise InputError(describe(WHERE, f"{name} must be True or False", got=repr(flag)))
+        check_flags(WHERE, batch_first=batch_first, check_finite=check_finite)
         if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
             raise InputError(describe(WHERE, "dropout must be a probability", got=repr(dropout), expected="0 <= p < 1"))
         if dropout > 0 and num_layers == 1:
@@ -294,6 +292,8 @@ class RelationalMemory(PortImports, Core):
         if given.happens is not None:
             y = y.where(given.happens.unsqueeze(-1), 0)  # a projection's bias, and attended padding
         final = join_state([scan.final for scan in scans], batched=given.layout.batched)
+        if given.x.shape[1] == 0:  # nothing was computed: the caller's memory stays the caller's
+            final = final.clone()
         if given.layout.packed is None:
             return given.layout.to_outer(y), final
         assert given.lengths is not None

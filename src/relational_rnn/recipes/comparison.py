@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from relational_rnn._check import InputError, check_positive, describe
+from relational_rnn._check import InputError, check_positive, describe, is_number
 from relational_rnn.recipes.running import RunConfig, finish_runs, spent_on
 from relational_rnn.training import BestBy, Progress, read_metrics
 from relational_rnn.training.json_files import Json
@@ -35,6 +36,8 @@ class TuningConfig:
     def __post_init__(self) -> None:
         where = "TuningConfig"
         rates = self.learning_rates
+        if not isinstance(rates, tuple | list) or not all(is_number(rate) and 0 < rate < math.inf for rate in rates):
+            raise InputError(describe(where, "learning_rates must be numbers above 0", got=repr(rates)))
         if len(set(rates)) < len(rates) or len(rates) == 1:
             problem = "learning_rates must be two or more, each once"
             hint = "one rate for all cores is the optimizer's learning_rate" if len(rates) == 1 else None

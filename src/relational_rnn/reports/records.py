@@ -12,6 +12,9 @@ from relational_rnn.reports.language import MEASURES, is_language, main_measure,
 from relational_rnn.reports.published import published_beside_all
 from relational_rnn.reports.runs import Group, mean_and_spread
 
+WORD = r"""(?:'[^']*'|[^\s'])+"""
+"""A word of a command, in quotes where it has blanks."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
@@ -190,9 +193,18 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def without_folder(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same with a command that does not name the folder of the runs, which is nobody else's."""
+    """The same with a command that names no place on the machine, which is nobody else's: the folder of the runs is
+    left out, and where the data lie, or any other file, is PATH.
+
+    >>> without_folder({"command": "relational-rnn train babi --data '/home/me/my data' --out runs/a --seed 1"})
+    {'command': 'relational-rnn train babi --data PATH --seed 1'}
+    """
     command = entry.get("command")
-    return {**entry, "command": re.sub(r" (--out|-o|--resume)[ =](?!-)\S+", "", str(command))} if command else entry
+    if not command:
+        return entry
+    command = re.sub(rf" (--out|-o|--resume)[ =](?!-){WORD}", "", str(command))
+    command = re.sub(rf" (--data|--data\.path)[ =](?!-){WORD}", r" \1 PATH", command)
+    return {**entry, "command": re.sub(rf"(?<=[ =])(?='?(/|~|[A-Za-z]:\\)){WORD}", "PATH", command)}
 
 
 def _joined(versions: Sequence[Mapping[str, Any]], name: str) -> str | None:

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from relational_rnn._check import InputError, check_positive, describe
+from relational_rnn._check import InputError, check_positive, describe, is_number
 from relational_rnn.tasks.contract import NO_ANSWER, Split, Task, TaskBatch, TaskShape
 from relational_rnn.tasks.curriculum import Curriculum, check_lessons
 
@@ -79,7 +79,7 @@ class AssociativeRecall(Task):
             raise InputError(
                 describe(where, "the sequence does not hold pairs and queries", got=self.length, expected=expected)
             )
-        if not 0 < self.power <= 1:
+        if not is_number(self.power) or not 0 < self.power <= 1:
             raise InputError(describe(where, "power must be above 0 and at most 1", got=repr(self.power)))
         check_lessons(self)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn._check import InputError, check_choice, check_positive, describe, is_number
 
 
 class Curriculum(nn.Module):
@@ -58,10 +58,10 @@ class Curriculum(nn.Module):
         if (improvement is None) == (mastered is None):
             got = f"improvement {improvement!r}, mastered {mastered!r}"
             raise InputError(describe(where, "improvement or mastered must be given, and not both", got=got))
-        if improvement is not None and not 0 < improvement < 1:
+        if improvement is not None and (not is_number(improvement) or not 0 < improvement < 1):
             raise InputError(describe(where, "improvement must be a share between 0 and 1", got=repr(improvement)))
         ends = [mastered] * levels if isinstance(mastered, int | float) else list(mastered or ())
-        if mastered is not None and not all(end > 0 for end in ends):
+        if mastered is not None and not all(is_number(end) and end > 0 for end in ends):
             raise InputError(describe(where, "mastered must be a loss above 0", got=repr(mastered)))
         if mastered is not None and len(ends) != levels:
             problem = "mastered must be one loss, or one for each level"
@@ -113,7 +113,7 @@ def check_lessons(task: Any) -> None:
     where = type(task).__name__
     check_choice(where, "curriculum", task.curriculum, LESSONS)
     check_positive(where, window=task.window)
-    if not task.mastered > 0:
+    if not is_number(task.mastered) or not task.mastered > 0:
         raise InputError(describe(where, "mastered must be above 0", got=repr(task.mastered)))
     defaults = {field.name: field.default for field in fields(task)}
     changed = [name for name in ("window", "mastered") if getattr(task, name) != defaults[name]]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_positive, describe
+from relational_rnn._check import InputError, check_flags, check_positive, describe
 from relational_rnn.nn.core import Core
 from relational_rnn.nn.cores import FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.nn.matching import Match, build_matched
@@ -42,6 +42,7 @@ class TaskModelConfig:
         if isinstance(self.head_layers, bool) or not isinstance(self.head_layers, int) or self.head_layers < 0:
             problem = "head_layers must be a whole number of at least 0"
             raise InputError(describe("TaskModelConfig", problem, got=repr(self.head_layers)))
+        check_flags("TaskModelConfig", teacher_forcing=self.teacher_forcing)
         if isinstance(self.thinking_steps, bool) or not isinstance(self.thinking_steps, int) or self.thinking_steps < 0:
             problem = "thinking_steps must be a whole number of at least 0"
             raise InputError(describe("TaskModelConfig", problem, got=repr(self.thinking_steps)))

@@ -83,7 +83,7 @@ class NthFarthest(Task):
         if self.objects < 2:
             raise InputError(describe(where, "there must be two objects to compare", got=self.objects, expected=">= 2"))
         check_choice(where, "convention", self.convention, CONVENTIONS)
-        if self.n is not None and self.n not in self._numbers:
+        if self.n is not None and (type(self.n) is not int or self.n not in self._numbers):
             expected = f"{self._numbers[0]} to {self._numbers[-1]} with the convention {self.convention!r}"
             problem = f"{self.objects} objects have no {self.n}-th farthest"
             raise InputError(describe(where, problem, got=f"n = {self.n!r}", expected=expected))

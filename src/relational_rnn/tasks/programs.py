@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn._check import InputError, check_choice, check_positive, describe, is_number
 from relational_rnn.tasks.characters import Alphabet, close_gaps, constant, digit_cells, same_width
 from relational_rnn.tasks.contract import Split, Task, TaskBatch, TaskShape
 from relational_rnn.tasks.curriculum import Curriculum
@@ -104,7 +104,7 @@ class Programs(Task):
         if self._bound >= 2**62:
             problem = "the results of such programs do not fit into 64 bits"
             raise InputError(describe(where, problem, got=f"length {self.length} and nesting {self.nesting}"))
-        if not 0 < self.improvement < 1:
+        if not is_number(self.improvement) or not 0 < self.improvement < 1:
             raise InputError(describe(where, "improvement must be a share between 0 and 1", got=repr(self.improvement)))
         defaults = {field.name: field.default for field in fields(self)}
         changed = [name for name in ("window", "improvement") if getattr(self, name) != defaults[name]]

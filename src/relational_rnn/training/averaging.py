@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_choice, describe
+from relational_rnn._check import InputError, check_choice, describe, is_number
 
 AverageKind = Literal["none", "ema", "mean"]
 
@@ -32,7 +32,7 @@ class AveragingConfig:
         check_choice(where, "kind", self.kind, get_args(AverageKind))
         if isinstance(self.start, bool) or not isinstance(self.start, int) or self.start < 0:
             raise InputError(describe(where, "start must be a whole number, 0 or more", got=repr(self.start)))
-        if not isinstance(self.decay, int | float) or not 0 < self.decay < 1:
+        if not is_number(self.decay) or not 0 < self.decay < 1:
             raise InputError(describe(where, "decay must lie between 0 and 1", got=repr(self.decay)))
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         idle = {"none": ("start", "decay"), "mean": ("decay",), "ema": ()}[self.kind]

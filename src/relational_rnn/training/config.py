@@ -8,7 +8,7 @@ import types
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn._check import InputError, check_choice, check_flags, check_positive, describe, is_number
 from relational_rnn.training.json_files import Json
 
 Method = Literal["adamw", "muon"]
@@ -21,8 +21,7 @@ def _check_range(
     where: str, name: str, value: float, low: float, high: float = math.inf, *, above: bool = False
 ) -> None:
     """Refuse a number outside [low, high], or outside (low, high] with `above`."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (low < value if above else low <= value) or not value <= high or math.isinf(value):
+    if not is_number(value) or not (low < value if above else low <= value) or not value <= high or math.isinf(value):
         expected = f"a number {'above' if above else 'of at least'} {low:g}"
         expected += "" if math.isinf(high) else f" and at most {high:g}"
         raise InputError(describe(where, f"{name} is out of range", got=repr(value), expected=expected))
@@ -130,6 +129,7 @@ class LoopConfig:
         check_choice(where, "precision", self.precision, get_args(Precision))
         if self.threads is not None:
             check_positive(where, threads=self.threads)
+        check_flags(where, deterministic=self.deterministic)
 
 
 def _check_whole(where: str, name: str, value: int) -> None:

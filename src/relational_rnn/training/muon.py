@@ -8,22 +8,46 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relational_rnn._check import InputError, describe
+
+OBEYED = ("lr", "weight_decay", "momentum", "ns_coefficients", "ns_steps", "eps")
+"""What a group may choose."""
+
 
 class Muon(torch.optim.Muon):
     """`torch.optim.Muon` with the same updates up to rounding: in float32 on the CPU, matrices of one shape at once.
 
     Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; steps have the size of AdamW's (Liu et al. 2025,
-    arXiv:2502.16982). Groups and state are those of PyTorch's: one's checkpoint is the other's. On other devices
-    products are in bfloat16, as there.
+    arXiv:2502.16982). Groups and state are those of PyTorch's with Nesterov's momentum and
+    `adjust_lr_fn="match_rms_adamw"`: one's checkpoint is the other's. Groups with other choices are refused. On other
+    devices products are in bfloat16, as there.
 
     Args:
         params: matrices.
         lr: learning rate.
         weight_decay: share of a matrix, times the learning rate, that every update takes away.
+
+    Raises:
+        InputError: a checkpoint or a group asks for what this Muon does not do.
     """
 
     def __init__(self, params: Iterable[Tensor], *, lr: float, weight_decay: float) -> None:
         super().__init__(params, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` gave, here or of PyTorch's Muon."""
+        self._check(state_dict["param_groups"])
+        super().load_state_dict(state_dict)
+
+    def _check(self, groups: Iterable[dict[str, Any]]) -> None:
+        """Refuse groups with choices that an update would not obey."""
+        fixed = {name: value for name, value in self.defaults.items() if name not in OBEYED}
+        for group in groups:
+            for name, value in fixed.items():
+                if group.get(name, value) != value:
+                    hint = "torch.optim.Muon has this choice."
+                    problem = f"{name} cannot be chosen"
+                    raise InputError(describe("Muon", problem, got=repr(group[name]), expected=repr(value), hint=hint))
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Tensor | None:
@@ -32,6 +56,7 @@ class Muon(torch.optim.Muon):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._check(self.param_groups)  # what Together has loaded, and what was set by hand, as well
         for group in self.param_groups:
             same: dict[tuple[torch.Size, torch.device, torch.dtype], list[Tensor]] = {}
             for matrix in group["params"]:

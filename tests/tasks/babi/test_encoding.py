@@ -63,7 +63,7 @@ def test_unknown_words_are_named_with_the_nearest_known_ones():
         "ask: unknown words: marie, wnet, zzz\n"
         "  got       'Marie wnet to the zzz and the zzz.'\n"
         "  expected  only the 145 words that the model knows\n"
-        "  hint      instead of marie, are or mice or mary; instead of wnet, west or went"
+        "  hint      for 'marie' try 'are', 'mice' or 'mary'; for 'wnet' try 'west' or 'went'"
     )
 
 

@@ -27,7 +27,7 @@ from relational_rnn.ops.relational_scan.loop import happening
 from relational_rnn.ops.relational_scan.reference import Linear, Norm, layer_norm, linear
 
 KEY_EPSILON = 1e-6
-"""Added to the squared length of a key."""
+"""Added to the squared length of a key, so that zeros have a slope; too small to be seen in float32 elsewhere."""
 
 
 class Read(NamedTuple):
@@ -69,7 +69,7 @@ class FastWeightScan(NamedTuple):
 
 
 def unit(z: Tensor) -> Tensor:
-    """Keys `z` [..., K] scaled to length 1, as good as."""
+    """Keys `z` [..., K] scaled to length 1, as good as; zeros stay zeros."""
     return z * torch.rsqrt(z.square().sum(-1, keepdim=True) + KEY_EPSILON)
 
 

@@ -102,7 +102,7 @@ class Vocabulary:
             )
         nouns = "word" if len(unknown) == 1 else "words"
         near = {word: difflib.get_close_matches(word, self.words, n=3) for word in unknown}
-        hints = [f"instead of {word}, {' or '.join(matches)}" for word, matches in near.items() if matches]
+        hints = [f"for {word!r} try {_either(matches)}" for word, matches in near.items() if matches]
         return describe(
             where,
             f"unknown {nouns}: {', '.join(unknown)}",
@@ -136,6 +136,12 @@ class Vocabulary:
             return cls(tuple(words), tuple(answers), max_words)
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise InputError(describe(where, "this is not a vocabulary", got=error)) from error
+
+
+def _either(words: list[str]) -> str:
+    """'are', 'mice' or 'mary'."""
+    *others, last = (repr(word) for word in words)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 _BABI_WORDS = """

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn._check import InputError, check_choice, check_positive, describe, is_number
 from relational_rnn.nn.core import Core, State
 from relational_rnn.nn.cores import CORE_NAMES, FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.nn.initial_weights import draw_truncated_normal
@@ -55,8 +55,8 @@ class ModelConfig:
             raise InputError(
                 describe("ModelConfig", "read_heads must divide head_size", got=f"{self.read_heads}, {self.head_size}")
             )
-        if not 0 <= self.dropout < 1:
-            raise InputError(describe("ModelConfig", "dropout must be in [0, 1)", got=self.dropout))
+        if not is_number(self.dropout) or not 0 <= self.dropout < 1:
+            raise InputError(describe("ModelConfig", "dropout must be in [0, 1)", got=repr(self.dropout)))
 
 
 class AnswerHead(nn.Module):

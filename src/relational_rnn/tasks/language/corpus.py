@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from relational_rnn._check import InputError, check_choice, describe
+from relational_rnn._check import InputError, check_choice, check_flags, describe
 from relational_rnn.tasks.language import sources
 from relational_rnn.tasks.language.documents import DocumentStarts, split_documents
 from relational_rnn.tasks.language.sources import SPLITS, TextFile
@@ -50,6 +50,7 @@ class CorpusConfig:
     def __post_init__(self) -> None:
         check_choice("CorpusConfig", "vocabulary", self.vocabulary, get_args(VocabularyKind))
         check_choice("CorpusConfig", "documents", self.documents, get_args(DocumentStarts))
+        check_flags("CorpusConfig", line_ends=self.line_ends)
         check_settings(self.vocabulary, self.vocabulary_size, self.line_ends, "CorpusConfig")
 
 

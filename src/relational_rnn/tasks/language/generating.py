@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from relational_rnn._check import InputError, check_positive, describe
+from relational_rnn._check import InputError, check_positive, describe, is_number
 from relational_rnn.tasks.language.model import LanguageModel
 from relational_rnn.tasks.language.vocabulary import Vocabulary
 
@@ -32,11 +32,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         where = "Sampling"
-        if not _number(self.temperature) or not 0 <= self.temperature < float("inf"):
+        if not is_number(self.temperature) or not 0 <= self.temperature < float("inf"):
             raise InputError(describe(where, "temperature must be 0 or more", got=repr(self.temperature)))
         if self.top_k is not None:
             check_positive(where, top_k=self.top_k)
-        if self.top_p is not None and (not _number(self.top_p) or not 0 < self.top_p <= 1):
+        if self.top_p is not None and (not is_number(self.top_p) or not 0 < self.top_p <= 1):
             raise InputError(describe(where, "top_p must be a probability above 0", got=repr(self.top_p)))
         if self.temperature == 0 and (self.top_k is not None or self.top_p is not None):
             problem = "top_k and top_p would have no effect at temperature 0, which takes the most probable token"
@@ -61,10 +61,6 @@ class Sampling:
             falling = falling.where(falling.cumsum(-1) - falling < self.top_p, 0.0)  # the first one always stays
             scaled = torch.zeros_like(scaled).scatter_(-1, order, falling)
         return scaled / scaled.sum(-1, keepdim=True)
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def generate_tokens(

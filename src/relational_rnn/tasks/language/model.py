@@ -14,7 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_choice, check_positive, check_shape, describe
+from relational_rnn._check import (
+    InputError,
+    check_choice,
+    check_flags,
+    check_positive,
+    check_shape,
+    describe,
+    is_number,
+)
 from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.core import Core, State, map_state
 from relational_rnn.nn.cores import FastWeightSizes, MemorySizes, RivalSizes
@@ -73,7 +81,10 @@ class LanguageModelConfig:
         check_positive(where, embedding_size=self.embedding_size, layers=self.layers, window=self.window)
         if self.core_input is not None:
             check_positive(where, core_input=self.core_input)
+        check_flags(where, residual=self.residual)
         check_choice(where, "softmax", self.softmax, get_args(Softmax))
+        if not isinstance(self.cutoffs, tuple | list):
+            raise InputError(describe(where, "cutoffs must be a tuple of numbers", got=repr(self.cutoffs)))
         if (self.softmax == "adaptive") != bool(self.cutoffs):
             problem = "cutoffs belong to the adaptive softmax, and it needs some"
             raise InputError(describe(where, problem, got=f"softmax={self.softmax!r}, cutoffs={self.cutoffs}"))
@@ -87,7 +98,7 @@ class LanguageModelConfig:
             raise InputError(describe(where, problem, got=self.embedding_size, expected=expected))
         for name in ("word_dropout", "input_dropout", "layer_dropout", "output_dropout", "weight_dropout"):
             share = getattr(self, name)
-            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+            if not is_number(share) or not 0 <= share < 1:
                 raise InputError(describe(where, f"{name} must be a share", got=repr(share), expected="0 <= p < 1"))
         if self.layer_dropout and self.layers == 1:
             raise InputError(describe(where, "layer_dropout would have no effect: there is one layer"))
