@@ -138,9 +138,10 @@ def train_all(names: Sequence[str], data: DataConfig, steps: int, seeds: Sequenc
     tasks = "all" if data.tasks == tuple(TASK_NAMES) else "-".join(map(str, data.tasks))
     wanted = [(name, seed, out / f"{name}.{tasks}.{steps}.{seed}.json") for seed in seeds for name in names]
     left = [run for run in wanted if not run[2].exists()]
-    stories = training_stories(data) if left else None
+    if not left:
+        return
+    stories = training_stories(data)
     for name, seed, path in left:
-        assert stories is not None
         write_json(path, run(name, configuration(VARIANTS[name], data, steps, seed), stories))
         print(path)
 

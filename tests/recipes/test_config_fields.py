@@ -10,6 +10,7 @@ import pytest
 
 from relational_rnn import InputError
 from relational_rnn.nn.cores import FastWeightSizes, MemorySizes, RivalSizes
+from relational_rnn.recipes.babi import BabiRun
 from relational_rnn.recipes.comparison import TuningConfig
 from relational_rnn.recipes.language import LanguageRun
 from relational_rnn.recipes.tasks import TASK_RUNS
@@ -20,7 +21,7 @@ from relational_rnn.tasks.language.model import LanguageModelConfig
 from relational_rnn.tasks.model import TaskModelConfig
 from relational_rnn.training import AveragingConfig, LoopConfig, OptimizerConfig
 
-RUNS = [LanguageRun(), *(run() for run in TASK_RUNS.values())]
+RUNS = [LanguageRun(), BabiRun(), *(run() for run in TASK_RUNS.values())]
 CONFIGS = [
     *(FastWeightSizes(), MemorySizes(), RivalSizes(), ModelConfig(), TaskModelConfig(), LanguageModelConfig()),
     *(OptimizerConfig(), LoopConfig(), AveragingConfig(), TuningConfig(), CorpusConfig(), Sampling()),

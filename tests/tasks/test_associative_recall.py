@@ -10,9 +10,11 @@ from relational_rnn.tasks.associative_recall import AssociativeRecall
 from relational_rnn.tasks.contract import NO_ANSWER, draw_batch
 
 
+@pytest.mark.parametrize(("vocabulary", "groups"), [(30, 2), (40, 3)])
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
-def test_every_key_is_asked_once_for_the_value_that_followed_it(split):
-    task = AssociativeRecall(pairs=4, length=30, vocabulary=40)
+def test_every_key_is_asked_once_for_the_value_that_followed_it(split, vocabulary, groups):
+    task = AssociativeRecall(pairs=4, length=30, vocabulary=vocabulary)
+    keys_end = vocabulary // 2
     batch = draw_batch(task, split, 0, seed=0, size=100)
     seen = set()
     for i in range(100):
@@ -21,20 +23,20 @@ def test_every_key_is_asked_once_for_the_value_that_followed_it(split):
         assert not any(tokens[length:])
         assert all(tokens[:length])
         group = task.shape.groups[batch.groups[i]]
-        pairs = 4 if length == 30 else 8
+        pairs = {30: 4, 60: 8, 120: 16}[length]
         assert group == f"{pairs} pairs in {length}"
         seen.add(group)
         keys, values = tokens[: 2 * pairs : 2], tokens[1 : 2 * pairs : 2]
-        assert all(1 <= key <= 20 for key in keys)
-        assert all(21 <= value <= 40 for value in values)
+        assert all(1 <= key <= keys_end for key in keys)
+        assert all(keys_end < value <= vocabulary for value in values)
         assert len(set(keys)) == len(set(values)) == pairs
         asked = [(t, target) for t, target in enumerate(targets) if target != NO_ANSWER]
         assert sorted(tokens[t] for t, _ in asked) == sorted(keys)
         for t, target in asked:
             assert t >= 2 * pairs
             assert t % 2 == 0
-            assert target == values[keys.index(tokens[t])] - 21
-    assert len(seen) == (2 if split == "test" else 1)
+            assert target == values[keys.index(tokens[t])] - keys_end - 1
+    assert len(seen) == (groups if split == "test" else 1)
 
 
 def test_lessons_have_fewer_pairs_in_fewer_steps():

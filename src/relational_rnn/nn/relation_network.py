@@ -44,6 +44,7 @@ class RelationNetwork(Pretrained):
         InputError: a size, shape or dtype that does not fit.
 
     Example:
+        >>> import torch
         >>> network = RelationNetwork(object_size=5, question_size=4, answer_size=3, pair_size=16)
         >>> network(torch.zeros(7, 6, 5), torch.zeros(7, 4)).shape
         torch.Size([7, 3])

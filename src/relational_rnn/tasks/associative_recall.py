@@ -36,7 +36,8 @@ class AssociativeRecall(Task):
     With the curriculum "lessons", training begins with one pair; their number doubles up to P each time the loss has
     fallen to `mastered` (see `Curriculum`), and the steps grow with it, with room for every query.
 
-    Runs are judged at `pairs` and `length`, and apart at twice as many pairs in twice as many steps.
+    Runs are judged at `pairs` and `length`, and apart at twice as many pairs in twice as many steps, and at four times
+    as many where there are keys for them (`vocabulary` of 8 P or more).
 
     Plateau: a model that only knows which values occurred is right with probability 1 / P; chance is 2 / vocabulary.
     Record: Transformers solve it at every size that Arora et al. tried; a recurrent model needs a state that grows with
@@ -91,6 +92,11 @@ class AssociativeRecall(Task):
             pairs.append(min(2 * pairs[-1], self.pairs))
         return [(n, max(4 * n, self.length * n // self.pairs // 2 * 2)) for n in pairs]
 
+    @property
+    def test_factors(self) -> tuple[int, ...]:
+        """How many times the pairs and steps of training a test sequence may have; equally many sequences of each."""
+        return tuple(n for n in (1, 2, 4) if n * self.pairs <= self.vocabulary // 2)
+
     def make_curriculum(self) -> Curriculum | None:
         if self.curriculum == "none":
             return None
@@ -98,7 +104,7 @@ class AssociativeRecall(Task):
 
     @property
     def shape(self) -> TaskShape:
-        groups = tuple(f"{n * self.pairs} pairs in {n * self.length}" for n in (1, 2))
+        groups = tuple(f"{n * self.pairs} pairs in {n * self.length}" for n in self.test_factors)
         return TaskShape(
             inputs=self.vocabulary + 1,
             tokens=True,
@@ -115,16 +121,20 @@ class AssociativeRecall(Task):
             pairs, length = self.lessons[-1 if level is None or not taught else level]
             inputs, targets = self._sequences(count, pairs, length, generator)
             return TaskBatch(inputs, None, targets, torch.zeros(count, dtype=torch.int64, device=generator.device))
-        longer = count // 2
-        short_inputs, short_targets = self._sequences(count - longer, self.pairs, self.length, generator)
-        groups = (torch.arange(count, device=generator.device) >= count - longer).long()
-        padded = torch.nn.functional.pad
-        short_inputs = padded(short_inputs, (0, self.length))
-        short_targets = padded(short_targets, (0, self.length), value=NO_ANSWER)
-        inputs, targets = self._sequences(longer, 2 * self.pairs, 2 * self.length, generator)
-        return TaskBatch(
-            torch.cat([short_inputs, inputs]), self.length * (1 + groups), torch.cat([short_targets, targets]), groups
-        )
+        factors = self.test_factors
+        # what is left over has the shortest sequences
+        counts = [count - count // len(factors) * (len(factors) - 1)] + [count // len(factors)] * (len(factors) - 1)
+        steps = self.length * factors[-1]
+        inputs, targets = [], []
+        for n, factor in zip(counts, factors, strict=True):
+            more = (0, steps - self.length * factor)
+            drawn = self._sequences(n, factor * self.pairs, factor * self.length, generator)
+            inputs.append(torch.nn.functional.pad(drawn[0], more))
+            targets.append(torch.nn.functional.pad(drawn[1], more, value=NO_ANSWER))
+        groups = torch.arange(len(factors), device=generator.device)
+        groups = groups.repeat_interleave(torch.tensor(counts, device=generator.device))
+        lengths = self.length * torch.tensor(factors, device=generator.device)[groups]
+        return TaskBatch(torch.cat(inputs), lengths, torch.cat(targets), groups)
 
     def _sequences(self, count: int, pairs: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Inputs and targets, both [B, length]."""
