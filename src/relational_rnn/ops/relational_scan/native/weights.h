@@ -50,8 +50,8 @@ static int pack_piece(const Call *c, long piece, int backward) {
     return 0;
 }
 
-/* d_weight [out, in], its rows `apart` numbers apart, += d^T h over rows: `d` [rows, out] in a stripe of columns, arranged TILE_ROWS by TILE_ROWS, and
- * `h` [rows, in] in a panel. */
+/* d_weight [out, in], its rows `apart` numbers apart, += d^T h over rows: `d` [rows, out] in a stripe of columns,
+ * arranged TILE_ROWS by TILE_ROWS, and `h` [rows, in] in a panel. */
 INLINE void weight_tile(const int count, const REAL *d, const REAL *h, long rows, REAL *to, long apart, long width) {
     V sum[TILE_ROWS][2];
 #pragma GCC unroll 8
