@@ -33,5 +33,13 @@ def _seeded() -> None:
 
 
 @pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled kernels run, or the test is skipped and says why."""
+    monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "auto")
+    if not kernels_report().startswith("compiled"):
+        pytest.skip(kernels_report())
+
+
+@pytest.fixture
 def rng() -> torch.Generator:
     return torch.Generator().manual_seed(20180605)

@@ -11,7 +11,7 @@ from relational_rnn.nn.cores import MemorySizes, build_core, count_parameters
 from relational_rnn.nn.export import export_step
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 from relational_rnn.ops.relational_scan import relational_scan
-from relational_rnn.ops.relational_scan.cpu import kernels_report, relational_scan_cpu
+from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu
 from relational_rnn.ops.relational_scan.triton_scan import relational_scan_triton
 from relational_rnn.recipes.checks import check_memory_options
 
@@ -22,13 +22,6 @@ CPU_CANNOT = (
     "only its compiled kernels compute slots that compete for the input (gate_style='competitive'), "
     "and they do not run here: RELATIONAL_RNN_KERNELS=off"
 )
-
-
-@pytest.fixture
-def compiled(monkeypatch):
-    monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "auto")
-    if not kernels_report().startswith("compiled"):
-        pytest.skip(kernels_report())
 
 
 @pytest.fixture

@@ -23,17 +23,9 @@ from relational_rnn.ops.fast_weight_scan._native import FastCall
 from relational_rnn.ops.fast_weight_scan.cpu import fast_weight_scan_cpu, unsupported
 from relational_rnn.ops.fast_weight_scan.reference import flatten, unflatten
 from relational_rnn.ops.relational_scan import _native
-from relational_rnn.ops.relational_scan.cpu import kernels_report
 from relational_rnn.testing import assert_as_good_as
 
 INSTANCES = ["avx512", "avx2", "baseline"]
-
-
-@pytest.fixture
-def compiled(monkeypatch):
-    monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "auto")
-    if not kernels_report().startswith("compiled"):
-        pytest.skip(kernels_report())
 
 
 @pytest.fixture
