@@ -184,8 +184,8 @@ def babi_long() -> BabiRun:
     """The recipe `babi` with more steps.
 
     Expected score: 96.3 % mean test accuracy, 18 of 20 tasks above 95 %, for the fast weights (published en-10k,
-    task 3 filled up with generated stories, one seed; the answer head began with PyTorch's weights then, and begins with
-    the original's now). Time: 82 minutes of one processor core. Machine: 2-core AMD EPYC (AVX2), one thread, torch 2.13.
+    task 3 filled up with generated stories, one seed; the answer head began with PyTorch's weights then, with the
+    original's now). Time: 82 minutes of one processor core. Machine: 2-core AMD EPYC (AVX2), one thread, torch 2.13.
     Command: `relational-rnn train babi --recipe babi-long --core fastweights --data PATH`.
     """
     return dataclasses.replace(
