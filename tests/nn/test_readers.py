@@ -18,12 +18,12 @@ def test_a_look_at_rows_is_attention():
     mask = torch.tensor([[1, 1, 0, 1, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.bool)
     rows, question = draw(3, 5, 7), draw(3, 6, seed=1)
     reader = RowReader(lambda state: (state, mask), 7, size=6, looks=4, heads=2).double()
-    found, weights = reader.look(3, question, reader.open(rows))
-    assert weights is not None
+    before = draw(3, 6, seed=2)
+    found, read, weights = reader.look(3, question, reader.open(rows), before)
     assert weights.shape == (3, 2, 5)
     with torch.no_grad():
         keys, values = reader.keys_values(rows).chunk(2, -1)
-        queries = reader.queries[3](question)
+        queries = reader.queries[3](question) + before
         for m in range(3):
             heads = []
             there = mask[m].nonzero().flatten()
@@ -31,6 +31,7 @@ def test_a_look_at_rows_is_attention():
                 scores = keys[m, there, part] @ queries[m, part] / math.sqrt(3)
                 heads.append(scores.softmax(0) @ values[m, there, part])
                 assert_close(weights[m, len(heads) - 1, there], scores.softmax(0))
+            assert_close(read[m], torch.cat(heads))
             assert_close(found[m], reader.outputs[3](torch.cat(heads)))
     assert weights.masked_select(~mask[:, None].expand(-1, 2, -1)).eq(0).all()
 
@@ -39,20 +40,22 @@ def test_rows_that_do_not_exist_are_not_read():
     rows, question = draw(3, 5, 7), draw(3, 6, seed=1)
     mask = torch.tensor([[1, 1, 0, 1, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.bool)
     reader = RowReader(lambda rows: (rows, mask), 7, size=6, looks=1, heads=2).double()
-    plain, _ = reader.look(0, question, reader.open(rows))
-    other, _ = reader.look(0, question, reader.open(rows.masked_fill(~mask[..., None], 1e3)))
+    plain = reader.look(0, question, reader.open(rows)).found
+    other = reader.look(0, question, reader.open(rows.masked_fill(~mask[..., None], 1e3))).found
     assert torch.equal(plain, other)
     assert_close(plain[2], reader.outputs[0].bias)  # a state without any row
 
 
-def test_a_look_into_matrices_is_a_product_with_a_query_of_length_one():
-    matrices, question = draw(5, 3, 4, 2), draw(5, 6, seed=1)
-    reader = MatrixReader(lambda state: state, (3, 4, 2), size=6, looks=2).double()
-    found, queries = reader.look(1, question, reader.open(matrices))
-    assert queries is not None
+@pytest.mark.parametrize("values", [2, 4])
+def test_a_look_into_matrices_is_a_product_with_a_query_of_length_one(values):
+    matrices, question, before = draw(5, 3, 4, values), draw(5, 6, seed=1), draw(5, 3 * values, seed=2)
+    reader = MatrixReader(lambda state: state, (3, 4, values), size=6, looks=2).double()
+    found, read, queries = reader.look(1, question, reader.open(matrices), before)
     assert queries.shape == (5, 3, 4)
     with torch.no_grad():
         asked = reader.queries[1](question)
+        if values == 4:  # as large as a key, so that what was read is the next thing to ask for
+            asked = asked + before
         for m in range(5):
             heads = []
             for h in range(3):
@@ -60,6 +63,7 @@ def test_a_look_into_matrices_is_a_product_with_a_query_of_length_one():
                 query = query / math.sqrt(sum(q * q for q in query.tolist()))
                 assert_close(queries[m, h], query)
                 heads.append(matrices[m, h].T @ query)
+            assert_close(read[m], torch.cat(heads))
             assert_close(found[m], reader.outputs[1](torch.cat(heads)))
 
 
@@ -92,6 +96,8 @@ def test_a_look_that_is_not_there_is_refused(index):
             reader.look(index, draw(5, 6, seed=1), reader.open(state))
         with pytest.raises(InputError, match=f"{type(reader).__name__}: question has the wrong size on axis S"):
             reader.look(1, draw(5, 7, seed=1), reader.open(state))
+        with pytest.raises(InputError, match=f"{type(reader).__name__}: before has the wrong size on axis F"):
+            reader.look(1, draw(5, 6, seed=1), reader.open(state), draw(5, 7))
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 2, 1), 3])

@@ -50,14 +50,14 @@ def draw(rng, width, heads, key, value, reads, carry=True, max_strength=1.0, bat
 
     tensors = [random(width, width, scale=0.5 * width**-0.5)] if carry else []
     tensors += linear(width, width) + linear(width, width)
-    tensors += linear(heads * (2 * key + value + 2), width) + linear(width, heads * value) + norm() + norm()
+    tensors += linear(heads * (key + value + 2), width) + linear(width, heads * value) + norm() + norm()
     for _ in range(reads):
         tensors += linear(heads * key, width) + linear(width, heads * value) + norm()
 
     def state():
         return FastWeightState(random(batch, heads, key, value), random(batch, width) if carry else None)
 
-    return random(batch, steps, width), state(), unflatten(tensors, heads, max_strength), state()
+    return random(batch, steps, width + heads * key), state(), unflatten(tensors, heads, max_strength), state()
 
 
 def told(option, p, initial, rng):

@@ -82,7 +82,7 @@ def test_the_definition_written_out(rng):
     for b in range(B):
         memory, y = [state.fast[b, h].clone() for h in range(2)], state.carried[b]
         for t in range(T):
-            h = p[b, t] + params.recurrent @ y
+            h, keys = p[b, t, :7] + params.recurrent @ y, p[b, t, 7:]
             q = one.key.weight @ h + one.key.bias
             found = torch.cat([memory[i].T @ key(q[3 * i : 3 * i + 3]) for i in range(2)])
             h = norm(h + one.value.weight @ found + one.value.bias, one.norm)
@@ -91,8 +91,8 @@ def test_the_definition_written_out(rng):
             z = params.write.weight @ h + params.write.bias
             found = []
             for i in range(2):
-                k, q = key(z[6 * i : 6 * i + 3]), key(z[6 * i + 3 : 6 * i + 6])
-                v, beta, alpha = z[12 + 5 * i : 17 + 5 * i], 1.5 * z[22 + i].sigmoid(), z[24 + i].sigmoid()
+                k, q = (key(x[3 * i : 3 * i + 3]) for x in (keys, z))
+                v, beta, alpha = z[6 + 5 * i : 11 + 5 * i], 1.5 * z[16 + i].sigmoid(), z[18 + i].sigmoid()
                 kept = alpha * memory[i]
                 memory[i] = kept + torch.outer(k, beta * (v - kept.T @ k))
                 found.append(memory[i].T @ q)

@@ -86,7 +86,7 @@ def trace_story(reader: StoryReader, statements: Sequence[str], question: str) -
         after = torch.arange(steps + 1, device=asked.device)
         states = core.snapshots(sentences, torch.zeros_like(after), after)
         logits, seen = model.head.looks(asked.expand(steps + 1, -1), states)
-        looks = torch.stack([where[1:] for where in seen if where is not None], 1).cpu()  # [T, L, heads, rows or key]
+        looks = torch.stack([where[1:] for where in seen], 1).cpu()  # [T, L, heads, rows or key]
         if isinstance(core, FastWeightMemory):
             trace, before = core.trace(sentences), None
         else:

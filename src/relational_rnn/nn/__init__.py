@@ -11,7 +11,7 @@ from relational_rnn.nn.gated_delta_net import GatedDeltaNet
 from relational_rnn.nn.gru import GRU
 from relational_rnn.nn.lstm import LSTM
 from relational_rnn.nn.ntm import NTM
-from relational_rnn.nn.readers import MatrixReader, RowReader, StateReader
+from relational_rnn.nn.readers import Look, MatrixReader, RowReader, StateReader
 from relational_rnn.nn.relation_network import RelationNetwork
 from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell

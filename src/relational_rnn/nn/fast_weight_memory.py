@@ -33,8 +33,10 @@ from relational_rnn.ops.relational_scan.reference import LAYER_NORM_EPS
 # Shape legend: B batch, T time, I input features, W width, H heads, K key size, V value size, R reads,
 #               G = B * H matrices: inside a step, batch and heads are one axis, as batched products want it
 
-KEPT_AT_FIRST = 4.0
-"""The first bias of forgetting: a step keeps sigmoid(4) = 98 %."""
+KEPT_AT_FIRST = 8.0
+"""The first bias of forgetting: a step keeps sigmoid(8) = 99.97 %."""
+WRITTEN_AT_FIRST = 4.0
+"""The first bias of the strength: a write is nearly whole. Of facts that are written by half, chains are not learned."""
 
 
 class FastWeightMemory(RecurrentCore):
@@ -47,7 +49,8 @@ class FastWeightMemory(RecurrentCore):
     $$ h = W_x x_t + b + U y_{t-1}, \qquad h \leftarrow \mathrm{LN}(h + R_j [S^\top \mathrm{key}(Q_j h)])
        \quad (j = 1 \ldots R), \qquad h \leftarrow \mathrm{LN}(h + A\, \mathrm{relu}(B h)) $$
 
-    A linear map of h gives the key k and q (scaled to length 1), the value v, and per head the strength beta in
+    The key k = key(W_k x + b_k) comes from the input alone, so that facts about one thing lie under one key whatever
+    the memory holds. A linear map of h gives q (scaled to length 1), the value v, and per head the strength beta in
     (0, max_strength) and the share to keep alpha in (0, 1), sigmoids both. The memory forgets, compares what it holds
     for the key with the value, writes the difference, and is read once more:
 
@@ -122,8 +125,9 @@ class FastWeightMemory(RecurrentCore):
         self.max_strength = max_strength
         self.backend: FastWeightBackend = backend
         keys, values = num_heads * key_size, num_heads * value_size
-        self.parts = (2 * keys, values, num_heads, num_heads)  # k and q of every head, v, beta, alpha
+        self.parts = (keys, values, num_heads, num_heads)  # q of every head, v, beta, alpha
         self.input = nn.Linear(input_size, hidden_size)
+        self.write_key = nn.Linear(input_size, keys)
         self.recurrent = nn.Linear(hidden_size, hidden_size, bias=False) if carry else None
         self.read_key = nn.ModuleList(nn.Linear(hidden_size, keys) for _ in range(reads))
         self.read_value = nn.ModuleList(nn.Linear(values, hidden_size) for _ in range(reads))
@@ -135,7 +139,13 @@ class FastWeightMemory(RecurrentCore):
         self.out = nn.Linear(values, hidden_size)
         self.out_norm = nn.LayerNorm(hidden_size)
         draw_truncated_normal(self)
-        nn.init.constant_(self.write.bias.detach()[-num_heads:], KEPT_AT_FIRST)
+        # what a read finds counts once it has been learned what to look for; until then keys depend on the input alone
+        for from_value in self.read_value:
+            assert isinstance(from_value, nn.Linear)
+            nn.init.zeros_(from_value.weight)
+        strengths, keeps = self.write.bias.detach()[-2 * num_heads :].chunk(2)
+        nn.init.constant_(strengths, WRITTEN_AT_FIRST)
+        nn.init.constant_(keeps, KEPT_AT_FIRST)
 
     def initial_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -155,7 +165,7 @@ class FastWeightMemory(RecurrentCore):
         check_state_tensors(self, state, self.state_axes(batch_size))
 
     def project_input(self, x: Tensor) -> Tensor:
-        return self.input(x)
+        return torch.cat([self.input(x), self.write_key(x)], -1)
 
     def advance(self, projected_t: Tensor, state: State) -> dict[str, Tensor]:
         taken = self.take(projected_t, state)
@@ -293,7 +303,8 @@ class FastWeightMemory(RecurrentCore):
         """One step, with all that it computed."""
         assert isinstance(state, dict)
         memory = state["fast"].flatten(0, 1)
-        h = projected_t if self.recurrent is None else projected_t + self.recurrent(state["carried"])
+        h, key = projected_t.tensor_split([self.hidden_size], -1)
+        h = h if self.recurrent is None else h + self.recurrent(state["carried"])
         read_keys, reads = [], []
         for to_key, from_value, norm in zip(self.read_key, self.read_value, self.read_norm, strict=True):
             # Autocast multiplies in half precision; lengths, shares and the memory keep theirs.
@@ -301,8 +312,9 @@ class FastWeightMemory(RecurrentCore):
             reads.append(torch.bmm(read_keys[-1], memory))
             h = norm(h + from_value(self.side_by_side(reads[-1])))
         h = self.mlp_norm(h + self.mlp_out(torch.relu(self.mlp_in(h))))
-        keys, value, strength, keep = self.write(h).to(memory.dtype).split(self.parts, -1)
-        keys = unit(keys.reshape(-1, 2, self.key_size))
+        query, value, strength, keep = self.write(h).to(memory.dtype).split(self.parts, -1)
+        key, query = (part.to(memory.dtype).reshape(-1, 1, self.key_size) for part in (key, query))
+        keys = unit(torch.cat([key, query], 1))
         value = value.reshape(-1, 1, self.value_size)
         strength = self.max_strength * torch.sigmoid(strength).reshape(-1, 1, 1)
         keep = torch.sigmoid(keep).reshape(-1, 1, 1)

@@ -1,6 +1,6 @@
 """How a question looks at the state of a core: by attention at rows, linearly at matrices.
 
-Axes: M questions, S size of a question, R rows of a state, D features of a row, H heads, K key, V value.
+Axes: M questions, S size of a question, R rows of a state, D features of a row, H heads, K key, V value, F = H * V.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,24 +20,40 @@ if TYPE_CHECKING:
     from relational_rnn.nn.core import State
 
 
+class Look(NamedTuple):
+    """What one look finds."""
+
+    found: Tensor
+    """[M, S], made for the question by a linear map."""
+    values: Tensor
+    """[M, F], as the heads read it from the state, side by side."""
+    where: Tensor
+    """Where it looked: attention of every head to every row [M, H, R], or queries [M, H, K]."""
+
+
 class StateReader(nn.Module, ABC):
-    """Looks that a question takes at a state, one after the other; `Core.reader` makes the one of a core."""
+    """Looks that a question takes at a state, one after the other; `Core.reader` makes the one of a core.
+
+    What a look reads is, as it is, added to the query of the next, so that a fact leads to another without a map
+    between them that would have to be learned first (TPR-RNN: Schlag and Schmidhuber, 2018, arXiv 1811.12143).
+    """
+
+    values_size: int
+    """Numbers that a look reads, F."""
 
     @abstractmethod
     def open(self, state: State) -> Any:
         """What all looks at the states of M questions share, computed once."""
 
     @abstractmethod
-    def look(self, index: int, question: Tensor, opened: Any) -> tuple[Tensor, Tensor | None]:
+    def look(self, index: int, question: Tensor, opened: Any, before: Tensor | None = None) -> Look:
         """One look.
 
         Args:
             index: which look it is, from 0; each has weights of its own.
             question: [M, S].
             opened: what `open` gave.
-
-        Returns:
-            (what it finds [M, S], where it looked, or None where a reader cannot say).
+            before: the `values` [M, F] of the look before, if there was one.
 
         Raises:
             InputError: there is no such look, or a question of another shape.
@@ -49,8 +65,9 @@ class RowReader(StateReader):
 
     $$ a_r = \mathrm{softmax}_r(q^\top k_r / \sqrt{K}), \qquad \textstyle\sum_r a_r v_r $$
 
-    with keys and values from the rows, the same for all looks, and then a linear map of all heads together. In a state
-    without any row a look finds the bias of that map.
+    with keys and values from the rows, the same for all looks, and then a linear map of all heads together. The query q
+    is a linear map of the question, plus what the look before has read. In a state without any row a look finds the
+    bias of that map.
 
     Args:
         rows: from a state to (rows [M, R, D], mask [M, R] true where a row exists, or None): `Core.rows`.
@@ -60,7 +77,7 @@ class RowReader(StateReader):
         heads: heads of each; they divide `size`.
 
     Shape:
-        look: (found [M, S], attention of every head to every row [M, H, R]).
+        look: found [M, S], values [M, S], attention of every head to every row [M, H, R].
 
     Raises:
         InputError: a number below 1, or heads that do not divide `size`.
@@ -71,7 +88,7 @@ class RowReader(StateReader):
         >>> reader = RowReader(core.rows, 8, size=6, looks=2, heads=3)
         >>> opened = reader.open(core.initial_state(7))
         >>> [tensor.shape for tensor in reader.look(1, torch.zeros(7, 6), opened)]
-        [torch.Size([7, 6]), torch.Size([7, 3, 1])]
+        [torch.Size([7, 6]), torch.Size([7, 6]), torch.Size([7, 3, 1])]
     """
 
     def __init__(
@@ -82,6 +99,7 @@ class RowReader(StateReader):
         if size % heads:
             raise InputError(describe("RowReader", "heads must divide size", got=f"{heads}, {size}"))
         self.rows, self.heads, self.size, self.looks = rows, heads, size, looks
+        self.values_size = size
         self.keys_values = nn.Linear(row_size, 2 * size)
         self.queries = nn.ModuleList(nn.Linear(size, size) for _ in range(looks))
         self.outputs = nn.ModuleList(nn.Linear(size, size) for _ in range(looks))
@@ -93,23 +111,32 @@ class RowReader(StateReader):
         return keys, values, mask
 
     def look(
-        self, index: int, question: Tensor, opened: tuple[Tensor, Tensor, Tensor | None]
-    ) -> tuple[Tensor, Tensor | None]:
+        self,
+        index: int,
+        question: Tensor,
+        opened: tuple[Tensor, Tensor, Tensor | None],
+        before: Tensor | None = None,
+    ) -> Look:
         keys, values, mask = opened
-        check_look(self, index, question, self.looks, self.size)
-        q = self.queries[index](question).unflatten(-1, (self.heads, -1))
+        check_look(self, index, question, before)
+        q = self.queries[index](question)
+        q = (q if before is None else q + before).unflatten(-1, (self.heads, -1))
         scores = torch.einsum("mhk,mrhk->mhr", q, keys) / math.sqrt(q.shape[-1])
         if mask is not None:
             scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
         weights = scores.softmax(-1)
         if mask is not None:
             weights = weights * mask[:, None]
-        return self.outputs[index](torch.einsum("mhr,mrhk->mhk", weights, values).flatten(-2)), weights
+        read = torch.einsum("mhr,mrhk->mhk", weights, values).flatten(-2)
+        return Look(self.outputs[index](read), read, weights)
 
 
 class MatrixReader(StateReader):
     r"""Looks into matrices that map keys to values, as the cores that write them look: a query of length 1 for every
     head, and S^T q of each (Schlag et al., 2021, arXiv:2102.11174, equation 4).
+
+    Before it is scaled, a query is a linear map of the question, plus what the look before has read from that head;
+    where keys and values differ in size, there is nothing that could be added as it is, and the map is all.
 
     Args:
         matrices: from a state to its matrices [M, H, K, V].
@@ -118,7 +145,7 @@ class MatrixReader(StateReader):
         looks: how many looks there are.
 
     Shape:
-        look: (found [M, S], queries of length 1 [M, H, K]).
+        look: found [M, S], values [M, H * V], queries of length 1 [M, H, K].
 
     Raises:
         InputError: a number below 1, or a shape of other than three.
@@ -127,7 +154,7 @@ class MatrixReader(StateReader):
         >>> reader = MatrixReader(lambda state: state, (3, 4, 2), size=6, looks=2)
         >>> opened = reader.open(torch.zeros(7, 3, 4, 2))
         >>> [tensor.shape for tensor in reader.look(1, torch.zeros(7, 6), opened)]
-        [torch.Size([7, 6]), torch.Size([7, 3, 4])]
+        [torch.Size([7, 6]), torch.Size([7, 6]), torch.Size([7, 3, 4])]
     """
 
     def __init__(self, matrices: Callable[[State], Tensor], shape: tuple[int, int, int], size: int, looks: int) -> None:
@@ -138,6 +165,7 @@ class MatrixReader(StateReader):
         heads, keys, values = shape
         check_positive("MatrixReader", heads=heads, keys=keys, values=values, size=size, looks=looks)
         self.matrices, self.heads, self.size, self.looks = matrices, heads, size, looks
+        self.values_size, self.chained = heads * values, keys == values
         self.queries = nn.ModuleList(nn.Linear(size, heads * keys) for _ in range(looks))
         self.outputs = nn.ModuleList(nn.Linear(heads * values, size) for _ in range(looks))
 
@@ -145,15 +173,20 @@ class MatrixReader(StateReader):
         """The matrices [M, H, K, V]."""
         return self.matrices(state)
 
-    def look(self, index: int, question: Tensor, opened: Tensor) -> tuple[Tensor, Tensor | None]:
-        check_look(self, index, question, self.looks, self.size)
-        queries = F.normalize(self.queries[index](question).unflatten(-1, (self.heads, -1)), dim=-1)
-        return self.outputs[index](torch.einsum("mhk,mhkv->mhv", queries, opened).flatten(-2)), queries
+    def look(self, index: int, question: Tensor, opened: Tensor, before: Tensor | None = None) -> Look:
+        check_look(self, index, question, before)
+        query = self.queries[index](question)
+        query = query + before if before is not None and self.chained else query
+        queries = F.normalize(query.unflatten(-1, (self.heads, -1)), dim=-1)
+        read = torch.einsum("mhk,mhkv->mhv", queries, opened).flatten(-2)
+        return Look(self.outputs[index](read), read, queries)
 
 
-def check_look(reader: StateReader, index: int, question: Tensor, looks: int, size: int) -> None:
-    """Refuse a look that is none of so many, or a question that is not [M, size]."""
+def check_look(reader: RowReader | MatrixReader, index: int, question: Tensor, before: Tensor | None) -> None:
+    """Refuse a look that is none of the reader's, a question that is not [M, S], or values that are not [M, F]."""
     where = type(reader).__name__
-    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < looks:
-        raise InputError(describe(where, "there is no such look", got=repr(index), expected=f"0 to {looks - 1}"))
-    check_shape(where, "question", question, {"M": None, "S": size})
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < reader.looks:
+        raise InputError(describe(where, "there is no such look", got=repr(index), expected=f"0 to {reader.looks - 1}"))
+    check_shape(where, "question", question, {"M": None, "S": reader.size})
+    if before is not None:
+        check_shape(where, "before", before, {"M": question.shape[0], "F": reader.values_size})

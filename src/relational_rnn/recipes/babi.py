@@ -119,6 +119,10 @@ class BabiRun:
     """Tasks of which training shows fewer questions than of others."""
     rare_share: float = 1.0
     """How many questions of these there are, as a share of the others'."""
+    first_tasks: tuple[int, ...] = dataclasses.field(default=(), metadata=LATER)
+    """Tasks that are learned before all others, alone."""
+    first_steps: int = dataclasses.field(default=0, metadata=LATER)
+    """For how many updates."""
     seed: int = 0
     """Decides initial weights, validation stories, batches and dropout."""
 
@@ -134,6 +138,14 @@ class BabiRun:
         if not set(self.rare_tasks) <= set(self.data.tasks):
             problem, hint = "rare_tasks are not all among the tasks", "`--rare-tasks --rare-share 1` has none"
             raise InputError(describe("BabiRun", problem, got=self.rare_tasks, expected=self.data.tasks, hint=hint))
+        steps = self.first_steps
+        known = _are_tasks(self.first_tasks) and type(steps) is int and steps >= 0
+        if not known or bool(self.first_tasks) != (steps > 0):
+            problem = "first_tasks and first_steps go together, numbers of tasks and a number of updates"
+            raise InputError(describe("BabiRun", problem, got=f"{self.first_tasks} and {steps!r}"))
+        if not set(self.first_tasks) <= set(self.data.tasks):
+            problem, hint = "first_tasks are not all among the tasks", "`--first-tasks --first-steps 0` has none"
+            raise InputError(describe("BabiRun", problem, got=self.first_tasks, expected=self.data.tasks, hint=hint))
 
 
 def demo() -> BabiRun:

@@ -162,6 +162,8 @@ def build_data(config: BabiRun, stories: TrainingStories, vocabulary: Vocabulary
         max_sentences=config.data.max_sentences,
         rare_tasks=config.rare_tasks,
         rare_share=config.rare_share,
+        first_tasks=config.first_tasks,
+        first_steps=config.first_steps,
     )
 
 

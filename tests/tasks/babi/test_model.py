@@ -138,14 +138,15 @@ def test_every_look_goes_on_from_what_the_one_before_found(rng):
         _, state = core.double()(torch.randn(5, 6, 12, generator=rng, dtype=torch.float64))
         logits, seen = head.looks(question, state)
         u, opened = head.norm(head.question(question)), head.reader.open(state)
+        values, said = None, 0
         for i in range(3):
-            found, where = head.reader.look(i, u, opened)
-            assert where is not None
+            found, values, where = head.reader.look(i, u, opened, values)
             assert torch.equal(seen[i], where)
             u = head.look_norms[i](u + found)
             first, _, second = head.mlps[i]
             u = head.mlp_norms[i](u + second(first(u).clamp(min=0)))
-        assert close(logits, head.answers(u))
+            said = said + head.read_norms[i](values)
+        assert close(logits, head.answers(u) + said @ head.read_answers.weight.T)
     assert close(head(question, state), logits)
     assert not close(seen[0], seen[1])
 

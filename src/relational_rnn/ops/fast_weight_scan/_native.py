@@ -87,7 +87,7 @@ class Sizes(NamedTuple):
 
     @property
     def written(self) -> int:
-        return 2 * self.keys + self.values + 2 * self.heads
+        return self.keys + self.values + 2 * self.heads
 
 
 class Activations(NamedTuple):
@@ -99,6 +99,7 @@ class Activations(NamedTuple):
     mlp_total: Tensor
     mlp_stats: Tensor
     writer: Tensor
+    keys: Tensor
     written: Tensor
     scales: Tensor
     old: Tensor
@@ -118,6 +119,7 @@ class ReadActivations(NamedTuple):
 
 class Differences(NamedTuple):
     input: Tensor
+    keys: Tensor
     hidden: Tensor
     mlp: Tensor
     written: Tensor
@@ -132,12 +134,13 @@ class ReadDifferences(NamedTuple):
 def activation_widths(s: Sizes) -> list[int]:
     """Numbers in a row of each table; 0 for what a call has no use for."""
     w, out = s.width, s.outputs_needed
-    first = [w * s.carry, w, w, w, 2, w, s.written, 2 * s.heads, s.values, s.values * out, w * out, 2 * out]
+    first = [w * s.carry, w, w, w, 2, w, s.keys, s.written, 2 * s.heads, s.values, s.values * out, w * out, 2 * out]
     return first + [w, s.keys, s.heads, s.values, w, 2] * s.reads
 
 
 def difference_widths(s: Sizes) -> list[int]:
-    return [s.width, s.width, s.width, s.written, s.width * s.outputs_needed] + [s.keys, s.width] * s.reads
+    w = s.width
+    return [w, s.keys, w, w, s.written, w * s.outputs_needed] + [s.keys, w] * s.reads
 
 
 class Tables:

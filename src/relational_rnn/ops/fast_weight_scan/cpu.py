@@ -55,8 +55,9 @@ def unsupported(
 
 
 def sizes_of(p: Tensor, state: FastWeightState, params: FastWeightParameters, outputs_wanted: bool) -> Sizes:
-    batch, steps, width = p.shape
+    batch, steps, projected = p.shape
     _, heads, key, value = state.fast.shape
+    width = projected - heads * key
     carry = params.recurrent is not None
     return Sizes(batch, steps, width, heads, key, value, len(params.reads), carry, carry or outputs_wanted)
 
@@ -183,7 +184,7 @@ class Given(NamedTuple):
         if reset is not None and initial is None:
             initial = memory.new_zeros(memory[0].shape)
         if reset is not None and initial_carried is None:
-            initial_carried = p.new_zeros(p.shape[2])
+            initial_carried = p.new_zeros(p.shape[2] - memory.shape[1] * memory.shape[2])
         return Given(
             p=_rows(p.detach()),
             memory=memory.detach().contiguous(),
@@ -308,7 +309,7 @@ def _backward(
     norms = sums[:, : room[Numbers.SUMS] // 2].sum(0).view(s.reads + 2, 2, s.width)
     steps = s.steps if g.lengths is None else int(g.lengths.max())
     d_parameters = _parameter_gradients(s, steps, activations.tensors, differences.tensors, norms)
-    d_p = differences.tensors[0].transpose(0, 1)
+    d_p = torch.cat(differences.tensors[:2], -1).transpose(0, 1)
     return [d_p, d_memory, d_carried, None, None, d_initial, d_initial_carried, *d_parameters]
 
 

@@ -4,10 +4,11 @@ Every head keeps a matrix S that maps keys to values; key(z) = z / sqrt(|z|^2 + 
 writes once and reads what it has written:
 
     h = p + U y                                                  p: the input, projected; y: the output before
+    k = key(c)                                                   c: another projection of the input, for every head
     h = LN_j(h + R_j [S^T key(Q_j h)])                           for j = 1 ... R
     h = LN(h + A relu(B h))
-    [k, q] | v | b | f = write(h)                                k and q side by side, head by head
-    S = alpha S + key(k) (beta (v - alpha S^T key(k)))^T         alpha = sigmoid(f), beta = max_strength sigmoid(b)
+    q | v | b | f = write(h)                                     each head by head
+    S = alpha S + k (beta (v - alpha S^T k))^T                   alpha = sigmoid(f), beta = max_strength sigmoid(b)
     y = LN(h + P [S^T key(q)])
 """
 
@@ -48,7 +49,7 @@ class FastWeightParameters(NamedTuple):
     mlp_in: Linear  # W -> W, B
     mlp_out: Linear  # W -> W, A
     mlp_norm: Norm  # W
-    write: Linear  # W -> 2 H K + H V + 2 H: per head key and query; then values, strengths, keeps of all heads
+    write: Linear  # W -> H K + H V + 2 H: queries, values, strengths, keeps of all heads
     out: Linear  # H * V -> W, P
     out_norm: Norm  # W
 
@@ -82,22 +83,24 @@ def fast_weight_step(p_t: Tensor, state: FastWeightState, params: FastWeightPara
     """One step; its output is `carried` of the result, with `recurrent` or without.
 
     Args:
-        p_t: the projected input, [B, W].
+        p_t: the projected input p and the keys c of all heads, [B, W + H * K].
         state: before the step.
         params: the weights and choices.
     """
     memory, heads = state.fast, params.num_heads
-    h = p_t
+    key_size, value_size = memory.shape[2:]
+    h, key = p_t.tensor_split([p_t.shape[1] - heads * key_size], -1)
+    key = unit(key.unflatten(-1, (heads, -1)))
     if params.recurrent is not None:
         assert state.carried is not None
         h = h + F.linear(state.carried, params.recurrent)
     for one in params.reads:
-        key = unit(linear(h, one.key).unflatten(-1, (heads, -1)))
-        h = layer_norm(h + linear(read(memory, key).flatten(-2), one.value), one.norm)
+        query = unit(linear(h, one.key).unflatten(-1, (heads, -1)))
+        h = layer_norm(h + linear(read(memory, query).flatten(-2), one.value), one.norm)
     h = layer_norm(h + linear(torch.relu(linear(h, params.mlp_in)), params.mlp_out), params.mlp_norm)
-    parts = [2 * heads * memory.shape[2], heads * memory.shape[3], heads, heads]
-    keys, value, strength, keep = linear(h, params.write).split(parts, -1)
-    key, query = unit(keys.unflatten(-1, (heads, 2, -1))).unbind(-2)
+    parts = [heads * key_size, heads * value_size, heads, heads]
+    query, value, strength, keep = linear(h, params.write).split(parts, -1)
+    query = unit(query.unflatten(-1, (heads, -1)))
     value = value.unflatten(-1, (heads, -1))
     strength = params.max_strength * torch.sigmoid(strength).unsqueeze(-1)
     memory = torch.sigmoid(keep)[:, :, None, None] * memory
@@ -144,7 +147,7 @@ def fast_weight_scan_reference(
         return together if happens is None else together.where(happens.view(*happens.shape, *[1] * len(shape)), 0)
 
     return FastWeightScan(
-        stacked(outputs, p.shape[2]) if outputs_wanted else None,
+        stacked(outputs, len(params.out_norm.weight)) if outputs_wanted else None,
         stacked(memories, *state.fast.shape[1:]) if states_wanted else None,
         state,
     )

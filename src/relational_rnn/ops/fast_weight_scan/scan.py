@@ -68,7 +68,7 @@ def fast_weight_scan(
     """The fast-weight memory over a whole sequence; equals `fast_weight_scan_reference` up to rounding.
 
     Args:
-        p: the projected input, [B, T, W].
+        p: the projected input, and of every head the key to write under, [B, T, W + H * K].
         state: before the first step; `carried` is needed with `params.recurrent`, and not looked at without.
         params: the weights and choices.
         lengths: [B] whole numbers in 0..T; later steps do not happen, whatever their input holds.
@@ -102,11 +102,11 @@ def fast_weight_scan(
         ...     mlp_in=linear(W, W),
         ...     mlp_out=linear(W, W),
         ...     mlp_norm=norm,
-        ...     write=linear(2 * H * K + H * V + 2 * H, W),
+        ...     write=linear(H * K + H * V + 2 * H, W),
         ...     out=linear(W, H * V),
         ...     out_norm=norm,
         ... )
-        >>> scan = fast_weight_scan(torch.randn(7, 11, W), FastWeightState(torch.zeros(7, H, K, V)), params)
+        >>> scan = fast_weight_scan(torch.randn(7, 11, W + H * K), FastWeightState(torch.zeros(7, H, K, V)), params)
         >>> scan.outputs.shape, scan.states, scan.final.fast.shape
         (torch.Size([7, 11, 12]), None, torch.Size([7, 2, 3, 5]))
     """
@@ -128,7 +128,7 @@ def fast_weight_scan(
 def _check_sequence(p: Tensor, lengths: Tensor | None, reset: Tensor | None) -> None:
     """Refuse what does not fit the sequence: kernels get addresses, and would read beyond an end."""
     where = "fast_weight_scan"
-    check_shape(where, "p", p, {"B": None, "T": None, "W": None})
+    check_shape(where, "p", p, {"B": None, "T": None, "W + H * K": None})
     batch, steps = p.shape[:2]
     if lengths is not None:
         check_shape(where, "lengths", lengths, {"B": batch})

@@ -243,6 +243,8 @@ class BabiData:
         max_sentences: see `EncodedStories`.
         rare_tasks: tasks that have fewer questions in a pass than others.
         rare_share: how many they have, as a share of the others'.
+        first_tasks: tasks that are learned before all others.
+        first_steps: for how many steps.
 
     Raises:
         InputError: an unknown word, a training answer that is no class, a task without stories.
@@ -260,6 +262,8 @@ class BabiData:
         max_sentences: int | None = None,
         rare_tasks: Sequence[int] = (),
         rare_share: float = 1.0,
+        first_tasks: Sequence[int] = (),
+        first_steps: int = 0,
     ) -> None:
         check_positive("BabiData", batch_questions=batch_questions)
         self.vocabulary = vocabulary
@@ -288,6 +292,9 @@ class BabiData:
         if self.train:
             self._passes = Passes(self.train, seed, batch_questions, rare_tasks=rare_tasks, rare_share=rare_share)
             self.steps_per_pass = self._passes.steps
+        self._first_steps = first_steps
+        if self.train and first_steps:
+            self._first = Passes(self.train, seed, batch_questions, only=first_tasks)
 
     def question_counts(self) -> dict[str, dict[int, int]]:
         """Questions of each task in "train", "valid" and "test", those that are there."""
@@ -303,7 +310,9 @@ class BabiData:
         train = self._need("train", self.train)
         if step < 0:
             raise InputError(describe("BabiData.train_batch", "there is no such step", got=step, expected=">= 0"))
-        return train.batch(self._passes.stories(step))
+        if step < self._first_steps:
+            return train.batch(self._first.stories(step))
+        return train.batch(self._passes.stories(step - self._first_steps))
 
     def valid_batches(self) -> Iterator[Batch]:
         """Every validation story once."""

@@ -62,7 +62,10 @@ class ModelConfig:
 class AnswerHead(nn.Module):
     """From a question and the state of a core to one logit per answer.
 
-    u = LN(W q); then for every look u <- LN(u + what u finds in the state) and u <- LN(u + MLP(u)); then an MLP.
+    u = LN(W q); then for every look u <- LN(u + what u finds in the state) and u <- LN(u + MLP(u)). What a look reads is
+    added to the query of the next. The logits are an MLP of u, plus a linear map of the sum of what the looks have
+    read, each under a layer norm: an answer that stands in the state is said without being worked out (TPR-RNN: Schlag
+    and Schmidhuber, 2018, arXiv 1811.12143).
 
     Args:
         config: sizes.
@@ -83,6 +86,8 @@ class AnswerHead(nn.Module):
         for _ in range(config.head_layers):
             hidden += [nn.Linear(size, size), nn.ReLU(), nn.Dropout(config.dropout)]
         self.answers = nn.Sequential(*hidden, nn.Linear(size, answers))
+        self.read_norms = nn.ModuleList(nn.LayerNorm(reader.values_size) for _ in looks)
+        self.read_answers = nn.Linear(reader.values_size, answers, bias=False)
         # with PyTorch's smaller weights slots begin to compete some hundred updates later
         draw_truncated_normal(self)
 
@@ -90,16 +95,18 @@ class AnswerHead(nn.Module):
         """question [M, E] and a state of M rows to logits [M, A]."""
         return self.looks(question, state)[0]
 
-    def looks(self, question: Tensor, state: State) -> tuple[Tensor, list[Tensor | None]]:
-        """The logits [M, A], and where each look went (`StateReader.look`)."""
-        opened, seen = self.reader.open(state), []
+    def looks(self, question: Tensor, state: State) -> tuple[Tensor, list[Tensor]]:
+        """The logits [M, A], and where each look went (`Look.where`)."""
+        opened, seen, read, values = self.reader.open(state), [], [], None
         u = self.norm(self.question(question))
-        for i, (norm, mlp, mlp_norm) in enumerate(zip(self.look_norms, self.mlps, self.mlp_norms, strict=True)):
-            found, where = self.reader.look(i, u, opened)
+        parts = zip(self.look_norms, self.mlps, self.mlp_norms, self.read_norms, strict=True)
+        for i, (norm, mlp, mlp_norm, read_norm) in enumerate(parts):
+            found, values, where = self.reader.look(i, u, opened, values)
             u = norm(u + found)
             u = mlp_norm(u + mlp(u))
+            read.append(read_norm(values))
             seen.append(where)
-        return self.answers(u), seen
+        return self.answers(u) + self.read_answers(torch.stack(read).sum(0)), seen
 
 
 class StoryModel(nn.Module):

@@ -44,6 +44,7 @@ class Passes:
         batch_questions: about how many questions a batch has.
         rare_tasks: tasks that have fewer questions than others.
         rare_share: how many they have, as a share of the others'.
+        only: the tasks whose stories count; all if none is named.
     """
 
     def __init__(
@@ -54,10 +55,11 @@ class Passes:
         *,
         rare_tasks: Collection[int] = (),
         rare_share: float = 1.0,
+        only: Collection[int] = (),
     ) -> None:
         self._stories = stories
         self._seed = seed
-        there = np.unique(stories.tasks).tolist()
+        there = [task for task in np.unique(stories.tasks).tolist() if not only or task in only]
         self._stories_of = [np.flatnonzero(stories.tasks == task) for task in there]
         sizes = [int(stories.question_counts[of_task].sum()) for of_task in self._stories_of]
         shares = [rare_share if task in rare_tasks else 1.0 for task in there]

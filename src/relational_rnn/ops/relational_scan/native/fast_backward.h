@@ -23,19 +23,19 @@ static void norm_rows_backward(const FastCall *c, long number, const REAL *d, co
 }
 
 /* One sequence's write: from the gradients of the memory after it (to which that of the read after it is added) and of
- * `found` (or NULL) to those of its row of WRITTEN, before norms and sigmoids, and of what the memory held. */
-static void write_memory_backward(const FastCall *c, const REAL *written, const REAL *scales, const REAL *before,
-                                  const REAL *old, const REAL *d_found, REAL *d_memory, REAL *d_written, REAL *d_old,
-                                  const Scratch *s) {
+ * `found` (or NULL) to those of its rows of KEYS and WRITTEN, before norms and sigmoids, and of what the memory held. */
+static void write_memory_backward(const FastCall *c, const REAL *all_keys, const REAL *written, const REAL *scales,
+                                  const REAL *before, const REAL *old, const REAL *d_found, REAL *d_memory,
+                                  REAL *d_keys, REAL *d_written, REAL *d_old, const Scratch *s) {
     const long keys = c->key, values = c->value, heads = c->heads;
-    const long at_errors = 2 * heads * keys, at_strengths = at_errors + heads * values, at_keeps = at_strengths + heads;
+    const long at_errors = heads * keys, at_strengths = at_errors + heads * values, at_keeps = at_strengths + heads;
     REAL *restrict correction = s->correction, *restrict d_correction = s->d_correction;
     for (long h = 0; h < heads; h++) {
-        const REAL *key = written + 2 * h * keys, *query = key + keys, *error = written + at_errors + h * values;
+        const REAL *key = all_keys + h * keys, *query = written + h * keys, *error = written + at_errors + h * values;
         const REAL *matrix = before + h * keys * values, *held = old + h * values;
         const REAL *d_f = d_found ? d_found + h * values : 0;
         const REAL strength = written[at_strengths + h], keep = written[at_keeps + h];
-        REAL *d_key = d_written + 2 * h * keys, *d_query = d_key + keys;
+        REAL *d_key = d_keys + h * keys, *d_query = d_written + h * keys;
         REAL *d_error = d_written + at_errors + h * values, *d_held = d_old + h * values;
         for (long v = 0; v < values; v++) correction[v] = strength * error[v];
         REAL d_keep = write_backward(d_memory + h * keys * values, matrix, key, query, d_f, correction, keys, values,
@@ -55,12 +55,13 @@ static void write_memory_backward(const FastCall *c, const REAL *written, const 
         d_written[at_strengths + h] = d_strength * strength * (1 - strength / (REAL)c->max_strength);
         d_written[at_keeps + h] = d_keep * keep * (1 - keep);
     }
-    normalise_backward(d_written, written, 2 * heads, keys, scales);
+    normalise_backward(d_keys, all_keys, heads, keys, scales);
+    normalise_backward(d_written, written, heads, keys, scales + heads);
 }
 
 /* The gradient of the memory before a step, from that of the one after, by all ways. */
-static void through_step(const FastCall *c, long batch, long b, const REAL *written, const REAL *const *read_keys,
-                         const Scratch *s, REAL *d_memory) {
+static void through_step(const FastCall *c, long batch, long b, const REAL *all_keys, const REAL *written,
+                         const REAL *const *read_keys, const Scratch *s, REAL *d_memory) {
     const long values = c->heads * c->value, at_keeps = written_numbers(c) - c->heads;
     const REAL *keys[MAX(c->reads, 1)], *d_reads[MAX(c->reads, 1)];
     for (long h = 0; h < c->heads; h++) {
@@ -68,7 +69,7 @@ static void through_step(const FastCall *c, long batch, long b, const REAL *writ
             keys[j] = read_keys[j] + (b * c->heads + h) * c->key;
             d_reads[j] = s->d_reads + (j * batch + b) * values + h * c->value;
         }
-        memory_backward(d_memory + h * c->key * c->value, written[at_keeps + h], written + 2 * h * c->key,
+        memory_backward(d_memory + h * c->key * c->value, written[at_keeps + h], all_keys + h * c->key,
                         s->d_old + b * values + h * c->value, c->reads, keys, d_reads, c->key, c->value);
     }
 }
@@ -104,19 +105,21 @@ static int backward_tile(const FastCall *c, long tile, const Scratch *s) {
                                batch, norm_of(c, OUT_NORM), &sums, d_out);
             backward_product(weights + OUT, batch, d_out, 0, 0, s->d_found);
         }
-        const REAL *written = active(c, WRITTEN, t, first);
-        REAL *d_written = difference(c, D_WRITTEN, t, first);
+        const REAL *all_keys = active(c, KEYS, t, first), *written = active(c, WRITTEN, t, first);
+        REAL *d_keys = difference(c, D_KEYS, t, first), *d_written = difference(c, D_WRITTEN, t, first);
         for (long b = 0; b < batch; b++) {
             REAL *d_memory = (REAL *)c->d_memory + (first + b) * n;
             if (!happens_in(c, first + b, t)) {
+                zero_row(d_keys + b * keys, keys);
                 zero_row(d_written + b * written_size, written_size);
                 continue;
             }
             if (c->d_memories)
                 add_rows(d_memory, (const REAL *)c->d_memories + (first + b) * c->d_memories_batch + t * c->d_memories_step,
                          1, n);
-            write_memory_backward(c, written + b * written_size, active(c, SCALES, t, first + b), before[b],
-                                  active(c, OLD, t, first + b), c->outputs_needed ? s->d_found + b * values : 0, d_memory,
+            write_memory_backward(c, all_keys + b * keys, written + b * written_size, active(c, SCALES, t, first + b),
+                                  before[b], active(c, OLD, t, first + b),
+                                  c->outputs_needed ? s->d_found + b * values : 0, d_memory, d_keys + b * keys,
                                   d_written + b * written_size, s->d_old + b * values, s);
         }
         REAL *d_mlp = difference(c, D_MLP, t, first), *d_hidden = difference(c, D_HIDDEN, t, first);
@@ -152,7 +155,7 @@ static int backward_tile(const FastCall *c, long tile, const Scratch *s) {
         for (long b = 0; b < batch; b++) {
             if (!happens_in(c, first + b, t)) continue; /* memory and output went on unchanged */
             REAL *d_memory = (REAL *)c->d_memory + (first + b) * n, *d_carried = 0;
-            through_step(c, batch, b, written + b * written_size, read_keys, s, d_memory);
+            through_step(c, batch, b, all_keys + b * keys, written + b * written_size, read_keys, s, d_memory);
             if (c->carry) {
                 d_carried = (REAL *)c->d_carried + (first + b) * w;
                 copy_row(d_carried, s->d_before + b * w, w);

@@ -4,7 +4,7 @@
 /* Shape legend (for all files fast_*.h):
  *   B  batch             W  width                       H  heads
  *   T  time steps        R  reads                       K  key size, V value size per head
- *   N  numbers of a memory, H * K * V                   F  2 H K + H V + 2 H, what a step writes
+ *   N  numbers of a memory, H * K * V                   F  H K + H V + 2 H, what a step makes of what it has read
  * A tile is some sequences that one thread takes through time. All tables lie [step][sequence][width], for the whole
  * batch, so that a weight's gradient is one product over all rows of two of them.
  */
@@ -28,7 +28,7 @@ typedef struct {
                           out, mlp_norm, out_norm, then of every read key, value, norm */
 
     /* tensors; a stride counts numbers, what is inside of it is contiguous */
-    const void *p; /* [B, T, W] */
+    const void *p; /* [B, T, W + H K]: the projected input, and the key of every head to write under */
     long p_batch, p_step;
     const void *memory;          /* [B, N], before the first step */
     const void *carried;         /* [B, W], or NULL without carry */
@@ -73,8 +73,9 @@ enum {
     MLP_TOTAL,  /* [W] */
     MLP_STATS,  /* [2] */
     WRITER,     /* [W], what the write is computed from */
-    WRITTEN,    /* [F]: per head key and query, normalised; value - what was held; strengths; keeps */
-    SCALES,     /* [2 H], by which keys and queries were multiplied */
+    KEYS,       /* [H K], of the write, normalised */
+    WRITTEN,    /* [F]: queries, normalised; value - what was held; strengths; keeps */
+    SCALES,     /* [2 H], by which keys, then queries were multiplied */
     OLD,        /* [H V], what the memory before the step held for the key */
     FOUND,      /* [H V], what the query reads after the write */
     OUT_TOTAL,  /* [W] */
@@ -92,6 +93,7 @@ enum {
 /* Differences: gradients of the results of linears. */
 enum {
     D_INPUT,      /* [W], of h before the reads: of p, and of the recurrent linear */
+    D_KEYS,       /* [H K], of the keys in p */
     D_HIDDEN,     /* [W], before the ReLU */
     D_MLP,        /* [W] */
     D_WRITTEN,    /* [F] */

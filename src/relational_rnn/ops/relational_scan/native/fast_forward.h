@@ -8,15 +8,16 @@ static void norm_rows(const REAL *total, long rows, long width, NormOf norm, REA
     }
 }
 
-/* What one sequence writes at one step: from its row of WRITTEN as the linear made it, and the memory before. */
-static void write_memory(const FastCall *c, REAL *written, REAL *scales, const REAL *before, REAL *old, REAL *found,
-                         REAL *after, REAL *correction) {
+/* What one sequence writes at one step: from its rows of KEYS and WRITTEN as linears made them, and the memory before. */
+static void write_memory(const FastCall *c, REAL *all_keys, REAL *written, REAL *scales, const REAL *before, REAL *old,
+                         REAL *found, REAL *after, REAL *correction) {
     const long keys = c->key, values = c->value, heads = c->heads;
-    REAL *errors = written + 2 * heads * keys, *strengths = errors + heads * values, *keeps = strengths + heads;
-    normalise_keys(written, 2 * heads, keys, scales);
+    REAL *errors = written + heads * keys, *strengths = errors + heads * values, *keeps = strengths + heads;
+    normalise_keys(all_keys, heads, keys, scales);
+    normalise_keys(written, heads, keys, scales + heads);
     for (long h = 0; h < heads; h++) {
         const long at = h * keys * values;
-        const REAL *key = written + 2 * h * keys, *query = key + keys;
+        const REAL *key = all_keys + h * keys, *query = written + h * keys;
         const REAL strength = strengths[h] = (REAL)c->max_strength * sigmoid_of(strengths[h]);
         const REAL keep = keeps[h] = sigmoid_of(keeps[h]);
         REAL *error = errors + h * values, *held = old + h * values, *seen = found + h * values;
@@ -57,8 +58,10 @@ static int forward_tile(const FastCall *c, long tile, const Scratch *s) {
         REAL *h = active(c, input_table(c, 0), t, first), *carried = active(c, CARRIED, t, first);
         for (long b = 0; b < batch; b++) {
             const REAL *p = (const REAL *)c->p + (first + b) * c->p_batch + t * c->p_step;
-            if (happens_in(c, first + b, t)) copy_row(h + b * w, p, w);
-            else zero_row(h + b * w, w); /* padding may hold anything, even NaN */
+            if (happens_in(c, first + b, t)) {
+                copy_row(h + b * w, p, w);
+                copy_row(active(c, KEYS, t, first + b), p + w, keys);
+            } else zero_row(h + b * w, w); /* padding may hold anything, even NaN */
             if (!resets_in(c, first + b, t)) continue;
             now[b] = initial_memory(c, first + b);
             if (!c->memories) now[b] = memcpy((REAL *)c->final + (first + b) * n, now[b], n * sizeof(REAL));
@@ -101,8 +104,9 @@ static int forward_tile(const FastCall *c, long tile, const Scratch *s) {
                 if (c->outputs_needed) zero_row(found + b * values, values);
                 continue;
             }
-            write_memory(c, written + b * written_numbers(c), active(c, SCALES, t, first + b), now[b], old + b * values,
-                         found + b * values, after, s->correction);
+            write_memory(c, active(c, KEYS, t, first + b), written + b * written_numbers(c),
+                         active(c, SCALES, t, first + b), now[b], old + b * values, found + b * values, after,
+                         s->correction);
             now[b] = after;
         }
         if (!c->outputs_needed) continue;

@@ -12,7 +12,7 @@ enum { RECURRENT, MLP_IN, MLP_OUT, WRITE, OUT, MLP_NORM, OUT_NORM, FIRST_READ_PA
 INLINE long weight_count(const FastCall *c) { return LINEARS + 2 * c->reads; }
 INLINE long read_weight(long read) { return LINEARS + 2 * read; } /* its key; its value is the next */
 INLINE long memory_numbers(const FastCall *c) { return c->heads * c->key * c->value; }
-INLINE long written_numbers(const FastCall *c) { return c->heads * (2 * c->key + c->value + 2); }
+INLINE long written_numbers(const FastCall *c) { return c->heads * (c->key + c->value + 2); }
 
 typedef struct {
     const REAL *weight, *bias;
