@@ -197,3 +197,12 @@ def test_how_the_memory_computes_is_no_option_of_a_rival(chosen):
 def test_rare_tasks_are_checked(rare_tasks, rare_share, text):
     with pytest.raises(InputError, match=text):
         BabiRun(data=DataConfig(tasks=(1, 2)), rare_tasks=rare_tasks, rare_share=rare_share)
+
+
+@pytest.mark.parametrize(
+    ("first_tasks", "first_steps", "text"),
+    [((1,), 0, "go together"), ((), 5, "go together"), ((1,), -1, "number of updates"), ((1, 3), 7, "not all among")],
+)
+def test_first_tasks_are_checked(first_tasks, first_steps, text):
+    with pytest.raises(InputError, match=text):
+        BabiRun(data=DataConfig(tasks=(1, 2)), first_tasks=first_tasks, first_steps=first_steps)

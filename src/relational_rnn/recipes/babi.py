@@ -163,6 +163,8 @@ def demo() -> BabiRun:
         fast=FastWeightSizes(reads=2, carry=False),
         rare_tasks=(),
         rare_share=1.0,
+        first_tasks=(),
+        first_steps=0,
         loop=LoopConfig(steps=1000, validate_every=500, checkpoint_every=250, threads=1),
     )
 
@@ -189,6 +191,9 @@ def babi() -> BabiRun:
         # its stories cost ten times as much as others; what is learned soon stays: slots learn from it to compete
         rare_tasks=(3,),
         rare_share=0.2,
+        # basic induction: beside other tasks its plateau is not left, and what was learned before them stays
+        first_tasks=(16,),
+        first_steps=1000,
     )
 
 

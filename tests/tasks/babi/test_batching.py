@@ -139,6 +139,14 @@ def test_rare_tasks_get_their_share():
         assert abs(count - passes * (round(0.3 * largest) if task in (2, 17) else largest)) <= 1
 
 
+def test_first_tasks_are_alone_until_their_steps_are_over():
+    data, plain = make_data(first_tasks=(2, 17), first_steps=9), make_data()
+    counts = Counter(task for step in range(9) for task in data.train_batch(step).tasks.tolist())
+    assert set(counts) == {2, 17}
+    for step in range(2 * plain.steps_per_pass):
+        assert contents(data.train_batch(9 + step)) == contents(plain.train_batch(step))
+
+
 def test_training_never_sees_a_validation_story():
     data = make_data()
     held = {row for batch in data.valid_batches() for row in contents(batch)}

@@ -94,7 +94,7 @@ static REAL write_backward(REAL *restrict d, const REAL *restrict before, const 
     REAL rest = 0;
     zero_row(d_correction, values);
     for (long k = 0; k < keys; k++, d += values, before += values) {
-        V to_key = {0}, to_query = {0};
+        V to_key = {0}, to_query = {0}, to_keep = {0}; /* sums of sums round less than one long sum */
         for (long v = 0; v < whole; v += LANES) {
             V d_v = load(d + v), old = load(before + v);
             if (d_found) {
@@ -104,21 +104,23 @@ static REAL write_backward(REAL *restrict d, const REAL *restrict before, const 
                 store(d + v, d_v);
             }
             to_key += d_v * load(correction + v);
-            both += d_v * old;
+            to_keep += d_v * old;
             store(d_correction + v, load(d_correction + v) + key[k] * d_v);
         }
-        REAL key_sum = sum_lanes(to_key), query_sum = sum_lanes(to_query);
+        REAL key_sum = sum_lanes(to_key), query_sum = sum_lanes(to_query), keep_sum = 0;
+        both += to_keep;
         for (long v = whole; v < values; v++) {
             if (d_found) {
                 d[v] += query[k] * d_found[v];
                 query_sum += before[v] * d_found[v];
             }
             key_sum += d[v] * correction[v];
-            rest += d[v] * before[v];
+            keep_sum += d[v] * before[v];
             d_correction[v] += key[k] * d[v];
         }
         d_key[k] = key_sum;
         d_query[k] = query_sum;
+        rest += keep_sum;
     }
     return sum_lanes(both) + rest;
 }
