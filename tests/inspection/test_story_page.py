@@ -9,7 +9,7 @@ import torch
 from relational_rnn import InputError
 from relational_rnn.inspection import StoryReader, influence, story_page, trace_story, worst_questions
 from relational_rnn.inspection.story_page import numbered_question, split_text, story_statistics
-from relational_rnn.nn.cores import MemorySizes
+from relational_rnn.nn.cores import FastWeightSizes, MemorySizes
 from relational_rnn.tasks.babi.encoding import BABI
 from relational_rnn.tasks.babi.model import ModelConfig, StoryModel
 from relational_rnn.tasks.babi.story import Question, Story
@@ -26,7 +26,8 @@ def reader_of(core: str = "rmc", *, max_sentences: int | None = None) -> StoryRe
     torch.manual_seed(3)
     sizes = MemorySizes(mem_slots=3, head_size=12, num_heads=2)
     config = ModelConfig(embedding_size=24, head_size=12, read_heads=3)
-    model = StoryModel.build(BABI, core, sizes, config)
+    fast = FastWeightSizes(num_heads=2, key_size=7, value_size=7).of(core)
+    model = StoryModel.build(BABI, core, sizes, config, fast=fast)
     with torch.no_grad():
         for parameter in model.parameters():  # an untrained model hardly tells one story from another
             parameter.mul_(1.7)

@@ -59,10 +59,11 @@ def slow_step(core, x, memory, carried):
         h = layer_norm(h + apply(core.read_value[j], torch.cat(found)), core.read_norm[j])
     h = layer_norm(h + apply(core.mlp_out, apply(core.mlp_in, h).clamp(min=0)), core.mlp_norm)
     numbers = apply(core.write, h)
-    keys, values, rest = numbers[: 2 * H * K].view(H, 2, K), numbers[2 * H * K : -2 * H].view(H, V), numbers[-2 * H :]
+    keys, asked = apply(core.write_key, x).view(H, K), numbers[: H * K].view(H, K)
+    values, rest = numbers[H * K : -2 * H].view(H, V), numbers[-2 * H :]
     after, found = [], []
     for head in range(H):
-        k, q = length_one(keys[head, 0]), length_one(keys[head, 1])
+        k, q = length_one(keys[head]), length_one(asked[head])
         beta, alpha = core.max_strength / (1 + (-rest[head]).exp()), 1 / (1 + (-rest[H + head]).exp())
         s = alpha * memory[head]
         s = s + torch.outer(k, beta * (values[head] - s.T @ k))
@@ -224,15 +225,18 @@ def test_snapshots_also_compile():
     torch.testing.assert_close(compiled(x, rows, at), core.snapshots(x, rows, at), rtol=0.0, atol=1e-12)
 
 
-def test_initial_weights_are_those_of_the_relational_memory_and_almost_all_is_kept():
+def test_initial_weights_are_those_of_the_relational_memory_and_facts_are_written_whole_and_kept():
     core = FastWeightMemory(64, 100)
     for name, module in core.named_modules():
-        if isinstance(module, nn.Linear):
+        if name.startswith("read_value."):
+            assert not module.weight.any()
+            assert not module.bias.any()
+        elif isinstance(module, nn.Linear):
             std = module.in_features**-0.5
             assert module.weight.abs().max() <= 2 * std
             assert module.weight.std().item() == pytest.approx(0.88 * std, rel=0.05)  # cut at two, not rescaled
             if name == "write":
-                assert module.bias.tolist() == [0.0] * (len(module.bias) - 4) + [4.0] * 4
+                assert module.bias.tolist() == [0.0] * (len(module.bias) - 8) + [4.0] * 4 + [8.0] * 4
             else:
                 assert module.bias is None or not module.bias.any()
 
