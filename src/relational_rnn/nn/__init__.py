@@ -32,6 +32,7 @@ __all__ = [
     "FastWeightSizes",
     "FastWeightTrace",
     "GatedDeltaNet",
+    "Look",
     "MatrixReader",
     "MemorySizes",
     "RelationNetwork",

@@ -36,7 +36,7 @@ from relational_rnn.ops.relational_scan.reference import LAYER_NORM_EPS
 KEPT_AT_FIRST = 8.0
 """The first bias of forgetting: a step keeps sigmoid(8) = 99.97 %."""
 WRITTEN_AT_FIRST = 4.0
-"""The first bias of the strength: a write is nearly whole. Of facts that are written by half, chains are not learned."""
+"""The first bias of the strength: a write is nearly whole. From facts written by half, chains are not learned."""
 
 
 class FastWeightMemory(RecurrentCore):
