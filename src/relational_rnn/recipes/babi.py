@@ -207,7 +207,7 @@ def babi_long() -> BabiRun:
     """
     return dataclasses.replace(
         babi(),
-        loop=LoopConfig(steps=60_000, validate_every=4000, checkpoint_every=1000, threads=1),
+        loop=LoopConfig(steps=40_000, validate_every=1000, checkpoint_every=1000, threads=1),
         rare_tasks=(1, 3, 4, 6, 9, 10, 11, 12, 13, 20),  # task 3 and what is learned soon
     )
 

@@ -62,8 +62,8 @@ class ModelConfig:
 class AnswerHead(nn.Module):
     """From a question and the state of a core to one logit per answer.
 
-    u = LN(W q); then for every look u <- LN(u + what u finds in the state) and u <- LN(u + MLP(u)). What a look reads is
-    added to the query of the next. The logits are an MLP of u, plus a linear map of the sum of what the looks have
+    u = LN(W q); then for every look u <- LN(u + what u finds in the state) and u <- LN(u + MLP(u)). What a look reads
+    is added to the query of the next. The logits are an MLP of u, plus a linear map of the sum of what the looks have
     read, each under a layer norm: an answer that stands in the state need not be worked out (TPR-RNN: Schlag and
     Schmidhuber, 2018, arXiv 1811.12143).
 
