@@ -99,12 +99,13 @@ def compile_library(compiler: list[str], target: Path) -> None:
 def build(wish: str) -> str | None:
     """Build the library beside its Python side; returns why not, or None if it is there.
 
+    One that lies there stays until a new one is whole: it carries a digest, so that a stale one is not used.
+
     Raises:
         SystemExit: it was required and cannot be built.
     """
     if wish not in ("auto", "require", "skip"):
         raise SystemExit(f'{VARIABLE} must be "auto", "require" or "skip", not {wish!r}')
-    LIBRARY.unlink(missing_ok=True)
     reason = None
     if wish == "skip":
         return f"{VARIABLE}=skip"

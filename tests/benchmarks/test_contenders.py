@@ -45,7 +45,8 @@ def test_the_transformer_is_causal_and_its_arithmetic_is_counted():
 
 
 def test_what_takes_part_follows_from_the_case():
-    plan = {case.name: case for case in cases(("c", "d"), ("T", "slots", "recompute"))}
+    plan = {case.name: case for case in cases(("c", "d", "f"), ("T", "slots", "recompute"))}
+    assert [case.run for case in cases(("c", "d", "f"), ())] == ["train", "infer", "step", "infer"]
     assert names(plan["c"], SETTING)[0] == [
         "relational_rnn:reference",
         "relational_rnn:cpu",
@@ -57,6 +58,7 @@ def test_what_takes_part_follows_from_the_case():
         "relational_rnn:triton": "on the CPU it runs under Triton's interpreter alone, which is for tests"
     }
     assert names(plan["d"], SETTING)[0][0] == "relational_rnn:step"
+    assert names(plan["f"], SETTING)[0] == ["relational_rnn:cpu", "nn.LSTM", "nn.LSTM, equal state"]
     assert "relational_rnn:reference" in names(plan["T=1024"], SETTING)[0]
     assert "relational_rnn:reference" not in names(plan["T=4096"], SETTING)[0]
     found, refused = names(plan["recompute T=512"], SETTING)
@@ -212,6 +214,20 @@ def test_peak_memory_tells_storing_from_recomputing():
     )  # at least: three norms' and the MLP's inputs, gates
     assert store - results > kept
     assert recompute - results < 0.5 * (store - results)
+
+
+def test_inference_takes_the_memory_of_its_results(tmp_path):
+    """At the long shape, cut to what a test has time for, and with many short sequences."""
+    long, wide = cases(("f",), ())[0], cases(("a",), ())[1]
+    assert (long.run, wide.run) == ("infer", "infer")
+    for case in (
+        replace(long, shape=replace(long.shape, steps=20_000)),
+        replace(wide, shape=replace(wide.shape, batch=200)),
+    ):
+        peak, results = peak_memory(case, SETTING, f"{c.LAYER}cpu")
+        s = case.shape
+        assert results == 4 * s.batch * s.steps * s.state_size / 2**20
+        assert results < 1.05 * peak < 1.5 * results + 1.5  # the resident set resolves about a MiB
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ def hook(monkeypatch, tmp_path):
 def test_without_a_compiler_nothing_is_built_and_the_reason_is_told(hook, monkeypatch):
     monkeypatch.setattr(hook, "find_compiler", lambda: None)
     assert hook.build("auto") == "there is no C compiler"
-    assert not hook.LIBRARY.exists()
+    assert hook.LIBRARY.read_bytes() == b"an old one"
     with pytest.raises(SystemExit, match="the CPU scan's kernels cannot be built: there is no C compiler"):
         hook.build("require")
 
@@ -30,13 +32,15 @@ def test_without_a_compiler_nothing_is_built_and_the_reason_is_told(hook, monkey
 def test_a_compiler_that_fails_is_named(hook, monkeypatch):
     monkeypatch.setattr(hook, "find_compiler", lambda: ["false"])
     assert hook.build("auto").startswith("the C compiler failed: false ")
+    assert [path.name for path in hook.LIBRARY.parent.iterdir()] == ["kernels.so"]
+    assert hook.LIBRARY.read_bytes() == b"an old one"
     with pytest.raises(SystemExit, match="cannot be built: the C compiler failed"):
         hook.build("require")
 
 
 def test_it_does_as_it_is_told(hook):
     assert hook.build("skip") == "RELATIONAL_RNN_BUILD_KERNELS=skip"
-    assert not hook.LIBRARY.exists()
+    assert hook.LIBRARY.read_bytes() == b"an old one"
     with pytest.raises(SystemExit, match='must be "auto", "require" or "skip", not \'always\''):
         hook.build("always")
 
@@ -67,3 +71,23 @@ def test_a_wheel_is_tagged_for_the_platform_only_with_the_library_in_it(hook, mo
         else:
             assert data == {"force_include": {}}
     assert told == ["relational-rnn without compiled kernels: there is no C compiler"]
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_wheel_without_kernels_leaves_those_of_the_tree_where_they_are(ignored, monkeypatch, tmp_path):
+    """And has none in it, whether git would ignore them or not."""
+    pytest.importorskip("hatchling")
+    from hatchling.builders.wheel import WheelBuilder
+
+    for name in ("pyproject.toml", "README.md", "LICENSE", "hatch_build.py", *([".gitignore"] if ignored else [])):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    place = tmp_path / "src" / "relational_rnn" / "ops" / "relational_scan" / "native" / "kernels.so"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"of the tree")
+    (tmp_path / "src" / "relational_rnn" / "__init__.py").write_text("")
+    monkeypatch.setenv("RELATIONAL_RNN_BUILD_KERNELS", "skip")
+    (wheel,) = WheelBuilder(str(tmp_path)).build(directory=str(tmp_path / "wheels"), versions=["standard"])
+    assert wheel.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as contents:
+        assert not [name for name in contents.namelist() if name.endswith(".so")]
+    assert place.read_bytes() == b"of the tree"

@@ -189,18 +189,14 @@ def test_the_variable_chooses_and_is_obeyed(monkeypatch):
 
 def test_a_library_that_is_missing_or_stale_is_not_used(monkeypatch, tmp_path):
     monkeypatch.setattr(_native, "_LIBRARY", tmp_path / "none.so")
-    assert _native._load() == (
-        "the compiled kernels were not built; in a source tree, python hatch_build.py builds them"
-    )
+    assert _native._load().startswith("the compiled kernels are missing: installation found no C compiler, ")
     (tmp_path / "none.so").write_bytes(b"not a library")
     assert _native._load().startswith("the compiled kernels cannot be loaded: ")
     monkeypatch.undo()
     (tmp_path / "native").mkdir()
     (tmp_path / "native" / "call.h").write_text("/* another */")
     monkeypatch.setattr(_native, "_FOLDER", tmp_path)
-    assert _native._load() == (
-        "the compiled kernels are not those of the sources beside them; python hatch_build.py builds them anew"
-    )
+    assert _native._load().startswith("the compiled kernels are not those of the sources beside them; with a C ")
 
 
 def test_both_sides_mean_the_same_struct():

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from relational_rnn import InputError, RelationalMemory
+from relational_rnn.nn import FastWeightMemory
 from relational_rnn.nn.cores import MemorySizes, build_core
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
-from relational_rnn.ops.relational_scan import BACKENDS, choose, relational_scan
+from relational_rnn.ops.relational_scan import BACKENDS, _native, choose, relational_scan
 from relational_rnn.ops.relational_scan import dispatch as dispatch_module
 from relational_rnn.ops.relational_scan import scan as scan_module
 
@@ -51,12 +54,16 @@ def test_all_backends_give_the_same(given):
             torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
+OPERATIONS = "; without compiled kernels it computes by PyTorch operations: RELATIONAL_RNN_KERNELS=off"
+
+
 @pytest.mark.parametrize(
     ("situation", "runs", "why"),
     [
-        ("usual", "cpu", "it is the fastest that can run here"),
-        ("short", "reference", "so short a call is over before the CPU scan begins"),
-        ("short but wide", "cpu", "it is the fastest that can run here"),
+        ("usual", "cpu", "it is the fastest that can run here" + OPERATIONS),
+        ("short", "reference", "so short a call is over before the CPU scan begins" + OPERATIONS),
+        ("short but wide", "cpu", "it is the fastest that can run here" + OPERATIONS),
+        ("recompute", "cpu", "only it recomputes activations" + OPERATIONS),
         ("autocast", "reference", "as to the CPU scan, it does not follow autocast"),
         ("meta", "reference", "as to the CPU scan, it runs on the CPU, not on meta"),
         ("half", "reference", "as to the CPU scan, it computes in float32 or float64, not in bfloat16"),
@@ -78,7 +85,7 @@ def test_auto_chooses_and_says_why(situation, runs, why, given, monkeypatch):
     elif situation == "mixed":
         memory = memory.double()
     with torch.autocast("cpu", enabled=situation == "autocast"):
-        report = choose("auto", "store", x, memory, p)
+        report = choose("auto", "recompute" if situation == "recompute" else "store", x, memory, p)
     assert (report.asked, report.runs, report.why) == ("auto", runs, why)
     assert str(report) == f"backend='auto' runs '{runs}': {why}"
 
@@ -130,11 +137,48 @@ def test_what_cannot_be_obeyed_is_refused(given):
         relational_scan(x, memory, p, activations="keep")
 
 
+@pytest.fixture(params=["missing", "damaged", "another library"])
+def no_library(request, monkeypatch, tmp_path):
+    """The file of the compiled kernels is not there, or is not one of theirs; gives what is said of it."""
+    place = tmp_path / "kernels.so"
+    monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "auto")
+    monkeypatch.setattr(_native, "_LIBRARY", place)
+    if request.param == "damaged":
+        place.write_bytes(b"not a library")
+    elif request.param == "another library":
+        place = Path(importlib.import_module("_ctypes").__file__)
+        monkeypatch.setattr(_native, "_LIBRARY", place)
+    _native._find.cache_clear()
+    yield "are missing" if request.param == "missing" else "cannot be loaded: "
+    _native._find.cache_clear()
+
+
+@pytest.mark.parametrize("style", ["unit", "competitive", "fast weights"])
+def test_a_report_says_that_kernels_are_missing_why_and_how_to_build_them(style, no_library, rng):
+    x = torch.randn(3, 9, 4, generator=rng)
+    if style == "fast weights":
+        layer = FastWeightMemory(4, 6)
+    else:
+        layer = RelationalMemory(4, mem_slots=3, head_size=2, gate_style=style)
+    for report in (layer.backend_report(), layer.backend_report(x), layer.backend_report(x[:, :2])):
+        assert f"the compiled kernels {no_library}" in str(report)
+        assert "python hatch_build.py" in str(report)
+        assert "pip install" in str(report)
+    layer(x)
+    layer.backend = "cpu"
+    if style == "unit":
+        why = "it was asked for; without compiled kernels it computes by PyTorch operations: the compiled kernels "
+        assert layer.backend_report().why.startswith(why + no_library)
+    else:
+        with pytest.raises(InputError, match=f"the compiled kernels {no_library}"):
+            layer.backend_report()
+
+
 @pytest.mark.parametrize("time_first", [False, True])
 def test_a_layer_reports_what_runs(time_first, rng, monkeypatch):
     monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "off")
     layer = RelationalMemory(4, mem_slots=3, head_size=2, input_rows=2, batch_first=not time_first)
-    assert str(layer.backend_report()) == "backend='auto' runs 'cpu': it is the fastest that can run here"
+    assert str(layer.backend_report()) == "backend='auto' runs 'cpu': it is the fastest that can run here" + OPERATIONS
     x = torch.randn(3, 3, 2, 4, generator=rng)
     assert layer.backend_report(x).runs == "reference"
     assert layer.backend_report().kernels == "PyTorch operations: RELATIONAL_RNN_KERNELS=off"

@@ -37,7 +37,8 @@ TRANSFORMER_LAYERS, TRANSFORMER_HEADS = 3, 4
 STEPS_PER_TURN = 100
 """Single steps that are timed together, each from the state that the one before it left, as a stream is read."""
 DEFINITION_STEPS = 1024
-"""In the sweep over T the plain definition is timed up to here: it takes the same time for every step."""
+"""The plain definition is timed up to here, as it takes the same time for every step; and so is the Transformer where
+no sweep over T asks for it, as every step of it takes longer than the one before."""
 LONE_CONTENDERS = {"T": (LSTM, TRANSFORMER), "slots": (LSTM, LSTM_STATE, TRANSFORMER), "batch": (LSTM, TRANSFORMER)}
 
 
@@ -80,12 +81,13 @@ def names(case: Case, setting: Setting) -> tuple[list[str], dict[str, str]]:
     """The contenders of a case, and why others cannot run (by name, one line)."""
     found: list[str] = [STEP] if case.run == "step" else []
     refused: dict[str, str] = {}
+    long = case.shape.steps > DEFINITION_STEPS
     for backend in BACKENDS:
         name = f"{LAYER}{backend}"
         if interpreted(backend, setting.device):
             refused[name] = INTERPRETED
             continue
-        if backend == "auto" or (case.sweep == "T" and backend == "reference" and case.shape.steps > DEFINITION_STEPS):
+        if backend == "auto" or (backend == "reference" and long and case.sweep in ("T", None)):
             continue
         for suffix in ("", RECOMPUTE) if case.sweep == "recompute" else ("",):
             try:
@@ -98,7 +100,7 @@ def names(case: Case, setting: Setting) -> tuple[list[str], dict[str, str]]:
     elif case.sweep is not None:
         found += LONE_CONTENDERS[case.sweep]
     else:
-        found += [LSTM, LSTM_STATE] if case.run == "step" else [LSTM, LSTM_STATE, TRANSFORMER]
+        found += [LSTM, LSTM_STATE] if case.run == "step" or long else [LSTM, LSTM_STATE, TRANSFORMER]
         found += [L0SG] if setting.l0sg is not None else []
     return found, refused
 

@@ -12,9 +12,11 @@ import multiprocessing
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -22,6 +24,7 @@ from relational_rnn._check import InputError, describe
 from relational_rnn.benchmarks.contenders import Setting, build
 from relational_rnn.benchmarks.shapes import Case
 
+T = TypeVar("T")
 MIB = 2**20
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -67,11 +70,16 @@ def _measure(answer: Connection, case: Case, setting: Setting, name: str) -> Non
         torch.cuda.synchronize()
         peak = torch.cuda.max_memory_allocated() - before
     else:
-        before = _forget_peak()
-        results = contender.run()
-        peak = _resident_peak() - before
+        results, peak = resident_growth(contender.run)
     size = sum(tensor.numel() * tensor.element_size() for tensor in results)
     answer.send((peak / MIB, size / MIB))
+
+
+def resident_growth(run: Callable[[], T]) -> tuple[T, int]:
+    """(what a call returns, bytes by which resident memory rises at its worst moment)."""
+    before = _forget_peak()
+    result = run()
+    return result, _resident_peak() - before
 
 
 def _forget_peak() -> int:

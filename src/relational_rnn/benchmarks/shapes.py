@@ -59,12 +59,16 @@ SHAPES = {
     "d": Shape(batch=1, steps=1, input_size=128, mem_slots=4, num_heads=4, head_size=16, key_size=16),
     # The recipe "babi".
     "e": Shape(batch=32, steps=16, input_size=128, mem_slots=8, num_heads=4, head_size=32, key_size=32),
+    # A recording, read from end to end: what inference keeps of a step would add up.
+    "f": Shape(batch=1, steps=100_000, input_size=16, mem_slots=4, num_heads=2, head_size=8, key_size=8),
 }
-"""The named shapes; d is one step of c for one sequence."""
+"""The named shapes; d is one step of c for one sequence, f is for inference alone."""
+PASSES: dict[str, tuple[Pass, ...]] = {"d": ("step",), "f": ("infer",)}
+"""The passes of shapes that are not measured in training and in inference."""
 QUICK = Shape(batch=4, steps=8, input_size=12, mem_slots=3, num_heads=2, head_size=8, key_size=8)
 """What a quick run measures instead of every named shape: it shows that everything works, not how fast."""
 
-ShapeName = Literal["a", "b", "c", "d", "e"]
+ShapeName = Literal["a", "b", "c", "d", "e", "f"]
 SweepName = Literal["T", "slots", "batch", "recompute"]
 SHAPE_NAMES: tuple[ShapeName, ...] = get_args(ShapeName)
 SWEEP_NAMES: tuple[SweepName, ...] = get_args(SweepName)
@@ -91,8 +95,7 @@ def cases(shapes: tuple[ShapeName, ...], sweeps: tuple[SweepName, ...], *, quick
         shape = SHAPES[name]
         if quick:
             shape = replace(QUICK, batch=1, steps=1) if name == "d" else QUICK
-        passes: tuple[Pass, ...] = ("step",) if name == "d" else ("train", "infer")
-        found += [Case(name=name, shape=shape, run=run) for run in passes]
+        found += [Case(name=name, shape=shape, run=run) for run in PASSES.get(name, ("train", "infer"))]
     base = QUICK if quick else SHAPES["c"]
     for sweep in sweeps:
         for size in (QUICK_POINTS if quick else POINTS)[sweep]:

@@ -48,8 +48,8 @@ class Arguments:
     """
 
     shapes: tuple[ShapeName, ...] = SHAPE_NAMES
-    """Named shapes: a, many short sequences; b, one wide slot; c, small; d, one step of c; e, the recipe babi. None
-    where no name follows."""
+    """Named shapes: a, many short sequences; b, one wide slot; c, small; d, one step of c; e, the recipe babi; f, one
+    sequence of 100,000 steps, inference alone. None where no name follows."""
     sweeps: tuple[SweepName, ...] = SWEEP_NAMES
     """Sweeps: over the length T, the slots, the batch, and memory against T when activations are recomputed. None where
     no name follows."""

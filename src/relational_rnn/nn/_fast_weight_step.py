@@ -51,7 +51,7 @@ def write_and_read(
         (the memory after the write [G, K, V], what the second key reads there [G, 1, V]).
     """
     key, query = keys.chunk(2, 1)
-    held, seen = (keep * torch.bmm(keys, memory)).chunk(2, 1)
+    held, seen = torch.bmm(keep * keys, memory).chunk(2, 1)  # of what is kept, which may be in range where all is not
     correction = strength * (value - held)
     # What the query reads after the write is what it saw before and its share of the correction: the memory, by far
     # the largest tensor of a step, is not gone over again.

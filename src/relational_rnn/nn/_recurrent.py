@@ -16,6 +16,9 @@ from torch import Tensor
 
 from relational_rnn.nn._inputs import check_questions, check_sequence, check_step
 from relational_rnn.nn.core import Core, State, map_state, select_state
+from relational_rnn.ops.relational_scan.readable import may_be_written
+
+_PIECE_ROWS = 512  # sequences times steps whose input is projected together without gradients
 
 
 class RecurrentCore(Core):
@@ -48,13 +51,15 @@ class RecurrentCore(Core):
         check_step(self, x_t)
         self.check_state(state, x_t.shape[0])
         state = self.advance(self.project_input(x_t), state)
-        return self.output(state), self.strip(state)
+        return self.output(state).clone(), self.strip(state)  # an output of its own, where it is part of the state
 
     def forward(
         self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, State]:
         check_sequence(self, x, lengths, reset)
         batch_size, steps = x.shape[:2]
+        if steps > 0 and may_be_written([x, lengths, reset, *_tensors(state), *self.parameters()]):
+            return self._without_gradients(x, state, lengths, reset)
         if lengths is None:
             states = self.states(x, state, reset)
             return self.outputs(states, x), self.strip(states[-1])
@@ -85,11 +90,45 @@ class RecurrentCore(Core):
             states.append(state)
         return states if len(states) > 1 else [map_state(torch.clone, state)]  # the caller's tensors stay the caller's
 
+    def _without_gradients(
+        self, x: Tensor, state: State | None, lengths: Tensor | None, reset: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """`forward` where nothing has to be kept: every output goes where it stays, and one state is kept."""
+        batch_size, steps = x.shape[:2]
+        start = self.initial_state(batch_size)
+        if state is None:
+            state = start
+        else:
+            self.check_state(state, batch_size)
+        valid = None if lengths is None else valid_steps(lengths, steps)
+        together = max(1, _PIECE_ROWS // max(1, batch_size))
+        y = None
+        for first in range(0, steps, together):
+            part = slice(first, first + together)
+            piece = x[:, part] if valid is None else blank(x[:, part], valid[:, part])
+            for t, projected_t in enumerate(self.project_input(piece).unbind(1), first):
+                before = state if reset is None else select_state(reset[:, t], start, state)
+                after = self.advance(projected_t, before)
+                output = self.output(after)
+                if y is None:
+                    y = output.new_empty(batch_size, steps, self.output_size)
+                y[:, t] = output if valid is None else blank(output, valid[:, t])
+                after = self.strip(after)
+                state = after if valid is None else select_state(valid[:, t], after, state)
+        assert y is not None
+        return y, state
+
     def outputs(self, states: list[State], x: Tensor) -> Tensor:
         """The outputs [B, T, O] of the steps that ended in `states[1:]`."""
         if len(states) == 1:
             return x.new_zeros(x.shape[0], 0, self.output_size)
         return torch.stack([self.output(state) for state in states[1:]], 1)
+
+
+def _tensors(state: State | None) -> list[Tensor]:
+    if state is None:
+        return []
+    return [state] if isinstance(state, Tensor) else list(state.values())
 
 
 def valid_steps(lengths: Tensor, steps: int) -> Tensor:
@@ -106,7 +145,7 @@ def asked_steps(x: Tensor, rows: Tensor, at: Tensor) -> Tensor:
 
 def blank(x: Tensor, valid: Tensor) -> Tensor:
     """`x` [B, T, ...] with zeros where `valid` [B, T] is false: padding reaches neither values nor gradients."""
-    return x.masked_fill(~valid.view(*valid.shape, *[1] * (x.dim() - 2)), 0)
+    return x.masked_fill(~valid.view(*valid.shape, *[1] * (x.dim() - valid.dim())), 0)
 
 
 def pick_states(states: list[State], rows: Tensor, at: Tensor) -> State:

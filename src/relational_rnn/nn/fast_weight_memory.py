@@ -28,11 +28,13 @@ from relational_rnn.ops.fast_weight_scan import (
 )
 from relational_rnn.ops.fast_weight_scan.reference import unit
 from relational_rnn.ops.relational_scan import BackendReport
+from relational_rnn.ops.relational_scan.readable import may_be_written
 from relational_rnn.ops.relational_scan.reference import LAYER_NORM_EPS
 
 # Shape legend: B batch, T time, I input features, W width, H heads, K key size, V value size, R reads,
 #               G = B * H matrices: inside a step, batch and heads are one axis, as batched products want it
 
+_PIECE_ROWS = 2048  # sequences times steps that are taken together without gradients
 KEPT_AT_FIRST = 8.0
 """The first bias of forgetting: a step keeps sigmoid(8) = 99.97 %."""
 WRITTEN_AT_FIRST = 4.0
@@ -191,6 +193,27 @@ class FastWeightMemory(RecurrentCore):
         self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, State]:
         check_sequence(self, x, lengths, reset)
+        batch, together = x.shape[0], max(1, _PIECE_ROWS // max(1, x.shape[0]))
+        tensors = [x, lengths, reset, *([] if state is None else _as_state(state)), *self.parameters()]
+        if not may_be_written(tensors) or x.shape[1] <= together:
+            return self._sequence(x, state, lengths, reset)
+        # Without gradients the projected input, which is as large as the output, is never there as a whole.
+        y = None
+        for first in range(0, x.shape[1], together):
+            part = slice(first, first + together)
+            left = None if lengths is None else (lengths - first).clamp(0, x[:, part].shape[1])
+            piece, state = self._sequence(x[:, part], state, left, None if reset is None else reset[:, part])
+            if y is None:
+                y = piece.new_empty(batch, x.shape[1], self.hidden_size)
+            y[:, part] = piece
+        assert y is not None
+        assert state is not None
+        return y, state
+
+    def _sequence(
+        self, x: Tensor, state: State | None, lengths: Tensor | None, reset: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """`forward` of arguments that were checked, in one go."""
         scan = self._scan(x, state, lengths, reset, states=False)
         if scan is None:
             return super().forward(x, state, lengths=lengths, reset=reset)

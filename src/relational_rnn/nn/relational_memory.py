@@ -254,7 +254,7 @@ class RelationalMemory(PortImports, Core):
             wanted = self.read_head.kind == "input" and i == self.num_layers - 1
             after = self.cell(i).step_after(rows, memory, input_rows=wanted, backend=self.backend)
             memories[i], input_rows = after
-        y = self._output(memories[-1], input_rows, query)
+        y = self._output_of_step(memories[-1], input_rows, query)
         return layout.to_outer(y), join_state(memories, batched=layout.batched)
 
     def forward(
@@ -287,9 +287,9 @@ class RelationalMemory(PortImports, Core):
             if quick is not None:
                 return quick
         given = open_sequence(self, x, state, lengths, reset, query)
-        scans = self._scan(given, self.num_layers)
+        scans = self._scan(given, self.num_layers, top=True)
         y = self._output(scans[-1].memories, scans[-1].input_rows, given.query)
-        if given.happens is not None:
+        if given.happens is not None and not (self.read_head.kind == "flatten" and self.projection is None):
             y = y.where(given.happens.unsqueeze(-1), 0)  # a projection's bias, and attended padding
         final = join_state([scan.final for scan in scans], batched=given.layout.batched)
         if given.x.shape[1] == 0:  # nothing was computed: the caller's memory stays the caller's
@@ -426,7 +426,7 @@ class RelationalMemory(PortImports, Core):
         wanted = self.read_head.kind == "input"
         rows = x_t if self.input_rows is not None else x_t.unsqueeze(-2)
         after = cell.ready_step(rows, state, input_rows=wanted)
-        return None if after is None else (self._output(after.memory, after.input_rows, None), after.memory)
+        return None if after is None else (self._output_of_step(after.memory, after.input_rows), after.memory)
 
     def _quick_sequence(self, x: Tensor | PackedSequence, state: State | None) -> tuple[Tensor, Tensor] | None:
         """A sequence of one step, without gradients, as `_quick_step`."""
@@ -435,7 +435,7 @@ class RelationalMemory(PortImports, Core):
         if x.dim() != (3 if self.input_rows is None else 4) or x.shape[1] != 1:
             return None
         quick = self._quick_step(x.squeeze(1), state)
-        return None if quick is None else (quick[0].unsqueeze(1).clone(), quick[1])
+        return None if quick is None else (quick[0].unsqueeze(1), quick[1])
 
     def _between(self, memories: Tensor) -> Tensor:
         """What a layer takes from the one below: its memories [..., N, W] as one row [..., 1, N * W], dropped out."""
@@ -447,12 +447,14 @@ class RelationalMemory(PortImports, Core):
             return self._between(below[-1].memories)
         return x if self.input_rows is not None else x.unsqueeze(-2)
 
-    def _scan(self, given: Given, layers: int) -> list[Scan]:
-        """The lowest `layers` layers over the sequence."""
+    def _scan(self, given: Given, layers: int, *, top: bool = False) -> list[Scan]:
+        """The lowest `layers` layers over the sequence; with `top` only the highest keeps the memories of all steps."""
         scans: list[Scan] = []
         one = given.x.shape[1] == 1 and given.lengths is None and given.reset is None
         for i, memory in enumerate(given.memories[:layers]):
             cell, rows = self.cell(i), self._rows(given.x, scans)
+            if top and scans:
+                scans[-1] = scans[-1]._replace(memories=memory.new_empty(0))
             wanted = self.read_head.kind == "input" and i == self.num_layers - 1
             if one and self.backend in ("auto", "cpu"):
                 after = cell.ready_step(rows.squeeze(1), memory, input_rows=wanted, checked=True)
@@ -473,6 +475,11 @@ class RelationalMemory(PortImports, Core):
             )
             scans.append(scan)
         return scans
+
+    def _output_of_step(self, memory: Tensor, input_rows: Tensor | None, query: Tensor | None = None) -> Tensor:
+        """The output of a step whose memory is handed out as well, in memory of its own."""
+        y = self._output(memory, input_rows, query)
+        return y.clone() if self.read_head.kind == "flatten" and self.projection is None else y
 
     def _output(self, memory: Tensor, input_rows: Tensor | None, query: Tensor | None) -> Tensor:
         y = self.read_head(memory, input_rows, query)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -35,7 +36,14 @@ from relational_rnn.ops.fast_weight_scan.reference import (
 )
 from relational_rnn.ops.relational_scan._cpu_memory import fresh
 from relational_rnn.ops.relational_scan._native import Kernels, find
-from relational_rnn.ops.relational_scan.cpu import mode_against, tensors_against
+from relational_rnn.ops.relational_scan._plain_backward import own_leaves, pull_back
+from relational_rnn.ops.relational_scan.readable import (
+    backward_against,
+    gradients_wanted,
+    mode_against,
+    settled,
+    tensors_against,
+)
 
 TILE_SEQUENCES = 32  # that one thread takes through time together, at most
 
@@ -125,13 +133,14 @@ def fast_weight_scan_cpu(
     if wrong is not None:
         raise InputError(describe("fast_weight_scan_cpu", wrong))
     if 0 in p.shape[:2]:
-        return fast_weight_scan_reference(p, state, params, outputs_wanted=outputs_wanted, states_wanted=states_wanted)
+        made = fast_weight_scan_reference(p, state, params, outputs_wanted=outputs_wanted, states_wanted=states_wanted)
+        carried = None if made.final.carried is None else made.final.carried.clone()
+        return made._replace(final=FastWeightState(made.final.fast.clone(), carried))  # the caller's stays the caller's
     start, first = (_parts(one, sizes.carry) for one in (state, initial))
     tensors = p, *start, lengths, reset, *first, *flatten(params)
-    needed = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     kernels = find()
     assert not isinstance(kernels, str)
-    call = Call(kernels, sizes, params.max_strength, outputs_wanted, states_wanted, needed)
+    call = Call(kernels, sizes, params.max_strength, outputs_wanted, states_wanted, gradients_wanted(tensors))
     outputs, memories, *final = _Scan.apply(call, *tensors)
     return FastWeightScan(outputs, memories, FastWeightState(*final))
 
@@ -186,20 +195,20 @@ class Given(NamedTuple):
         if reset is not None and initial_carried is None:
             initial_carried = p.new_zeros(p.shape[2] - memory.shape[1] * memory.shape[2])
         return Given(
-            p=_rows(p.detach()),
-            memory=memory.detach().contiguous(),
-            carried=None if carried is None else carried.detach().contiguous(),
+            p=_rows(p),
+            memory=settled(memory).contiguous(),
+            carried=None if carried is None else settled(carried).contiguous(),
             lengths=None if lengths is None else lengths.to(torch.int64).contiguous(),
             reset=None if reset is None else reset.contiguous(),
-            initial=None if initial is None else initial.detach().contiguous(),
-            initial_carried=None if initial_carried is None else initial_carried.detach().contiguous(),
-            parameters=[t.detach().contiguous() for t in parameters],
+            initial=None if initial is None else settled(initial).contiguous(),
+            initial_carried=None if initial_carried is None else settled(initial_carried).contiguous(),
+            parameters=[settled(t).contiguous() for t in parameters],
         )
 
 
 def _rows(t: Tensor) -> Tensor:
     """[B, T, ...] as [B, T, n], with what belongs to a step in one piece."""
-    t = t.flatten(2)
+    t = settled(t).flatten(2)
     return t if t.stride(2) == 1 else t.contiguous()
 
 
@@ -207,7 +216,7 @@ def _copy(d: Tensor | None, of: Tensor | None) -> Tensor | None:
     """A cotangent of something like `of`, to be worked on."""
     if of is None:
         return None
-    return torch.zeros_like(of) if d is None else d.clone(memory_format=torch.contiguous_format)
+    return torch.zeros_like(of) if d is None else settled(d).clone(memory_format=torch.contiguous_format)
 
 
 def _address(t: Tensor | None) -> int | None:
@@ -238,7 +247,9 @@ def _describe(call: Call, g: Given, kept: Tables) -> tuple[FastCall, Any]:
 
 def _tables(call: Call, dtype: torch.dtype, memory: Tensor | None = None) -> Tables:
     s = call.sizes
-    steps = s.steps + s.carry if call.kept else 1  # one more for the output of the last step
+    if not call.kept:
+        return Tables(activation_widths(s), 1, call.threads * call.tile_batch, dtype, memory)
+    steps = s.steps + s.carry  # one more for the output of the last step
     return Tables(activation_widths(s), steps, s.batch, dtype, memory)
 
 
@@ -272,8 +283,8 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
         *tensors, kept, memories = ctx.saved_tensors
         needed = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled():  # a gradient of this gradient will be wanted
-            return None, *_differentiable_backward(ctx.call, tensors, needed, cotangents)
+        if backward_against(cotangents):
+            return None, *_plain_backward(ctx.call, tensors, needed, cotangents)
         gradients = _backward(ctx.call, Given.of(*tensors), kept, memories, cotangents)
         return None, *(d if need else None for d, need in zip(gradients, needed, strict=True))
 
@@ -302,7 +313,7 @@ def _backward(
     native.d_initial, native.d_initial_carried = _address(d_initial), _address(d_initial_carried)
     room = {what: call.kernels.numbers(native, what, double=double) for what in Numbers}
     packed, scratch = fresh(room[Numbers.PACKED], dtype), fresh(call.threads * room[Numbers.SCRATCH], dtype)
-    sums = torch.zeros(call.tiles, room[Numbers.SUMS], dtype=dtype)
+    sums = torch.zeros(call.tiles, room[Numbers.SUMS], dtype=dtype, device="cpu")
     native.packed, native.scratch, native.sums = packed.data_ptr(), scratch.data_ptr(), sums.data_ptr()
     call.kernels.run(native, (Phase.PACK_BACKWARD, Phase.BACKWARD), call.threads, double=double)
     del parameters
@@ -340,34 +351,23 @@ def _parameter_gradients(
     return found
 
 
-def _differentiable_backward(
-    call: Call, tensors: list[Tensor | None], needed: tuple[bool, ...], cotangents: tuple[Tensor | None, ...]
+def _plain_backward(
+    call: Call, tensors: Sequence[Tensor | None], needed: tuple[bool, ...], cotangents: tuple[Tensor | None, ...]
 ) -> list[Tensor | None]:
-    """The gradients as functions that can be differentiated again, through the reference."""
+    """The backward pass by plain operations, through the reference; see `_plain_backward` of the relational scan."""
+    tensors = own_leaves(tensors, needed)
     p, memory, carried, lengths, reset, initial, initial_carried, *parameters = tensors
     assert p is not None
     assert memory is not None
-    scan = fast_weight_scan_reference(
-        p,
-        FastWeightState(memory, carried),
-        unflatten([t for t in parameters if t is not None], call.sizes.heads, call.max_strength),
-        lengths=lengths,
-        reset=reset,
-        initial=None if initial is None else FastWeightState(initial, initial_carried),
-        outputs_wanted=call.outputs_wanted,
-        states_wanted=call.states_wanted,
-    )
-    results = (scan.outputs, scan.states, *scan.final)
-    pairs = [(y, d) for y, d in zip(results, cotangents, strict=True) if y is not None and d is not None]
-    wanted = {i: tensor for i, (tensor, need) in enumerate(zip(tensors, needed, strict=True)) if need}
-    found = torch.autograd.grad(
-        [y for y, _ in pairs],
-        [tensor for tensor in wanted.values() if tensor is not None],
-        [d for _, d in pairs],
-        create_graph=True,
-        allow_unused=True,
-    )
-    gradients: list[Tensor | None] = [None] * len(tensors)
-    for i, gradient in zip(wanted, found, strict=True):
-        gradients[i] = gradient
-    return gradients
+    with torch.enable_grad():
+        scan = fast_weight_scan_reference(
+            p,
+            FastWeightState(memory, carried),
+            unflatten([t for t in parameters if t is not None], call.sizes.heads, call.max_strength),
+            lengths=lengths,
+            reset=reset,
+            initial=None if initial is None else FastWeightState(initial, initial_carried),
+            outputs_wanted=call.outputs_wanted,
+            states_wanted=call.states_wanted,
+        )
+    return pull_back((scan.outputs, scan.states, *scan.final), tensors, needed, cotangents)

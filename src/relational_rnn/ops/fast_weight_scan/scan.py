@@ -14,8 +14,10 @@ from relational_rnn.ops.fast_weight_scan.reference import (
     FastWeightScan,
     FastWeightState,
     fast_weight_scan_reference,
+    flatten,
 )
 from relational_rnn.ops.relational_scan.dispatch import BackendReport
+from relational_rnn.ops.relational_scan.readable import may_be_written
 
 FastWeightBackend = Literal["auto", "reference", "cpu"]
 """What may be asked for.
@@ -25,6 +27,7 @@ FastWeightBackend = Literal["auto", "reference", "cpu"]
 - "auto": "cpu" where it can run.
 """
 FAST_WEIGHT_BACKENDS: tuple[str, ...] = get_args(FastWeightBackend)
+_PIECE_ROWS = 64  # sequences times steps that the reference takes together without gradients
 
 
 def choose(
@@ -112,7 +115,7 @@ def fast_weight_scan(
     """
     _check_sequence(p, lengths, reset)
     runs = choose(backend, p, state, params, initial).runs
-    scan = fast_weight_scan_cpu if runs == "cpu" else fast_weight_scan_reference
+    scan = fast_weight_scan_cpu if runs == "cpu" else _in_pieces
     return scan(
         p,
         state,
@@ -123,6 +126,53 @@ def fast_weight_scan(
         outputs_wanted=outputs_wanted,
         states_wanted=states_wanted,
     )
+
+
+def _in_pieces(
+    p: Tensor,
+    state: FastWeightState,
+    params: FastWeightParameters,
+    *,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    initial: FastWeightState | None,
+    outputs_wanted: bool,
+    states_wanted: bool,
+) -> FastWeightScan:
+    """The reference; without gradients a few steps at a time, so that what they leave is not there twice."""
+
+    def take(part: slice, state: FastWeightState) -> FastWeightScan:
+        within = p[:, part]
+        return fast_weight_scan_reference(
+            within,
+            state,
+            params,
+            lengths=None if lengths is None else (lengths - part.start).clamp(0, within.shape[1]),
+            reset=None if reset is None else reset[:, part],
+            initial=initial,
+            outputs_wanted=outputs_wanted,
+            states_wanted=states_wanted,
+        )
+
+    batch, steps = p.shape[:2]
+    if steps == 0:  # the caller's state stays the caller's
+        carried = None if state.carried is None else state.carried.clone()
+        state = FastWeightState(state.fast.clone(), carried)
+    given = (p, *state, lengths, reset, *(initial or ()), *flatten(params))
+    if steps == 0 or not may_be_written(given):
+        return take(slice(0, steps), state)
+    together = max(1, _PIECE_ROWS // max(1, batch))
+    whole: list[Tensor | None] = []
+    for start in range(0, steps, together):
+        part = slice(start, start + together)
+        outputs, states, state = take(part, state)
+        pieces = outputs, states
+        if start == 0:
+            whole = [None if piece is None else piece.new_empty(batch, steps, *piece.shape[2:]) for piece in pieces]
+        for one, piece in zip(whole, pieces, strict=True):
+            if one is not None and piece is not None:
+                one[:, part] = piece
+    return FastWeightScan(whole[0], whole[1], state)
 
 
 def _check_sequence(p: Tensor, lengths: Tensor | None, reset: Tensor | None) -> None:

@@ -270,9 +270,8 @@ def backward_chunk(
         d_kept = None
         if masks.missed_at[t]:
             assert masks.happens is not None
-            assert masks.missed is not None
-            d_kept = d_memory * masks.missed[t]
-            d_memory.mul_(masks.happens[t])
+            d_kept = d_memory.masked_fill(masks.happens[t], 0)
+            d_memory.masked_fill_(~masks.happens[t], 0)
         if d_memories is not None:
             d_memory.add_(d_memories[t])
         if gates is None:

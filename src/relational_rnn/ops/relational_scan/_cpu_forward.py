@@ -48,8 +48,7 @@ class Prepared:
 class Masks(NamedTuple):
     """What happens at the steps of a chunk; None where everything does, or nothing is reset."""
 
-    happens: Tensor | None  # [T, 1, B, 1], 1 where a step happens and 0 where not, as numbers: products are fast
-    missed: Tensor | None  # 1 - happens
+    happens: Tensor | None  # [T, 1, B, 1] booleans
     missed_at: tuple[bool, ...]  # per step, whether any sequence misses it
     reset: Tensor | None  # [T, 1, B, 1] booleans
     reset_at: tuple[bool, ...]  # per step, whether any sequence is reset
@@ -239,13 +238,12 @@ def forward_chunk(
             gates.step(t, memory, result, new)
         if masks.missed_at[t]:
             assert masks.happens is not None
-            assert masks.missed is not None
-            new.mul_(masks.happens[t]).addcmul_(memory, masks.missed[t])
+            torch.where(masks.happens[t], new, memory, out=new)
         if out_at is not None:
             out_at[t].copy_(new)
         memory = new
     if outputs is not None and masks.happens is not None:
         for output in outputs:
             if output is not None:
-                output.mul_(masks.happens)
+                output.masked_fill_(~masks.happens, 0)
     return memory

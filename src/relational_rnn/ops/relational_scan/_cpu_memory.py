@@ -121,7 +121,7 @@ def fresh(count: int, dtype: torch.dtype) -> Tensor:
     """`count` numbers, not initialised; large ones on huge pages, which take a quarter of the time to touch first."""
     if count * dtype.itemsize >= _HUGE:
         return torch.from_numpy(np.empty(count, _NUMPY_DTYPES[dtype]))
-    return torch.empty(count, dtype=dtype)
+    return torch.empty(count, dtype=dtype, device="cpu")  # whatever device PyTorch has as its default
 
 
 def activations(s: Sizes, dtype: torch.dtype, memory: Tensor | None = None) -> Activations:

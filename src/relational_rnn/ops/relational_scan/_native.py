@@ -22,6 +22,11 @@ from relational_rnn._check import InputError, describe
 VARIABLE = "RELATIONAL_RNN_KERNELS"
 _FOLDER = Path(__file__).parent
 _LIBRARY = _FOLDER / "native" / "kernels.so"
+_BUILDING = (
+    "with a C compiler, `python hatch_build.py` builds them in a source tree, and elsewhere "
+    "`RELATIONAL_RNN_BUILD_KERNELS=require pip install --force-reinstall --no-deps --no-binary relational-rnn "
+    "relational-rnn`"
+)
 _LONG, _POINTER, _DOUBLE = ctypes.c_long, ctypes.c_void_p, ctypes.c_double
 
 
@@ -164,17 +169,17 @@ def _find(choice: str) -> Kernels | str:
 def _load() -> Any:
     """The library, or why there is none."""
     if not _LIBRARY.exists():
-        return "the compiled kernels were not built; in a source tree, python hatch_build.py builds them"
+        return f"the compiled kernels are missing: installation found no C compiler, or skipped them; {_BUILDING}"
     try:
         library = ctypes.CDLL(str(_LIBRARY))
-    except OSError as error:
-        return f"the compiled kernels cannot be loaded: {error}"
-    library.scan_sources.restype = library.scan_instance.restype = ctypes.c_char_p
+        library.scan_sources.restype = library.scan_instance.restype = ctypes.c_char_p
+    except (OSError, AttributeError) as error:  # for another system, damaged, or another library
+        return f"the compiled kernels cannot be loaded: {error}; {_BUILDING}"
     library.scan_call_bytes.restype = _LONG
     sources = sorted((_FOLDER / "native").glob("*.[ch]"))
     digest = hashlib.sha256(b"".join(path.name.encode() + b"\0" + path.read_bytes() for path in sources))
     if sources and library.scan_sources().decode() != digest.hexdigest()[:16]:
-        return "the compiled kernels are not those of the sources beside them; python hatch_build.py builds them anew"
+        return f"the compiled kernels are not those of the sources beside them; {_BUILDING}"
     assert library.scan_call_bytes() == ctypes.sizeof(NativeCall)
     library.fast_call_bytes.restype = _LONG
     for family in ("scan", "fast"):

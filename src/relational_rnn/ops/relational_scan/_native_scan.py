@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from relational_rnn.ops.relational_scan._cpu_memory import fresh
-from relational_rnn.ops.relational_scan._double_backward import differentiable_backward
 from relational_rnn.ops.relational_scan._native import Kernels, NativeCall, Numbers, Phase
+from relational_rnn.ops.relational_scan._plain_backward import plain_backward
+from relational_rnn.ops.relational_scan.readable import backward_against, settled
 from relational_rnn.ops.relational_scan.spec import Spec
 
 TILE_ROWS = 128  # memory rows that one thread takes through time together, at most
@@ -59,6 +60,7 @@ class Given(NamedTuple):
 
 def _inner(t: Tensor) -> Tensor:
     """A tensor [B, T, rows, width] whose last two axes lie together."""
+    t = settled(t)
     return t if t.stride(3) == 1 and t.stride(2) == t.shape[3] else t.contiguous()
 
 
@@ -74,12 +76,12 @@ def prepare(given: Given) -> Given:
     """The same with everything laid as the kernels want it."""
     x, memory, lengths, reset, initial, parameters = given
     return Given(
-        x=_inner(x.detach()),
-        memory=memory.detach().contiguous(),
+        x=_inner(x),
+        memory=settled(memory).contiguous(),
         lengths=None if lengths is None else lengths.to(torch.int64).contiguous(),
         reset=None if reset is None else reset.contiguous(),
-        initial=None if initial is None else initial.detach().contiguous(),
-        parameters=tuple(p.detach().contiguous() for p in parameters),
+        initial=None if initial is None else settled(initial).contiguous(),
+        parameters=tuple(settled(p).contiguous() for p in parameters),
     )
 
 
@@ -131,7 +133,7 @@ class NativeScan(torch.autograd.Function):
         ctx: Any,
         kernels: Kernels,
         spec: Spec,
-        recompute: bool,
+        mode: str | None,
         x: Tensor,
         memory: Tensor,
         lengths: Tensor | None,
@@ -139,7 +141,7 @@ class NativeScan(torch.autograd.Function):
         initial: Tensor | None,
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        needed = any(ctx.needs_input_grad)
+        recompute, store = mode == "recompute", mode == "store"
         g = prepare(Given(x, memory, lengths, reset, initial, tensors))
         batch, steps, inputs, _ = x.shape
         slots, width = memory.shape[1:]
@@ -150,19 +152,18 @@ class NativeScan(torch.autograd.Function):
         attended = x.new_empty(batch, steps, inputs, width) if spec.input_rows else None
         parameters = _addresses(g.parameters)
         call.parameters = ctypes.addressof(parameters)
-        store = needed and not recompute
         call.kept_steps = steps if store else 0
         room = {what: kernels.numbers(call, what, double=double) for what in Numbers}
         packed, scratch = fresh(room[Numbers.PACKED], x.dtype), fresh(p.threads * room[Numbers.SCRATCH], x.dtype)
-        kept = fresh(p.tiles * room[Numbers.KEPT], x.dtype)
+        kept = fresh((p.tiles if store else p.threads) * room[Numbers.KEPT], x.dtype)
         call.outputs, call.attended, call.final = outputs.data_ptr(), _address(attended), final.data_ptr()
         call.packed, call.scratch, call.kept = packed.data_ptr(), scratch.data_ptr(), kept.data_ptr()
         call.memory = g.memory.data_ptr()
-        if not (needed and recompute):
+        if not recompute:
             kernels.run(call, (Phase.PACK_FORWARD, Phase.FORWARD), p.threads, double=double)
         else:
             starts = x.new_empty(math.ceil(steps / p.chunk), batch, slots, width)
-            starts[0] = memory
+            starts[0] = g.memory
             phases = (Phase.PACK_FORWARD, Phase.FORWARD)
             for i, start in enumerate(range(0, steps, p.chunk)):
                 call.step_from, call.step_to = start, min(steps, start + p.chunk)
@@ -173,7 +174,7 @@ class NativeScan(torch.autograd.Function):
             kept = starts
         ctx.set_materialize_grads(False)
         ctx.native = kernels, spec, recompute, p
-        if needed:
+        if mode is not None:
             ctx.save_for_backward(x, memory, lengths, reset, initial, *tensors, kept)
         return outputs, final, attended
 
@@ -182,8 +183,8 @@ class NativeScan(torch.autograd.Function):
         kernels, spec, recompute, p = ctx.native
         *inputs, kept = ctx.saved_tensors
         needed = ctx.needs_input_grad[3:]
-        if torch.is_grad_enabled():  # a gradient of this gradient will be wanted
-            return None, None, None, *differentiable_backward(spec, tuple(inputs), needed, cotangents)
+        if backward_against(cotangents):
+            return None, None, None, *plain_backward(spec, tuple(inputs), needed, cotangents)
         given = Given(*inputs[:5], parameters=tuple(inputs[5:]))
         gradients = _backward(kernels, spec, recompute, p, given, kept, cotangents)
         return None, None, None, *(d if need else None for d, need in zip(gradients, needed, strict=True))
@@ -205,7 +206,7 @@ def _backward(
     d_memory = (
         torch.zeros_like(g.memory)
         if cotangents[1] is None
-        else cotangents[1].clone(memory_format=torch.contiguous_format)
+        else settled(cotangents[1]).clone(memory_format=torch.contiguous_format)
     )
     d_initial = None if g.initial is None else torch.zeros_like(g.memory)
     d_x = torch.empty_like(g.x, memory_format=torch.contiguous_format)
@@ -225,7 +226,7 @@ def _backward(
     room = {what: kernels.numbers(call, what, double=double) for what in Numbers}
     scratch = fresh(p.threads * room[Numbers.SCRATCH], dtype)
     differences = fresh(p.group * room[Numbers.DIFFERENCES], dtype)
-    sums = torch.zeros(p.tiles * room[Numbers.SUMS], dtype=dtype)
+    sums = torch.zeros(p.tiles * room[Numbers.SUMS], dtype=dtype, device="cpu")
     packed = fresh(room[Numbers.PACKED], dtype)
     call.packed, call.scratch, call.sums = packed.data_ptr(), scratch.data_ptr(), sums.data_ptr()
     call.differences = differences.data_ptr()

@@ -19,7 +19,8 @@ from torch import Tensor
 from relational_rnn.ops.relational_scan._cpu_memory import fresh
 from relational_rnn.ops.relational_scan._native import Kernels, NativeCall, Numbers, Phase, find
 from relational_rnn.ops.relational_scan._native_scan import TILE_ROWS, describe_sizes
-from relational_rnn.ops.relational_scan.cpu import kernels_for, mode_against
+from relational_rnn.ops.relational_scan.cpu import kernels_for
+from relational_rnn.ops.relational_scan.readable import mode_against, pending, wrapped
 from relational_rnn.ops.relational_scan.reference import ScanParameters
 from relational_rnn.ops.relational_scan.spec import flatten, misfit, spec_of
 
@@ -40,7 +41,13 @@ def plain(tensors: tuple[Tensor, ...]) -> bool:
     if dtype not in (torch.float32, torch.float64):
         return False
     return all(
-        type(t) in (Tensor, torch.nn.Parameter) and t.dtype == dtype and t.is_cpu and t.is_contiguous() for t in tensors
+        type(t) in (Tensor, torch.nn.Parameter)
+        and t.dtype == dtype
+        and t.is_cpu
+        and not pending(t)
+        and not wrapped(t)
+        and t.is_contiguous()
+        for t in tensors
     )
 
 
@@ -143,7 +150,7 @@ class StepCache:
         ready = self._ready.get((x.shape, memory.shape, input_rows))
         if ready is None or not (x.dtype is self._dtype is memory.dtype and x.is_cpu and memory.is_cpu):
             return None
-        if not memory.is_contiguous() or not self._holds():
+        if not memory.is_contiguous() or pending(x) or pending(memory) or not self._holds():
             return None
         return ready(x.contiguous(), memory)
 

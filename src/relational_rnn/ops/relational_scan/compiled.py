@@ -63,11 +63,6 @@ def _run(
     return [tensor for tensor in scan if tensor is not None]
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """An operator's outputs are contiguous and share no memory with its inputs."""
-    return tensor.clone(memory_format=torch.contiguous_format)
-
-
 @torch.library.custom_op("relational_rnn::scan", mutates_args=(), schema=f"({TENSORS}, {KERNELS}, {SPEC}) -> Tensor[]")
 def _forward(x, memory, tensors, lengths, reset, initial, kernels, *spec):
     if lengths is not None and lengths.numel() > 0:  # what the layer cannot check while it is traced
@@ -78,7 +73,9 @@ def _forward(x, memory, tensors, lengths, reset, initial, kernels, *spec):
                 describe("relational_scan", "lengths is out of range", got=got, expected=f"0 to {x.shape[1]}")
             )
     with torch.no_grad():  # the backward pass runs the steps itself
-        return [_own(t) for t in _run(x, memory, tensors, lengths, reset, initial, kernels, Spec(*spec))]
+        made = _run(x, memory, tensors, lengths, reset, initial, kernels, Spec(*spec))
+    # An operator's outputs are contiguous and share no memory; a scan makes each of its own.
+    return [tensor.contiguous() for tensor in made]
 
 
 @_forward.register_fake
@@ -109,7 +106,7 @@ def _backward(cotangents, x, memory, tensors, lengths, reset, initial, kernels, 
         reached = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]  # not without steps
         outputs, cotangents = zip(*reached, strict=True)
         gradients = torch.autograd.grad(outputs, leaves, cotangents, materialize_grads=True)
-    return [_own(gradient) for gradient in gradients]
+    return [gradient.clone(memory_format=torch.contiguous_format) for gradient in gradients]  # may be a cotangent
 
 
 @torch.library.register_fake("relational_rnn::scan_backward", lib=_library)

@@ -18,14 +18,13 @@ operations into memory taken beforehand (this file and `_cpu_*.py`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from relational_rnn._check import InputError, check_choice, describe
+from relational_rnn._check import InputError, check_choice, check_shape, describe
 from relational_rnn.ops.relational_scan._cpu_backward import Cotangents, backward_chunk
 from relational_rnn.ops.relational_scan._cpu_forward import (
     Masks,
@@ -35,10 +34,17 @@ from relational_rnn.ops.relational_scan._cpu_forward import (
     prepare,
 )
 from relational_rnn.ops.relational_scan._cpu_memory import Sizes, activations, sizes_of
-from relational_rnn.ops.relational_scan._double_backward import differentiable_backward
 from relational_rnn.ops.relational_scan._native import Kernels, find
 from relational_rnn.ops.relational_scan._native_scan import MOST_BLOCKS, NativeScan
+from relational_rnn.ops.relational_scan._plain_backward import plain_backward
 from relational_rnn.ops.relational_scan.loop import happening, loop
+from relational_rnn.ops.relational_scan.readable import (
+    backward_against,
+    gradients_wanted,
+    mode_against,
+    settled,
+    tensors_against,
+)
 from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters
 from relational_rnn.ops.relational_scan.spec import Spec, flatten, misfit, spec_of, unflatten
 
@@ -53,36 +59,8 @@ def unsupported(x: Tensor, memory: Tensor, params: ScanParameters) -> str | None
         return "it cannot be traced, compiled or exported"
     if params.settings.competitive and kernels_for(params) is None:
         competition = "slots that compete for the input (gate_style='competitive')"
-        return f"only its compiled kernels compute {competition}, and they do not run here: {_idle()}"
-    return tensors_against([x, memory, *flatten(params)]) or mode_against()
-
-
-def tensors_against(given: Iterable[Tensor]) -> str | None:
-    """What the CPU scans cannot take about these tensors, or None."""
-    tensors = list(given)
-    if any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors):
-        return "it takes plain tensors only"
-    if any(t.device.type != "cpu" for t in tensors):
-        return f"it runs on the CPU, not on {next(t.device for t in tensors if t.device.type != 'cpu')}"
-    dtypes = {t.dtype for t in tensors}
-    if len(dtypes) > 1:
-        return "it needs one dtype throughout, not " + ", ".join(sorted(str(d)[6:] for d in dtypes))
-    if not dtypes <= {torch.float32, torch.float64}:
-        return f"it computes in float32 or float64, not in {str(dtypes.pop())[6:]}"
-    return None
-
-
-def mode_against() -> str | None:
-    """What PyTorch is doing with operations that `relational_scan_cpu` does not follow, or None."""
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-        return "it cannot be traced, compiled or exported"
-    if torch.is_autocast_enabled("cpu"):
-        return "it does not follow autocast"
-    if torch._C._are_functorch_transforms_active():
-        return "it does not work under the transforms of torch.func"
-    if torch.autograd.forward_ad._current_level >= 0:
-        return "it has no forward-mode derivative"
-    return None
+        return f"only its compiled kernels compute {competition}, and they do not run here: {idle(params)}"
+    return mode_against() or tensors_against([x, memory, *flatten(params)])
 
 
 def relational_scan_cpu(
@@ -129,29 +107,53 @@ def relational_scan_cpu(
     if wrong is not None:
         raise InputError(describe("relational_scan_cpu", wrong))
     assert reset is None or initial is not None
+    initial = None if reset is None else initial
+    _check_sequence(x, memory, lengths, reset, initial)
     if 0 in x.shape[:2]:
         return loop(x, memory, params, input_rows=input_rows)
     spec = spec_of(params, input_rows=input_rows)
-    initial = None if reset is None else initial
     tensors = x, memory, lengths, reset, initial, *flatten(params)
-    kernels = kernels_for(params)
+    kernels, mode = kernels_for(params), activations if gradients_wanted(tensors) else None
     if kernels is None:
-        return Scan(*_Scan.apply(Call(spec, activations), *tensors))
-    return Scan(*NativeScan.apply(kernels, spec, activations == "recompute", *tensors))
+        return Scan(*_Scan.apply(Call(spec, mode), *tensors))
+    return Scan(*NativeScan.apply(kernels, spec, mode, *tensors))
+
+
+def _check_sequence(
+    x: Tensor, memory: Tensor, lengths: Tensor | None, reset: Tensor | None, initial: Tensor | None
+) -> None:
+    """Refuse what does not fit the sequence: kernels get addresses, and would read beyond an end."""
+    where, (batch, steps) = "relational_scan_cpu", x.shape[:2]
+    check_shape(where, "memory", memory, {"B": batch, "N": None, "M": None})
+    if lengths is not None:
+        check_shape(where, "lengths", lengths, {"B": batch})
+        if lengths.dtype not in (torch.int64, torch.int32):
+            raise InputError(describe(where, "lengths must be whole numbers", got=lengths.dtype))
+    if reset is not None:
+        check_shape(where, "reset", reset, {"B": batch, "T": steps})
+        if reset.dtype != torch.bool:
+            raise InputError(describe(where, "reset must be booleans", got=reset.dtype))
+    if initial is not None:
+        slots, width = memory.shape[1:]
+        own = {"B": batch} if initial.dim() == 3 else {}
+        check_shape(where, "initial", initial, {**own, "N": slots, "M": width})
+        wrong = tensors_against([x, initial])
+        if wrong is not None:
+            raise InputError(describe(where, f"initial cannot be used here: {wrong}"))
 
 
 def kernels_for(params: ScanParameters) -> Kernels | None:
     """The compiled kernels that run a scan, or None where PyTorch operations do."""
     kernels = find()
-    if isinstance(kernels, str) or len(params.blocks) > MOST_BLOCKS:
-        return None
-    return kernels
+    return None if isinstance(kernels, str) or idle(params) is not None else kernels
 
 
-def _idle() -> str:
-    """Why no compiled kernels run a scan."""
+def idle(params: ScanParameters) -> str | None:
+    """Why no compiled kernels run a scan, or None where they do."""
     kernels = find()
-    return kernels if isinstance(kernels, str) else f"they take at most {MOST_BLOCKS} attention blocks"
+    if isinstance(kernels, str):
+        return kernels
+    return None if len(params.blocks) <= MOST_BLOCKS else f"they take at most {MOST_BLOCKS} attention blocks"
 
 
 def kernels_report() -> str:
@@ -164,7 +166,8 @@ class Call(NamedTuple):
     """What a call is, besides its tensors."""
 
     spec: Spec
-    activations: ActivationMode
+    activations: ActivationMode | None
+    """What a backward pass works from; None where there will be none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,19 +224,17 @@ class Sequence(NamedTuple):
         return slots_major(d, c).where(_time_first(self.happens, c), 0)
 
     def masks(self, c: Chunk) -> Masks:
-        happens = missed = reset = initial = None
+        happens = reset = initial = None
         missed_at = reset_at = (False,) * c.sizes.steps
         if self.happens is not None:
             happens = _time_first(self.happens, c)
             missed_at = tuple((~happens).flatten(1).any(1).tolist())
-            happens = happens.to(self.x.dtype, memory_format=torch.contiguous_format)
-            missed = 1 - happens
         if self.reset is not None and self.initial is not None:
             reset = _time_first(self.reset, c)
             reset_at = tuple(reset.flatten(1).any(1).tolist())
             shared = self.initial.dim() == 2
             initial = self.initial[:, None] if shared else self.initial[c.sequences].transpose(0, 1)
-        return Masks(happens, missed, missed_at, reset, reset_at, initial)
+        return Masks(happens, missed_at, reset, reset_at, initial)
 
 
 def _time_first(mask: Tensor, c: Chunk) -> Tensor:
@@ -262,9 +263,7 @@ class _Scan(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         p = unflatten(tensors, call.spec)
         s = sizes_of(p, x, memory, call.spec.input_rows)
-        needed = any(ctx.needs_input_grad)
-        tiles = plan(s, call.activations if needed else None)
-        store = needed and call.activations == "store"
+        tiles, store = plan(s, call.activations), call.activations == "store"
         sequence, w = _sequence(x, lengths, reset, initial), prepare(p, s)
         memories = x.new_empty(s.batch, s.steps, s.slots, s.width)
         input_rows = x.new_empty(s.batch, s.steps, s.inputs, s.width) if s.input_rows else None
@@ -274,7 +273,7 @@ class _Scan(torch.autograd.Function):
         for tile in tiles:
             now = memory[tile[0].sequences].transpose(0, 1)
             for c in tile:
-                if needed and not store:
+                if call.activations == "recompute":
                     kept.append(now.contiguous())
                 used = workspace[1] if workspace is not None and workspace[0] == c.sizes else None
                 act = activations(c.sizes, x.dtype, used)
@@ -287,7 +286,7 @@ class _Scan(torch.autograd.Function):
             final[tile[0].sequences] = now.transpose(0, 1)
         ctx.call, ctx.tiles = call, tiles
         ctx.set_materialize_grads(False)
-        if needed:
+        if call.activations is not None:
             ctx.save_for_backward(x, memory, lengths, reset, initial, *tensors, *kept)
         return memories, final, input_rows
 
@@ -296,8 +295,9 @@ class _Scan(torch.autograd.Function):
         call: Call = ctx.call
         needed = ctx.needs_input_grad[1:]
         inputs, kept = ctx.saved_tensors[: len(needed)], ctx.saved_tensors[len(needed) :]
-        if torch.is_grad_enabled():  # a gradient of this gradient will be wanted
-            return None, *differentiable_backward(call.spec, inputs, needed, cotangents)
+        if backward_against(cotangents):
+            return None, *plain_backward(call.spec, inputs, needed, cotangents)
+        cotangents = tuple(None if d is None else settled(d) for d in cotangents)
         gradients = _backward(call, ctx.tiles, inputs, list(kept), cotangents)
         return None, *(g if need else None for g, need in zip(gradients, needed, strict=True))
 

@@ -94,7 +94,8 @@ def choose(
         if reason is not None:
             hint = "backend='reference' can run here, and so can 'auto'."
             raise InputError(describe("relational_scan", f"backend {backend!r} cannot run here: {reason}", hint=hint))
-        return BackendReport(asked=backend, runs=special, why="it was asked for" + _products(special, x))
+        how = _products(special, x) if special == "triton" else _without_kernels(params)
+        return BackendReport(asked=backend, runs=special, why="it was asked for" + how)
     if reason is not None:
         if recompute:
             hint = f"only {name} recomputes; activations='store' can run here."
@@ -110,11 +111,20 @@ def choose(
         why = "the Triton scan has not been measured on a GPU and runs where it is asked for by name"
         return BackendReport(asked=backend, runs="reference", why=why)
     if recompute:
-        return BackendReport(asked=backend, runs="cpu", why="only it recomputes activations")
+        return BackendReport(asked=backend, runs="cpu", why="only it recomputes activations" + _without_kernels(params))
     batch, steps, inputs = x.shape[:3]
     if cpu.kernels_for(params) is None and steps <= _FEW_STEPS and batch * (memory.shape[1] + inputs) <= _FEW_ROWS:
-        return BackendReport(asked=backend, runs="reference", why="so short a call is over before the CPU scan begins")
-    return BackendReport(asked=backend, runs="cpu", why="it is the fastest that can run here")
+        why = "so short a call is over before the CPU scan begins" + _without_kernels(params)
+        return BackendReport(asked=backend, runs="reference", why=why)
+    return BackendReport(
+        asked=backend, runs="cpu", why="it is the fastest that can run here" + _without_kernels(params)
+    )
+
+
+def _without_kernels(params: ScanParameters) -> str:
+    """That the CPU scan has no compiled kernels here, and why; nothing where it has."""
+    idle = cpu.idle(params)
+    return "" if idle is None else f"; without compiled kernels it computes by PyTorch operations: {idle}"
 
 
 def _products(runs: str, x: Tensor) -> str:

@@ -9,7 +9,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from relational_rnn.ops.relational_scan.readable import may_be_written
 from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters, Step, advance, input_terms
+from relational_rnn.ops.relational_scan.spec import flatten
+
+_PIECE_ROWS = 1024  # memory and input rows of the steps that are taken together without gradients
 
 
 def happening(lengths: Tensor | None, steps: int, device: torch.device) -> Tensor | None:
@@ -53,7 +57,39 @@ def loop(
     initial: Tensor | None = None,
     input_rows: bool = False,
 ) -> Scan:
-    """`relational_scan` in plain PyTorch operations, which autograd, torch.func and forward-mode see through."""
+    """`relational_scan` in plain PyTorch operations, which autograd, torch.func and forward-mode see through.
+
+    Without gradients a long sequence is taken in pieces: what depends on the input alone is then never there for all
+    steps, and every step's results go where they stay.
+    """
+    if not may_be_written((x, memory, lengths, reset, initial, *flatten(params))):
+        return _loop(x, memory, params, lengths, reset, initial, input_rows)
+    batch, steps = x.shape[:2]
+    together = max(1, _PIECE_ROWS // max(1, batch * (x.shape[2] + memory.shape[1])))
+    if steps <= together:
+        return _loop(x, memory, params, lengths, reset, initial, input_rows)
+    memories = memory.new_empty(batch, steps, *memory.shape[1:])
+    attended = memory.new_empty(batch, steps, x.shape[2], memory.shape[2]) if input_rows else None
+    for start in range(0, steps, together):
+        part = slice(start, min(start + together, steps))
+        left = None if lengths is None else (lengths - start).clamp(min=0, max=part.stop - start)
+        resets = None if reset is None else reset[:, part]
+        made = _loop(x[:, part], memory, params, left, resets, initial, input_rows)
+        memories[:, part], memory = made.memories, made.final
+        if attended is not None and made.input_rows is not None:
+            attended[:, part] = made.input_rows
+    return Scan(memories, memory, attended)
+
+
+def _loop(
+    x: Tensor,
+    memory: Tensor,
+    params: ScanParameters,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    initial: Tensor | None,
+    input_rows: bool,
+) -> Scan:
     happens = happening(lengths, x.shape[1], x.device)
     memories, rows = [], []
     for step, after in walk(x, memory, params, happens=happens, reset=reset, initial=initial):
@@ -62,7 +98,8 @@ def loop(
         memory = after
     if not memories:
         none = memory.new_zeros(x.shape[0], 0, x.shape[2], memory.shape[-1])
-        return Scan(memory.new_zeros(x.shape[0], 0, *memory.shape[1:]), memory, none if input_rows else None)
+        nothing = memory.new_zeros(x.shape[0], 0, *memory.shape[1:])
+        return Scan(nothing, memory.clone(), none if input_rows else None)  # the caller's memory stays the caller's
 
     def stacked(tensors: list[Tensor]) -> Tensor:
         together = torch.stack(tensors, dim=1)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from relational_rnn.ops.relational_scan._ready_step import After, ReadyStep, plain
-from relational_rnn.ops.relational_scan.cpu import kernels_for, mode_against
+from relational_rnn.ops.relational_scan.cpu import kernels_for
 from relational_rnn.ops.relational_scan.dispatch import Backend
+from relational_rnn.ops.relational_scan.readable import mode_against
 from relational_rnn.ops.relational_scan.reference import ScanParameters, relational_step
 from relational_rnn.ops.relational_scan.spec import flatten, misfit
 

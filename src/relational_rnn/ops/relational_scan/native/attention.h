@@ -45,14 +45,21 @@ static void attend(const Call *c, long queries, const REAL *qkv, REAL *weights, 
                    const REAL *const *residual, REAL *mixed) {
     const long rows = rows_of(c), k = padded(c->key), v = value_of(c), head = padded_head(c), wide = c->heads * head;
     const long matrices = c->heads * queries;
-    REAL *restrict line = s->line;
+    REAL *restrict line = s->line, *restrict q = s->query;
+    const REAL scale = 1 / SQUARE_ROOT((REAL)c->key);
     for (long h = 0; h < c->heads; h++)
         for (long i = 0; i < queries; i++) {
-            const REAL *q = qkv + i * wide + h * head;
-            for (long j = 0; j < rows; j++)
-                weights[j * matrices + h * queries + i] = dot(q, qkv + j * wide + h * head + k, k);
+            const REAL *query = qkv + i * wide + h * head;
+            for (long at = 0; at < k; at += LANES) store(q + at, load(query + at) * scale);
+            int finite = 1;
+            for (long j = 0; j < rows; j++) {
+                const REAL logit = dot(q, qkv + j * wide + h * head + k, k);
+                weights[j * matrices + h * queries + i] = logit;
+                finite &= is_finite(logit);
+            }
+            for (long j = 0; !finite && j < rows; j++)
+                weights[j * matrices + h * queries + i] = wide_dot(q, qkv + j * wide + h * head + k, k);
         }
-    const REAL scale = 1 / SQUARE_ROOT((REAL)c->key);
     copy_row(line, weights, matrices);
     for (long j = 1; j < rows; j++)
 #pragma omp simd
@@ -63,7 +70,7 @@ static void attend(const Call *c, long queries, const REAL *qkv, REAL *weights, 
     for (long j = 0; j < rows; j++)
 #pragma omp simd
         for (long e = 0; e < matrices; e++)
-            weights[j * matrices + e] = exp_of((weights[j * matrices + e] - line[e]) * scale);
+            weights[j * matrices + e] = exp_of(weights[j * matrices + e] - line[e]);
     zero_row(line, matrices);
     for (long j = 0; j < rows; j++)
 #pragma omp simd

@@ -182,7 +182,7 @@ static int backward_tile(const Call *c, long tile, REAL *scratch) {
     Scratch s;
     lay_packed(c, &packed, c->packed);
     lay_scratch(c, c->tile_batch, &s, scratch);
-    find_kept(c, tile, batch, &k);
+    find_kept(c, tile, 0, batch, &k);
     find_differences(c, tile, batch, &d);
     const long size = lay_sums(c, &(Sums){0}, 0);
     REAL *total = (REAL *)c->sums + tile * 2 * size, *recent = total + size;

@@ -55,7 +55,7 @@ typedef struct {
 
     /* memory to work in, its sizes told by `scan_numbers` */
     void *packed;                /* weights in the order of the products */
-    void *kept;                  /* per tile: what the backward pass needs */
+    void *kept;                  /* per tile: what the backward pass needs; per thread where nothing is kept */
     void *differences;           /* per tile: gradients that the weights' products need */
     void *sums;                  /* per tile: gradients of biases and norms, in all and of late; zero before the first call */
     void *scratch;               /* per thread */

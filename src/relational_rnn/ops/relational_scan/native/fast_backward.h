@@ -38,7 +38,8 @@ static void write_memory_backward(const FastCall *c, const REAL *all_keys, const
         REAL *d_key = d_keys + h * keys, *d_query = d_written + h * keys;
         REAL *d_error = d_written + at_errors + h * values, *d_held = d_old + h * values;
         for (long v = 0; v < values; v++) correction[v] = strength * error[v];
-        REAL d_keep = write_backward(d_memory + h * keys * values, matrix, key, query, d_f, correction, keys, values,
+        /* The gradient of what is kept, times what is kept. */
+        REAL d_keep = keep * write_backward(d_memory + h * keys * values, matrix, key, query, d_f, correction, keys, values,
                                      d_correction, d_key, d_query);
         REAL d_strength = 0;
         for (long v = 0; v < values; v++) {
@@ -53,7 +54,7 @@ static void write_memory_backward(const FastCall *c, const REAL *all_keys, const
             for (long k = 0; k < keys; k++) d_query[k] = keep * d_query[k] + share * key[k];
         }
         d_written[at_strengths + h] = d_strength * strength * (1 - strength / (REAL)c->max_strength);
-        d_written[at_keeps + h] = d_keep * keep * (1 - keep);
+        d_written[at_keeps + h] = d_keep * (1 - keep);
     }
     normalise_backward(d_keys, all_keys, heads, keys, scales);
     normalise_backward(d_written, written, heads, keys, scales + heads);
@@ -101,11 +102,11 @@ static int backward_tile(const FastCall *c, long tile, const Scratch *s) {
                     add_rows(d_y, (const REAL *)c->d_outputs + (first + b) * c->d_outputs_batch + t * c->d_outputs_step,
                              1, w);
             }
-            norm_rows_backward(c, reads + 1, d_out, active(c, OUT_TOTAL, t, first), active(c, OUT_STATS, t, first),
+            norm_rows_backward(c, reads + 1, d_out, active(c, s, OUT_TOTAL, t, first), active(c, s, OUT_STATS, t, first),
                                batch, norm_of(c, OUT_NORM), &sums, d_out);
             backward_product(weights + OUT, batch, d_out, 0, 0, s->d_found);
         }
-        const REAL *all_keys = active(c, KEYS, t, first), *written = active(c, WRITTEN, t, first);
+        const REAL *all_keys = active(c, s, KEYS, t, first), *written = active(c, s, WRITTEN, t, first);
         REAL *d_keys = difference(c, D_KEYS, t, first), *d_written = difference(c, D_WRITTEN, t, first);
         for (long b = 0; b < batch; b++) {
             REAL *d_memory = (REAL *)c->d_memory + (first + b) * n;
@@ -117,26 +118,26 @@ static int backward_tile(const FastCall *c, long tile, const Scratch *s) {
             if (c->d_memories)
                 add_rows(d_memory, (const REAL *)c->d_memories + (first + b) * c->d_memories_batch + t * c->d_memories_step,
                          1, n);
-            write_memory_backward(c, all_keys + b * keys, written + b * written_size, active(c, SCALES, t, first + b),
-                                  before[b], active(c, OLD, t, first + b),
+            write_memory_backward(c, all_keys + b * keys, written + b * written_size, active(c, s, SCALES, t, first + b),
+                                  before[b], active(c, s, OLD, t, first + b),
                                   c->outputs_needed ? s->d_found + b * values : 0, d_memory, d_keys + b * keys,
                                   d_written + b * written_size, s->d_old + b * values, s);
         }
         REAL *d_mlp = difference(c, D_MLP, t, first), *d_hidden = difference(c, D_HIDDEN, t, first);
         REAL *d_input = difference(c, D_INPUT, t, first), *d_h = reads ? s->d_h : d_input;
         backward_product(weights + WRITE, batch, d_written, d_out, 0, s->d_h);
-        norm_rows_backward(c, reads, s->d_h, active(c, MLP_TOTAL, t, first), active(c, MLP_STATS, t, first), batch,
+        norm_rows_backward(c, reads, s->d_h, active(c, s, MLP_TOTAL, t, first), active(c, s, MLP_STATS, t, first), batch,
                            norm_of(c, MLP_NORM), &sums, d_mlp);
-        backward_product(weights + MLP_OUT, batch, d_mlp, 0, active(c, HIDDEN, t, first), d_hidden);
+        backward_product(weights + MLP_OUT, batch, d_mlp, 0, active(c, s, HIDDEN, t, first), d_hidden);
         backward_product(weights + MLP_IN, batch, d_hidden, d_mlp, 0, d_h);
         for (long j = reads - 1; j >= 0; j--) {
             const Weight *weight = weights + read_weight(j);
-            const REAL *key = read_keys[j] = active(c, read_table(j, READ_KEY), t, first);
+            const REAL *key = read_keys[j] = active(c, s, read_table(j, READ_KEY), t, first);
             REAL *d_key = difference(c, d_read_table(j, D_READ_KEY), t, first);
             REAL *d_value = difference(c, d_read_table(j, D_READ_VALUE), t, first);
             REAL *d_found = s->d_reads + j * batch * values;
-            norm_rows_backward(c, j, d_h, active(c, read_table(j, READ_TOTAL), t, first),
-                               active(c, read_table(j, READ_STATS), t, first), batch, read_norm(c, j), &sums, d_value);
+            norm_rows_backward(c, j, d_h, active(c, s, read_table(j, READ_TOTAL), t, first),
+                               active(c, s, read_table(j, READ_STATS), t, first), batch, read_norm(c, j), &sums, d_value);
             backward_product(weight + 1, batch, d_value, 0, 0, d_found);
             for (long b = 0; b < batch; b++) {
                 if (!happens_in(c, first + b, t)) {
@@ -147,7 +148,7 @@ static int backward_tile(const FastCall *c, long tile, const Scratch *s) {
                     read_backward(0, before[b] + head * c->key * c->value, d_found + b * values + head * c->value,
                                   c->key, c->value, d_key + b * keys + head * c->key);
             }
-            normalise_backward(d_key, key, batch * c->heads, c->key, active(c, read_table(j, READ_SCALES), t, first));
+            normalise_backward(d_key, key, batch * c->heads, c->key, active(c, s, read_table(j, READ_SCALES), t, first));
             d_h = j ? s->d_h : d_input;
             backward_product(weight, batch, d_key, d_value, 0, d_h);
         }

@@ -21,7 +21,7 @@ typedef struct {
 
     /* the piece of work */
     long tile_batch; /* sequences per tile; the last tile may have fewer */
-    long kept;       /* 1: each step has a place of its own in the tables; 0: all steps use the first one */
+    long kept;       /* 1: each step has a place of its own in the tables; 0: each thread has room for one step of a tile */
     long next;       /* the next piece that is not taken by a thread */
 
     void **parameters; /* weight, bias in turn: recurrent (NULL, NULL without carry; no bias), mlp_in, mlp_out, write,
@@ -76,7 +76,7 @@ enum {
     KEYS,       /* [H K], of the write, normalised */
     WRITTEN,    /* [F]: queries, normalised; value - what was held; strengths; keeps */
     SCALES,     /* [2 H], by which keys, then queries were multiplied */
-    OLD,        /* [H V], what the memory before the step held for the key */
+    OLD,        /* [H V], what is kept of the memory before the step holds for the key */
     FOUND,      /* [H V], what the query reads after the write */
     OUT_TOTAL,  /* [W] */
     OUT_STATS,  /* [2] */

@@ -10,9 +10,10 @@ static void norm_rows(const REAL *total, long rows, long width, NormOf norm, REA
 
 /* What one sequence writes at one step: from its rows of KEYS and WRITTEN as linears made them, and the memory before. */
 static void write_memory(const FastCall *c, REAL *all_keys, REAL *written, REAL *scales, const REAL *before, REAL *old,
-                         REAL *found, REAL *after, REAL *correction) {
+                         REAL *found, REAL *after, const Scratch *s) {
     const long keys = c->key, values = c->value, heads = c->heads;
     REAL *errors = written + heads * keys, *strengths = errors + heads * values, *keeps = strengths + heads;
+    REAL *restrict correction = s->correction, *restrict kept_key = s->keys, *restrict kept_query = kept_key + keys;
     normalise_keys(all_keys, heads, keys, scales);
     normalise_keys(written, heads, keys, scales + heads);
     for (long h = 0; h < heads; h++) {
@@ -21,16 +22,20 @@ static void write_memory(const FastCall *c, REAL *all_keys, REAL *written, REAL 
         const REAL strength = strengths[h] = (REAL)c->max_strength * sigmoid_of(strengths[h]);
         const REAL keep = keeps[h] = sigmoid_of(keeps[h]);
         REAL *error = errors + h * values, *held = old + h * values, *seen = found + h * values;
-        read_matrix(before + at, key, keys, values, held);
+        for (long k = 0; k < keys; k++) { /* the keys, not what they find: as by the definition what is kept is read */
+            kept_key[k] = keep * key[k];
+            kept_query[k] = keep * query[k];
+        }
+        read_matrix(before + at, kept_key, keys, values, held);
         for (long v = 0; v < values; v++) {
-            error[v] -= keep * held[v];
+            error[v] -= held[v];
             correction[v] = strength * error[v];
         }
         if (c->outputs_needed) {
             /* What the query reads after the write: what it saw before, and its share of the correction. */
-            read_matrix(before + at, query, keys, values, seen);
+            read_matrix(before + at, kept_query, keys, values, seen);
             const REAL share = dot(query, key, keys);
-            for (long v = 0; v < values; v++) seen[v] = keep * seen[v] + share * correction[v];
+            for (long v = 0; v < values; v++) seen[v] += share * correction[v];
         }
         write_matrix(before + at, keep, key, correction, keys, values, after + at);
     }
@@ -53,14 +58,14 @@ static int forward_tile(const FastCall *c, long tile, const Scratch *s) {
         now[b] = (const REAL *)c->memory + (first + b) * n;
         if (!c->memories) now[b] = memcpy((REAL *)c->final + (first + b) * n, now[b], n * sizeof(REAL));
     }
-    if (c->carry) copy_row(active(c, CARRIED, 0, first), (const REAL *)c->carried + first * w, batch * w);
+    if (c->carry) copy_row(active(c, s, CARRIED, 0, first), (const REAL *)c->carried + first * w, batch * w);
     for (long t = 0; t < last; t++) {
-        REAL *h = active(c, input_table(c, 0), t, first), *carried = active(c, CARRIED, t, first);
+        REAL *h = active(c, s, input_table(c, 0), t, first), *carried = active(c, s, CARRIED, t, first);
         for (long b = 0; b < batch; b++) {
             const REAL *p = (const REAL *)c->p + (first + b) * c->p_batch + t * c->p_step;
             if (happens_in(c, first + b, t)) {
                 copy_row(h + b * w, p, w);
-                copy_row(active(c, KEYS, t, first + b), p + w, keys);
+                copy_row(active(c, s, KEYS, t, first + b), p + w, keys);
             } else zero_row(h + b * w, w); /* padding may hold anything, even NaN */
             if (!resets_in(c, first + b, t)) continue;
             now[b] = initial_memory(c, first + b);
@@ -70,11 +75,11 @@ static int forward_tile(const FastCall *c, long tile, const Scratch *s) {
         if (c->carry) forward_product(weights + RECURRENT, batch, carried, h, PLAIN, h);
         for (long j = 0; j < c->reads; j++) {
             const Weight *weight = weights + read_weight(j);
-            REAL *key = active(c, read_table(j, READ_KEY), t, first);
-            REAL *scales = active(c, read_table(j, READ_SCALES), t, first);
-            REAL *found = active(c, read_table(j, READ_FOUND), t, first);
-            REAL *total = active(c, read_table(j, READ_TOTAL), t, first);
-            REAL *next = active(c, input_table(c, j + 1), t, first);
+            REAL *key = active(c, s, read_table(j, READ_KEY), t, first);
+            REAL *scales = active(c, s, read_table(j, READ_SCALES), t, first);
+            REAL *found = active(c, s, read_table(j, READ_FOUND), t, first);
+            REAL *total = active(c, s, read_table(j, READ_TOTAL), t, first);
+            REAL *next = active(c, s, input_table(c, j + 1), t, first);
             forward_product(weight, batch, h, 0, PLAIN, key);
             normalise_keys(key, batch * c->heads, c->key, scales);
             for (long b = 0; b < batch; b++) {
@@ -87,15 +92,15 @@ static int forward_tile(const FastCall *c, long tile, const Scratch *s) {
                                 found + b * values + head * c->value);
             }
             forward_product(weight + 1, batch, found, h, PLAIN, total);
-            norm_rows(total, batch, w, read_norm(c, j), active(c, read_table(j, READ_STATS), t, first), next);
+            norm_rows(total, batch, w, read_norm(c, j), active(c, s, read_table(j, READ_STATS), t, first), next);
             h = next;
         }
-        REAL *hidden = active(c, HIDDEN, t, first), *total = active(c, MLP_TOTAL, t, first);
-        REAL *writer = active(c, WRITER, t, first), *written = active(c, WRITTEN, t, first);
-        REAL *old = active(c, OLD, t, first), *found = active(c, FOUND, t, first);
+        REAL *hidden = active(c, s, HIDDEN, t, first), *total = active(c, s, MLP_TOTAL, t, first);
+        REAL *writer = active(c, s, WRITER, t, first), *written = active(c, s, WRITTEN, t, first);
+        REAL *old = active(c, s, OLD, t, first), *found = active(c, s, FOUND, t, first);
         forward_product(weights + MLP_IN, batch, h, 0, RELU, hidden);
         forward_product(weights + MLP_OUT, batch, hidden, h, PLAIN, total);
-        norm_rows(total, batch, w, norm_of(c, MLP_NORM), active(c, MLP_STATS, t, first), writer);
+        norm_rows(total, batch, w, norm_of(c, MLP_NORM), active(c, s, MLP_STATS, t, first), writer);
         forward_product(weights + WRITE, batch, writer, 0, PLAIN, written);
         for (long b = 0; b < batch; b++) {
             REAL *after = c->memories ? memory_after(c, first + b, t) : (REAL *)c->final + (first + b) * n;
@@ -104,19 +109,18 @@ static int forward_tile(const FastCall *c, long tile, const Scratch *s) {
                 if (c->outputs_needed) zero_row(found + b * values, values);
                 continue;
             }
-            write_memory(c, active(c, KEYS, t, first + b), written + b * written_numbers(c),
-                         active(c, SCALES, t, first + b), now[b], old + b * values, found + b * values, after,
-                         s->correction);
+            write_memory(c, active(c, s, KEYS, t, first + b), written + b * written_numbers(c),
+                         active(c, s, SCALES, t, first + b), now[b], old + b * values, found + b * values, after, s);
             now[b] = after;
         }
         if (!c->outputs_needed) continue;
-        REAL *out_total = active(c, OUT_TOTAL, t, first), *stats = active(c, OUT_STATS, t, first);
+        REAL *out_total = active(c, s, OUT_TOTAL, t, first), *stats = active(c, s, OUT_STATS, t, first);
         forward_product(weights + OUT, batch, found, writer, PLAIN, out_total);
         const NormOf norm = norm_of(c, OUT_NORM);
         for (long b = 0; b < batch; b++) {
             const int happens = happens_in(c, first + b, t);
             REAL *y = c->outputs ? (REAL *)c->outputs + ((first + b) * c->steps + t) * w : 0;
-            REAL *next = c->carry ? active(c, CARRIED, t + 1, first + b) : 0;
+            REAL *next = c->carry ? active(c, s, CARRIED, t + 1, first + b) : 0;
             norm_stats(out_total + b * w, w, stats + 2 * b);
             if (!happens) {
                 if (y) zero_row(y, w);
@@ -136,7 +140,7 @@ static int forward_tile(const FastCall *c, long tile, const Scratch *s) {
         if (c->outputs && last < c->steps)
             zero_row((REAL *)c->outputs + (b * c->steps + last) * w, (c->steps - last) * w);
     }
-    if (c->carry) copy_row((REAL *)c->final_carried + first * w, active(c, CARRIED, last, first), batch * w);
+    if (c->carry) copy_row((REAL *)c->final_carried + first * w, active(c, s, CARRIED, last, first), batch * w);
     if (c->kept)
         for (long what = 0; what < FIRST_READ + c->reads * READ_TABLES; what++)
             if (c->activations[what])

@@ -30,6 +30,7 @@ void NAMED(fast_work, KERNELS)(void *call, int phase, int worker) {
     Scratch scratch;
     const long size = lay_scratch(c, &scratch, 0);
     lay_scratch(c, &scratch, (REAL *)c->scratch + worker * size);
+    scratch.first_row = worker * c->tile_batch;
     for (;;) {
         long piece = __atomic_fetch_add(&c->next, 1, __ATOMIC_RELAXED);
         int more = 0;

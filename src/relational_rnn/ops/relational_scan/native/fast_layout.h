@@ -97,10 +97,6 @@ static void backward_product(const Weight *weight, long rows, const REAL *d, con
     product(&p);
 }
 
-/* Rows of the tables, from sequence b at step t on. */
-INLINE REAL *active(const FastCall *c, long what, long t, long b) {
-    return (REAL *)c->activations[what] + ((c->kept ? t : 0) * c->batch + b) * c->activation_widths[what];
-}
 INLINE REAL *difference(const FastCall *c, long what, long t, long b) {
     return (REAL *)c->differences[what] + (t * c->batch + b) * c->difference_widths[what];
 }
@@ -139,6 +135,8 @@ typedef struct {
     REAL *d_h, *d_before; /* [rows of the tile, W] */
     REAL *d_found, *d_old; /* [rows of the tile, H V] */
     REAL *d_reads;        /* R of them */
+    REAL *keys;           /* [2 K], key and query by what is kept */
+    long first_row;       /* of the tables, where nothing is kept and every worker has its own */
 } Scratch;
 
 static long lay_scratch(const FastCall *c, Scratch *s, REAL *base) {
@@ -151,5 +149,12 @@ static long lay_scratch(const FastCall *c, Scratch *s, REAL *base) {
     s->d_found = take(&at, rows * values);
     s->d_old = take(&at, rows * values);
     s->d_reads = take(&at, c->reads * rows * values);
+    s->keys = take(&at, 2 * c->key);
     return COUNT(at, base);
+}
+
+/* Rows of the tables, from sequence b at step t on. */
+INLINE REAL *active(const FastCall *c, const Scratch *s, long what, long t, long b) {
+    const long row = c->kept ? t * c->batch + b : s->first_row + b % c->tile_batch;
+    return (REAL *)c->activations[what] + row * c->activation_widths[what];
 }

@@ -95,7 +95,8 @@ static void forward_block(const Call *c, const Packed *packed, long index, long 
     for (long layer = 0; layer < c->layers; layer++) {
         const Parameter w = mlp_parameter(c, layer);
         const int last = layer == c->layers - 1;
-        REAL *y = (last ? k->total : k->hidden + layer * k->hidden_size) + at * rows * m;
+        const long place = c->kept_steps ? layer : layer % 2;
+        REAL *y = (last ? k->total : k->hidden + place * k->hidden_size) + at * rows * m;
         product_of = linear(c, rows, below, &w, packed->mlp + layer * packed->mlp_size, y);
         product_of.add = last ? middle : 0;
         product_of.ending = last ? PLAIN : RELU;
@@ -123,7 +124,7 @@ INLINE void gate_row(const Call *c, const REAL *candidate, REAL *restrict gates,
     for (long i = 0; i < m; i++) new[i] = in * tanh_of(candidate[i]) + forget * old[i];
 }
 
-static int forward_tile(const Call *c, long tile, REAL *scratch) {
+static int forward_tile(const Call *c, long tile, long worker, REAL *scratch) {
     if (tile >= c->tile_to) return 0;
     const long first = tile * c->tile_batch, batch = MIN(c->tile_batch, c->batch - first), m = c->width;
     const long slots = c->slots, n = c->inputs, memory_numbers = slots * m, last = c->blocks - 1;
@@ -133,7 +134,7 @@ static int forward_tile(const Call *c, long tile, REAL *scratch) {
     Scratch s;
     lay_packed(c, &packed, c->packed);
     lay_scratch(c, c->tile_batch, &s, scratch);
-    find_kept(c, tile, batch, &k);
+    find_kept(c, tile, worker, batch, &k);
     if (c->gates) combine_gate_biases(c, s.gate_bias);
     const long start = c->kept_steps ? c->step_from - c->kept_from : 0;
     for (long b = 0; b < batch; b++)

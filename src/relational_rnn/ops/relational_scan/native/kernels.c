@@ -42,7 +42,7 @@ void NAMED(work, KERNELS)(void *call, int phase, int worker) {
         switch (phase) {
         case PHASE_PACK_FORWARD: more = pack_piece(c, piece, 0); break;
         case PHASE_PACK_BACKWARD: more = pack_piece(c, piece, 1); break;
-        case PHASE_FORWARD: more = forward_tile(c, c->tile_from + piece, scratch); break;
+        case PHASE_FORWARD: more = forward_tile(c, c->tile_from + piece, worker, scratch); break;
         case PHASE_BACKWARD: more = backward_tile(c, c->tile_from + piece, scratch); break;
         case PHASE_WEIGHTS: more = weights_piece(c, piece, scratch); break;
         case PHASE_FINISH: more = finish_piece(c, piece); break;

@@ -86,7 +86,7 @@ typedef struct {
     REAL *weights;               /* [R, H * Q], softmax over the first axis */
     REAL *mixed, *mixed_stats;   /* sonnet: h + attended; chapter: attended */
     REAL *middle;                /* chapter: attended W^O */
-    REAL *hidden;                /* L - 1 of them, `hidden_size` apart: after their ReLU */
+    REAL *hidden;                /* L - 1 of them, `hidden_size` apart: after their ReLU; two in turn where nothing is kept */
     REAL *total, *total_stats;   /* before the last norm */
     long hidden_size;
 } KeptBlock;
@@ -119,9 +119,11 @@ static long lay_kept(const Call *c, long batch, Kept *k, REAL *base) {
     k->keys = c->competitive ? take(&at, n * c->slots * m) : 0;
     k->queries = c->competitive ? take(&at, row_steps * batch * c->inputs * m) : 0;
     k->share = c->competitive ? take(&at, n * c->slots * c->inputs) : 0;
+    REAL *const first = at, *end = at;
     for (long i = 0; i < c->blocks; i++) {
         KeptBlock *b = &k->block[i];
         long q = queries_of(c, i), r = rows_of(c);
+        if (!c->kept_steps) at = first; /* every block in the place of the one before */
         b->z = take(&at, n * fed_of(c, i) * qkv_of(c));
         b->z_stats = c->sonnet ? take(&at, n * r * 2) : 0;
         b->weights = take(&at, n * r * c->heads * q);
@@ -129,16 +131,18 @@ static long lay_kept(const Call *c, long batch, Kept *k, REAL *base) {
         b->mixed_stats = c->sonnet ? take(&at, n * q * 2) : 0;
         b->middle = c->sonnet ? 0 : take(&at, n * q * m);
         b->hidden_size = n * q * m;
-        b->hidden = take(&at, (c->layers - 1) * b->hidden_size);
+        b->hidden = take(&at, (c->kept_steps ? c->layers - 1 : MIN(c->layers - 1, 2)) * b->hidden_size);
         b->total = take(&at, n * q * m);
         b->total_stats = take(&at, n * q * 2);
+        end = MAX(end, at);
     }
-    return COUNT(at, base);
+    return COUNT(end, base);
 }
 
-/* The kept numbers of a tile of a call. */
-INLINE void find_kept(const Call *c, long tile, long batch, Kept *k) {
-    lay_kept(c, batch, k, (REAL *)c->kept + (tile - c->kept_tile_from) * lay_kept(c, c->tile_batch, k, 0));
+/* The kept numbers of a tile of a call, or the room that a worker has for those of one step where nothing is kept. */
+INLINE void find_kept(const Call *c, long tile, long worker, long batch, Kept *k) {
+    const long place = c->kept_steps ? tile - c->kept_tile_from : worker;
+    lay_kept(c, batch, k, (REAL *)c->kept + place * lay_kept(c, c->tile_batch, k, 0));
 }
 
 /* Gradients that a weight's product needs, for the steps of one call: [step][sequence][row][width] */
@@ -228,6 +232,7 @@ typedef struct {
     REAL *terms, *gate_bias;     /* of the gates */
     REAL *qkv, *d_qkv, *d_row;   /* of one sequence, padded; and one row, not padded */
     REAL *logits, *line;         /* attention of one sequence, one number per query and head; shares of one sequence */
+    REAL *query;                 /* of one row and head, divided by sqrt(K), padded */
     REAL *d_attended;            /* of one sequence, padded */
     REAL *middle, *below, *h, *d_h, *d_mixed, *d_before, *d_memory; /* rows of the tile */
     REAL *panel, *stripe;        /* operands of a weight's product, in calls for gradients */
@@ -244,6 +249,7 @@ static long lay_scratch(const Call *c, long batch, Scratch *s, REAL *base) {
     s->d_row = take(&at, f);
     s->logits = take(&at, r * c->heads * r);
     s->line = take(&at, c->heads * r);
+    s->query = take(&at, padded(c->key));
     s->d_attended = take(&at, r * c->heads * padded(value_of(c)));
     s->middle = take(&at, wide);
     s->below = take(&at, wide);

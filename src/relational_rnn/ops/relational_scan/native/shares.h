@@ -21,7 +21,11 @@ INLINE void add_scaled(REAL *restrict sum, REAL factor, const REAL *restrict x, 
 static void share_out(const Call *c, const REAL *keys, const REAL *queries, REAL *share) {
     const long m = c->width, slots = c->slots, n = c->inputs;
     const REAL scale = score_scale(c);
-    for (long i = 0; i < slots * n; i++) share[i] = sum_of_products(keys + i / n * m, queries + i % n * m, m) * scale;
+    for (long i = 0; i < slots * n; i++) {
+        const REAL *key = keys + i / n * m, *query = queries + i % n * m;
+        share[i] = sum_of_products(key, query, m) * scale;
+        if (!is_finite(share[i])) share[i] = wide_dot(key, query, m) * scale;
+    }
     for (long r = 0; r < n; r++) {
         REAL largest = share[r], sum = 0;
         for (long i = 1; i < slots; i++) largest = MAX(share[i * n + r], largest);

@@ -199,7 +199,7 @@ static int weights_piece(const Call *c, long piece, REAL *scratch) {
         }
         for (long tile = c->tile_from; tile < c->tile_to; tile++) {
             const long batch = MIN(c->tile_batch, c->batch - tile * c->tile_batch);
-            find_kept(c, tile, batch, &k);
+            find_kept(c, tile, 0, batch, &k);
             find_differences(c, tile, batch, &d);
             for (long use = 0; pair_of(c, &k, &d, batch, number, use, &pair); use++)
                 weight_stripe(&a.p, pair, piece * STRIPE, &s);

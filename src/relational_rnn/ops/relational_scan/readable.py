@@ -1,0 +1,84 @@
+"""What kernels, which read numbers by their addresses, can be given; and how a tensor is made fit for that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
+
+
+def tensors_against(given: Iterable[Tensor]) -> str | None:
+    """What the CPU scans cannot take about these tensors, or None."""
+    tensors = list(given)
+    if any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors):
+        return "it takes plain tensors only"
+    if any(map(wrapped, tensors)):
+        return "it does not work under vmap"
+    if any(t.layout is not torch.strided for t in tensors):
+        return "it takes dense tensors only"
+    if any(t.device.type != "cpu" for t in tensors):
+        return f"it runs on the CPU, not on {next(t.device for t in tensors if t.device.type != 'cpu')}"
+    dtypes = {t.dtype for t in tensors}
+    if len(dtypes) > 1:
+        return "it needs one dtype throughout, not " + ", ".join(sorted(str(d)[6:] for d in dtypes))
+    if not dtypes <= {torch.float32, torch.float64}:
+        return f"it computes in float32 or float64, not in {str(dtypes.pop())[6:]}"
+    return None
+
+
+def wrapped(t: Tensor) -> bool:
+    """Whether a transform of PyTorch stands between the tensor and its numbers; batched gradients come so."""
+    return is_functorch_wrapped_tensor(t) or is_legacy_batchedtensor(t)
+
+
+def mode_against() -> str | None:
+    """What PyTorch is doing with operations that the CPU scans do not follow, or None."""
+    if torch.is_autocast_enabled("cpu"):
+        return "it does not follow autocast"
+    return watcher()
+
+
+def watcher() -> str | None:
+    """What of PyTorch wants to see every operation, or None."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return "it cannot be traced, compiled or exported"
+    if torch._C._are_functorch_transforms_active():
+        return "it does not work under the transforms of torch.func"
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "it has no forward-mode derivative"
+    if torch._C._len_torch_dispatch_stack() > 0:
+        return "a dispatch mode of PyTorch is on, which would not see what it computes"
+    return None
+
+
+def backward_against(cotangents: Iterable[Tensor | None]) -> bool:
+    """Whether a backward pass has to be one of plain operations: its own gradient is wanted, or a transform is on."""
+    if torch.is_grad_enabled() or watcher() is not None:
+        return True
+    return any(d is not None and (type(d) is not Tensor or wrapped(d)) for d in cotangents)
+
+
+def gradients_wanted(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether a backward pass may follow; inside of an autograd function it can no longer be told."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def may_be_written(given: Iterable[Tensor | None]) -> bool:
+    """Whether results may be written into memory taken beforehand: no gradient is wanted and nothing is wrapped."""
+    tensors = [t for t in given if t is not None]
+    if gradients_wanted(tensors) or watcher() is not None:
+        return False
+    return all(type(t) in (Tensor, torch.nn.Parameter) and not wrapped(t) for t in tensors)
+
+
+def settled(t: Tensor) -> Tensor:
+    """`t` with its numbers in memory: without a minus sign still to be applied, or zeros that have no memory."""
+    t = t.detach()
+    return t.clone() if pending(t) else t
+
+
+def pending(t: Tensor) -> bool:
+    """Whether the numbers in memory are not yet those of the tensor."""
+    return t.is_neg() or t._is_zerotensor()
