@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from relational_rnn.nn._inputs import check_questions, check_sequence, check_step
-from relational_rnn.nn.core import Core, State, map_state, select_state
+from relational_rnn.nn._plain import remake_weights
+from relational_rnn.nn.core import Core, Numbers, State, map_state, select_state
 
 
 class RecurrentCore(Core):
@@ -44,16 +45,19 @@ class RecurrentCore(Core):
         """The state alone, without what `advance` has added for `output`; by default nothing is."""
         return state
 
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        check_step(self, x_t)
+    def step(self, x_t: Tensor, state: State, *, reset: Tensor | None = None) -> tuple[Tensor, State]:
+        check_step(self, x_t, reset)
         self.check_state(state, x_t.shape[0])
+        remake_weights(self)
+        if reset is not None:
+            state = select_state(reset, self.initial_state(x_t.shape[0]), state)
         state = self.advance(self.project_input(x_t), state)
         return self.output(state), self.strip(state)
 
     def forward(
-        self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
+        self, x: Tensor, state: State | None = None, *, lengths: Numbers | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        check_sequence(self, x, lengths, reset)
+        lengths = check_sequence(self, x, lengths, reset)
         batch_size, steps = x.shape[:2]
         if lengths is None:
             states = self.states(x, state, reset)
@@ -63,9 +67,10 @@ class RecurrentCore(Core):
         row = torch.arange(batch_size, device=x.device)
         return blank(self.outputs(states, x), valid), pick_states(states, row, lengths)
 
-    def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
+    def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> State:
         check_sequence(self, x, None, None)
-        check_questions(self, x, rows, at)
+        rows, at = check_questions(self, x, rows, at)
+        remake_weights(self)
         x = blank(x, asked_steps(x, rows, at))
         return asked_states(self.states(x, state, None), rows, at)
 

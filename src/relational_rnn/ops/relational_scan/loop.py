@@ -9,7 +9,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters, Step, advance, input_terms
+from relational_rnn.ops.relational_scan.reference import (
+    CalledParameters,
+    Scan,
+    ScanParameters,
+    Step,
+    advance,
+    input_terms,
+)
 
 
 def happening(lengths: Tensor | None, steps: int, device: torch.device) -> Tensor | None:
@@ -20,7 +27,7 @@ def happening(lengths: Tensor | None, steps: int, device: torch.device) -> Tenso
 def walk(
     x: Tensor,
     memory: Tensor,
-    params: ScanParameters,
+    params: ScanParameters | CalledParameters,
     *,
     happens: Tensor | None = None,
     reset: Tensor | None = None,
@@ -47,7 +54,7 @@ def walk(
 def loop(
     x: Tensor,
     memory: Tensor,
-    params: ScanParameters,
+    params: ScanParameters | CalledParameters,
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
     initial: Tensor | None = None,
