@@ -94,8 +94,8 @@ MOST = 2**31 - 1
 """The largest size of anything."""
 MOST_LAYERS = 1024
 """The most layers, blocks or passes: each is a module, or a turn of a loop, of its own."""
-MOST_NUMBERS = 2**33
-"""The most numbers that the weights and one state of a module may have together, 32 GiB in float32."""
+MOST_NUMBERS = 2**32
+"""The most numbers that the weights and one state of a module may have together, 16 GiB in float32."""
 
 
 def check_positive(where: str, **values: int) -> None:
