@@ -49,6 +49,10 @@ def check_shape(
 
     if not isinstance(tensor, torch.Tensor):
         raise InputError(describe(where, f"{name} must be a tensor", got=type(tensor).__name__, hint=hint))
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        got = "a nested tensor" if tensor.is_nested else tensor.layout
+        hint = "pad it: torch.nested.to_padded_tensor." if tensor.is_nested else "make it dense first, with to_dense()."
+        raise InputError(describe(where, f"{name} must be a dense tensor", got=got, hint=hint))
     if tensor.dim() != len(axes):
         problem = f"{name} must have {len(axes)} axes, not {tensor.dim()}"
         raise InputError(describe(where, problem, got=tuple(tensor.shape), expected=_sizes(axes), hint=hint))
@@ -86,13 +90,41 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+MOST = 2**31 - 1
+"""The largest size of anything."""
+MOST_LAYERS = 1024
+"""The most layers, blocks or passes: each is a module, or a turn of a loop, of its own."""
+MOST_NUMBERS = 2**32
+"""The most numbers that the weights and one state of a module may have together, 16 GiB in float32."""
+
+
 def check_positive(where: str, **values: int) -> None:
-    """Refuse any of `values` that is not a whole number of at least 1."""
+    """Refuse any of `values` that is not a whole number from 1 to `MOST`."""
+    _check_up_to(where, MOST, values)
+
+
+def check_counts(where: str, **values: int) -> None:
+    """Refuse any of `values` that is not a whole number from 1 to `MOST_LAYERS`."""
+    _check_up_to(where, MOST_LAYERS, values)
+
+
+def _check_up_to(where: str, most: int, values: Mapping[str, int]) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(
                 describe(where, f"{name} must be a whole number of at least 1", got=repr(value), expected=">= 1")
             )
+        if value > most:
+            got = str(value) if value < 10**12 else "a number of more than 12 digits"
+            raise InputError(describe(where, f"{name} is too large", got=got, expected=f"1 to {most:,}"))
+
+
+def check_room(where: str, *numbers: int) -> None:
+    """Refuse sizes by which weights and state would have more than `MOST_NUMBERS`; `numbers` are those of each part."""
+    total = sum(numbers)
+    if total > MOST_NUMBERS:
+        problem = "these sizes ask for more weights and state than any machine holds"
+        raise InputError(describe(where, problem, got=f"{total:.1e} numbers", expected=f"up to {MOST_NUMBERS:.1e}"))
 
 
 def need_extra(module: str, extra: str, purpose: str) -> ModuleType:

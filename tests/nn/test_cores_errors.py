@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from cores_table import BATCH, INPUTS, STEPS, draw
@@ -86,7 +87,11 @@ def test_lengths_out_of_range(case):
 def test_lengths_of_the_wrong_kind(case):
     refused(case, "lengths must be whole numbers", lambda core: core(X, lengths=torch.ones(BATCH)))
     refused(case, "lengths has the wrong size on axis B", lambda core: core(X, lengths=torch.tensor([1, 2])))
-    refused(case, "lengths must be a tensor", lambda core: core(X, lengths=[1] * BATCH))
+    for lengths in ([1.0] * BATCH, [True] * BATCH, ["1"] * BATCH, [10**30] * BATCH, "11111", 3, {1, 2, 3, 4, 5}):
+        refused(case, "lengths must be whole numbers", lambda core, lengths=lengths: core(X, lengths=lengths))
+    refused(case, "lengths has the wrong size on axis B", lambda core: core(X, lengths=[1, 2]))
+    refused(case, "lengths is out of range", lambda core: core(X, lengths=[7, 7, 8, 1, 2]))
+    refused(case, "lengths must be whole numbers", lambda core: core(X, lengths=np.ones(BATCH)))
 
 
 def test_a_reset_that_is_not_boolean(case):

@@ -139,7 +139,7 @@ def test_values_that_are_not_finite_when_asked():
     with pytest.raises(InputError, match="x is not finite at step 3 of batch row 5"):
         checked(x, lengths=lengths)
     checked(x[:5], lengths=lengths[:5])  # NaN in the padding is nobody's business
-    state = torch.zeros(2, 7, 3, 8)
+    state = torch.ones(2, 7, 3, 8)
     state[1, 6, 0, 0] = math.nan
     with pytest.raises(InputError) as error:
         layer(check_finite=True, num_layers=2)(X, state)

@@ -109,6 +109,6 @@ def test_slots_that_compete_are_refused_though_their_arrays_would_fit(arrays):
     )
 
 
-def test_a_mistyped_size_is_a_type_error(arrays):
-    with pytest.raises(TypeError, match="num_head"):
+def test_a_mistyped_size_is_refused(arrays):
+    with pytest.raises(InputError, match="RelationalMemory: there is no argument 'num_head'"):
         RelationalMemory.from_sonnet(arrays, mem_slots=3, head_size=2, num_head=2)

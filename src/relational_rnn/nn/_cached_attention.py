@@ -11,7 +11,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_positive, describe
+from relational_rnn._check import InputError, check_positive, check_room, describe
 from relational_rnn.nn._growing import (
     compact_steps,
     latest_steps,
@@ -22,17 +22,18 @@ from relational_rnn.nn._growing import (
     visible,
     within,
 )
-from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensors, check_step
+from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensors, check_step, start_at
 from relational_rnn.nn._recurrent import asked_steps, blank, valid_steps
-from relational_rnn.nn.core import Core, State
+from relational_rnn.nn.core import Core, Numbers, State
 
 
 class CachedAttentionCore(Core):
     """A core whose every step attends to the steps before it; subclasses define `attend` and inherit the rest.
 
     Args:
-        sizes: what else must be a whole number of at least 1.
         passes: how often a step attends, L; each pass has its own keys and values in the state.
+        feedforward_size: hidden units of a feed-forward part; None means 4 * hidden_size.
+        layers: how many layers have weights of their own.
         window: how many steps a step sees at most, itself included; None for all.
     """
 
@@ -43,17 +44,23 @@ class CachedAttentionCore(Core):
         num_heads: int,
         *,
         passes: int,
+        feedforward_size: int | None,
+        layers: int,
         window: int | None = None,
-        **sizes: int,
     ) -> None:
         super().__init__()
         where = type(self).__name__
-        check_positive(where, input_size=input_size, hidden_size=hidden_size, num_heads=num_heads, **sizes)
+        check_positive(where, input_size=input_size, hidden_size=hidden_size, num_heads=num_heads)
+        if feedforward_size is not None:
+            check_positive(where, feedforward_size=feedforward_size)
         if window is not None:
             check_positive(where, window=window)
         if hidden_size % (2 * num_heads):
             problem = "hidden_size must be a multiple of 2 * num_heads"
             raise InputError(describe(where, problem, got=hidden_size, expected=f"a multiple of {2 * num_heads}"))
+        self.feedforward_size = 4 * hidden_size if feedforward_size is None else feedforward_size
+        of_a_layer = hidden_size * (4 * hidden_size + 2 * self.feedforward_size)
+        check_room(where, hidden_size * input_size, layers * of_a_layer)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.output_size = hidden_size
@@ -84,8 +91,8 @@ class CachedAttentionCore(Core):
     def initial_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> dict[str, Tensor]:
-        like = self.embed.weight
-        outputs = torch.zeros(batch_size, 0, self.hidden_size, device=device or like.device, dtype=dtype or like.dtype)
+        device, dtype = start_at(self, batch_size, device, dtype)
+        outputs = torch.zeros(batch_size, 0, self.hidden_size, device=device, dtype=dtype)
         keys = outputs.new_zeros(batch_size, 0, self.passes, self.num_heads, self.head_size)
         return {
             "keys": keys,
@@ -94,15 +101,15 @@ class CachedAttentionCore(Core):
             "valid": outputs.new_zeros(batch_size, 0, dtype=torch.bool),
         }
 
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        check_step(self, x_t)
-        y, state = self.forward(x_t.unsqueeze(1), state)
+    def step(self, x_t: Tensor, state: State, *, reset: Tensor | None = None) -> tuple[Tensor, State]:
+        check_step(self, x_t, reset)
+        y, state = self.forward(x_t.unsqueeze(1), state, reset=None if reset is None else reset.unsqueeze(1))
         return y.squeeze(1), state
 
     def forward(
-        self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
+        self, x: Tensor, state: State | None = None, *, lengths: Numbers | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        check_sequence(self, x, lengths, reset)
+        lengths = check_sequence(self, x, lengths, reset)
         batch_size, steps = x.shape[:2]
         state = self._started(state, batch_size)
         segment = segments(reset, state["valid"], steps)
@@ -114,9 +121,9 @@ class CachedAttentionCore(Core):
         y, cache = self._attend(blank(x, in_length), state, segment)
         return blank(y, in_length), self._kept({**cache, "valid": valid})
 
-    def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
+    def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> State:
         check_sequence(self, x, None, None)
-        check_questions(self, x, rows, at)
+        rows, at = check_questions(self, x, rows, at)
         state = self._started(state, x.shape[0])
         segment = segments(None, state["valid"], x.shape[1])
         _, cache = self._attend(blank(x, asked_steps(x, rows, at)), state, segment)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import check_positive
-from relational_rnn.nn._inputs import check_state_tensor
+from relational_rnn._check import check_positive, check_room
+from relational_rnn.nn._inputs import check_state_tensor, start_at
 from relational_rnn.nn._recurrent import RecurrentCore
 from relational_rnn.nn.core import State
 
@@ -27,7 +27,9 @@ class GatedCore(RecurrentCore):
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
-        check_positive(type(self).__name__, input_size=input_size, hidden_size=hidden_size)
+        where = type(self).__name__
+        check_positive(where, input_size=input_size, hidden_size=hidden_size)
+        check_room(where, self.gates * hidden_size * (input_size + hidden_size))
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.output_size = hidden_size
@@ -36,10 +38,16 @@ class GatedCore(RecurrentCore):
         self.weight_hh_l0 = nn.Parameter(torch.empty(rows, hidden_size))
         self.bias_ih_l0 = nn.Parameter(torch.zeros(rows))
         self.bias_hh_l0 = nn.Parameter(torch.zeros(rows))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, as at the start."""
         for weight in self.weight_ih_l0.detach().chunk(self.gates):
             nn.init.xavier_uniform_(weight)
         for weight in self.weight_hh_l0.detach().chunk(self.gates):
             nn.init.orthogonal_(weight)
+        nn.init.zeros_(self.bias_ih_l0)
+        nn.init.zeros_(self.bias_hh_l0)
 
     def project_input(self, x: Tensor) -> Tensor:
         return nn.functional.linear(x, self.weight_ih_l0, self.bias_ih_l0)
@@ -50,12 +58,8 @@ class GatedCore(RecurrentCore):
 
     def zeros(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> Tensor:
         """[B, H] zeros; device and dtype default to the parameters'."""
-        like = self.weight_hh_l0
-        device, dtype = device or like.device, dtype or like.dtype
+        device, dtype = start_at(self, batch_size, device, dtype, self.hidden_size)
         return torch.zeros(batch_size, self.hidden_size, device=device, dtype=dtype)
-
-    def extra_repr(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}"
 
 
 class HiddenStateCore(GatedCore):

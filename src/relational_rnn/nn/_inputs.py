@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_shape, describe
-from relational_rnn.nn.core import Core, State
+from relational_rnn._check import MOST, MOST_NUMBERS, InputError, check_shape, describe
+from relational_rnn.nn.core import Core, Numbers, State
 
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+STEPS_HINT = (
+    "a call takes the state before its first step alone: of states that were kept for every step, the first one."
+)
 START_HINT = "start a sequence with core.initial_state(batch_size), or pass state=None."
 RESET_HINT = "compare first, for example reset=(episode_start != 0)."
 
@@ -21,43 +26,64 @@ RESET_HINT = "compare first, for example reset=(episode_start != 0)."
 def check_sequence(
     core: Core,
     x: Tensor,
-    lengths: Tensor | None,
+    lengths: Numbers | None,
     reset: Tensor | None,
-    *,
-    features: Mapping[str, int | None] | None = None,
-) -> None:
+) -> Tensor | None:
     """Refuse an `x` that is not [B, T, I] in the parameters' dtype, or `lengths` or `reset` that do not fit it.
 
-    `features` names the axes after T where they are not just I.
+    Returns:
+        the lengths as a tensor, or None where there are none.
     """
     where = type(core).__name__
-    check_shape(where, "x", x, {"B": None, "T": None, **(features or {"I": core.input_size})})
+    check_shape(where, "x", x, {"B": None, "T": None, "I": core.input_size})
     check_kind(core, "x", x)
     batch_size, steps = x.shape[:2]
-    if lengths is not None:
-        check_whole_numbers(where, "lengths", lengths, {"B": batch_size}, x.device, highest=steps)
     if reset is not None:
         check_shape(where, "reset", reset, {"B": batch_size, "T": steps})
         check_booleans(where, "reset", reset, x.device, hint=RESET_HINT)
+    if lengths is None:
+        return None
+    return check_whole_numbers(where, "lengths", lengths, {"B": batch_size}, x.device, highest=steps)
 
 
-def check_step(core: Core, x_t: Tensor) -> None:
-    """Refuse an `x_t` that is not [B, I] in the parameters' dtype."""
-    check_shape(type(core).__name__, "x_t", x_t, {"B": None, "I": core.input_size})
-    check_kind(core, "x_t", x_t)
-
-
-def check_questions(core: Core, x: Tensor, rows: Tensor, at: Tensor) -> None:
-    """Refuse `rows` and `at` unless they are [M] whole numbers that name rows and steps of `x` [B, T, ...]."""
+def check_step(core: Core, x_t: Tensor, reset: Tensor | None = None) -> None:
+    """Refuse an `x_t` that is not [B, I] in the parameters' dtype, or a `reset` that is not [B] booleans."""
     where = type(core).__name__
-    check_whole_numbers(where, "rows", rows, {"M": None}, x.device, highest=x.shape[0] - 1)
-    check_whole_numbers(where, "at", at, {"M": rows.shape[0]}, x.device, highest=x.shape[1])
+    check_shape(where, "x_t", x_t, {"B": None, "I": core.input_size})
+    check_kind(core, "x_t", x_t)
+    if reset is not None:
+        check_shape(where, "reset", reset, {"B": x_t.shape[0]})
+        check_booleans(where, "reset", reset, x_t.device, hint=RESET_HINT)
+
+
+def check_questions(core: nn.Module, x: Tensor, rows: Numbers, at: Numbers) -> tuple[Tensor, Tensor]:
+    """`rows` and `at` as tensors; refused unless they are [M] whole numbers that name rows and steps of `x` [B, T]."""
+    where = type(core).__name__
+    rows = check_whole_numbers(where, "rows", rows, {"M": None}, x.device, highest=x.shape[0] - 1)
+    return rows, check_whole_numbers(where, "at", at, {"M": rows.shape[0]}, x.device, highest=x.shape[1])
+
+
+def as_tensor(where: str, name: str, numbers: Numbers, device: torch.device) -> Tensor:
+    """Whole numbers as a tensor, from a list, a tuple or an array; anything else is refused."""
+    if isinstance(numbers, Tensor):
+        return numbers
+    if isinstance(numbers, np.ndarray) and numbers.dtype.kind in "iu":
+        return torch.as_tensor(numbers.astype(np.int64), device=device)
+    expected = "whole numbers in a tensor, a list, a tuple or an array"
+    if not isinstance(numbers, list | tuple):
+        got = type(numbers).__name__
+        raise InputError(describe(where, f"{name} must be whole numbers", got=got, expected=expected))
+    for one in numbers:
+        if isinstance(one, bool) or not isinstance(one, int | np.integer) or abs(int(one)) > MOST:
+            raise InputError(describe(where, f"{name} must be whole numbers", got=repr(one)[:40], expected=expected))
+    return torch.tensor([int(one) for one in numbers], dtype=torch.int64, device=device)
 
 
 def check_whole_numbers(
-    where: str, name: str, tensor: Tensor, axes: Mapping[str, int | None], device: torch.device, *, highest: int
-) -> None:
-    """Refuse `tensor` unless it holds whole numbers in 0..highest."""
+    where: str, name: str, numbers: Numbers, axes: Mapping[str, int | None], device: torch.device, *, highest: int
+) -> Tensor:
+    """`numbers` as a tensor; refused unless it holds whole numbers in 0..highest."""
+    tensor = as_tensor(where, name, numbers, device)
     check_shape(where, name, tensor, axes)
     if tensor.dtype not in (torch.int64, torch.int32):
         raise InputError(
@@ -65,11 +91,12 @@ def check_whole_numbers(
         )
     check_device(where, name, tensor, device)
     if torch.compiler.is_compiling() or tensor.numel() == 0:
-        return
+        return tensor
     low, high = (int(bound) for bound in tensor.aminmax())
     if low < 0 or high > highest:
         got = f"values from {low} to {high}"
         raise InputError(describe(where, f"{name} is out of range", got=got, expected=f"0 to {highest}"))
+    return tensor
 
 
 def check_state_tensor(core: Core, state: State, axes: Mapping[str, int | None]) -> None:
@@ -78,8 +105,17 @@ def check_state_tensor(core: Core, state: State, axes: Mapping[str, int | None])
     if not isinstance(state, Tensor):
         problem = "state must be a tensor"
         raise InputError(describe(where, problem, got=type(state).__name__, hint=START_HINT))
-    check_shape(where, "state", state, axes, hint=START_HINT)
+    check_shape(where, "state", state, axes, hint=_state_hint(state, axes))
     check_kind(core, "state", state)
+
+
+def _state_hint(tensor: object, axes: Mapping[str, int | None]) -> str:
+    """What to do instead, for a tensor of a state that may be one per time step."""
+    sizes = list(axes.values())
+    if isinstance(tensor, Tensor) and tensor.dim() == len(sizes) + 1:
+        of_steps = all(size in (None, found) for size, found in zip(sizes[1:], tensor.shape[2:], strict=True))
+        return STEPS_HINT if of_steps else START_HINT
+    return START_HINT
 
 
 def check_state_tensors(
@@ -93,18 +129,18 @@ def check_state_tensors(
     if not isinstance(state, dict) or set(state) != set(axes):
         got = sorted(state) if isinstance(state, dict) else type(state).__name__
         problem = "state must be a dict of the tensors of this core"
-        raise InputError(describe(where, problem, got=got, expected=sorted(axes), hint=START_HINT))
+        pair = isinstance(state, tuple | list) and {"h", "c"} <= set(axes)
+        hint = 'of a pair (h, c): {"h": h, "c": c}, without an axis of layers.' if pair else START_HINT
+        raise InputError(describe(where, problem, got=got, expected=sorted(axes), hint=hint))
     stored = None
     for name, expected in axes.items():
         if "S" in expected:
             expected = {**expected, "S": stored}
-        check_shape(where, f'state["{name}"]', state[name], expected, hint=START_HINT)
+        check_shape(where, f'state["{name}"]', state[name], expected, hint=_state_hint(state[name], expected))
         if "S" in expected:
             stored = state[name].shape[1]
         if name in masks:
-            parameter = _first_parameter(core)
-            assert parameter is not None
-            check_booleans(where, f'state["{name}"]', state[name], parameter.device, hint=START_HINT)
+            check_booleans(where, f'state["{name}"]', state[name], place_of(core)[0], hint=START_HINT)
         else:
             check_kind(core, f'state["{name}"]', state[name])
     return state
@@ -119,14 +155,64 @@ def check_booleans(where: str, name: str, tensor: Tensor, device: torch.device, 
 
 def check_kind(core: nn.Module, name: str, tensor: Tensor) -> None:
     """Refuse a tensor whose device or dtype is not that of the core's parameters (autocast may mix dtypes)."""
-    where, parameter = type(core).__name__, _first_parameter(core)
-    assert parameter is not None
-    check_device(where, name, tensor, parameter.device)
-    mixed = tensor.dtype != parameter.dtype
+    where, (device, dtype) = type(core).__name__, place_of(core)
+    check_device(where, name, tensor, device)
+    mixed = tensor.dtype != dtype
     if mixed and not (tensor.dtype.is_floating_point and torch.is_autocast_enabled(tensor.device.type)):
-        hint = f"convert one of them, for example {name}.to({parameter.dtype})."
+        hint = f"convert one of them, for example {name}.to({dtype})."
         problem = f"{name} has another dtype than the parameters"
-        raise InputError(describe(where, problem, got=tensor.dtype, expected=parameter.dtype, hint=hint))
+        raise InputError(describe(where, problem, got=tensor.dtype, expected=dtype, hint=hint))
+
+
+def place_of(module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Device and dtype in which a module computes: those of its first parameter."""
+    parameter = _first_parameter(module)
+    if parameter is None:  # quantised linear layers alone, which take and give float32 on the CPU
+        return torch.device("cpu"), torch.float32
+    return parameter.device, parameter.dtype
+
+
+def start_at(
+    module: nn.Module,
+    batch_size: int,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+    numbers: int = 1,
+) -> tuple[torch.device, torch.dtype]:
+    """Where an initial state for `batch_size` sequences of `numbers` each is to be, the parameters' place by default.
+
+    Raises:
+        InputError: a batch size, device or dtype that cannot be used.
+    """
+    where = type(module).__name__
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | torch.SymInt) or batch_size < 0:
+        problem = "batch_size must be a whole number of at least 0"
+        raise InputError(describe(where, problem, got=repr(batch_size), expected=">= 0"))
+    if isinstance(batch_size, int) and batch_size * numbers > MOST_NUMBERS:
+        problem = "an initial state of this batch_size has more numbers than any machine holds"
+        raise InputError(describe(where, problem, got=f"{batch_size:.1e} times {numbers}"))
+    check_place(where, device, dtype)
+    own_device, own_dtype = place_of(module)
+    return own_device if device is None else torch.device(device), own_dtype if dtype is None else dtype
+
+
+def check_place(where: str, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+    """Refuse a device that is none or is not here, and a dtype that layers cannot compute in."""
+    if dtype is not None and dtype not in DTYPES:
+        expected = "one of " + ", ".join(map(str, DTYPES))
+        raise InputError(describe(where, "dtype is not one that layers compute in", got=repr(dtype), expected=expected))
+    if device is None or (isinstance(device, torch.device) and device.type in ("cpu", "meta")):
+        return
+    if not isinstance(device, str | torch.device):
+        hint = 'name it, for example device="cpu" or device="cuda:0".'
+        raise InputError(describe(where, "device must be a string or a torch.device", got=repr(device), hint=hint))
+    if torch.compiler.is_compiling():
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # how PyTorch says that it has no such device
+        first = str(error).strip().split("\n")[0].split(". ")[0]
+        raise InputError(describe(where, f"device {str(device)!r} cannot be used here", got=first)) from error
 
 
 def _first_parameter(module: nn.Module) -> nn.Parameter | None:

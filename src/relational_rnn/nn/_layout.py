@@ -13,13 +13,21 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from relational_rnn._check import InputError, check_shape, describe
-from relational_rnn.nn._inputs import RESET_HINT, START_HINT, check_booleans, check_kind, check_whole_numbers
-from relational_rnn.nn.core import State
+from relational_rnn.nn._inputs import (
+    RESET_HINT,
+    START_HINT,
+    STEPS_HINT,
+    check_booleans,
+    check_kind,
+    check_whole_numbers,
+)
+from relational_rnn.nn.core import Numbers, State
 
 if TYPE_CHECKING:
     from relational_rnn.nn.relational_memory import RelationalMemory
 
 WHERE = "RelationalMemory"
+PAIR_HINT = "there is no pair (h, c): the memory is one tensor, as a call returns it."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +88,7 @@ def open_sequence(
     layer: RelationalMemory,
     x: Tensor | PackedSequence,
     state: State | None,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     reset: Tensor | None = None,
     query: Tensor | None = None,
 ) -> Given:
@@ -103,7 +111,7 @@ def open_sequence(
         if not layout.batched:
             hint = "cut it to its length."
             raise InputError(describe(WHERE, "a single sequence has no lengths", got="lengths=...", hint=hint))
-        check_whole_numbers(WHERE, "lengths", lengths, {"B": batch}, x.device, highest=steps)
+        lengths = check_whole_numbers(WHERE, "lengths", lengths, {"B": batch}, x.device, highest=steps)
     if reset is not None:
         check_shape(WHERE, "reset", reset, layout.axes(batch, steps))
         check_booleans(WHERE, "reset", reset, x.device, hint=RESET_HINT)
@@ -137,13 +145,22 @@ def split_state(layer: RelationalMemory, state: State | None, batch: int, *, bat
     if state is None:
         return [layer.cell(i).initial_memory(batch) for i in range(layer.num_layers)]
     if not isinstance(state, Tensor):
-        raise InputError(describe(WHERE, "state must be a tensor", got=type(state).__name__, hint=START_HINT))
+        hint = PAIR_HINT if isinstance(state, tuple | list) else START_HINT
+        raise InputError(describe(WHERE, "state must be a tensor", got=type(state).__name__, hint=hint))
     axes: dict[str, int | None] = {} if layer.num_layers == 1 else {"L": layer.num_layers}
     axes |= ({"B": batch} if batched else {}) | {"N": layer.mem_slots, "W": layer.width}
-    check_shape(WHERE, "state", state, axes, hint=START_HINT)
+    hint = (
+        STEPS_HINT
+        if state.dim() == len(axes) + 1 and state.shape[-2:] == (layer.mem_slots, layer.width)
+        else START_HINT
+    )
+    check_shape(WHERE, "state", state, axes, hint=hint)
     check_kind(layer, "state", state)
     layers = [state] if layer.num_layers == 1 else list(state.unbind(0))
-    return layers if batched else [memory.unsqueeze(0) for memory in layers]
+    layers = layers if batched else [memory.unsqueeze(0) for memory in layers]
+    for i, memory in enumerate(layers):
+        layer.cell(i).look_for_zeros(WHERE, memory)
+    return layers
 
 
 def join_state(memories: list[Tensor], *, batched: bool = True) -> Tensor:

@@ -5,11 +5,13 @@ Axes: B batch, I input features, H hidden size, N slots, W word size, R read hea
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import check_positive
-from relational_rnn.nn._inputs import check_state_tensors
+from relational_rnn._check import check_positive, check_room
+from relational_rnn.nn._inputs import check_state_tensors, start_at
 from relational_rnn.nn._recurrent import RecurrentCore
 from relational_rnn.nn.core import State
 
@@ -46,17 +48,23 @@ class MatrixMemoryCore(RecurrentCore):
         self.output_size = hidden_size if output_size is None else output_size
         check_positive(type(self).__name__, output_size=self.output_size)
         seen = hidden_size + read_heads * word_size
+        weights = hidden_size * (4 * input_size + 4 * seen + interface_size) + seen * self.output_size
+        check_room(type(self).__name__, weights, memory_slots * (memory_slots + word_size))
         self.input = nn.Linear(input_size, 4 * hidden_size)
         self.recurrent = nn.Linear(seen, 4 * hidden_size, bias=False)
         self.interface = nn.Linear(hidden_size, interface_size)
         self.out = nn.Linear(seen, self.output_size)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
         for linear in (self.input, self.interface, self.out):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
-        nn.init.ones_(self.input.bias.detach()[hidden_size : 2 * hidden_size])  # the forget gates
+        nn.init.ones_(self.input.bias.detach()[self.hidden_size : 2 * self.hidden_size])  # the forget gates
         for gate in self.recurrent.weight.detach().chunk(4):
             nn.init.xavier_uniform_(gate)
-            nn.init.orthogonal_(gate[:, :hidden_size])
+            nn.init.orthogonal_(gate[:, : self.hidden_size])
 
     def state_axes(self, batch_size: int) -> dict[str, dict[str, int]]:
         """Names and axes of the tensors of a state."""
@@ -70,8 +78,8 @@ class MatrixMemoryCore(RecurrentCore):
 
     def zeros(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> dict[str, Tensor]:
         """A state of zeros; device and dtype default to the parameters'."""
-        like = self.input.weight
-        device, dtype = device or like.device, dtype or like.dtype
+        numbers = sum(math.prod(sizes.values()) for sizes in self.state_axes(1).values())
+        device, dtype = start_at(self, batch_size, device, dtype, numbers)
         axes = self.state_axes(batch_size).items()
         return {name: torch.zeros(*sizes.values(), device=device, dtype=dtype) for name, sizes in axes}
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from relational_rnn._check import InputError, describe
 from relational_rnn._files import write_whole
+from relational_rnn.nn._arguments import misfitting_arguments
 
 FORMAT, FORMAT_VERSION = "relational-rnn", 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -62,6 +63,8 @@ class Pretrained(nn.Module):
         """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         config = _config(self, tensors)
+        _check_saved(self, tensors)
+        tensors = _apart(tensors)
         folder = Path(folder)
         write_whole(folder / WEIGHTS, safetensors.torch.save(tensors, metadata={HEADER: json.dumps(config)}))
         write_whole(folder / CONFIG, json.dumps(config, indent=2) + "\n")
@@ -139,9 +142,12 @@ def _remembering(init: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(init)
     def remembering(self: Pretrained, *args: Any, **kwargs: Any) -> None:
+        try:
+            bound = signature.bind(self, *args, **kwargs)
+        except TypeError as error:
+            raise misfitting_arguments(type(self), signature, args, kwargs) from error
         init(self, *args, **kwargs)
         if type(self).__init__ is remembering:
-            bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()
             self._arguments = {name: value for name, value in list(bound.arguments.items())[1:]}
 
@@ -171,6 +177,34 @@ def _config(module: Pretrained, tensors: Mapping[str, Tensor]) -> dict[str, Any]
         "dtype": dtypes[0],
         "arguments": arguments,
     }
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, each in memory of its own: of weights that are tied, the file holds every one."""
+    taken: set[int] = set()
+    own = {}
+    for name, tensor in tensors.items():
+        at = tensor.untyped_storage().data_ptr()
+        own[name] = tensor.clone() if at in taken else tensor
+        taken.add(at)
+    return own
+
+
+def _check_saved(module: Pretrained, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse to write what `from_pretrained` could not read: modules within that are not those of the constructor."""
+    with torch.device("meta"):
+        wanted = type(module)(**module.arguments).state_dict()
+    different = sorted(
+        name
+        for name in {*wanted, *tensors}
+        if name not in wanted or name not in tensors or wanted[name].shape != tensors[name].shape
+    )
+    if different:
+        problem = "the weights are not those of this constructor, and no file of them could be loaded"
+        hint = (
+            "take pruning, norms and adapters off first (prune.remove, remove_parametrizations), or save state_dict()."
+        )
+        raise InputError(describe(f"{type(module).__name__}.save_pretrained", problem, got=different[0], hint=hint))
 
 
 def _read_config(where: str, path: Path) -> dict[str, Any]:

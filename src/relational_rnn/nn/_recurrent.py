@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from relational_rnn.nn._inputs import check_questions, check_sequence, check_step
-from relational_rnn.nn.core import Core, State, map_state, select_state
+from relational_rnn.nn._plain import remake_weights
+from relational_rnn.nn.core import Core, Numbers, State, map_state, select_state
 from relational_rnn.ops.relational_scan.readable import may_be_written
 
 _PIECE_ROWS = 512  # sequences times steps whose input is projected together without gradients
@@ -47,16 +48,19 @@ class RecurrentCore(Core):
         """The state alone, without what `advance` has added for `output`; by default nothing is."""
         return state
 
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        check_step(self, x_t)
+    def step(self, x_t: Tensor, state: State, *, reset: Tensor | None = None) -> tuple[Tensor, State]:
+        check_step(self, x_t, reset)
         self.check_state(state, x_t.shape[0])
+        remake_weights(self)
+        if reset is not None:
+            state = select_state(reset, self.initial_state(x_t.shape[0]), state)
         state = self.advance(self.project_input(x_t), state)
         return self.output(state).clone(), self.strip(state)  # an output of its own, where it is part of the state
 
     def forward(
-        self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
+        self, x: Tensor, state: State | None = None, *, lengths: Numbers | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        check_sequence(self, x, lengths, reset)
+        lengths = check_sequence(self, x, lengths, reset)
         batch_size, steps = x.shape[:2]
         if steps > 0 and may_be_written([x, lengths, reset, *_tensors(state), *self.parameters()]):
             return self._without_gradients(x, state, lengths, reset)
@@ -68,9 +72,10 @@ class RecurrentCore(Core):
         row = torch.arange(batch_size, device=x.device)
         return blank(self.outputs(states, x), valid), pick_states(states, row, lengths)
 
-    def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
+    def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> State:
         check_sequence(self, x, None, None)
-        check_questions(self, x, rows, at)
+        rows, at = check_questions(self, x, rows, at)
+        remake_weights(self)
         x = blank(x, asked_steps(x, rows, at))
         return asked_states(self.states(x, state, None), rows, at)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import check_positive
+from relational_rnn._check import InputError, check_positive, describe
 from relational_rnn.nn._growing import compact_steps, latest_steps, segments, valid_after, valid_at, visible, within
 from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensors, check_step
+from relational_rnn.nn._plain import MAKERS, remake_weights
 from relational_rnn.nn._recurrent import asked_steps, blank, pick_states, valid_steps
-from relational_rnn.nn.core import Core, State
+from relational_rnn.nn.core import Core, Numbers, State
 from relational_rnn.nn.lstm import LSTM
 
 
@@ -59,6 +60,14 @@ class AttentionLSTM(Core):
         self.hidden_size = hidden_size
         self.output_size = hidden_size
         self.window = window
+        self._draw_attention()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        self.lstm.reset_parameters()
+        self._draw_attention()
+
+    def _draw_attention(self) -> None:
         nn.init.xavier_uniform_(self.score.weight)
         nn.init.xavier_uniform_(self.combine.weight)
         nn.init.zeros_(self.combine.bias)
@@ -70,33 +79,34 @@ class AttentionLSTM(Core):
         states = start["h"].new_zeros(batch_size, 0, self.hidden_size)
         return {**start, "states": states, "valid": states.new_zeros(batch_size, 0, dtype=torch.bool)}
 
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        check_step(self, x_t)
-        y, state = self.forward(x_t.unsqueeze(1), state)
+    def step(self, x_t: Tensor, state: State, *, reset: Tensor | None = None) -> tuple[Tensor, State]:
+        check_step(self, x_t, reset)
+        y, state = self.forward(x_t.unsqueeze(1), state, reset=None if reset is None else reset.unsqueeze(1))
         return y.squeeze(1), state
 
     def forward(
-        self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
+        self, x: Tensor, state: State | None = None, *, lengths: Numbers | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        check_sequence(self, x, lengths, reset)
+        lengths = check_sequence(self, x, lengths, reset)
         batch_size, steps = x.shape[:2]
         state = self._started(state, batch_size)
         segment = segments(reset, state["valid"], steps)
         valid = valid_after(state["valid"], segment, lengths)
         if lengths is not None:
             x = blank(x, valid_steps(lengths, steps))
-        carried, h, store = self._recur(x, state, reset)
+        h, carried = self.lstm(x, {"h": state["h"], "c": state["c"]}, lengths=lengths, reset=reset)
+        store = torch.cat([state["states"], h], 1)
         y = self._attend(h, store, self._visible(state["valid"], segment))
-        if lengths is None:
-            return y, self._grown(carried[-1], store, valid)
-        row = torch.arange(batch_size, device=x.device)
-        return blank(y, valid_steps(lengths, steps)), self._grown(pick_states(carried, row, lengths), store, valid)
+        if lengths is not None:
+            y = blank(y, valid_steps(lengths, steps))
+        return y, self._grown(carried, store, valid)
 
-    def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
+    def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> State:
         check_sequence(self, x, None, None)
-        check_questions(self, x, rows, at)
+        rows, at = check_questions(self, x, rows, at)
         state = self._started(state, x.shape[0])
-        carried, _, store = self._recur(blank(x, asked_steps(x, rows, at)), state, None)
+        carried = self._states_of_lstm(blank(x, asked_steps(x, rows, at)), state)
+        store = torch.cat([state["states"], self.lstm.outputs(carried, x)], 1)
         valid = valid_at(state["valid"], x.shape[1], rows, at)
         return self._grown(pick_states(carried, rows, at), store[rows], valid)
 
@@ -118,11 +128,16 @@ class AttentionLSTM(Core):
         axes = {"h": fixed, "c": fixed, "valid": stored, "states": states}
         return check_state_tensors(self, state, axes, masks=("valid",))
 
-    def _recur(self, x: Tensor, state: dict[str, Tensor], reset: Tensor | None) -> tuple[list[State], Tensor, Tensor]:
-        """The LSTM over `x`: its T + 1 states, the hidden states [B, T, H], and the store with them [B, S + T, H]."""
-        carried = self.lstm.states(x, {"h": state["h"], "c": state["c"]}, reset)
-        h = self.lstm.outputs(carried, x)
-        return carried, h, torch.cat([state["states"], h], 1)
+    def _states_of_lstm(self, x: Tensor, state: dict[str, Tensor]) -> list[State]:
+        """All T + 1 states of the LSTM, which a call of it does not give."""
+        others = [hook for hook in self.lstm._forward_pre_hooks.values() if not isinstance(hook, MAKERS)]
+        if others or self.lstm._forward_hooks or type(self.lstm).forward is not LSTM.forward:
+            problem = "snapshots need every state of the LSTM, and lstm has hooks or a forward of its own"
+            raise InputError(
+                describe("AttentionLSTM", problem, hint="take them off, or call the core up to each step.")
+            )
+        remake_weights(self.lstm)
+        return self.lstm.states(x, {"h": state["h"], "c": state["c"]}, None)
 
     def _attend(self, h: Tensor, store: Tensor, mask: Tensor) -> Tensor:
         # One head: ONNX knows attention with an axis for the heads only.

@@ -8,14 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import check_choice, check_positive
-from relational_rnn.nn._inputs import check_state_tensor
+from relational_rnn._check import check_choice, check_counts, check_positive, check_room
+from relational_rnn.nn._inputs import check_state_tensor, start_at
 from relational_rnn.nn._ports import port_state_dict
 from relational_rnn.nn._recurrent import RecurrentCore
 from relational_rnn.nn.core import State
 from relational_rnn.nn.relational_memory_cell import GateStyle
 from relational_rnn.ops.relational_scan.compat import PortedParameters, ported_advance, ported_input_terms
-from relational_rnn.ops.relational_scan.reference import Block, Linear, Norm, Settings
+from relational_rnn.ops.relational_scan.reference import CalledBlock, Settings
 
 
 class PortedRelationalMemory(RecurrentCore):
@@ -77,7 +77,8 @@ class PortedRelationalMemory(RecurrentCore):
         super().__init__()
         where = "PortedRelationalMemory"
         sizes = {"input_size": input_size, "mem_slots": mem_slots, "head_size": head_size, "num_heads": num_heads}
-        check_positive(where, **sizes, num_blocks=num_blocks, attention_mlp_layers=attention_mlp_layers)
+        check_positive(where, **sizes)
+        check_counts(where, num_blocks=num_blocks, attention_mlp_layers=attention_mlp_layers)
         if key_size is not None:
             check_positive(where, key_size=key_size)
         check_choice(where, "gate_style", gate_style, ("unit", "memory", None))
@@ -92,6 +93,7 @@ class PortedRelationalMemory(RecurrentCore):
             formulation="sonnet", num_heads=num_heads, key_size=keys, forget_bias=0.0, input_bias=0.0
         )
         rows, qkv = mem_slots + 1, num_heads * (2 * keys + head_size)
+        check_room(where, width * (input_size + qkv + 5 * width), rows * (qkv + 3 * width))
         self.input = nn.Linear(input_size, width)
         self.qkv = nn.Linear(width, qkv)
         self.qkv_norm = nn.LayerNorm([rows, qkv])
@@ -105,12 +107,22 @@ class PortedRelationalMemory(RecurrentCore):
             self.gate_memory = nn.Linear(width, gates)
             self.input_bias = nn.Parameter(torch.tensor(float(input_bias)))
             self.forget_bias = nn.Parameter(torch.tensor(float(forget_bias)))
+        self.first_biases = float(input_bias), float(forget_bias)
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, as PyTorch's modules do."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.LayerNorm):
+                module.reset_parameters()
+        for bias, value in zip((self.input_bias, self.forget_bias), self.first_biases, strict=True):
+            if bias is not None:
+                nn.init.constant_(bias, value)
 
     def initial_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Tensor:
-        like = self.input.weight
-        eye = torch.eye(self.mem_slots, self.width, device=device or like.device, dtype=dtype or like.dtype)
+        device, dtype = start_at(self, batch_size, device, dtype, self.mem_slots * self.width)
+        eye = torch.eye(self.mem_slots, self.width, device=device, dtype=dtype)
         return eye.repeat(batch_size, 1, 1)
 
     def project_input(self, x: Tensor) -> Tensor:
@@ -134,26 +146,17 @@ class PortedRelationalMemory(RecurrentCore):
     def parameters_of_a_step(self) -> PortedParameters:
         """The parameters as the functions in `relational_rnn.ops.relational_scan.compat` take them."""
 
-        def linear(p: nn.Linear) -> Linear:
-            return Linear(p.weight, p.bias)
-
-        def norm(p: nn.LayerNorm) -> Norm:
-            return Norm(p.weight, p.bias)
-
         return PortedParameters(
             settings=self.settings,
-            input=linear(self.input),
-            block=Block(
-                qkv=linear(self.qkv),
-                qkv_norm=norm(self.qkv_norm),
-                attention_norm=norm(self.attention_norm),
-                mlp_norm=norm(self.mlp_norm),
+            input=self.input,
+            block=CalledBlock(
+                qkv=self.qkv, qkv_norm=self.qkv_norm, attention_norm=self.attention_norm, mlp_norm=self.mlp_norm
             ),
             num_blocks=self.num_blocks,
-            mlp=linear(self.mlp),
+            mlp=self.mlp,
             mlp_layers=self.attention_mlp_layers,
-            gate_input=None if self.gate_input is None else linear(self.gate_input),
-            gate_memory=None if self.gate_memory is None else linear(self.gate_memory),
+            gate_input=self.gate_input,
+            gate_memory=self.gate_memory,
             input_bias=self.input_bias,
             forget_bias=self.forget_bias,
         )
@@ -169,6 +172,3 @@ class PortedRelationalMemory(RecurrentCore):
             torch.Size([7, 11, 12])
         """
         return port_state_dict(self)
-
-    def extra_repr(self) -> str:
-        return f"{self.input_size}, mem_slots={self.mem_slots}, width={self.width}"

@@ -4,6 +4,7 @@ A core is a state, a step and a sequence call:
 
     state = core.initial_state(batch_size)
     y_t, state = core.step(x_t, state)          one step
+    core.reset_parameters()                     new weights
     y, state = core(x, state)                   the same step, once per time step of x
 
 Axes used in this package: B batch, T time, I input features, O output features, M questions (rows picked from a batch).
@@ -11,9 +12,11 @@ Axes used in this package: B batch, T time, I input features, O output features,
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +25,9 @@ from relational_rnn.nn.readers import RowReader, StateReader
 
 State = Tensor | dict[str, Tensor]
 """What a core carries from step to step: one tensor, or a dict of tensors; the batch is the first axis of each."""
+
+Numbers = Tensor | Sequence[int] | np.ndarray
+"""Whole numbers, as lengths and places of questions may come."""
 
 
 def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
@@ -53,8 +59,8 @@ def state_bytes(state: State) -> int:
 class Core(Pretrained, ABC):
     """What a recurrent core is, for the models and tasks of this package.
 
-    Subclasses set `input_size` and `output_size` and define `initial_state`, `step`, `forward`, `snapshots` and `rows`,
-    and `reader` where a question should not attend to the rows.
+    Subclasses set `input_size` and `output_size` and define `reset_parameters`, `initial_state`, `step`, `forward`,
+    `snapshots` and `rows`, and `reader` where a question should not attend to the rows.
     Nothing is detached: gradients flow into the state that is passed in, and back through every step.
     """
 
@@ -64,25 +70,33 @@ class Core(Pretrained, ABC):
     """Features of one output step, O."""
 
     @abstractmethod
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, as the constructor does."""
+
+    @abstractmethod
     def initial_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:
         """The state before the first step, for `batch_size` sequences; device and dtype default to the parameters'."""
 
     @abstractmethod
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step: `x_t` [B, I] and the state before it to the output [B, O] and the state after it."""
+    def step(self, x_t: Tensor, state: State, *, reset: Tensor | None = None) -> tuple[Tensor, State]:
+        """One step: `x_t` [B, I] and the state before it to the output [B, O] and the state after it.
+
+        `reset` [B] booleans: true where a row returns to its initial state *before* the step.
+        """
 
     @abstractmethod
     def forward(
-        self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
+        self, x: Tensor, state: State | None = None, *, lengths: Numbers | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, State]:
         """The whole sequence.
 
         Args:
             x: [B, T, I].
             state: the state before the first step, or None for `initial_state(B)`.
-            lengths: [B] whole numbers in 0..T; outputs past a length are 0, the state is that of the last valid step.
+            lengths: [B] whole numbers in 0..T, as a tensor, list or array; outputs past a length are 0, the state is
+                that of the last valid step.
             reset: [B, T] booleans; true at [b, t] means that row b returns to its initial state *before* step t.
 
         Returns:
@@ -90,7 +104,7 @@ class Core(Pretrained, ABC):
         """
 
     @abstractmethod
-    def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
+    def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> State:
         """States in the middle of sequences: for every m the state of row `rows[m]` after its first `at[m]` steps.
 
         Args:
@@ -107,6 +121,17 @@ class Core(Pretrained, ABC):
     @abstractmethod
     def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
         """What an attention read-out can look at: (rows [B, R, D], mask [B, R] true where a row exists, or None)."""
+
+    def extra_repr(self) -> str:
+        """What the constructor was given: what it needs, and what is not the default."""
+        given = getattr(self, "_arguments", {})
+        chosen = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            if name in given and parameter.default is parameter.empty:
+                chosen.append(repr(given[name]))
+            elif name in given and given[name] != parameter.default:
+                chosen.append(f"{name}={given[name]!r}")
+        return ", ".join(chosen)
 
     def reader(self, size: int, looks: int, heads: int) -> StateReader:
         """How a question looks at a state of this core, with fresh weights: by attention at its `rows`.

@@ -10,7 +10,7 @@ from typing import get_args
 import torch
 from torch import nn
 
-from relational_rnn._check import InputError, check_choice, check_positive, describe, is_number
+from relational_rnn._check import InputError, check_choice, check_counts, check_positive, describe, is_number
 from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.core import Core, state_bytes
 from relational_rnn.nn.dnc import DNC
@@ -68,9 +68,8 @@ class MemorySizes:
             mem_slots=self.mem_slots,
             head_size=self.head_size,
             num_heads=self.num_heads,
-            num_blocks=self.num_blocks,
-            attention_mlp_layers=self.attention_mlp_layers,
         )
+        check_counts("MemorySizes", num_blocks=self.num_blocks, attention_mlp_layers=self.attention_mlp_layers)
         if self.key_size is not None:
             check_positive("MemorySizes", key_size=self.key_size)
         check_choice("MemorySizes", "gate_style", self.gate_style, (*get_args(GateStyle), None))
@@ -97,7 +96,7 @@ class RivalSizes:
     """Layers (transformer; None: 3, deltanet; None: 2) or passes (universal; None: 4)."""
 
     def __post_init__(self) -> None:
-        check_positive("RivalSizes", **self.asked)
+        check_counts("RivalSizes", **self.asked)
 
     @property
     def asked(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relational_rnn._check import check_positive
+from relational_rnn._check import check_positive, check_room
 from relational_rnn.nn._matrix_memory import MatrixMemoryCore, content_weights
 from relational_rnn.nn.core import State
 
@@ -83,6 +83,7 @@ class DNC(MatrixMemoryCore):
     ) -> None:
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "memory_slots": memory_slots}
         check_positive("DNC", **sizes, word_size=word_size, read_heads=read_heads)
+        check_room("DNC", read_heads * memory_slots)
         # Keys and strengths (the write head's first), erase and write vectors, free gates, two gates, read modes.
         keys = 1 + read_heads
         parts = (keys * word_size, keys, word_size, word_size, read_heads, 1, 1, 3 * read_heads)

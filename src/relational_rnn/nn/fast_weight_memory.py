@@ -5,11 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_choice, check_flags, check_positive, describe
+from relational_rnn._check import (
+    InputError,
+    check_choice,
+    check_counts,
+    check_flags,
+    check_positive,
+    check_room,
+    describe,
+)
 from relational_rnn.nn._fast_weight_step import Step, write_and_read
-from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensors
+from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensors, place_of, start_at
+from relational_rnn.nn._plain import first_beyond
 from relational_rnn.nn._recurrent import RecurrentCore, asked_steps, blank, valid_steps
-from relational_rnn.nn.core import State, select_state
+from relational_rnn.nn.core import Numbers, State, select_state
 from relational_rnn.nn.fast_weight_sizes import check_strength
 from relational_rnn.nn.fast_weight_trace import FastWeightTrace
 from relational_rnn.nn.initial_weights import draw_truncated_normal
@@ -29,7 +38,6 @@ from relational_rnn.ops.fast_weight_scan import (
 from relational_rnn.ops.fast_weight_scan.reference import unit
 from relational_rnn.ops.relational_scan import BackendReport
 from relational_rnn.ops.relational_scan.readable import may_be_written
-from relational_rnn.ops.relational_scan.reference import LAYER_NORM_EPS
 
 # Shape legend: B batch, T time, I input features, W width, H heads, K key size, V value size, R reads,
 #               G = B * H matrices: inside a step, batch and heads are one axis, as batched products want it
@@ -115,7 +123,8 @@ class FastWeightMemory(RecurrentCore):
     ) -> None:
         super().__init__()
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_heads": num_heads, "key_size": key_size}
-        check_positive("FastWeightMemory", **sizes, value_size=value_size, reads=reads)
+        check_positive("FastWeightMemory", **sizes, value_size=value_size)
+        check_counts("FastWeightMemory", reads=reads)
         check_strength("FastWeightMemory", max_strength)
         check_flags("FastWeightMemory", carry=carry)
         check_choice("FastWeightMemory", "backend", backend, FAST_WEIGHT_BACKENDS)
@@ -128,6 +137,8 @@ class FastWeightMemory(RecurrentCore):
         self.backend: FastWeightBackend = backend
         keys, values = num_heads * key_size, num_heads * value_size
         self.parts = (keys, values, num_heads, num_heads)  # q of every head, v, beta, alpha
+        outputs = input_size + 3 * hidden_size + reads * (keys + values) + sum(self.parts) + values
+        check_room("FastWeightMemory", hidden_size * outputs, input_size * keys, keys * value_size)
         self.input = nn.Linear(input_size, hidden_size)
         self.write_key = nn.Linear(input_size, keys)
         self.recurrent = nn.Linear(hidden_size, hidden_size, bias=False) if carry else None
@@ -140,20 +151,27 @@ class FastWeightMemory(RecurrentCore):
         self.write = nn.Linear(hidden_size, sum(self.parts))
         self.out = nn.Linear(values, hidden_size)
         self.out_norm = nn.LayerNorm(hidden_size)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
         draw_truncated_normal(self)
         # what a read finds counts once it has been learned what to look for; until then keys depend on the input alone
         for from_value in self.read_value:
             assert isinstance(from_value, nn.Linear)
             nn.init.zeros_(from_value.weight)
-        strengths, keeps = self.write.bias.detach()[-2 * num_heads :].chunk(2)
+        for module in self.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+        strengths, keeps = self.write.bias.detach()[-2 * self.num_heads :].chunk(2)
         nn.init.constant_(strengths, WRITTEN_AT_FIRST)
         nn.init.constant_(keeps, KEPT_AT_FIRST)
 
     def initial_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> dict[str, Tensor]:
-        like = self.input.weight
-        device, dtype = device or like.device, dtype or like.dtype
+        numbers = self.num_heads * self.key_size * self.value_size + self.hidden_size
+        device, dtype = start_at(self, batch_size, device, dtype, numbers)
         axes = self.state_axes(batch_size).items()
         return {name: torch.zeros(*sizes.values(), device=device, dtype=dtype) for name, sizes in axes}
 
@@ -190,9 +208,9 @@ class FastWeightMemory(RecurrentCore):
         return MatrixReader(_matrices, (self.num_heads, self.key_size, self.value_size), size, looks)
 
     def forward(
-        self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
+        self, x: Tensor, state: State | None = None, *, lengths: Numbers | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        check_sequence(self, x, lengths, reset)
+        lengths = check_sequence(self, x, lengths, reset)
         batch, together = x.shape[0], max(1, _PIECE_ROWS // max(1, x.shape[0]))
         tensors = [x, lengths, reset, *([] if state is None else _as_state(state)), *self.parameters()]
         if not may_be_written(tensors) or x.shape[1] <= together:
@@ -220,9 +238,9 @@ class FastWeightMemory(RecurrentCore):
         assert scan.outputs is not None
         return scan.outputs, _as_dict(scan.final)
 
-    def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
+    def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> State:
         check_sequence(self, x, None, None)
-        check_questions(self, x, rows, at)
+        rows, at = check_questions(self, x, rows, at)
         scan = self._scan(blank(x, asked_steps(x, rows, at)), state, None, None, states=True)
         if scan is None:
             return super().snapshots(x, rows, at, state)
@@ -248,10 +266,13 @@ class FastWeightMemory(RecurrentCore):
             >>> print(FastWeightMemory(input_size=5, hidden_size=8, backend="reference").backend_report())
             backend='reference' runs 'reference': it was asked for
         """
-        x = self.input.weight.new_zeros(1, 64, self.input_size) if x is None else x
+        if x is None:
+            device, dtype = place_of(self)
+            x = torch.zeros(1, 64, self.input_size, device=device, dtype=dtype)
         odd = None if self.backend == "reference" else self._beyond_kernels()
         if odd is not None:
-            return BackendReport(asked=self.backend, runs="reference", why=f"as to the CPU scan, {odd}")
+            why = f"as to the CPU scan, it calls no inner modules, and {odd}"
+            return BackendReport(asked=self.backend, runs="reference", why=why)
         if self.backend == "reference":
             return BackendReport(asked=self.backend, runs="reference", why="it was asked for")
         state = _as_state(self.initial_state(x.shape[0]))
@@ -263,19 +284,14 @@ class FastWeightMemory(RecurrentCore):
         Raises:
             InputError: there is something, and the kernels were asked for by name.
         """
-        odd = None
-        for name, module in self.named_modules():
-            if type(module) not in (FastWeightMemory, nn.Linear, nn.LayerNorm, nn.ModuleList):
-                odd = f"{name} is a {type(module).__name__}"
-            elif module is not self and (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks):
-                odd = f"{name} has hooks"
-            elif isinstance(module, nn.LayerNorm) and (module.eps != LAYER_NORM_EPS or module.bias is None):
-                odd = f"{name} is not as it was made"
-            elif isinstance(module, nn.Linear) and module.bias is None and module is not self.recurrent:
-                odd = f"{name} has no bias"
+        inner = [self.mlp_in, self.mlp_out, self.mlp_norm, self.write, self.out, self.out_norm]
+        inner += [*self.read_key, *self.read_value, *self.read_norm]
+        inner += [] if self.recurrent is None else [self.recurrent]
+        odd = first_beyond(self, inner, without_bias=self.recurrent)
         if odd is not None and self.backend == "cpu":
-            hint = "backend='reference' calls every layer, and so does 'auto' here."
-            raise InputError(describe("FastWeightMemory", f"backend 'cpu' cannot run here: {odd}", hint=hint))
+            problem = f"backend 'cpu' cannot run here: it calls no inner modules, and {odd}"
+            hint = "backend='reference' calls every module, and so does 'auto' here."
+            raise InputError(describe("FastWeightMemory", problem, hint=hint))
         return odd
 
     def _scan(
@@ -360,7 +376,7 @@ class FastWeightMemory(RecurrentCore):
         return values.reshape(-1, self.num_heads * self.value_size)
 
     def trace(
-        self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
+        self, x: Tensor, state: State | None = None, *, lengths: Numbers | None = None, reset: Tensor | None = None
     ) -> FastWeightTrace:
         """What every step wrote and read, by the arguments and the arithmetic of a call.
 
@@ -378,7 +394,7 @@ class FastWeightMemory(RecurrentCore):
             >>> trace.origins(trace.output_keys[:, -1]).shape
             torch.Size([7, 11, 2])
         """
-        check_sequence(self, x, lengths, reset)
+        lengths = check_sequence(self, x, lengths, reset)
         batch, steps = x.shape[:2]
         first = now = self.initial_state(batch)
         if state is not None:

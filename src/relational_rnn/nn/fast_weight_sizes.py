@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from relational_rnn._check import InputError, check_flags, check_positive, describe, is_number
+from relational_rnn._check import InputError, check_counts, check_flags, check_positive, describe, is_number
 
 FAST_WEIGHTS = "fastweights"
 """The name of the core in the table of cores."""
@@ -34,7 +34,8 @@ class FastWeightSizes:
 
     def __post_init__(self) -> None:
         sizes = {"num_heads": self.num_heads, "key_size": self.key_size, "value_size": self.value_size}
-        check_positive("FastWeightSizes", **sizes, reads=self.reads)
+        check_positive("FastWeightSizes", **sizes)
+        check_counts("FastWeightSizes", reads=self.reads)
         check_flags("FastWeightSizes", carry=self.carry)
         check_strength("FastWeightSizes", self.max_strength)
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_positive, describe
-from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensor, check_step
+from relational_rnn._check import InputError, check_counts, check_positive, check_room, describe
+from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensor, check_step, start_at
 from relational_rnn.nn._recurrent import asked_steps, blank, valid_steps
-from relational_rnn.nn.core import Core, State
+from relational_rnn.nn.core import Core, Numbers, State
 from relational_rnn.nn.readers import MatrixReader
 
 # Shape legend: B batch, T time, I input features, M questions, W width, L layers, H heads, K head size (W = H * K),
 #               N chunks, C steps of a chunk
 
+Projected = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Queries, keys, values, strengths and log decays of a layer."""
 SLOWEST, FASTEST = 1e-3, 0.1
 """Bounds of the first step sizes of forgetting."""
 
@@ -80,12 +83,16 @@ class GatedDeltaNet(Core):
         chunk_size: int = 64,
     ) -> None:
         super().__init__()
+        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_heads": num_heads, "chunk_size": chunk_size}
+        check_positive("GatedDeltaNet", **sizes)
+        check_counts("GatedDeltaNet", num_layers=num_layers)
         feedforward_size = 4 * hidden_size if feedforward_size is None else feedforward_size
-        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
-        check_positive("GatedDeltaNet", **sizes, feedforward_size=feedforward_size, chunk_size=chunk_size)
+        check_positive("GatedDeltaNet", feedforward_size=feedforward_size)
         if hidden_size % num_heads:
             problem = "hidden_size must be a multiple of num_heads"
             raise InputError(describe("GatedDeltaNet", problem, got=hidden_size, expected=f"a multiple of {num_heads}"))
+        of_a_layer = hidden_size * (5 * hidden_size + 2 * num_heads + 2 * feedforward_size)
+        check_room("GatedDeltaNet", hidden_size * input_size, num_layers * of_a_layer)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.output_size = hidden_size
@@ -94,30 +101,48 @@ class GatedDeltaNet(Core):
         self.embed = nn.Linear(input_size, hidden_size)
         self.layers = nn.ModuleList(DeltaLayer(hidden_size, num_heads, feedforward_size) for _ in range(num_layers))
         self.norm = nn.LayerNorm(hidden_size)
+        self._draw_first()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        for layer in self.layers:
+            assert isinstance(layer, DeltaLayer)
+            layer.reset_parameters()
+        self.norm.reset_parameters()
+        self._draw_first()
+
+    def _draw_first(self) -> None:
         nn.init.xavier_uniform_(self.embed.weight)
         nn.init.zeros_(self.embed.bias)
 
     def initial_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Tensor:
-        like, head_size = self.embed.weight, self.hidden_size // self.num_heads
-        shape = (batch_size, len(self.layers), self.num_heads, head_size, head_size)
-        return torch.zeros(shape, device=device or like.device, dtype=dtype or like.dtype)
+        head_size = self.hidden_size // self.num_heads
+        numbers = len(self.layers) * self.hidden_size * head_size
+        device, dtype = start_at(self, batch_size, device, dtype, numbers)
+        return torch.zeros(
+            batch_size, len(self.layers), self.num_heads, head_size, head_size, device=device, dtype=dtype
+        )
 
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        check_step(self, x_t)
+    def step(self, x_t: Tensor, state: State, *, reset: Tensor | None = None) -> tuple[Tensor, State]:
+        check_step(self, x_t, reset)
         u, memories, after = self.embed(x_t), self._started(state, x_t.shape[0]), []
+        if reset is not None:
+            memories = memories.masked_fill(reset.view(-1, 1, 1, 1, 1), 0)
         for layer, memory in zip(self.layers, memories.unbind(1), strict=True):
             assert isinstance(layer, DeltaLayer)
-            read, memory = delta_step(*layer.project(u), memory)
-            u = layer.finish(u, read)
-            after.append(memory)
+
+            def read(projected: Projected, before: Tensor = memory) -> Tensor:
+                return _noting(after, *delta_step(*projected, before))
+
+            u = layer(u, read)
         return self.norm(u), torch.stack(after, 1)
 
     def forward(
-        self, x: Tensor, state: State | None = None, *, lengths: Tensor | None = None, reset: Tensor | None = None
+        self, x: Tensor, state: State | None = None, *, lengths: Numbers | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        check_sequence(self, x, lengths, reset)
+        lengths = check_sequence(self, x, lengths, reset)
         batch_size, steps = x.shape[:2]
         row = torch.arange(batch_size, device=x.device)
         if lengths is None:
@@ -126,9 +151,9 @@ class GatedDeltaNet(Core):
         y, state = self._run(blank(x, valid), state, reset, row, lengths)
         return blank(y, valid), state
 
-    def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> State:
+    def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> State:
         check_sequence(self, x, None, None)
-        check_questions(self, x, rows, at)
+        rows, at = check_questions(self, x, rows, at)
         return self._run(blank(x, asked_steps(x, rows, at)), state, None, rows, at)[1]
 
     def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
@@ -161,10 +186,19 @@ class GatedDeltaNet(Core):
         u, memories, after = self.embed(x), self._started(state, x.shape[0]), []
         for layer, memory in zip(self.layers, memories.unbind(1), strict=True):
             assert isinstance(layer, DeltaLayer)
-            chunks = Chunks.solve(*layer.project(u), memory, reset, self.chunk_size)
-            u = layer.finish(u, chunks.reads(x.shape[1]))
-            after.append(chunks.memory(rows, at))
+
+            def read(projected: Projected, before: Tensor = memory) -> Tensor:
+                chunks = Chunks.solve(*projected, before, reset, self.chunk_size)
+                return _noting(after, chunks.reads(x.shape[1]), chunks.memory(rows, at))
+
+            u = layer(u, read)
         return self.norm(u), torch.stack(after, 1)
+
+
+def _noting(after: list[Tensor], read: Tensor, memory: Tensor) -> Tensor:
+    """`read`, with the memory that it leaves behind put at the end of `after`."""
+    after.append(memory)
+    return read
 
 
 class DeltaLayer(nn.Module):
@@ -183,16 +217,31 @@ class DeltaLayer(nn.Module):
         self.feedforward_norm = nn.LayerNorm(hidden_size)
         self.feedforward_in = nn.Linear(hidden_size, feedforward_size)
         self.feedforward_out = nn.Linear(feedforward_size, hidden_size)
+        self._draw_others()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        with torch.no_grad():
+            self.log_rate.copy_(self.log_rate.new_empty(self.num_heads).uniform_(1, 16).log())
+        self._draw_others()
+
+    def _draw_others(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
+                module.reset_parameters()
         with torch.no_grad():
-            step = torch.empty(num_heads).uniform_(math.log(SLOWEST), math.log(FASTEST)).exp()
-            self.strength_decay.bias[num_heads:] = step.expm1().log()  # softplus of it is `step`
+            step = torch.empty_like(self.log_rate).uniform_(math.log(SLOWEST), math.log(FASTEST)).exp()
+            self.strength_decay.bias[self.num_heads :] = step.expm1().log()  # softplus of it is `step`
 
-    def project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, u: Tensor, remember: Callable[[Projected], Tensor]) -> Tensor:
+        """The stream u [..., W] after this layer; `remember` makes of what `project` gives what the memory gives."""
+        return self.finish(u, remember(self.project(u)))
+
+    def project(self, u: Tensor) -> Projected:
         """From the stream u [..., W] to queries, keys, values [..., H, K], strengths and log decays [..., H]."""
         u = self.memory_norm(u)
         q, k, v = self.query_key_value(u).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)

@@ -38,9 +38,9 @@ class LSTM(GatedCore):
 
     gates = 4
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size)
-        nn.init.ones_(self.bias_ih_l0.detach()[hidden_size : 2 * hidden_size])
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.ones_(self.bias_ih_l0.detach()[self.hidden_size : 2 * self.hidden_size])
 
     def initial_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relational_rnn._check import InputError, check_positive, describe
+from relational_rnn._check import InputError, check_positive, check_room, describe
 from relational_rnn.nn._matrix_memory import MatrixMemoryCore, content_weights
 from relational_rnn.nn.core import State
 
@@ -86,6 +86,7 @@ class NTM(MatrixMemoryCore):
         every = write_heads + read_heads
         parts = (every * word_size, every, every, every * shifts, every, write_heads * word_size)
         parts = (*parts, write_heads * word_size)
+        check_room("NTM", every * memory_slots)
         super().__init__(input_size, hidden_size, memory_slots, word_size, read_heads, sum(parts), output_size)
         self.write_heads = write_heads
         self.shift_range = shift_range

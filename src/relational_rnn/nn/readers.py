@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_positive, check_shape, describe
+from relational_rnn._check import InputError, check_counts, check_positive, check_room, check_shape, describe
 
 if TYPE_CHECKING:
     from relational_rnn.nn.core import State
@@ -95,7 +95,9 @@ class RowReader(StateReader):
         self, rows: Callable[[State], tuple[Tensor, Tensor | None]], row_size: int, size: int, looks: int, heads: int
     ) -> None:
         super().__init__()
-        check_positive("RowReader", row_size=row_size, size=size, looks=looks, heads=heads)
+        check_positive("RowReader", row_size=row_size, size=size, heads=heads)
+        check_counts("RowReader", looks=looks)
+        check_room("RowReader", 2 * size * row_size, 2 * looks * size * size)
         if size % heads:
             raise InputError(describe("RowReader", "heads must divide size", got=f"{heads}, {size}"))
         self.rows, self.heads, self.size, self.looks = rows, heads, size, looks
@@ -163,7 +165,9 @@ class MatrixReader(StateReader):
             problem = "shape must be three numbers"
             raise InputError(describe("MatrixReader", problem, got=repr(shape), expected="(heads, key, value)"))
         heads, keys, values = shape
-        check_positive("MatrixReader", heads=heads, keys=keys, values=values, size=size, looks=looks)
+        check_positive("MatrixReader", heads=heads, keys=keys, values=values, size=size)
+        check_counts("MatrixReader", looks=looks)
+        check_room("MatrixReader", looks * size * heads * (keys + values))
         self.matrices, self.heads, self.size, self.looks = matrices, heads, size, looks
         self.values_size, self.chained = heads * values, keys == values
         self.queries = nn.ModuleList(nn.Linear(size, heads * keys) for _ in range(looks))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from relational_rnn._check import check_positive, check_shape
+from relational_rnn._check import check_counts, check_positive, check_room, check_shape
 from relational_rnn.nn._inputs import check_booleans, check_kind
 from relational_rnn.nn._pretrained import Pretrained
 
@@ -64,7 +64,11 @@ class RelationNetwork(Pretrained):
         super().__init__()
         sizes = {"object_size": object_size, "question_size": question_size, "answer_size": answer_size}
         layers = {"pair_layers": pair_layers, "answer_hidden_layers": answer_hidden_layers}
-        check_positive("RelationNetwork", **sizes, **layers, pair_size=pair_size, answer_hidden_size=answer_hidden_size)
+        check_positive("RelationNetwork", **sizes, pair_size=pair_size, answer_hidden_size=answer_hidden_size)
+        check_counts("RelationNetwork", **layers)
+        pairs_weights = pair_size * (2 * object_size + question_size + pair_layers * pair_size)
+        of_an_answer = answer_hidden_size * (pair_size + answer_hidden_layers * answer_hidden_size + answer_size)
+        check_room("RelationNetwork", pairs_weights, of_an_answer)
         self.object_size = object_size
         self.question_size = question_size
         self.answer_size = answer_size
@@ -81,6 +85,10 @@ class RelationNetwork(Pretrained):
             answer += [nn.Linear(width, answer_hidden_size), nn.ReLU()]
             width = answer_hidden_size
         self.answer = nn.Sequential(*answer, nn.Linear(width, answer_size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)

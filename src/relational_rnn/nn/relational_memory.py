@@ -16,8 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from relational_rnn._check import InputError, check_choice, check_flags, check_positive, check_shape, describe
-from relational_rnn.nn._inputs import check_kind, check_whole_numbers
+from relational_rnn._check import (
+    InputError,
+    check_choice,
+    check_counts,
+    check_flags,
+    check_positive,
+    check_room,
+    check_shape,
+    describe,
+)
+from relational_rnn.nn._called_cell import report_of_calls, scan_by_calls
+from relational_rnn.nn._inputs import RESET_HINT, check_booleans, check_kind, check_questions, place_of
 from relational_rnn.nn._layout import (
     WHERE,
     Given,
@@ -32,7 +42,7 @@ from relational_rnn.nn._layout import (
 from relational_rnn.nn._ports import PortImports
 from relational_rnn.nn._read_head import KINDS, ReadHead, ReadHeadKind
 from relational_rnn.nn._sonnet import load_sonnet
-from relational_rnn.nn.core import Core, State
+from relational_rnn.nn.core import Core, Numbers, State
 from relational_rnn.nn.initial_weights import draw_truncated_normal
 from relational_rnn.nn.relational_memory_cell import (
     FORGET_BIAS,
@@ -46,6 +56,7 @@ from relational_rnn.ops.relational_scan import (
     ActivationMode,
     Backend,
     BackendReport,
+    CalledParameters,
     Formulation,
     Scan,
     Trace,
@@ -164,7 +175,8 @@ class RelationalMemory(PortImports, Core):
     ):
         super().__init__()
         check_choice(WHERE, "read_head", read_head, KINDS)
-        check_positive(WHERE, num_layers=num_layers, **({} if output_size is None else {"output_size": output_size}))
+        check_counts(WHERE, num_layers=num_layers)
+        check_positive(WHERE, **({} if output_size is None else {"output_size": output_size}))
         check_choice(WHERE, "backend", backend, BACKENDS)
         check_choice(WHERE, "activations", activations, ACTIVATION_MODES)
         check_flags(WHERE, batch_first=batch_first, check_finite=check_finite)
@@ -210,14 +222,27 @@ class RelationalMemory(PortImports, Core):
         self.projection = None
         if output_size is not None:
             read_size = self.read_head.output_size
+            check_room(WHERE, read_size * output_size)
             self.projection = nn.Linear(read_size, output_size, device=weight.device, dtype=weight.dtype)
             draw_truncated_normal(self.projection)
         self.output_size = self.read_head.output_size if output_size is None else output_size
 
+    def reset_parameters(self) -> None:
+        """Draw everything anew, as the constructor does."""
+        for i in range(self.num_layers):
+            self.cell(i).reset_parameters()
+        self.read_head.reset_parameters()
+        if self.projection is not None:
+            draw_truncated_normal(self.projection)
+
     def cell(self, layer: int = 0) -> RelationalMemoryCell:
         """The parameters of one layer, the lowest by default."""
         cell = self.cells[layer]
-        assert isinstance(cell, RelationalMemoryCell)
+        if not isinstance(cell, RelationalMemoryCell):
+            problem = f"cells.{layer} is not a cell of a relational memory"
+            hint = "put other modules in the places within it, such as its input."
+            got, expected = type(cell).__name__, "RelationalMemoryCell"
+            raise InputError(describe(WHERE, problem, got=got, expected=expected, hint=hint))
         return cell
 
     def initial_state(
@@ -227,13 +252,15 @@ class RelationalMemory(PortImports, Core):
         cells = [self.cell(i) for i in range(self.num_layers)]
         return join_state([cell.initial_memory(batch_size, device=device, dtype=dtype) for cell in cells])
 
-    def step(self, x_t: Tensor, state: State, *, query: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def step(
+        self, x_t: Tensor, state: State, *, reset: Tensor | None = None, query: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """One step: `x_t` [B, I] (or [B, n, I]) and the memory before it to (output [B, O], memory after it).
 
-        Without `B` throughout where `x_t` has no batch axis. `query` [B, W] replaces the learned query of an
-        "attention" read head.
+        Without `B` throughout where `x_t` has no batch axis. `reset` [B] booleans: true where a row returns to its
+        initial memory *before* the step. `query` [B, W] replaces the learned query of an "attention" read head.
         """
-        quick = self._quick_step(x_t, state) if query is None else None
+        quick = self._quick_step(x_t, state) if query is None and reset is None else None
         if quick is not None:
             return quick
         axes = self.cell().row_axes()
@@ -247,13 +274,24 @@ class RelationalMemory(PortImports, Core):
         memories = split_state(self, state, x_t.shape[0], batched=layout.batched)
         if self.check_finite:
             refuse_nan(x_t.unsqueeze(1), memories, None)
+        if reset is not None:
+            check_shape(WHERE, "reset", reset, {"B": x_t.shape[0]} if layout.batched else {})
+            check_booleans(WHERE, "reset", reset, x_t.device, hint=RESET_HINT)
+            starts = [self.cell(i).initial_memory(x_t.shape[0], dtype=m.dtype) for i, m in enumerate(memories)]
+            pairs = zip(starts, memories, strict=True)
+            memories = [torch.where(reset.view(-1, 1, 1), start, memory) for start, memory in pairs]
         rows, input_rows = x_t if self.input_rows is not None else x_t.unsqueeze(-2), None
         for i, memory in enumerate(memories):
             if i > 0:
                 rows = self._between(memories[i - 1])
-            wanted = self.read_head.kind == "input" and i == self.num_layers - 1
-            after = self.cell(i).step_after(rows, memory, input_rows=wanted, backend=self.backend)
-            memories[i], input_rows = after
+            cell, wanted = self.cell(i), self.read_head.kind == "input" and i == self.num_layers - 1
+            alone = cell.stands_alone()
+            if alone is not None:
+                why = f"cells.{i} {alone}"
+                report_of_calls(why, "reference", "store", input_rows=wanted)  # single steps are always plain
+                memories[i] = cell(rows.squeeze(-2) if cell.input_rows is None else rows, memory)
+                continue
+            memories[i], input_rows = cell.step_after(rows, memory, input_rows=wanted, backend=self.backend)
         y = self._output_of_step(memories[-1], input_rows, query)
         return layout.to_outer(y), join_state(memories, batched=layout.batched)
 
@@ -262,7 +300,7 @@ class RelationalMemory(PortImports, Core):
         x: Tensor | PackedSequence,
         state: State | None = None,
         *,
-        lengths: Tensor | None = None,
+        lengths: Numbers | None = None,
         reset: Tensor | None = None,
         query: Tensor | None = None,
     ) -> tuple[Any, Tensor]:
@@ -272,8 +310,8 @@ class RelationalMemory(PortImports, Core):
             x: [B, T, I] or [B, T, n, I]; [T, B, ...] with `batch_first=False`; [T, ...] for a single sequence; or a
                 `PackedSequence`, whose rows count in the order that they had before they were packed.
             state: the memory before the first step, [B, N, W] or [L, B, N, W], or None for `initial_state(B)`.
-            lengths: [B] whole numbers in 0..T; outputs past a length are 0, whatever the input holds there, and the
-                memory is that of the last valid step.
+            lengths: [B] whole numbers in 0..T, as a tensor, list or array; outputs past a length are 0, whatever the
+                input holds there, and the memory is that of the last valid step.
             reset: booleans over the first two axes of x ([B, T] for a `PackedSequence`, [T] for a single sequence);
                 true means that the row returns to its initial memory *before* that step.
             query: for an "attention" read head, [B, W] or one for every step, laid out like x; replaces the
@@ -304,7 +342,7 @@ class RelationalMemory(PortImports, Core):
         x: Tensor | PackedSequence,
         state: State | None = None,
         *,
-        lengths: Tensor | None = None,
+        lengths: Numbers | None = None,
         reset: Tensor | None = None,
         layer: int | None = None,
     ) -> Trace:
@@ -333,25 +371,28 @@ class RelationalMemory(PortImports, Core):
         given = open_sequence(self, x, state, lengths, reset)
         rows = self._rows(given.x, self._scan(given, top))
         cell, memory = self.cell(top), given.memories[top]
+        alone = cell.stands_alone()
+        if alone is not None:
+            problem = f"a trace is of the modules in a cell, and cells.{top} {alone}"
+            raise InputError(describe(WHERE, problem, hint="put hooks on the modules within the cell."))
         traced = relational_trace(
             rows,
             memory,
-            cell.scan_parameters(),
+            cell.step_parameters(),
             lengths=given.lengths,
             reset=given.reset,
             initial=None if given.reset is None else cell.initial_memory(memory.shape[0], dtype=memory.dtype),
         )
         return traced.map(given.layout.to_outer)
 
-    def snapshots(self, x: Tensor, rows: Tensor, at: Tensor, state: State | None = None) -> Tensor:
+    def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> Tensor:
         """The memory of row `rows[m]` after its first `at[m]` steps, for every m: [M, N, W] or [L, M, N, W].
 
         One pass over the sequence, then a gather; 0 steps is the start.
         """
         given = open_sequence(self, x, state)
-        batch, steps = given.x.shape[:2]
-        check_whole_numbers(WHERE, "rows", rows, {"M": None}, given.x.device, highest=batch - 1)
-        check_whole_numbers(WHERE, "at", at, {"M": rows.shape[0]}, given.x.device, highest=steps)
+        batch = given.x.shape[0]
+        rows, at = check_questions(self, given.x, rows, at)
         # Steps that no question sees may hold anything, even NaN, as they do past a length.
         seen = torch.zeros(batch, dtype=torch.int64, device=given.x.device)
         seen = seen.scatter_reduce(0, rows.long(), at.long(), "amax")
@@ -375,20 +416,27 @@ class RelationalMemory(PortImports, Core):
             >>> print(RelationalMemory(input_size=5, mem_slots=3, head_size=4, backend="reference").backend_report())
             backend='reference' runs 'reference': it was asked for
         """
-        cell = self.cell()
         if x is None:
-            axes = [size for size in cell.row_axes().values() if size is not None]
-            x = (
-                cell.input.weight.new_zeros(1, 64, *axes)
-                if self.batch_first
-                else cell.input.weight.new_zeros(64, 1, *axes)
-            )
+            axes = [size for size in self.cell().row_axes().values() if size is not None]
+            device, dtype = place_of(self)
+            x = torch.zeros(*((1, 64) if self.batch_first else (64, 1)), *axes, device=device, dtype=dtype)
         given = open_sequence(self, x, None)
         rows = self._rows(given.x, [])
-        attended = self.read_head.kind == "input" and self.num_layers == 1
-        return choose(
-            self.backend, self.activations, rows, given.memories[0], cell.scan_parameters(), input_rows=attended
-        )
+        reports = []
+        for i, memory in enumerate(given.memories):
+            cell, wanted = self.cell(i), self.read_head.kind == "input" and i == self.num_layers - 1
+            alone = cell.stands_alone()
+            if alone is not None:
+                why = f"cells.{i} {alone}"
+                reports.append(report_of_calls(why, self.backend, self.activations, input_rows=wanted))
+                continue
+            params = cell.step_parameters()
+            if isinstance(params, CalledParameters) and self.num_layers > 1:
+                params = params._replace(why=f"of cells.{i}, {params.why}")
+            reports.append(choose(self.backend, self.activations, rows, memory, params, input_rows=wanted))
+            rows = rows[:, :, :1]  # what is above has one row per step
+        # All layers run alike, unless some of them hold modules that have to be called.
+        return next((report for report in reports if report.runs == "reference"), reports[0])
 
     @classmethod
     def from_sonnet(cls, source: str | Path | Mapping[str, np.ndarray], **sizes: Any) -> Self:
@@ -410,7 +458,9 @@ class RelationalMemory(PortImports, Core):
         return load_sonnet(cls, source, sizes)
 
     def extra_repr(self) -> str:
-        return f"{self.input_size}, mem_slots={self.mem_slots}, width={self.width}, output_size={self.output_size}"
+        shown = {"num_layers": self.num_layers, "output_size": self.output_size, "read_head": self.read_head.kind}
+        shown |= {"backend": self.backend, "activations": self.activations}
+        return ", ".join([self.cell().extra_repr(), *(f"{name}={value!r}" for name, value in shown.items())])
 
     def _quick_step(self, x_t: Tensor, state: State | None) -> tuple[Tensor, Tensor] | None:
         """`step` like one before, without gradients: then nothing is left to check but that nothing has changed."""
@@ -422,7 +472,8 @@ class RelationalMemory(PortImports, Core):
             return None
         cells = self._modules["cells"]  # self.cell() takes a tenth of the step
         cell = None if cells is None else cells._modules["0"]
-        assert isinstance(cell, RelationalMemoryCell)
+        if not isinstance(cell, RelationalMemoryCell):
+            return None
         wanted = self.read_head.kind == "input"
         rows = x_t if self.input_rows is not None else x_t.unsqueeze(-2)
         after = cell.ready_step(rows, state, input_rows=wanted)
@@ -456,6 +507,11 @@ class RelationalMemory(PortImports, Core):
             if top and scans:
                 scans[-1] = scans[-1]._replace(memories=memory.new_empty(0))
             wanted = self.read_head.kind == "input" and i == self.num_layers - 1
+            alone = cell.stands_alone()
+            if alone is not None:
+                report_of_calls(f"cells.{i} {alone}", self.backend, self.activations, input_rows=wanted)
+                scans.append(scan_by_calls(cell, rows, memory, given.lengths, given.reset))
+                continue
             if one and self.backend in ("auto", "cpu"):
                 after = cell.ready_step(rows.squeeze(1), memory, input_rows=wanted, checked=True)
                 if after is not None:
@@ -465,7 +521,7 @@ class RelationalMemory(PortImports, Core):
             scan = relational_scan(
                 rows,
                 memory,
-                cell.scan_parameters(),
+                cell.step_parameters(),
                 lengths=given.lengths,
                 reset=given.reset,
                 initial=None if given.reset is None else cell.initial_memory(memory.shape[0], dtype=memory.dtype),

@@ -12,14 +12,26 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as every_module
 
-from relational_rnn._check import InputError, check_choice, check_positive, check_shape, describe
-from relational_rnn.nn._inputs import check_kind
+from relational_rnn._check import (
+    InputError,
+    check_choice,
+    check_counts,
+    check_positive,
+    check_room,
+    check_shape,
+    describe,
+)
+from relational_rnn.nn._inputs import check_kind, check_place, start_at
+from relational_rnn.nn._plain import first_beyond, hooked, remake_weights
 from relational_rnn.nn.initial_weights import draw_truncated_normal
 from relational_rnn.ops.relational_scan import (
     After,
     Backend,
     Block,
+    CalledBlock,
+    CalledParameters,
     Formulation,
     Linear,
     Norm,
@@ -47,12 +59,22 @@ def warn_that_zeros_stay_equal() -> None:
     )
 
 
+@functools.cache
+def warn_of_a_start_of_zeros(where: str) -> None:
+    warnings.warn(
+        f"{where}: a state of zeros was passed. The same weights act on every slot, so slots that start equal stay "
+        "equal for ever and the memory holds no more than one slot would. Start with initial_state(batch_size) (of a "
+        "cell: initial_memory) and pass reset= where an episode begins.",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
 def _own(module: nn.Module) -> tuple[Tensor, Tensor]:
     """A module's weight and bias, looked up where they lie: `module.weight` takes longer than a small step's share."""
-    weight, bias = module._parameters.get("weight"), module._parameters.get("bias")
-    if weight is None or bias is None:  # something else makes them, a parametrization for one
-        assert isinstance(module, (nn.Linear, nn.LayerNorm))
-        return module.weight, module.bias
+    weight, bias = module._parameters["weight"], module._parameters["bias"]
+    assert weight is not None
+    assert bias is not None
     return weight, bias
 
 
@@ -96,6 +118,9 @@ class AttentionBlock(nn.Module):
         if own.get("out") is not None:
             return Block(qkv, mlp_norm, out=_linear(own["out"]))
         return Block(qkv, mlp_norm, qkv_norm=_norm(own["qkv_norm"]), attention_norm=_norm(own["attention_norm"]))
+
+    def called_block(self) -> CalledBlock:
+        return CalledBlock(self.qkv, self.mlp_norm, self.qkv_norm, self.attention_norm, self.out)
 
 
 class RelationalMemoryCell(nn.Module):
@@ -147,11 +172,10 @@ class RelationalMemoryCell(nn.Module):
             mem_slots=mem_slots,
             head_size=head_size,
             num_heads=num_heads,
-            num_blocks=num_blocks,
-            attention_mlp_layers=attention_mlp_layers,
             **({} if key_size is None else {"key_size": key_size}),
             **({} if input_rows is None else {"input_rows": input_rows}),
         )
+        check_counts(where, num_blocks=num_blocks, attention_mlp_layers=attention_mlp_layers)
         check_choice(where, "gate_style", gate_style, (*get_args(GateStyle), None))
         check_choice(where, "formulation", formulation, ("sonnet", "chapter"))
         check_choice(where, "initial_memory", initial_memory, get_args(InitialMemory))
@@ -191,10 +215,15 @@ class RelationalMemoryCell(nn.Module):
             input_bias=float(input_bias),
             competitive=gate_style == "competitive",
         )
+        check_place(where, device, dtype)
         device = torch.get_default_device() if device is None else torch.device(device)
         dtype = torch.get_default_dtype() if dtype is None else dtype
 
         qkv_width = num_heads * (2 * self.settings.key_size + head_size)
+        of_a_block = width * (qkv_width + width * (formulation == "chapter"))
+        gates = 0 if gate_style is None else 2 * width * width * ((input_rows or 1) + 1)
+        own = width * (input_size + attention_mlp_layers * width)
+        check_room(where, own, num_blocks * of_a_block, gates, mem_slots * width)
         self.input = nn.Linear(input_size, width, device=device, dtype=dtype)
         self.blocks = nn.ModuleList(
             AttentionBlock(width, qkv_width, formulation, device, dtype) for _ in range(num_blocks)
@@ -238,7 +267,7 @@ class RelationalMemoryCell(nn.Module):
                 nn.init.eye_(self.initial)
 
     def scan_parameters(self) -> ScanParameters:
-        """The parameters as the functions in `relational_rnn.ops.relational_scan` take them."""
+        """The parameters as the functions in `relational_rnn.ops.relational_scan` take them; modules must be plain."""
         own = self._modules
         blocks, mlp, gated = own["blocks"], own["mlp"], own.get("gate_input") is not None
         assert blocks is not None
@@ -252,6 +281,61 @@ class RelationalMemoryCell(nn.Module):
             gate_memory=_below(own["gate_memory"], own.get("share_key")) if gated else None,
         )
 
+    def step_parameters(self) -> ScanParameters | CalledParameters:
+        """The parameters, or the modules themselves where calling one of them is more than its weight and bias."""
+        why = self.beyond_weights()
+        if why is None:
+            return self.scan_parameters()
+        return CalledParameters(
+            settings=self.settings,
+            why=why,
+            input=self.input,
+            blocks=tuple(block.called_block() for block in self.blocks if isinstance(block, AttentionBlock)),
+            mlp=tuple(self.mlp),
+            gate_input=self.gate_input,
+            gate_memory=self.gate_memory,
+            share_query=self.share_query,
+            share_key=self.share_key,
+        )
+
+    def beyond_weights(self) -> str | None:
+        """Which inner module is more than its weight and bias, and how; None where all are plain."""
+        return first_beyond(self, self._inner(), without_bias=self._modules.get("share_key"))
+
+    def stands_alone(self) -> str | None:
+        """Why this cell has to be called for every step, and the modules in it are not enough; or None."""
+        if hooked(self):
+            return "has hooks"
+        if type(self).forward is not RelationalMemoryCell.forward or "forward" in self.__dict__:
+            return "has a forward of its own"
+        return None
+
+    def _inner(self) -> list[nn.Module]:
+        """The modules that a step computes with."""
+        own = self._modules
+        blocks, mlp = own["blocks"], own["mlp"]
+        assert blocks is not None
+        assert mlp is not None
+        found = [
+            own["input"],
+            own.get("gate_input"),
+            own.get("gate_memory"),
+            own.get("share_query"),
+            own.get("share_key"),
+        ]
+        found += mlp._modules.values()
+        for i, block in blocks._modules.items():
+            if not isinstance(block, AttentionBlock):
+                problem = f"blocks.{i} is not a block of attention, and a step cannot be computed with it"
+                hint = "put other modules in the places within it, such as its qkv."
+                raise InputError(
+                    describe(
+                        "RelationalMemoryCell", problem, got=type(block).__name__, expected="AttentionBlock", hint=hint
+                    )
+                )
+            found += block._modules.values()
+        return [module for module in found if module is not None]
+
     def ready_step(
         self, rows: Tensor, memory: Tensor, *, input_rows: bool = False, checked: bool = False
     ) -> After | None:
@@ -263,12 +347,15 @@ class RelationalMemoryCell(nn.Module):
             input_rows: whether the attended rows of the input are wanted too.
             checked: whether both tensors are known to fit. If not, the step is taken only if one of its size was.
         """
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or every_module._has_any_global_hook():
             return None
         after = self._steps.step(rows, memory, input_rows=input_rows)
         if after is not None or not checked:
             return after
-        if not self._steps.prepare(rows, memory, self.scan_parameters, self._places, input_rows=input_rows):
+        if torch.is_grad_enabled() or self.beyond_weights() is not None or self.stands_alone() is not None:
+            return None
+        modules = [self, *self._inner()]
+        if not self._steps.prepare(rows, memory, self.scan_parameters, self._places, modules, input_rows=input_rows):
             return None
         return self._steps.step(rows, memory, input_rows=input_rows)
 
@@ -278,7 +365,7 @@ class RelationalMemoryCell(nn.Module):
             after = self.ready_step(rows, memory, input_rows=input_rows, checked=True)
             if after is not None:
                 return after
-        return relational_step_after(rows, memory, self.scan_parameters(), input_rows=input_rows, backend=backend)
+        return relational_step_after(rows, memory, self.step_parameters(), input_rows=input_rows, backend=backend)
 
     def _places(self) -> list[Place]:
         settings = Place(self.__dict__, "settings", self.settings)
@@ -300,13 +387,35 @@ class RelationalMemoryCell(nn.Module):
         - "random": drawn once, normal of std 0.1, and stored with the weights.
         - "learned": a parameter, the identity before training.
         """
-        weight = self.input.weight
-        device, dtype = device or weight.device, dtype or weight.dtype
+        device, dtype = start_at(self, batch_size, device, dtype, self.mem_slots * self.width)
+        remake_weights(self)
         if self.initial is not None:
             return self.initial.to(device=device, dtype=dtype).repeat(batch_size, 1, 1)
         if self.start == "zeros":
             return torch.zeros(batch_size, self.mem_slots, self.width, device=device, dtype=dtype)
         return torch.eye(self.mem_slots, self.width, device=device, dtype=dtype).repeat(batch_size, 1, 1)
+
+    def extra_repr(self) -> str:
+        heads = self.settings.num_heads
+        shown = {"mem_slots": self.mem_slots, "head_size": self.width // heads, "num_heads": heads}
+        shown |= {"key_size": self.settings.key_size, "gate_style": self.gate_style, "initial_memory": self.start}
+        shown |= {} if self.input_rows is None else {"input_rows": self.input_rows}
+        shown |= {} if self.settings.formulation == "sonnet" else {"formulation": self.settings.formulation}
+        return ", ".join([str(self.input_size), *(f"{name}={value!r}" for name, value in shown.items())])
+
+    def look_for_zeros(self, where: str, memory: Tensor) -> None:
+        """Warn, once, of a start whose slots are all zeros; what a step has left never is.
+
+        What autograd has a history of was computed, and is not looked at, nor is what would have to be waited for.
+        """
+        if self.mem_slots == 1 or self.start == "zeros" or memory.requires_grad or not memory.is_cpu:
+            return
+        if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or memory.numel() == 0:
+            return
+        if torch._C._are_functorch_transforms_active():
+            return
+        if not bool(memory.flatten(1).any(1).all()):
+            warn_of_a_start_of_zeros(where)
 
     def row_axes(self) -> dict[str, int | None]:
         """Axes of the input of one step, after the batch's."""
@@ -326,6 +435,7 @@ class RelationalMemoryCell(nn.Module):
             check_shape(where, "memory", memory, {"B": x.shape[0], **axes} if batched else axes, hint=CELL_HINT)
             check_kind(self, "memory", memory)
             memory = memory if batched else memory.unsqueeze(0)
+            self.look_for_zeros(where, memory)
         rows = x if self.input_rows is not None else x.unsqueeze(-2)
         memory = self.step_after(rows, memory).memory
         return memory if batched else memory.squeeze(0)

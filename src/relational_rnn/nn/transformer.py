@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from relational_rnn._check import check_counts
 from relational_rnn.nn._cached_attention import CachedAttentionCore
+from relational_rnn.nn._inputs import place_of
 
 # Shape legend: B batch, S stored steps, T new steps, I input features, W width, L layers, H heads,
 #               K head size (W = H * K)
@@ -66,20 +68,26 @@ class Transformer(CachedAttentionCore):
         feedforward_size: int | None = None,
         window: int | None = None,
     ) -> None:
-        feedforward_size = 4 * hidden_size if feedforward_size is None else feedforward_size
-        sizes = {"num_layers": num_layers, "feedforward_size": feedforward_size}
-        super().__init__(input_size, hidden_size, num_heads, passes=num_layers, window=window, **sizes)
-        self.layers = nn.ModuleList(Layer(hidden_size, num_heads, feedforward_size) for _ in range(num_layers))
+        check_counts("Transformer", num_layers=num_layers)
+        parts = {"passes": num_layers, "layers": num_layers, "feedforward_size": feedforward_size}
+        super().__init__(input_size, hidden_size, num_heads, window=window, **parts)
+        self.layers = nn.ModuleList(Layer(hidden_size, num_heads, self.feedforward_size) for _ in range(num_layers))
         self.norm = nn.LayerNorm(hidden_size)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
 
     def attend(
         self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor, position: Tensor
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        turn = rotations(position, self.head_size, self.embed.weight.dtype)
+        turn = rotations(position, self.head_size, place_of(self)[1])
         u = self.embed(x)
         all_keys, all_values = [], []
         for index, layer in enumerate(self.layers):

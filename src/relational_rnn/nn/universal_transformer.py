@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from relational_rnn._check import check_counts
 from relational_rnn.nn._cached_attention import CachedAttentionCore
+from relational_rnn.nn._inputs import place_of
 
 # Shape legend: B batch, S stored steps, T new steps, I input features, W width, L passes, H heads,
 #               K head size (W = H * K)
@@ -59,24 +61,30 @@ class UniversalTransformer(CachedAttentionCore):
         num_heads: int = 4,
         feedforward_size: int | None = None,
     ) -> None:
-        feedforward_size = 4 * hidden_size if feedforward_size is None else feedforward_size
-        sizes = {"num_passes": num_passes, "feedforward_size": feedforward_size}
-        super().__init__(input_size, hidden_size, num_heads, passes=num_passes, **sizes)
+        check_counts("UniversalTransformer", num_passes=num_passes)
+        parts = {"passes": num_passes, "layers": 1, "feedforward_size": feedforward_size}
+        super().__init__(input_size, hidden_size, num_heads, **parts)
         self.query_key_value = nn.Linear(hidden_size, 3 * hidden_size)
         self.attention_out = nn.Linear(hidden_size, hidden_size)
         self.attention_norm = nn.LayerNorm(hidden_size)
-        self.transition_in = nn.Linear(hidden_size, feedforward_size)
-        self.transition_out = nn.Linear(feedforward_size, hidden_size)
+        self.transition_in = nn.Linear(hidden_size, self.feedforward_size)
+        self.transition_out = nn.Linear(self.feedforward_size, hidden_size)
         self.transition_norm = nn.LayerNorm(hidden_size)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
 
     def attend(
         self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor, position: Tensor
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        dtype = self.embed.weight.dtype
+        dtype = place_of(self)[1]
         where = waves(position[:, keys.shape[1] :], self.hidden_size, dtype)
         passes = waves(torch.arange(1, self.passes + 1, device=x.device), self.hidden_size, dtype)
         u = self.embed(x)

@@ -20,8 +20,12 @@ class StubCore(Core):
         weight = self.cell.weight_hh
         return torch.zeros(batch_size, self.output_size, device=device or weight.device, dtype=dtype or weight.dtype)
 
-    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+    def reset_parameters(self) -> None:
+        self.cell.reset_parameters()
+
+    def step(self, x_t: Tensor, state: State, *, reset: Tensor | None = None) -> tuple[Tensor, State]:
         assert isinstance(state, Tensor)
+        assert reset is None
         state = self.cell(x_t, state)
         return state, state
 

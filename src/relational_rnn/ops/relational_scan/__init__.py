@@ -7,8 +7,11 @@ one of several backends. README.md beside this file has the derivation, the cost
 from relational_rnn.ops.relational_scan._ready_step import After, Place, StepCache
 from relational_rnn.ops.relational_scan.cpu import ActivationMode
 from relational_rnn.ops.relational_scan.dispatch import ACTIVATION_MODES, BACKENDS, Backend, BackendReport, choose
+from relational_rnn.ops.relational_scan.exported import scan_as_loop
 from relational_rnn.ops.relational_scan.reference import (
     Block,
+    CalledBlock,
+    CalledParameters,
     Formulation,
     Linear,
     Norm,
@@ -31,6 +34,8 @@ __all__ = [
     "Backend",
     "BackendReport",
     "Block",
+    "CalledBlock",
+    "CalledParameters",
     "Formulation",
     "Linear",
     "Norm",
@@ -47,4 +52,5 @@ __all__ = [
     "relational_step",
     "relational_step_after",
     "relational_trace",
+    "scan_as_loop",
 ]

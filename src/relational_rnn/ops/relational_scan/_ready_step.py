@@ -114,18 +114,23 @@ class Place(NamedTuple):
 
 
 _FACTS = operator.attrgetter("dtype", "shape")  # beside the address, which no two devices share
+_HOOKS = operator.attrgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class StepCache:
     """Ready steps of one cell, for as long as nothing about its parameters changes.
 
     Parameters are read where they lie, so writing into them (an optimizer, `load_state_dict`) changes nothing here.
-    Everything else is noticed at the next step: other modules or parameters in their places, parametrizations, data
-    moved, converted or laid otherwise, other kernels asked for. A copy of a cache, and one from a file, is empty.
+    Everything else is noticed at the next step: other modules or parameters in their places, hooks, parametrizations,
+    data moved, converted or laid otherwise, other kernels asked for. A copy of a cache, and one from a file, is empty.
     """
 
     def __init__(self) -> None:
-        self._tables: list[tuple[Mapping[str, object], int]] = []
+        self._tables: list[Mapping[str, object]] = []
+        self._counts: list[int] = []
+        self._modules: list[torch.nn.Module] = []
+        self._kinds: list[type] = []
+        self._hooks: list[Mapping[int, object]] = []
         self._places: list[Place] = []
         self._tensors: list[Tensor] = []
         self._addresses: list[int] = []
@@ -160,6 +165,7 @@ class StepCache:
         memory: Tensor,
         parameters: Callable[[], ScanParameters],
         places: Callable[[], list[Place]],
+        modules: list[torch.nn.Module],
         *,
         input_rows: bool,
     ) -> bool:
@@ -170,6 +176,7 @@ class StepCache:
             memory: [B, N, M], checked.
             parameters: gives the parameters as they are now.
             places: gives where they lie, and every module on the way to them, in tables as modules have them.
+            modules: those whose parameters they are, plain now: without hooks, of PyTorch's own classes.
             input_rows: whether the attended rows of the input are wanted too.
         """
         if torch.is_grad_enabled() or mode_against() is not None:
@@ -187,7 +194,11 @@ class StepCache:
         if len(self._ready) >= _MOST_SIZES or not self._holds():
             self._ready.clear()
         self._places, self._tensors, self._kernels, self._dtype = found, tensors, kernels, x.dtype
-        self._tables = [(table, len(table)) for table in {id(p.table): p.table for p in found}.values()]
+        # A forward set on a module itself makes the table of its attributes longer.
+        self._tables = [*{id(p.table): p.table for p in found}.values(), *map(vars, modules)]
+        self._counts = list(map(len, self._tables))
+        self._modules, self._kinds = modules, list(map(type, modules))
+        self._hooks = [hooks for module in modules for hooks in _HOOKS(module)]
         self._addresses = list(map(Tensor.data_ptr, tensors))
         self._facts = list(map(_FACTS, tensors))
         self._ready[x.shape, memory.shape, input_rows] = ReadyStep(kernels, params, x, memory, input_rows)
@@ -199,7 +210,9 @@ class StepCache:
             if table.get(name) is not held:
                 return False
         return (
-            all([len(table) == count for table, count in self._tables])
+            list(map(len, self._tables)) == self._counts
+            and not any(self._hooks)
+            and list(map(type, self._modules)) == self._kinds
             and list(map(Tensor.data_ptr, self._tensors)) == self._addresses
             and list(map(_FACTS, self._tensors)) == self._facts
             and all(map(Tensor.is_contiguous, self._tensors))

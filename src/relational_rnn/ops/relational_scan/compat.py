@@ -19,20 +19,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from relational_rnn.ops.relational_scan.reference import Block, Linear, Settings, attend, layer_norm, linear
+from relational_rnn.ops.relational_scan.reference import CalledBlock, Map, Settings, attend, layer_norm, linear
 
 
 class PortedParameters(NamedTuple):
     """Everything a step needs besides its input and the memory; the norms' weights and biases have an axis of rows."""
 
     settings: Settings  # its two biases are not read
-    input: Linear  # I -> M
-    block: Block  # its norms are [R, F], [R, M] and [R, M]
+    input: Map  # I -> M
+    block: CalledBlock  # its norms are [R, F], [R, M] and [R, M]
     num_blocks: int
-    mlp: Linear  # M -> M
+    mlp: Map  # M -> M
     mlp_layers: int
-    gate_input: Linear | None  # M -> 2G, input gate first
-    gate_memory: Linear | None  # M -> 2G
+    gate_input: Map | None  # M -> 2G, input gate first
+    gate_memory: Map | None  # M -> 2G
     input_bias: Tensor | None  # one number
     forget_bias: Tensor | None  # one number
 

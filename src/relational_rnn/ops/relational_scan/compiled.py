@@ -129,3 +129,5 @@ def _pull_back(ctx, cotangents):
 
 
 _forward.register_autograd(_pull_back, setup_context=_setup_context)
+
+scan_operator = torch.ops.relational_rnn.scan.default

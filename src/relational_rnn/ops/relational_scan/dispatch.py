@@ -12,7 +12,7 @@ from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn.ops.relational_scan import cpu, triton_scan
 from relational_rnn.ops.relational_scan._triton_launch import precision
 from relational_rnn.ops.relational_scan.cpu import ActivationMode
-from relational_rnn.ops.relational_scan.reference import ScanParameters
+from relational_rnn.ops.relational_scan.reference import CalledParameters, ScanParameters
 
 Backend = Literal["auto", "reference", "cpu", "triton"]
 """What may be asked for.
@@ -57,7 +57,7 @@ def choose(
     activations: ActivationMode,
     x: Tensor,
     memory: Tensor,
-    params: ScanParameters,
+    params: ScanParameters | CalledParameters,
     *,
     input_rows: bool = False,
 ) -> BackendReport:
@@ -85,11 +85,12 @@ def choose(
         return BackendReport(asked=backend, runs="reference", why="it was asked for")
     special = "triton" if backend == "triton" or (backend == "auto" and x.device.type == "cuda") else "cpu"
     name = {"cpu": "the CPU scan", "triton": "the Triton scan"}[special]
-    reason = (
-        cpu.unsupported(x, memory, params)
-        if special == "cpu"
-        else triton_scan.unsupported(x, memory, params, input_rows=input_rows)
-    )
+    if isinstance(params, CalledParameters):
+        reason = f"it calls no inner modules, and {params.why}"
+    elif special == "cpu":
+        reason = cpu.unsupported(x, memory, params)
+    else:
+        reason = triton_scan.unsupported(x, memory, params, input_rows=input_rows)
     if backend == special:
         if reason is not None:
             hint = "backend='reference' can run here, and so can 'auto'."
@@ -113,6 +114,7 @@ def choose(
     if recompute:
         return BackendReport(asked=backend, runs="cpu", why="only it recomputes activations" + _without_kernels(params))
     batch, steps, inputs = x.shape[:3]
+    assert not isinstance(params, CalledParameters)
     if cpu.kernels_for(params) is None and steps <= _FEW_STEPS and batch * (memory.shape[1] + inputs) <= _FEW_ROWS:
         why = "so short a call is over before the CPU scan begins" + _without_kernels(params)
         return BackendReport(asked=backend, runs="reference", why=why)

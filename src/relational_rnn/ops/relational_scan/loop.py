@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from relational_rnn.ops.relational_scan.readable import may_be_written
-from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters, Step, advance, input_terms
+from relational_rnn.ops.relational_scan.reference import (
+    CalledParameters,
+    Scan,
+    ScanParameters,
+    Step,
+    advance,
+    input_terms,
+)
 from relational_rnn.ops.relational_scan.spec import flatten
 
 _PIECE_ROWS = 1024  # memory and input rows of the steps that are taken together without gradients
@@ -24,7 +31,7 @@ def happening(lengths: Tensor | None, steps: int, device: torch.device) -> Tenso
 def walk(
     x: Tensor,
     memory: Tensor,
-    params: ScanParameters,
+    params: ScanParameters | CalledParameters,
     *,
     happens: Tensor | None = None,
     reset: Tensor | None = None,
@@ -51,7 +58,7 @@ def walk(
 def loop(
     x: Tensor,
     memory: Tensor,
-    params: ScanParameters,
+    params: ScanParameters | CalledParameters,
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
     initial: Tensor | None = None,
@@ -62,7 +69,9 @@ def loop(
     Without gradients a long sequence is taken in pieces: what depends on the input alone is then never there for all
     steps, and every step's results go where they stay.
     """
-    if not may_be_written((x, memory, lengths, reset, initial, *flatten(params))):
+    called = isinstance(params, CalledParameters)  # modules, whose weights nobody knows
+    weights = () if called else flatten(params)
+    if (called and torch.is_grad_enabled()) or not may_be_written((x, memory, lengths, reset, initial, *weights)):
         return _loop(x, memory, params, lengths, reset, initial, input_rows)
     batch, steps = x.shape[:2]
     together = max(1, _PIECE_ROWS // max(1, batch * (x.shape[2] + memory.shape[1])))
@@ -84,7 +93,7 @@ def loop(
 def _loop(
     x: Tensor,
     memory: Tensor,
-    params: ScanParameters,
+    params: ScanParameters | CalledParameters,
     lengths: Tensor | None,
     reset: Tensor | None,
     initial: Tensor | None,

@@ -31,6 +31,7 @@ chooses among slots, as in Slot Attention (Locatello et al., 2020, arXiv:2006.15
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -96,6 +97,34 @@ class ScanParameters(NamedTuple):
     gate_memory: Linear | None = None  # M -> 2G: input gate, then forget gate, or keys of slots that compete
 
 
+Map = Callable[[Tensor], Tensor]
+"""A module that is called, because it is more than its weight and bias: hooked, wrapped, or of another class."""
+
+
+class CalledBlock(NamedTuple):
+    """`Block` of modules that are called."""
+
+    qkv: Map
+    mlp_norm: Map
+    qkv_norm: Map | None = None
+    attention_norm: Map | None = None
+    out: Map | None = None
+
+
+class CalledParameters(NamedTuple):
+    """`ScanParameters` of modules that are called; only the definition takes them, step by step."""
+
+    settings: Settings
+    why: str  # which module is not plain, and how
+    input: Map
+    blocks: tuple[CalledBlock, ...]
+    mlp: tuple[Map, ...]
+    gate_input: Map | None = None  # n * M -> 2G, or M where slots compete
+    gate_memory: Map | None = None  # M -> 2G, or M where slots compete
+    share_query: Map | None = None  # n * M -> M, a query of every row where all others are 0
+    share_key: Map | None = None  # M -> M
+
+
 class Step(NamedTuple):
     """One step, with everything that was computed on the way."""
 
@@ -116,15 +145,15 @@ class Scan(NamedTuple):
     input_rows: Tensor | None  # [B, T, n, M], the attended rows of the input at every step; 0 where none happened
 
 
-def linear(x: Tensor, p: Linear) -> Tensor:
-    return F.linear(x, p.weight, p.bias)
+def linear(x: Tensor, p: Linear | Map) -> Tensor:
+    return F.linear(x, p.weight, p.bias) if isinstance(p, Linear) else p(x)
 
 
-def layer_norm(x: Tensor, p: Norm) -> Tensor:
-    return F.layer_norm(x, p.weight.shape, p.weight, p.bias, LAYER_NORM_EPS)
+def layer_norm(x: Tensor, p: Norm | Map) -> Tensor:
+    return F.layer_norm(x, p.weight.shape, p.weight, p.bias, LAYER_NORM_EPS) if isinstance(p, Norm) else p(x)
 
 
-def attend(h: Tensor, block: Block, settings: Settings) -> tuple[Tensor, Tensor]:
+def attend(h: Tensor, block: Block | CalledBlock, settings: Settings) -> tuple[Tensor, Tensor]:
     """Multi-head attention of all rows to all rows: softmax(q k^T / sqrt(K)) v, heads side by side (equations 1, 2)."""
     qkv = linear(h, block.qkv)  # [B, R, F]
     if block.qkv_norm is not None:
@@ -136,14 +165,14 @@ def attend(h: Tensor, block: Block, settings: Settings) -> tuple[Tensor, Tensor]
     return (weights @ v).transpose(-3, -2).flatten(-2), weights
 
 
-def mlp(h: Tensor, layers: tuple[Linear, ...]) -> Tensor:
+def mlp(h: Tensor, layers: tuple[Linear | Map, ...]) -> Tensor:
     """Linear layers with ReLU between them; the last one is not activated."""
     for i, layer in enumerate(layers):
         h = linear(torch.relu(h) if i else h, layer)
     return h
 
 
-def input_terms(x: Tensor, p: ScanParameters) -> tuple[Tensor, Tensor | None]:
+def input_terms(x: Tensor, p: ScanParameters | CalledParameters) -> tuple[Tensor, Tensor | None]:
     """What a step takes from its input alone: `x` [..., n, I] to rows [..., n, M] and gate terms [..., 2G].
 
     Where slots compete the gate terms are [..., M + n * M], the input gate's and then every row's query.
@@ -152,6 +181,10 @@ def input_terms(x: Tensor, p: ScanParameters) -> tuple[Tensor, Tensor | None]:
     if p.gate_input is None:
         return rows, None
     if p.settings.competitive:
+        if isinstance(p, CalledParameters):
+            assert p.share_query is not None
+            queries = p.share_query(each_row_alone(rows)).flatten(-2)
+            return rows, torch.cat([p.gate_input(rows.flatten(-2)), queries], dim=-1)
         return rows, gate_and_queries(rows, p.gate_input)
     return rows, linear(rows.flatten(-2), p.gate_input)
 
@@ -165,6 +198,11 @@ def gate_and_queries(rows: Tensor, p: Linear) -> Tensor:
     return torch.cat([gate, queries.flatten(-2)], dim=-1)
 
 
+def each_row_alone(rows: Tensor) -> Tensor:
+    """[..., n, M] to [..., n, n * M]: every row in its own place, zeros in those of the others."""
+    return torch.diag_embed(rows.transpose(-1, -2)).movedim(-3, -1).flatten(-2)
+
+
 def update_rate(share: Tensor, gate: Tensor) -> Tensor:
     """How far every number of a slot moves towards its candidate, 0 to 1: `share` [B, N, n] and `gate` [B, N, M].
 
@@ -174,7 +212,7 @@ def update_rate(share: Tensor, gate: Tensor) -> Tensor:
     return (scale * share.mean(dim=-1, keepdim=True) * gate).clamp(max=1)
 
 
-def advance(memory: Tensor, rows: Tensor, gate_terms: Tensor | None, p: ScanParameters) -> Step:
+def advance(memory: Tensor, rows: Tensor, gate_terms: Tensor | None, p: ScanParameters | CalledParameters) -> Step:
     """The memory after a step, from the memory before it [B, N, M] and what `input_terms` made of the input."""
     slots = memory.shape[-2]
     h = torch.cat([memory, rows], dim=-2)  # [B, R, M]
@@ -196,9 +234,14 @@ def advance(memory: Tensor, rows: Tensor, gate_terms: Tensor | None, p: ScanPara
     assert gate_terms is not None
     if p.settings.competitive:
         width = memory.shape[-1]
-        weight, bias = p.gate_memory
-        gate = F.linear(torch.tanh(memory), weight[:width], bias[:width])  # [B, N, M]
-        keys = F.linear(memory, weight[width:], bias[width:])
+        if isinstance(p, CalledParameters):
+            assert p.gate_memory is not None
+            assert p.share_key is not None
+            gate, keys = p.gate_memory(torch.tanh(memory)), p.share_key(memory)
+        else:
+            weight, bias = p.gate_memory
+            gate = F.linear(torch.tanh(memory), weight[:width], bias[:width])  # [B, N, M]
+            keys = F.linear(memory, weight[width:], bias[width:])
         queries = gate_terms[..., width:].unflatten(-1, (-1, width))  # [B, n, M]
         share = torch.softmax(keys @ queries.transpose(-2, -1) * width**-0.5, dim=-2)  # over slots; [B, N, n]
         gate = torch.sigmoid(gate + gate_terms[..., :width].unsqueeze(-2) + p.settings.input_bias)
@@ -212,7 +255,7 @@ def advance(memory: Tensor, rows: Tensor, gate_terms: Tensor | None, p: ScanPara
     return Step(new.to(memory.dtype), candidate, input_gate, forget_gate, tuple(attention), input_rows)
 
 
-def relational_step(x: Tensor, memory: Tensor, p: ScanParameters) -> Step:
+def relational_step(x: Tensor, memory: Tensor, p: ScanParameters | CalledParameters) -> Step:
     """One step: input `x` [B, n, I] and the memory before it [B, N, M]."""
     return advance(memory, *input_terms(x, p), p)
 
@@ -220,7 +263,7 @@ def relational_step(x: Tensor, memory: Tensor, p: ScanParameters) -> Step:
 def relational_scan_reference(
     x: Tensor,
     memory: Tensor,
-    params: ScanParameters,
+    params: ScanParameters | CalledParameters,
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
     initial: Tensor | None = None,

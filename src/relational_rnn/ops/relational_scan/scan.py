@@ -9,14 +9,14 @@ from relational_rnn.ops.relational_scan.compiled import scan_as_operator
 from relational_rnn.ops.relational_scan.cpu import ActivationMode, relational_scan_cpu
 from relational_rnn.ops.relational_scan.dispatch import Backend, choose
 from relational_rnn.ops.relational_scan.loop import loop
-from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters
+from relational_rnn.ops.relational_scan.reference import CalledParameters, Scan, ScanParameters
 from relational_rnn.ops.relational_scan.triton_scan import relational_scan_triton
 
 
 def relational_scan(
     x: Tensor,
     memory: Tensor,
-    params: ScanParameters,
+    params: ScanParameters | CalledParameters,
     *,
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
@@ -51,6 +51,8 @@ def relational_scan(
     """
     assert reset is None or initial is not None
     runs = choose(backend, activations, x, memory, params, input_rows=input_rows).runs
+    if isinstance(params, CalledParameters):
+        return loop(x, memory, params, lengths, reset, initial, input_rows)
     if runs == "triton":
         return relational_scan_triton(
             x, memory, params, lengths=lengths, reset=reset, initial=initial, activations=activations

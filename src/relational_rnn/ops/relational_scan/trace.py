@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from relational_rnn.ops.relational_scan.loop import happening, walk
-from relational_rnn.ops.relational_scan.reference import ScanParameters, update_rate
+from relational_rnn.ops.relational_scan.reference import CalledParameters, ScanParameters, update_rate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +56,7 @@ class Trace:
 def relational_trace(
     x: Tensor,
     memory: Tensor,
-    params: ScanParameters,
+    params: ScanParameters | CalledParameters,
     *,
     lengths: Tensor | None = None,
     reset: Tensor | None = None,

@@ -1,0 +1,65 @@
+"""What an inner module is beyond its weight and bias, which kernels take without calling the module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+from torch.nn.modules import module as every_module
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from relational_rnn.ops.relational_scan.reference import LAYER_NORM_EPS
+
+MAKERS = (BasePruningMethod, SpectralNorm, WeightNorm)
+"""Hooks that make a weight before each call, whatever the input is."""
+
+
+def beyond_weights(name: str, module: nn.Module, *, bias: bool = True) -> str | None:
+    """Why a call of `module` may give something else than its weight and bias say, or None where it is plain.
+
+    Args:
+        name: what to call it.
+        module: a linear layer or a layer norm, or whatever stands in its place.
+        bias: whether a plain one has a bias.
+    """
+    if hooked(module):
+        return f"{name} has hooks"
+    if type(module) not in (nn.Linear, nn.LayerNorm):
+        return f"{name} is a {type(module).__name__}"
+    if "forward" in module.__dict__:
+        return f"{name} has a forward of its own"
+    own = module._parameters
+    if own.get("weight") is None or (own.get("bias") is not None) != bias:
+        return f"{name} has not the parameters that it was made with"
+    if isinstance(module, nn.LayerNorm) and module.eps != LAYER_NORM_EPS:
+        return f"{name} has another eps"
+    return None
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether hooks of its own run when `module` is called."""
+    own = module._forward_hooks or module._forward_pre_hooks
+    return bool(own or module._backward_hooks or module._backward_pre_hooks)
+
+
+def first_beyond(
+    owner: nn.Module, modules: Iterable[nn.Module], *, without_bias: nn.Module | None = None
+) -> str | None:
+    """`beyond_weights` of the first of `modules` that is not plain, by the name that `owner` has for it; or None."""
+    if every_module._has_any_global_hook():
+        return "all modules have hooks"
+    for module in modules:
+        bias = module is not without_bias
+        if beyond_weights("", module, bias=bias) is not None:
+            names = [name for name, one in owner.named_modules() if one is module]
+            return beyond_weights(names[0], module, bias=bias)
+    return None
+
+
+def remake_weights(module: nn.Module) -> None:
+    """Have hooks make the weights of `module` anew, as calling it would, for methods that read them without a call."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, MAKERS):
+            hook(module, ())
