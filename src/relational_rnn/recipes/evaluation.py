@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 from relational_rnn.training.json_files import Json
 
@@ -41,11 +41,6 @@ class RunEvaluation:
     def to_json(self) -> dict[str, Json]:
         """As result.json holds it."""
         return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
-
-    @classmethod
-    def from_json(cls, entries: Mapping[str, Any]) -> Self:
-        """What `to_json` gave."""
-        return cls(**{**entries, "report": tuple(entries["report"])})
 
 
 def _plain(value: Any) -> Any:
