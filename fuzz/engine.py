@@ -137,7 +137,7 @@ def try_all(load: Callable[[], list[Family]], wanted: list[tuple[str, str]]) -> 
         tally.counts[outcome] += 1
         if outcome == "unexpected" and place not in tally.findings:
             tally.findings[place] = shrink(worker, name, place, case, trace)
-            print(f"{name}: {place}", file=sys.stderr, flush=True)
+            print(f"{name}: {place}\n  {tally.findings[place][0]!r:.600}", file=sys.stderr, flush=True)
     worker.stop()
     return tallies
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Iterator
@@ -81,7 +82,7 @@ def _odd_place(rng: random.Random, value: Any, raw: dict[str, str]) -> Any:
 
 
 def odd_value(rng: random.Random) -> Any:
-    return rng.choice(ODD_VALUES)
+    return copy.deepcopy(rng.choice(ODD_VALUES))
 
 
 def smaller(case: Any) -> Iterator[Any]:

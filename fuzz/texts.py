@@ -14,7 +14,7 @@ from fuzz.stories import archives
 from relational_rnn.tasks.language.corpus import CorpusConfig, prepare
 from relational_rnn.tasks.language.vocabulary import Vocabulary
 
-TEXT = ("to be or not to be\n= A heading =\n\n" * 12 + "ä – 𝄞 \ufeff\r\n" * 9).encode()
+TEXT = ("to be or not to be\n= A heading =\n\n" * 12 + "ä € 𝄞 \ufeff\r\n" * 9).encode()
 
 
 def make_corpus(rng: random.Random) -> dict[str, Any]:
