@@ -18,7 +18,7 @@ from typing import Any
 
 from fuzz.mutations import smaller
 
-SECONDS = 20.0
+SECONDS = 60.0
 """A single input may take so long, beside other work on the machine."""
 MEMORY = 3 * 2**30
 """Bytes that an input may ask for beyond what the process holds when it starts."""
@@ -53,6 +53,7 @@ class Tally:
 def serve(pipe: Any, load: Callable[[], list[Family]]) -> None:
     """The life of a process: inputs in, what came of them out."""
     import torch
+    import torch._dynamo  # by itself, or the first input that needs it would pay for it
 
     from relational_rnn._check import InputError, MissingExtraError
 

@@ -44,8 +44,30 @@ CORES: dict[type, dict[str, Any]] = {
     FastWeightMemory: {"input_size": INPUTS, "model_size": 12, "num_heads": 4, "key_size": 10, "value_size": 6},
 }
 KINDS = {kind.__name__: kind for kind in CORES}
-WORDS = ("unit", "memory", "competitive", "sonnet", "chapter", "identity", "random", "learned", "zeros", "flatten",
-         "attention", "weighted", "input", "reference", "cpu", "torch", "auto", "triton", "store", "recompute")  # fmt: skip
+WORDS = tuple(
+    [
+        "unit",
+        "memory",
+        "competitive",
+        "sonnet",
+        "chapter",
+        "identity",
+        "random",
+        "learned",
+        "zeros",
+        "flatten",
+        "attention",
+        "weighted",
+        "input",
+        "reference",
+        "cpu",
+        "torch",
+        "auto",
+        "triton",
+        "store",
+        "recompute",
+    ]
+)
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "bool", "complex64", "uint8")
 
 

@@ -26,16 +26,19 @@ def sized_by(tensors: Mapping[str, Tensor], *, where: str, problem: str) -> Iter
         where: what messages begin with.
         problem: what is said of sizes that nothing can be built from.
     """
-    most = 2 * len(tensors) + SPARE
+    most, most_planned = 2 * len(tensors) + SPARE, 1000 * len(tensors) + SPARE
     largest = 4 * sum(tensor.numel() for tensor in tensors.values()) + 2**20
-    thread, made, numbers = threading.get_ident(), 0, 0
+    thread, made, planned, numbers = threading.get_ident(), 0, 0, 0
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal made, numbers
+        nonlocal made, planned, numbers
         if parameter is None or threading.get_ident() != thread:
             return
-        made, numbers = made + 1, numbers + parameter.numel()
-        if made > most or numbers > largest:
+        if parameter.is_meta:  # modules that are only counted, to find sizes
+            planned += 1
+        else:
+            made, numbers = made + 1, numbers + parameter.numel()
+        if made > most or planned > most_planned or numbers > largest:
             held = f"weights of {len(tensors):,} tensors"
             raise InputError(describe(where, "the sizes are larger than the weights beside them", expected=held))
 
