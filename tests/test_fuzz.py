@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from fuzz.engine import Family, try_all  # noqa: E402
+from fuzz.families import families  # noqa: E402
 from fuzz.mutations import damage, smaller  # noqa: E402
 
 
@@ -51,8 +52,9 @@ def test_the_same_seed_makes_the_same_damage():
 
 
 def test_a_few_hundred_inputs():
+    names = [family.name for family in families() if not family.name.startswith("layers")]  # these in test_cores_errors
     done = subprocess.run(
-        [sys.executable, "-m", "fuzz", "--inputs", "300", "--jobs", "1"],
+        [sys.executable, "-m", "fuzz", "--inputs", "300", "--jobs", "1", "--only", *names],
         cwd=ROOT,
         capture_output=True,
         text=True,

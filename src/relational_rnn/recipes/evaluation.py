@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
+from relational_rnn._reading.structure import from_json
 from relational_rnn.training.json_files import Json
 
 
@@ -41,6 +42,15 @@ class RunEvaluation:
     def to_json(self) -> dict[str, Json]:
         """As result.json holds it."""
         return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+    @classmethod
+    def from_json(cls, entries: Mapping[str, Json], *, where: str = "result.json") -> Self:
+        """What `to_json` gave.
+
+        Raises:
+            InputError: a name is missing or unknown, or a value has the wrong type; the message starts with `where`.
+        """
+        return from_json(cls, dict(entries), where=where)
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,6 @@ from torch import nn
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn._reading.building import sized_by
 from relational_rnn._reading.guard import damaged
-from relational_rnn._reading.structure import from_json
 from relational_rnn._reading.tensors import read_safetensors
 from relational_rnn.nn.cores import CORE_NAMES, FastWeightSizes, RivalSizes
 from relational_rnn.recipes.evaluation import RunEvaluation
@@ -138,7 +137,7 @@ def read_result(folder: Path, kind: type[EvaluationT], steps: int) -> Evaluation
     entries = read_json_object(path)
     if entries.keys() != {field.name for field in dataclasses.fields(kind)} or entries["steps"] != steps:
         return None  # of an unfinished run, or of another version: measured again
-    return from_json(kind, entries, where=str(path))
+    return kind.from_json(entries, where=str(path))
 
 
 def check_grid(cores: Sequence[str], seeds: Sequence[int], rivals: RivalSizes, fast: FastWeightSizes) -> None:
