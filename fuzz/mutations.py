@@ -88,7 +88,7 @@ def odd_value(rng: random.Random) -> Any:
 def smaller(case: Any) -> Iterator[Any]:
     """Cases that are a little smaller than a case made of bytes, texts, lists, dicts and tuples."""
     if isinstance(case, bytes | str | list | tuple):
-        length = len(case) // 2
+        length = (len(case) + 1) // 2
         while length:
             yield from (case[:at] + case[at + length :] for at in range(0, len(case), length))
             length //= 2
