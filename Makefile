@@ -1,10 +1,12 @@
-# For people: demo, test, check, docs, kernels, clean. For patience: test-slow.
+# For people: demo, test, check, docs, kernels, clean. For patience: test-slow, fuzz.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow check docs kernels clean
+FUZZ ?=
+
+.PHONY: demo test test-slow fuzz check docs kernels clean
 
 demo: $(INSTALLED)
 	$(BIN)/relational-rnn demo
@@ -14,6 +16,10 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -n 2 -m slow
+
+# 30,000 odd and damaged inputs; FUZZ='--inputs 1000 --seed 7' for others.
+fuzz: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m fuzz $(FUZZ)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

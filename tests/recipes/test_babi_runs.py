@@ -180,7 +180,7 @@ def test_an_unfinished_run_says_so(data, tmp_path):
         (lambda run: (run / "config.json").unlink(), "there is no run in this folder"),
         (lambda run: (run / "config.json").write_text("{"), r"config\.json: is not readable JSON"),
         (lambda run: (run / "config.json").write_text('{"lr": 1}'), "unknown in the configuration: lr"),
-        (lambda run: (run / "vocabulary.json").unlink(), r"vocabulary\.json: the vocabulary cannot be read"),
+        (lambda run: (run / "vocabulary.json").unlink(), r"vocabulary\.json: cannot be read: No such file"),
         (lambda run: (run / "vocabulary.json").write_text("[]"), r"vocabulary\.json: this is not a vocabulary"),
         (lambda run: (run / "model.safetensors").unlink(), "the run has no weights yet"),
         (lambda run: (run / "model.safetensors").write_bytes(b"x" * 99), r"model\.safetensors: the weights cannot be"),

@@ -76,13 +76,13 @@ def test_a_missing_folder_is_named():
     ("name", "content", "message"),
     [
         ("config.json", None, "this folder is not a run folder"),
-        ("config.json", '{"core": "rmc"}', "the configuration has no 'seed'"),
+        ("config.json", '{"core": "rmc"}', r"config\.json: lacks seed"),
         ("config.json", "[1, 2]", "must hold a JSON object"),
-        ("config.json", '{"core": ', "not readable as JSON"),
-        ("versions.json", "\ufffd{", "not readable as JSON"),
-        ("result.json", '{"split": "test"}', "the evaluation lacks mean_accuracy, per_task"),
-        ("metrics.csv", "step,seconds\n1,2\n3\n", "line 3 of this file has the wrong number of cells"),
-        ("metrics.csv", "step,seconds\n1,two\n", "line 2 of this file has no number under 'seconds'"),
+        ("config.json", '{"core": ', "is not readable JSON"),
+        ("versions.json", "\ufffd{", "is not readable JSON"),
+        ("result.json", '{"split": "test"}', "result.json: lacks mean_accuracy, per_task"),
+        ("metrics.csv", "step,seconds\n1,2\n3\n", "line 3 has the wrong number of cells"),
+        ("metrics.csv", "step,seconds\n1,two\n", "line 2 has no number under 'seconds'"),
     ],
 )
 def test_a_damaged_file_is_named_with_what_is_wrong(make_run, name, content, message):
@@ -131,7 +131,7 @@ def test_runs_on_different_tasks_make_no_report(make_run):
 def test_what_an_evaluation_must_hold_depends_on_the_task(make_run):
     folder = make_task_run(make_run, "a", "memorize")
     (folder / "result.json").write_text('{"split": "test", "mean_accuracy": 0.5}')
-    with pytest.raises(InputError, match="the evaluation lacks per_group, sequences, parameters"):
+    with pytest.raises(InputError, match="lacks per_group, sequences, parameters"):
         read_run(folder)
 
 

@@ -39,7 +39,7 @@ def test_json_goes_there_and_back(tmp_path):
     assert not (tmp_path / "y.json").exists()
 
 
-@pytest.mark.parametrize("content", [b"{", b"", b"\xff"])
+@pytest.mark.parametrize("content", [b"{", b"", b"NaN"])
 def test_unreadable_json_is_refused_by_name(content, tmp_path):
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(InputError, match=r"x\.json: is not readable JSON"):
@@ -60,8 +60,8 @@ def test_metrics_of_another_kind_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"metrics\.csv: has other columns"):
         read_metrics(path)
     for columns in (METRICS_COLUMNS, METRICS_COLUMNS[:-1], METRICS_COLUMNS[:-2]):  # older files lack the last ones
-        path.write_text(",".join(columns) + "\n" + ",".join("123456789a"[: len(columns)]) + "\n")
-        assert read_metrics(path) == [dict(zip(columns, "123456789a", strict=False))]
+        path.write_text(",".join(columns) + "\n" + ",".join("1234567890"[: len(columns)]) + "\n")
+        assert read_metrics(path) == [dict(zip(columns, "1234567890", strict=False))]
 
 
 def test_totals_count_by_group_and_weigh_groups_alike():

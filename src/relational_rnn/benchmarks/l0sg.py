@@ -16,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 
 from relational_rnn._check import InputError, describe
+from relational_rnn._reading.guard import damaged
+from relational_rnn._reading.plain import read_text
 
 FILE = "relational_rnn_general.py"
 ROUTINE, VALUE = "multihead_attention", "q"
@@ -47,10 +49,9 @@ def load_port(checkout: Path) -> ModuleType:
         hint = "name a checkout of github.com/L0SG/relational-rnn-pytorch"
         raise InputError(describe("--l0sg", "the port is not there", got=checkout, expected=path, hint=hint))
     mend = Mend()
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError) as error:
-        raise InputError(describe("--l0sg", f"the port cannot be read: {error}", got=path)) from error
+    text = read_text(path)
+    with damaged(f"--l0sg: {path}", "the port cannot be read"):
+        tree = ast.parse(text)
     for routine in ast.walk(tree):
         if isinstance(routine, ast.FunctionDef) and routine.name == ROUTINE:
             mend.visit(routine)

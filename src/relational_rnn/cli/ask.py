@@ -13,6 +13,7 @@ import tyro
 
 from relational_rnn import recipes
 from relational_rnn._check import InputError, describe
+from relational_rnn._reading.plain import read_text
 from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.inspection import Influence, StoryReader, influence
 
@@ -152,7 +153,4 @@ def _typed_lines() -> Iterator[str]:
 
 
 def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(describe("ask", "the story is not text in UTF-8", got=path)) from error
+    return read_text(path).splitlines()

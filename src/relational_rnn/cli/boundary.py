@@ -10,14 +10,23 @@ from collections.abc import Callable
 from relational_rnn._check import InputError, MissingExtraError
 
 MISTAKE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "can't start new thread",
+    "failed to map segment from shared object",
+)
+"""What exceptions of libraries say where memory ran out, the last two because it is bounded (ulimit -v)."""
 
 
 def guarded(command: Callable[[], None]) -> int:
     """Call `command` and return the exit code of the process.
 
-    What a user can cause is said in one message on stderr: InputError, MissingExtraError and OSError give 2, Ctrl-C
-    gives 130; a KeyboardInterrupt may carry the sentence that says how to go on. A reader who closes the pipe gives
-    141, silently. Everything else is a bug and passes through.
+    What a user can cause is said in one message on stderr: InputError, MissingExtraError, OSError and a lack of memory
+    give 2, Ctrl-C gives 130; a KeyboardInterrupt may carry the sentence that says how to go on. A reader who closes the
+    pipe gives 141, silently. Everything else is a bug and passes through.
     """
     try:
         command()
@@ -40,7 +49,22 @@ def guarded(command: Callable[[], None]) -> int:
     except OSError as error:
         _say(f"error: {_sentence(error)}")
         return MISTAKE
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not out_of_memory(error):
+            raise
+        _say("error: this needs more memory than there is; give it smaller sizes, a smaller file or more memory")
+        return MISTAKE
     return 0
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out: Python's, or one of those that libraries have instead.
+
+    >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory")), out_of_memory(RuntimeError("no"))
+    (True, False)
+    """
+    said = any(phrase in str(error) for phrase in OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or said or type(error).__name__ == "OutOfMemoryError"
 
 
 def _sentence(error: OSError) -> str:

@@ -8,17 +8,15 @@ a `PortedRelationalMemory`, which computes it too, and only on demand (`compat=`
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_choice, describe
+from relational_rnn._reading.tensors import read_pickled, read_safetensors, state_dict_of
 
 if TYPE_CHECKING:
     from relational_rnn.nn.compat import PortedRelationalMemory
@@ -207,17 +205,11 @@ def _shapes(layer: PortedRelationalMemory) -> dict[str, tuple[int, ...]]:
 
 
 def _read(where: str, path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
-        hint = "save the module's state_dict(), not the module."
-        problem = f"{path} cannot be read as a file of tensors"
-        raise InputError(describe(where, problem, got=str(error).split("\n")[0], hint=hint)) from error
-    if not isinstance(content, Mapping):
-        raise InputError(describe(where, f"{path} does not hold a state dict", got=type(content).__name__))
-    return dict(content)
+    problem = f"{path} cannot be read as a file of tensors"
+    if path.suffix == ".safetensors":
+        return read_safetensors(path, where=where, problem=problem)[0]
+    hint = "save the module's state_dict(), not the module."
+    return state_dict_of(read_pickled(path, where=where, problem=problem, hint=hint), where=where, path=path)
 
 
 def _common_dtype(where: str, tensors: Mapping[str, object]) -> torch.dtype:

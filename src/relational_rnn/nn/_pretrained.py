@@ -16,13 +16,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from relational_rnn._check import InputError, describe
 from relational_rnn._files import write_whole
+from relational_rnn._reading.building import sized_by
+from relational_rnn._reading.guard import shown
+from relational_rnn._reading.json_text import parse_json, read_json_object
+from relational_rnn._reading.structure import check_entries
+from relational_rnn._reading.tensors import read_safetensors
 from relational_rnn.nn._arguments import misfitting_arguments
 
 FORMAT, FORMAT_VERSION = "relational-rnn", 1
@@ -101,7 +105,9 @@ class Pretrained(nn.Module):
         _check_class(where, cls, config)
         dtype = getattr(torch, config["dtype"])
         with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten: the caller's numbers stay
-            module = cls(**config["arguments"]).to(dtype)
+            problem = f"nothing can be built from the arguments in {folder / CONFIG}"
+            with sized_by(tensors, where=where, problem=problem):
+                module = cls(**config["arguments"]).to(dtype)
         _check_tensors(where, module.state_dict(), tensors)
         module.load_state_dict(tensors)
         return module if device is None else module.to(device)
@@ -208,33 +214,28 @@ def _check_saved(module: Pretrained, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _read_config(where: str, path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(describe(where, f"{path} cannot be read as JSON", got=str(error))) from error
-    kinds = {"format": str, "format_version": int, "class": str, "dtype": str, "arguments": dict}
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    config: dict[str, Any] = read_json_object(path)
+    if config.get("format") != FORMAT:
         raise InputError(describe(where, f"{path} is not of a saved layer", expected=f'"format": "{FORMAT}"'))
     if config.get("format_version") != FORMAT_VERSION:
-        got, expected = config.get("format_version"), FORMAT_VERSION
+        got, expected = shown(config.get("format_version")), FORMAT_VERSION
         hint = "a newer relational-rnn may read it."
         raise InputError(describe(where, f"{path} has another format version", got=got, expected=expected, hint=hint))
-    if set(config) != set(kinds) or not all(isinstance(config[name], kind) for name, kind in kinds.items()):
-        raise InputError(describe(where, f"{path} is damaged", got=sorted(config), expected=sorted(kinds)))
+    kinds = {"class": str, "dtype": str, "arguments": Mapping[str, bool | int | float | str | None]}
+    check_entries(config, kinds, {}, where=f"{where}: {path}")
+    unknown = sorted(set(config) - {"format", "format_version", *kinds})
+    if unknown:
+        raise InputError(describe(where, f"{path} is damaged", got=shown(unknown), expected=sorted(kinds)))
     if config["dtype"] not in ("float64", "float32", "bfloat16", "float16"):
-        raise InputError(describe(where, f"{path} names an unknown dtype", got=config["dtype"]))
+        raise InputError(describe(where, f"{path} names an unknown dtype", got=shown(config["dtype"])))
     return config
 
 
 def _read_tensors(where: str, path: Path) -> tuple[dict[str, Tensor], object]:
     """The tensors, and the configuration in the header (None where another program wrote the file)."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(HEADER)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
-        return tensors, None if header is None else json.loads(header)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise InputError(describe(where, f"{path} cannot be read as safetensors", got=str(error))) from error
+    tensors, texts = read_safetensors(path, where=where, problem=f"{path} cannot be read as safetensors")
+    header = texts.get(HEADER)
+    return tensors, None if header is None else parse_json(header, f"{where}: the header of {path}")
 
 
 def _check_class(where: str, cls: type[Pretrained], config: dict[str, Any]) -> None:

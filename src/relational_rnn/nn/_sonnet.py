@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, describe
+from relational_rnn._reading.arrays import read_arrays
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def load_sonnet(
     if sizes.get("gate_style") == "competitive":
         problem = "the original has no slots that compete, and its gates have the same sizes but another meaning"
         raise InputError(describe(WHERE, problem, expected="gate_style='unit', 'memory' or None"))
-    arrays = dict(source) if isinstance(source, Mapping) else _read(Path(source))
+    arrays = dict(source) if isinstance(source, Mapping) else read_arrays(Path(source), where=WHERE)
     dtype = _common_dtype(arrays)
     projection = arrays.get(f"{SCOPE}linear/w")
     if projection is None or projection.ndim != 2:
@@ -91,16 +92,6 @@ def load_sonnet(
             array = torch.from_numpy(np.ascontiguousarray(arrays[name]))
             parameter.copy_(array.T if transposed else array)
     return layer
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if isinstance(file, np.ndarray):
-                raise ValueError("it holds a single array")
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(describe(WHERE, f"{path} cannot be read as an .npz file of arrays", got=str(error))) from error
 
 
 def _common_dtype(arrays: Mapping[str, np.ndarray]) -> torch.dtype:

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from relational_rnn._check import InputError, describe
+from relational_rnn._reading.plain import read_text
 from relational_rnn.nn.cores import FastWeightSizes, count_parameters, state_bytes_after
 from relational_rnn.recipes.babi import BabiRun, CoreName, DataConfig
 from relational_rnn.recipes.babi_problem import (
@@ -139,17 +140,10 @@ def load(folder: Path | str) -> LoadedRun:
     """
     folder = Path(folder)
     config = read_config(folder)
-    vocabulary = _read_vocabulary(folder / "vocabulary.json")
-    model = load_weights(build_model(config, vocabulary), folder)
+    path = folder / "vocabulary.json"
+    vocabulary = Vocabulary.from_json(read_text(path), where=str(path))
+    model = load_weights(lambda: build_model(config, vocabulary), folder)
     return LoadedRun(folder=folder, config=config, model=model, vocabulary=vocabulary)
-
-
-def _read_vocabulary(path: Path) -> Vocabulary:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(describe(str(path), f"the vocabulary cannot be read: {error}")) from error
-    return Vocabulary.from_json(text, where=str(path))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,12 +157,6 @@ class Evaluation(RunEvaluation):
     """Tasks with more than 95 % right answers."""
     questions: int
     """How many were asked."""
-
-    @classmethod
-    def from_json(cls, entries: Mapping[str, Any]) -> Self:
-        """What `to_json` gave."""
-        per_task = {int(task): accuracy for task, accuracy in entries["per_task"].items()}
-        return cls(**{**entries, "per_task": per_task, "report": tuple(entries["report"])})
 
 
 def evaluate(folder: Path | str, *, split: str = "test", data: DataConfig | Path | str | None = None) -> Evaluation:

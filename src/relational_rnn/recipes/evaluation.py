@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
 
+from relational_rnn._reading.structure import from_json
 from relational_rnn.training.json_files import Json
 
 
@@ -43,9 +44,13 @@ class RunEvaluation:
         return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     @classmethod
-    def from_json(cls, entries: Mapping[str, Any]) -> Self:
-        """What `to_json` gave."""
-        return cls(**{**entries, "report": tuple(entries["report"])})
+    def from_json(cls, entries: Mapping[str, Json], *, where: str = "result.json") -> Self:
+        """What `to_json` gave.
+
+        Raises:
+            InputError: a name is missing or unknown, or a value has the wrong type; the message starts with `where`.
+        """
+        return from_json(cls, dict(entries), where=where)
 
 
 def _plain(value: Any) -> Any:

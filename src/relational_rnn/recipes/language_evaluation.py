@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 import torch
@@ -57,12 +56,6 @@ class LanguageEvaluation(RunEvaluation):
     """Of the text."""
     tokens_seen: int
     """While training, by then."""
-
-    @classmethod
-    def from_json(cls, entries: Mapping[str, Any]) -> Self:
-        """What `to_json` gave."""
-        resets = {int(k): v for k, v in entries["resets"].items()}
-        return cls(**{**entries, "resets": resets, "report": tuple(entries["report"])})
 
 
 def evaluate_language(

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from relational_rnn._check import InputError, describe
+from relational_rnn._reading.plain import read_text
+from relational_rnn._reading.tensors import shapes_in_safetensors
 from relational_rnn.recipes.language import LanguageRun
 from relational_rnn.recipes.language_problem import build_language_model
 from relational_rnn.recipes.running import as_json, load_weights, read_config_file
@@ -95,7 +95,7 @@ def load_language(folder: Path | str) -> LoadedLanguageRun:
     config = read_language_config(folder)
     vocabulary = read_vocabulary(folder)
     _check_vocabulary(folder, vocabulary)
-    model = load_weights(build_language_model(config, vocabulary.size), folder)
+    model = load_weights(lambda: build_language_model(config, vocabulary.size), folder)
     return LoadedLanguageRun(folder=folder, config=config, model=model, vocabulary=vocabulary)
 
 
@@ -106,11 +106,7 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         InputError: the file cannot be read.
     """
     path = folder / "vocabulary.json"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(describe(str(path), f"the vocabulary cannot be read: {error}")) from error
-    return Vocabulary.from_json(text, where=str(path))
+    return Vocabulary.from_json(read_text(path), where=str(path))
 
 
 def _check_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
@@ -118,12 +114,8 @@ def _check_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
     path = folder / "model.safetensors"
     if not path.exists():
         return
-    try:
-        with safe_open(path, framework="pt") as file:
-            shape = file.get_slice("embedding.weight").get_shape()
-    except (SafetensorError, OSError):
-        return
-    if shape[0] != vocabulary.size:
+    shape = shapes_in_safetensors(path, problem="the weights cannot be read").get("embedding.weight")
+    if shape and shape[0] != vocabulary.size:
         problem = "the vocabulary does not match the weights beside it"
         hint = "put the vocabulary.json back that the run began with."
         got, expected = f"{vocabulary.size:,} tokens", f"{shape[0]:,}, as in {path.name}"

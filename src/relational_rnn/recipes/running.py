@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn._reading.building import sized_by
+from relational_rnn._reading.guard import damaged
+from relational_rnn._reading.tensors import read_safetensors
 from relational_rnn.nn.cores import CORE_NAMES, FastWeightSizes, RivalSizes
 from relational_rnn.recipes.evaluation import RunEvaluation
 from relational_rnn.recipes.side_by_side import train_side_by_side
@@ -79,25 +80,26 @@ def read_config_file(folder: Path) -> tuple[Path, dict[str, Json]]:
     return path, read_json_object(path)
 
 
-def load_weights(model: ModelT, folder: Path) -> ModelT:
-    """Put the best weights of a run into its model.
+def load_weights(make: Callable[[], ModelT], folder: Path) -> ModelT:
+    """Make the model of a run, and put the best weights of the run into it.
 
     Returns:
         the model, in evaluation mode.
 
     Raises:
-        InputError: there are no weights yet, or they cannot be read, or belong to another model.
+        InputError: there are no weights yet, or they cannot be read, or belong to another model than that of the
+            configuration.
     """
     path = folder / "model.safetensors"
     if not path.exists():
         hint = "weights are saved at the first validation; let the run go on with resume (--resume)"
         raise InputError(describe(str(folder), "the run has no weights yet", hint=hint))
-    try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise InputError(describe(str(path), f"the weights cannot be read: {error}")) from error
-    except RuntimeError as error:  # names or shapes that do not fit
-        raise InputError(describe(str(path), "the weights belong to another model", got=error)) from error
+    tensors, _ = read_safetensors(path, problem="the weights cannot be read")
+    where = str(folder / "config.json")
+    with sized_by(tensors, where=where, problem="no model can be built from this configuration"):
+        model = make()
+    with damaged(path, "the weights belong to another model"):  # names or shapes that do not fit
+        model.load_state_dict(tensors)
     return model.eval()
 
 
@@ -135,7 +137,7 @@ def read_result(folder: Path, kind: type[EvaluationT], steps: int) -> Evaluation
     entries = read_json_object(path)
     if entries.keys() != {field.name for field in dataclasses.fields(kind)} or entries["steps"] != steps:
         return None  # of an unfinished run, or of another version: measured again
-    return kind.from_json(entries)
+    return kind.from_json(entries, where=str(path))
 
 
 def check_grid(cores: Sequence[str], seeds: Sequence[int], rivals: RivalSizes, fast: FastWeightSizes) -> None:

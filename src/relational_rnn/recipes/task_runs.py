@@ -203,7 +203,7 @@ def load_task(folder: Path | str) -> LoadedTaskRun:
     """
     folder = Path(folder)
     config = read_task_config(folder)
-    return LoadedTaskRun(folder=folder, config=config, model=load_weights(build_task_model(config), folder))
+    return LoadedTaskRun(folder=folder, config=config, model=load_weights(lambda: build_task_model(config), folder))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relational_rnn._check import InputError, describe
+from relational_rnn._reading.json_text import read_json_object
+from relational_rnn._reading.structure import check_entries
 
-NEEDED = ("machine", "threads", "dtype", "versions", "commit", "matmul_gflops", "rows", "shapes", "date", "settings")
-"""What a file of results must hold."""
+NEEDED = {
+    "machine": str,
+    "threads": int,
+    "dtype": str,
+    "versions": Mapping[str, str],
+    "commit": str | None,
+    "matmul_gflops": float,
+    "rows": tuple[Mapping[str, Any], ...],
+    "shapes": Mapping[str, Mapping[str, int]],
+    "date": str,
+    "settings": Mapping[str, Any],
+}
+EXTRAS = {
+    "cannot_run": Mapping[str, Mapping[str, str]],
+    "training": tuple[Mapping[str, Any], ...],
+    "seconds": float,
+    "command": str,
+    "matmul_size": int,
+}
+"""What a file of results must hold, and what it may hold."""
+ROW = {
+    **dict.fromkeys(("shape", "pass", "contender"), str),
+    **dict.fromkeys(("runs", "parameters", "state_bytes"), int),
+    **dict.fromkeys(("median_ms", "min_ms", "max_ms", "samples_per_second", "share_of_matmul", "peak_mib"), float),
+}
+"""What every row must hold."""
+TRAINING = {
+    **dict.fromkeys(("steps_per_second", "median_ms", "min_ms", "max_ms", "core_share", "data_share"), float),
+    **dict.fromkeys(("seconds", "valid_accuracy"), float),
+}
+"""What a row on whole training must hold, unless it says why there is none."""
 SWEEPS = {"T": "T", "slots": "slots", "batch": "batch", "recompute": "recompute T"}
 """Every sweep, and what the names of its points begin with."""
 
@@ -70,16 +99,16 @@ def read_benchmark(path: str | Path) -> BenchmarkResults:
         InputError: it cannot be read, or is not one.
     """
     path = Path(path)
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(describe(str(path), f"cannot be read: {error.strerror}")) from error
-    except ValueError as error:  # bad JSON, or bytes that are not text
-        raise InputError(describe(str(path), f"is not readable JSON: {error}")) from error
-    missing = [name for name in NEEDED if not isinstance(facts, dict) or name not in facts]
-    if missing:
-        problem = f"is not a file of benchmark results: {', '.join(missing)} missing"
-        raise InputError(
-            describe(str(path), problem, hint="name a <date>_<machine>.json of `relational-rnn benchmark`")
-        )
+    facts = read_json_object(path)
+    hint = "name a <date>_<machine>.json of `relational-rnn benchmark`"
+    check_entries(facts, NEEDED, EXTRAS, where=f"{path}: no file of benchmark results", hint=hint)
+    found: Any = facts
+    check_entries(
+        found["settings"], {"device": str}, {"recipe_steps": int | None}, where=f"{path}, settings", hint=hint
+    )
+    for number, row in enumerate(found["rows"]):
+        check_entries(row, ROW, {"result_mib": float}, where=f"{path}, rows[{number}]", hint=hint)
+    for number, row in enumerate(found.get("training", ())):
+        needed = {"recipe": str, "contender": str, **({"cannot_run": str} if "cannot_run" in row else TRAINING)}
+        check_entries(row, needed, {}, where=f"{path}, training[{number}]", hint=hint)
     return BenchmarkResults(path=path, facts=facts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,16 +11,38 @@ from statistics import mean, stdev
 from typing import Any
 
 from relational_rnn._check import InputError, describe
+from relational_rnn._reading.json_text import read_json_object
+from relational_rnn._reading.structure import check_entries
+from relational_rnn._reading.tables import number_in, read_table
 from relational_rnn.nn.cores import CORES
 from relational_rnn.tasks.babi.story import TASK_NAMES
 
-RESULT_ENTRIES = ("split", "mean_accuracy")
-BABI_ENTRIES = ("per_task", "tasks_above_95", "questions")
-TASK_ENTRIES = ("per_group", "sequences")
-LANGUAGE_ENTRIES = ("per_group", "per_group_perplexity", "perplexity", "bits_per_character", "resets", "tokens")
-COST_ENTRIES = ("parameters", "state_bytes", "train_seconds")
+CONFIG_ENTRIES = {"core": str, "seed": int}
+CONFIG_EXTRAS = {"task": str, "batch_size": int, "memory": Mapping[str, Any], "data": Mapping[str, Any]}
+"""What a configuration (config.json) must hold, and what of the rest is looked at."""
+RESULT_ENTRIES = {"split": str, "mean_accuracy": float}
+BABI_ENTRIES = {"per_task": Mapping[int, float], "tasks_above_95": float, "questions": int}
+TASK_ENTRIES = {"per_group": Mapping[str, float], "sequences": int}
+LANGUAGE_ENTRIES = {
+    "per_group": Mapping[str, float],
+    "per_group_perplexity": Mapping[str, float],
+    "perplexity": float,
+    "bits_per_character": float,
+    "resets": Mapping[int, Mapping[str, float]],
+    "tokens": int,
+}
+COST_ENTRIES = {"parameters": int, "state_bytes": int, "train_seconds": float}
 """What an evaluation (result.json) must hold: of a run on bAbI, on a generated task or on language, between what all
 have."""
+RESULT_EXTRAS = {
+    "report": tuple[str, ...],
+    "processor_seconds": float | None,
+    "whole_accuracy": float | None,
+    "mean_beyond": float | None,
+    "tokens_seen": int,
+}
+TEXT_ENTRIES = {"report": tuple[str, ...], "text": Mapping[str, Mapping[str, int]]}
+"""What may stand in data.json."""
 CHAPTER = "rmc-chapter"
 """What results call a relational memory of the formulation "chapter"."""
 
@@ -180,34 +201,27 @@ def read_run(folder: str | Path) -> Run:
         raise InputError(
             describe("report", "this folder is not a run folder", got=folder, expected="a config.json in it")
         )
-    config = _read_object(config_path)
-    for name in ("core", "seed"):
-        if name not in config:
-            raise InputError(describe("report", f"the configuration has no {name!r}", got=config_path))
+    config = read_json_object(config_path)
+    check_entries(config, CONFIG_ENTRIES, CONFIG_EXTRAS, where=str(config_path))
     names = ("result.json", "versions.json", "metrics.csv", "data.json")
     result_path, versions_path, metrics_path, data_path = (folder / name for name in names)
-    result = _read_object(result_path) if result_path.is_file() else None
-    own = {"babi": BABI_ENTRIES, "language": LANGUAGE_ENTRIES}.get(str(config.get("task", "babi")), TASK_ENTRIES)
-    expected = (*RESULT_ENTRIES, *own, *COST_ENTRIES)
-    missing = [name for name in expected if result is not None and name not in result]
-    if missing:
-        raise InputError(
-            describe(
-                "report",
-                f"the evaluation lacks {', '.join(missing)}",
-                got=result_path,
-                hint=f"run `relational-rnn evaluate {folder}` again",
-            )
-        )
-    data = _read_object(data_path) if data_path.is_file() else {}
+    result = read_json_object(result_path) if result_path.exists() else None
+    if result is not None:
+        own = {"babi": BABI_ENTRIES, "language": LANGUAGE_ENTRIES}.get(str(config.get("task", "babi")), TASK_ENTRIES)
+        hint = f"run `relational-rnn evaluate {folder}` again"
+        needed = {**RESULT_ENTRIES, **own, **COST_ENTRIES}
+        check_entries(result, needed, RESULT_EXTRAS, where=str(result_path), hint=hint)
+    data: dict[str, Any] = read_json_object(data_path) if data_path.exists() else {}
+    check_entries(data, {}, TEXT_ENTRIES, where=str(data_path))
+    report: Any = (result or {}).get("report", [])
     return Run(
         folder=folder,
         config=config,
-        versions=_read_object(versions_path) if versions_path.is_file() else {},
-        metrics=_read_columns(metrics_path) if metrics_path.is_file() else {},
+        versions=read_json_object(versions_path) if versions_path.exists() else {},
+        metrics=_read_columns(metrics_path) if metrics_path.exists() else {},
         result=result,
         training_words=data.get("text", {}).get("train", {}).get("words"),
-        notes=tuple(dict.fromkeys([*data.get("report", []), *(result or {}).get("report", [])])),
+        notes=tuple(dict.fromkeys([*data.get("report", []), *report])),
     )
 
 
@@ -258,44 +272,17 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     ]
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # bad JSON, or bytes that are not text
-        raise InputError(describe("report", "this file is not readable as JSON", got=f"{path}: {error}")) from error
-    if not isinstance(value, dict):
-        raise InputError(describe("report", "this file must hold a JSON object", got=f"{path}: {type(value).__name__}"))
-    return value
-
-
 def _read_columns(path: Path) -> dict[str, tuple[float | None, ...]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.reader(file)
-        header = next(rows, [])
-        columns: dict[str, list[float | None]] = {name: [] for name in header}
-        for number, row in enumerate(rows, start=2):
-            if len(row) != len(header):
-                raise InputError(
-                    describe(
-                        "report",
-                        f"line {number} of this file has the wrong number of cells",
-                        got=f"{path}: {len(row)}",
-                        expected=len(header),
-                    )
-                )
-            for name, cell in zip(header, row, strict=True):
-                columns[name].append(_number(path, number, name, cell))
-    return {name: tuple(column) for name, column in columns.items()}
+    header, rows = read_table(path)
+    return {
+        name: tuple(_number(path, line, name, row[place]) for line, row in enumerate(rows, start=2))
+        for place, name in enumerate(header)
+    }
 
 
 def _number(path: Path, line: int, name: str, cell: str) -> float | None:
     if cell == "":
         return None
-    try:
-        value = float(cell)
-    except ValueError as error:
-        raise InputError(
-            describe("report", f"line {line} of this file has no number under {name!r}", got=f"{path}: {cell!r}")
-        ) from error
+    value = number_in(path, line, name, cell)
     # A loss that ran away has no place on a curve.
     return value if math.isfinite(value) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from relational_rnn._check import InputError, describe
+from relational_rnn._reading.guard import shown
 
 TIMEOUT = 30.0
 """Seconds without a byte after which the server counts as silent."""
@@ -19,8 +21,16 @@ BLOCK = 2**16
 
 def check_address(where: str, url: str) -> None:
     """Refuse what is no web address."""
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise InputError(describe(where, "this is no web address", got=url, expected="http://... or https://..."))
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")  # as the connection will spell it
+        usable = parts.scheme in ("http", "https") and host and parts.port != 0
+    except ValueError:  # brackets that do not close, a port that is no number, a name that no host can have
+        usable = False
+    if not usable or not url.isprintable() or " " in url:
+        raise InputError(
+            describe(where, "this is no web address", got=shown(url), expected="http://... or https://...")
+        )
 
 
 def download(url: str, partial: Path, progress: Callable[[int, int | None], None] | None = None) -> Message:
@@ -52,7 +62,7 @@ def download(url: str, partial: Path, progress: Callable[[int, int | None], None
             raise InputError(
                 describe(url, "the server refused", got=f"{error.code} {error.reason}", hint="give another url.")
             ) from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an address that cannot be sent
         reason = getattr(error, "reason", None) or error
         hint = "check the network, or bring the file from a machine that has one."
         raise InputError(describe(url, "no connection to the server", got=reason, hint=hint)) from error
@@ -82,11 +92,16 @@ def _extent(response: http.client.HTTPResponse, done: int) -> tuple[int, int | N
     if response.status == 206 and done:
         unit_range, _, total = response.headers.get("Content-Range", "").partition("/")
         if unit_range.startswith(f"bytes {done}-"):
-            return done, int(total) if total.isdecimal() else None
+            return done, _length(total)
         raise InputError(
             describe(response.url, "the server sent another part than asked", got=unit_range or "no range")
         )
-    return 0, int(length) if length and length.isdecimal() else None
+    return 0, _length(length)
+
+
+def _length(text: str | None) -> int | None:
+    """A number of bytes in a header; None where there is none, or one that no file has."""
+    return int(text) if text and re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def _cut_off(url: str, done: int, total: int | None, error: Exception | None) -> InputError:

@@ -1,7 +1,8 @@
 """The training loop, run folders and checkpoints; knows no task and no model by name."""
 
+from relational_rnn._reading.structure import from_json
 from relational_rnn.training.averaging import AveragingConfig, WeightAverage
-from relational_rnn.training.config import LATER, LoopConfig, OptimizerConfig, from_json, to_json
+from relational_rnn.training.config import LATER, LoopConfig, OptimizerConfig, to_json
 from relational_rnn.training.loop import Outcome, fit
 from relational_rnn.training.problem import Carrier, DivergedError, Measure, Problem, Taught, Totals, evaluate
 from relational_rnn.training.progress import BestBy, ConsoleProgress, Progress

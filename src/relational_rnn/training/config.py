@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import types
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args
 
 from relational_rnn._check import InputError, check_choice, check_flags, check_positive, describe, is_number
-from relational_rnn.training.json_files import Json
+from relational_rnn._reading.json_text import Json
 
 Method = Literal["adamw", "muon"]
 Decay = Literal["cosine", "linear", "none"]
@@ -141,8 +140,6 @@ LATER = {"later": True}
 """Metadata of a field that files of earlier versions do not have. Its default means what was done before there was the
 choice, and only something else is written, so that runs of both versions can be read and gone on with."""
 
-T = TypeVar("T")
-
 
 def to_json(value: Any) -> Json:
     """A configuration as JSON: dataclasses become objects, tuples lists, paths strings.
@@ -167,78 +164,6 @@ def _left_out(field: dataclasses.Field[Any], value: Any) -> bool:
     if not field.metadata.get("later"):
         return False
     return value == (field.default if field.default_factory is dataclasses.MISSING else field.default_factory())
-
-
-def from_json(kind: type[T], value: Json, *, where: str) -> T:
-    """The configuration of class `kind` that `to_json` wrote.
-
-    Args:
-        kind: a dataclass, or any type its fields may have: numbers, strings, booleans, None, `Path`, `Literal`,
-            `tuple[X, ...]`, unions and dataclasses of these.
-        value: the JSON.
-        where: what the message of an error starts with, e.g. the name of the file.
-
-    Raises:
-        InputError: a name that `kind` does not have, a name that is missing, or a value of the wrong type.
-    """
-    return _decode(kind, value, where, "")
-
-
-def _decode(kind: Any, value: Json, where: str, path: str) -> Any:
-    origin = get_origin(kind)
-    if dataclasses.is_dataclass(kind):
-        return _decode_dataclass(kind, value, where, path)
-    if origin in (Union, types.UnionType):
-        choices = get_args(kind)
-        if value is None and type(None) in choices:
-            return None
-        for choice in choices:
-            if choice is not type(None):
-                try:
-                    return _decode(choice, value, where, path)
-                except InputError:
-                    if len([c for c in choices if c is not type(None)]) == 1:
-                        raise
-        raise InputError(describe(where, f"{path} has the wrong type", got=repr(value), expected=str(kind)))
-    if origin is Literal:
-        if value in get_args(kind) and not isinstance(value, bool):
-            return value
-        check_choice(where, path, value, get_args(kind))
-    if origin is tuple and isinstance(value, list):
-        item_kind, ellipsis = get_args(kind)
-        assert ellipsis is ..., f"{path}: only tuple[X, ...] has a JSON form"
-        return tuple(_decode(item_kind, item, where, f"{path}[{i}]") for i, item in enumerate(value))
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if kind in (int, str, bool) and type(value) is kind:
-        return value
-    expected = "a list" if origin is tuple else getattr(kind, "__name__", str(kind))
-    raise InputError(
-        describe(where, f"{path or 'the configuration'} has the wrong type", got=repr(value), expected=expected)
-    )
-
-
-def _decode_dataclass(kind: Any, value: Json, where: str, path: str) -> Any:
-    if not isinstance(value, dict):
-        expected = f"an object with the fields of {kind.__name__}"
-        raise InputError(
-            describe(where, f"{path or 'the configuration'} has the wrong type", got=repr(value), expected=expected)
-        )
-    names = [field.name for field in dataclasses.fields(kind)]
-    later = {field.name for field in dataclasses.fields(kind) if field.metadata.get("later")}
-    prefix = f"{path}." if path else ""
-    for problem, wrong in (
-        ("unknown", [name for name in value if name not in names]),
-        ("missing", [name for name in names if name not in value and name not in later]),
-    ):
-        if wrong:
-            text = f"{problem} in the configuration: {', '.join(prefix + name for name in wrong)}"
-            hint = "was the file written by another version of relational-rnn?"
-            raise InputError(describe(where, text, hint=hint))
-    hints = get_type_hints(kind)
-    return kind(**{name: _decode(hints[name], value[name], where, prefix + name) for name in names if name in value})
 
 
 def differences(old: Json, new: Json, path: str = "") -> list[str]:

@@ -31,6 +31,10 @@ import torch
 import relational_rnn
 from relational_rnn._check import InputError, describe
 from relational_rnn._files import write_whole
+from relational_rnn._reading.guard import shown
+from relational_rnn._reading.structure import check_entries
+from relational_rnn._reading.tables import number_in, read_table, whole_number_in
+from relational_rnn._reading.tensors import read_pickled
 from relational_rnn.training.config import differences
 from relational_rnn.training.json_files import Json, read_json_object, write_json
 
@@ -110,7 +114,8 @@ class RunFolder:
         if self.resumed and versions.exists():
             record = read_json_object(versions)
             resumed = record.setdefault("resumed", [])
-            assert isinstance(resumed, list)
+            if not isinstance(resumed, list):
+                raise InputError(describe(str(versions), "resumed must be a list", got=shown(resumed)))
             resumed.append(now)
         else:
             record = now
@@ -127,10 +132,19 @@ class RunFolder:
         if not self.checkpoint.exists():
             return None
         checkpoint = load_checkpoint(self.checkpoint)
-        ours = checkpoint.get(CHECKPOINT_KEY)
-        if not isinstance(ours, dict) or "configuration" not in ours:
-            raise InputError(describe(str(self.checkpoint), "is not a checkpoint of relational-rnn"))
+        ours, weights = checkpoint.get(CHECKPOINT_KEY), checkpoint.get("state_dict")
+        where = str(self.checkpoint)
+        if not isinstance(ours, dict) or "configuration" not in ours or not isinstance(weights, dict):
+            raise InputError(describe(where, "is not a checkpoint of relational-rnn"))
         refuse_differences(self.checkpoint, ours["configuration"], self.configuration)
+        score = {"step": int, "valid_accuracy": float, "valid_loss": float}
+        needed = {"step": int, "seconds": float, "best": Mapping[str, float] | None}
+        check_entries(ours, needed, {"data_seconds": float}, where=where, hint=RESTORE)
+        if ours["best"] is not None:
+            check_entries(ours["best"], score, {}, where=f"{where}, best", hint=RESTORE)
+        for name, tensor in weights.items():
+            if not isinstance(tensor, torch.Tensor):
+                raise InputError(describe(where, f"{name} must be a tensor", got=type(tensor).__name__, hint=RESTORE))
         return checkpoint
 
     def read_metrics(self, *, up_to_step: int) -> list[dict[str, str]]:
@@ -153,20 +167,32 @@ class RunFolder:
         write_whole(self.metrics, text.getvalue())
 
 
+WHOLE_COLUMNS, EMPTY_COLUMNS = ("step", "questions_seen"), ("processor_seconds", "lesson")
+"""The columns of whole numbers, and those that may be empty."""
+RESTORE = "restore the file from a copy, or delete it and resume to train again from the start"
 CHECKPOINT_KEY = "relational_rnn"
 """Our part of a checkpoint; the rest is Lightning's."""
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv, as text; refuses a file with other columns (older ones lack one or two)."""
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-    if tuple(reader.fieldnames or ()) not in (METRICS_COLUMNS, METRICS_COLUMNS[:-1], METRICS_COLUMNS[:-2]):
+    """The rows of a metrics.csv, as text that is numbers where the columns hold numbers.
+
+    Raises:
+        InputError: the file cannot be read, has other columns (older ones lack one or two), or a cell is no number.
+    """
+    header, rows = read_table(path)
+    if tuple(header) not in (METRICS_COLUMNS, METRICS_COLUMNS[:-1], METRICS_COLUMNS[:-2]):
         expected = ",".join(METRICS_COLUMNS)
-        got = ",".join(reader.fieldnames or ())
-        raise InputError(describe(str(path), "has other columns than a metrics file", got=got, expected=expected))
-    return rows
+        raise InputError(
+            describe(str(path), "has other columns than a metrics file", got=shown(",".join(header)), expected=expected)
+        )
+    for line, row in enumerate(rows, start=2):
+        for name, cell in zip(header, row, strict=True):
+            if name in WHOLE_COLUMNS:
+                whole_number_in(path, line, name, cell)
+            elif cell or name not in EMPTY_COLUMNS:
+                number_in(path, line, name, cell)
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -175,11 +201,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is truncated, damaged, or holds something else.
     """
-    hint = "restore the file from a copy, or delete it and resume to train again from the start"
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can fail anywhere in the reader; whatever it is, it is the file's fault
-        raise InputError(describe(str(path), "the checkpoint is damaged or incomplete", hint=hint)) from error
+    checkpoint = read_pickled(path, problem="the checkpoint is damaged or incomplete", hint=RESTORE)
     if not isinstance(checkpoint, dict):
         raise InputError(describe(str(path), "is not a checkpoint of relational-rnn", got=type(checkpoint).__name__))
     return checkpoint

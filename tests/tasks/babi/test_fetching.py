@@ -69,7 +69,7 @@ def test_an_archive_that_is_there_is_checked_and_not_downloaded(server, tmp_path
     assert fetch_babi(tmp_path, url=server.at("/tasks.tar.gz")) == first
     assert server.asked == [None]
     first.path.write_bytes(b"something else")
-    with pytest.raises(InputError, match="this is no archive that can be read"):
+    with pytest.raises(InputError, match="this is not an archive that can be read"):
         fetch_babi(tmp_path, url=server.at("/tasks.tar.gz"))
     assert first.path.read_bytes() == b"something else"  # the user's file is left as it is
 
@@ -118,7 +118,7 @@ def test_more_bytes_than_the_server_has_are_thrown_away(server, tmp_path):
 
 def test_what_came_before_from_another_file_is_noticed(server, tmp_path):
     (tmp_path / PARTIAL).write_bytes(b"x" * 700)
-    with pytest.raises(InputError, match="this is no archive that can be read"):
+    with pytest.raises(InputError, match="this is not an archive that can be read"):
         fetch_babi(tmp_path, url=server.at("/tasks.tar.gz"))
     assert names(tmp_path) == ["served.tar.gz"]
 

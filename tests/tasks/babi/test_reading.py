@@ -233,7 +233,7 @@ def test_bytes_that_are_not_ascii_and_a_cut_file_are_refused(tmp_path, files):
     folder = write_folder(tmp_path / "set", files)
     name = "qa1_single-supporting-fact_train.txt"
     (folder / name).write_bytes(files[name].encode().replace(b"Bo ran", b"B\xf6 ran", 1))
-    with pytest.raises(InputError, match=rf"^set: {name}, line 2: a character that is not ASCII\n  got       b'\\xf6'"):
+    with pytest.raises(InputError, match=rf"^set: {name}, line 2: this is not ASCII text\n  got       b'\\xf6'"):
         read_babi(folder)
     (folder / name).write_text(files[name][:-3])
     with pytest.raises(InputError, match=rf"set: {name}, line \d+: the last line has no line end"):

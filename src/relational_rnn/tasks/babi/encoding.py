@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from relational_rnn._check import InputError, check_positive, describe
+from relational_rnn._reading.guard import reason, shown
+from relational_rnn._reading.json_text import parse_json
+from relational_rnn._reading.structure import check_entries, from_json
 from relational_rnn.tasks.babi.story import Story
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
@@ -27,16 +30,19 @@ def tokenize(text: str) -> list[str]:
 class Vocabulary:
     """The words a model reads and the answers it chooses from; an answer with commas is one class.
 
-    Word number 0 is padding, so `words[0]` has number 1; answers count from 0. Both are sorted, so that the numbers
-    depend on the sets of words and answers alone.
+        Word number 0 is padding, so `words[0]` has number 1; answers count from 0. Both are sorted, so that the numbers
+        depend on the sets of words and answers alone.
 
-    >>> from relational_rnn.tasks.babi.story import Question
-    >>> story = Story(1, ("Mary went home.",), (Question("Where is Mary?", "home", (0,), 1),))
-    >>> vocabulary = Vocabulary.build([story])
-    >>> vocabulary.words, vocabulary.answers
-    (('home', 'is', 'mary', 'went', 'where'), ('home',))
-    >>> vocabulary.encode("Where is Mary?")
-    [5, 2, 3]
+        >>> from relational_rnn._reading.guard import reason, shown
+    from relational_rnn._reading.json_text import parse_json
+    from relational_rnn._reading.structure import check_entries, from_json
+    from relational_rnn.tasks.babi.story import Question
+        >>> story = Story(1, ("Mary went home.",), (Question("Where is Mary?", "home", (0,), 1),))
+        >>> vocabulary = Vocabulary.build([story])
+        >>> vocabulary.words, vocabulary.answers
+        (('home', 'is', 'mary', 'went', 'where'), ('home',))
+        >>> vocabulary.encode("Where is Mary?")
+        [5, 2, 3]
     """
 
     words: tuple[str, ...]
@@ -53,9 +59,11 @@ class Vocabulary:
         for name in ("words", "answers"):
             values = getattr(self, name)
             if not values or any(not isinstance(value, str) or not value for value in values):
-                raise InputError(describe("Vocabulary", f"{name} must be texts, and at least one", got=values))
+                raise InputError(describe("Vocabulary", f"{name} must be texts, and at least one", got=shown(values)))
             if list(values) != sorted(set(values)):
-                raise InputError(describe("Vocabulary", f"{name} must be sorted and without repeats", got=values))
+                raise InputError(
+                    describe("Vocabulary", f"{name} must be sorted and without repeats", got=shown(values))
+                )
         object.__setattr__(self, "_word_number", {word: i for i, word in enumerate(self.words, start=1)})
         object.__setattr__(self, "_answer_number", {answer: i for i, answer in enumerate(self.answers)})
 
@@ -128,14 +136,15 @@ class Vocabulary:
         Raises:
             InputError: the text is not such a vocabulary.
         """
+        kinds = {"words": tuple[str, ...], "answers": tuple[str, ...], "max_words": int}
         try:
-            fields = json.loads(text)
-            words, answers, max_words = (fields.pop(name) for name in ("words", "answers", "max_words"))
-            if fields:
-                raise KeyError(f"unexpected {sorted(fields)}")
-            return cls(tuple(words), tuple(answers), max_words)
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise InputError(describe(where, "this is not a vocabulary", got=error)) from error
+            fields = parse_json(text, "the file")
+            if not isinstance(fields, dict) or fields.keys() != kinds.keys():
+                raise InputError(f"expected an object of {', '.join(kinds)}, and nothing else")
+            check_entries(fields, kinds, {}, where="the file")
+            return cls(**{name: from_json(kind, fields[name], where=name) for name, kind in kinds.items()})
+        except InputError as error:  # of the three, or of the constructor
+            raise InputError(describe(where, "this is not a vocabulary", got=reason(error))) from error
 
 
 def _either(words: list[str]) -> str:

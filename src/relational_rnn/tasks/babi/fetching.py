@@ -6,14 +6,14 @@ import errno
 import hashlib
 import json
 import os
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.tasks.babi.reading import BROKEN_ARCHIVE
+from relational_rnn._reading.archives import read_members
+from relational_rnn.tasks.babi.reading import MAX_BYTES, MOST_UNPACKED
 from relational_rnn.tasks.babi.story import TASK_NAMES
 from relational_rnn.tasks.downloading import check_address, download
 
@@ -87,28 +87,27 @@ def _verify(archive: Path, shown: Path, hint: str) -> Fetched:
     expected = {f"{language}/{name}" for language in {name.split("/")[0] for name in known} for name in _file_names()}
     verified: set[str] = set()
     unknown: set[str] = set()
-    try:
-        with tarfile.open(archive, "r:*") as members:
-            for member in members:
-                name = "/".join(member.name.split("/")[-2:])
-                if not member.isfile() or name not in expected:
-                    continue
-                if name not in known:
-                    unknown.add(name)
-                    continue
-                stream = members.extractfile(member)
-                assert stream is not None
-                if hashlib.sha256(stream.read()).hexdigest() != known[name]:
-                    problem = f"{name} differs from the published file"
-                    raise InputError(describe(str(shown), problem, expected=f"sha256 {known[name]}", hint=hint))
-                verified.add(name)
-    except BROKEN_ARCHIVE as error:
-        raise InputError(describe(str(shown), "this is no archive that can be read", got=error, hint=hint)) from error
+    for path, member in read_members(
+        archive, lambda path: _short(path) in expected, most=MOST_UNPACKED, most_each=MAX_BYTES, shown=shown, hint=hint
+    ):
+        name = _short(path)
+        if name not in known:
+            unknown.add(name)
+            continue
+        if hashlib.sha256(member.read()).hexdigest() != known[name]:
+            problem = f"{name} differs from the published file"
+            raise InputError(describe(str(shown), problem, expected=f"sha256 {known[name]}", hint=hint))
+        verified.add(name)
     missing = sorted(known.keys() - verified)
     if missing:
         got = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise InputError(describe(str(shown), "published files are missing in the archive", got=got, hint=hint))
     return Fetched(shown, len(verified), tuple(sorted(unknown)))
+
+
+def _short(name: str) -> str:
+    """The folder and the name of a file in the archive."""
+    return "/".join(name.split("/")[-2:])
 
 
 def _file_names() -> list[str]:

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import lzma
 import re
 import sys
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from relational_rnn._check import InputError, describe
+from relational_rnn._reading.archives import read_members
+from relational_rnn._reading.plain import decode_text, read_bytes
 from relational_rnn.tasks.babi.story import TASK_NAMES, Question, Story
 
 LANGUAGES = ("en", "en-10k", "en-valid", "en-valid-10k", "hn", "hn-10k", "shuffled", "shuffled-10k")
 """The folders of the published archive `tasks_1-20_v1-2`."""
 SPLITS = ("train", "valid", "test")
 MAX_BYTES = 64 * 2**20
-"""No bAbI file is anywhere near as large; a member of an archive that claims more is refused."""
+"""No bAbI file is anywhere near as large; a larger one is refused."""
+MOST_UNPACKED = 256 * 2**20
+"""Nor is the whole published archive, which unpacks to half of it."""
 
-_LINE = re.compile(r"([0-9]+) (.*)", re.DOTALL)
-_PART = re.compile(r"qa([0-9]+)_train_([0-9]+)-of-([0-9]+)-stories\.txt")
-BROKEN_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError)
-"""What reading an archive raises when its bytes are not what they should be."""
+_LINE = re.compile(r"([0-9]{1,9}) (.*)", re.DOTALL)
+_PART = re.compile(r"qa([0-9]{1,2})_train_([0-9]{1,9})-of-([0-9]{1,9})-stories\.txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +74,14 @@ def read_babi(
         for split in splits:
             found = _find(files, task, split)
             if found is not None:
-                text = _decode(files[found], f"{path.name}: {found}")
+                text = _decode(files[found](), f"{path.name}: {found}")
                 stories[split][task] = read_story_text(text, f"{path.name}: {found}", task=task)
                 continue
             missing.append(f"qa{task}_{TASK_NAMES[task]}_{split}.txt")
             part = _part(files, task) if split == "train" else None
             if part and partial:
                 name, published = part
-                stories[split][task] = read = read_story_text(_decode(files[name], name), name, task=task)
+                stories[split][task] = read = read_story_text(_decode(files[name](), name), name, task=task)
                 notes.append(f"task {task}: {len(read):,} of {published:,} published training stories")
             else:
                 notes.append(f"task {task}: no {split} file")
@@ -168,7 +167,7 @@ def read_story_text(lines: Iterable[str], where: str, *, task: int) -> list[Stor
         if not answer:
             raise refuse("the answer is empty", repr(line))
         ids = supports.split(" ")
-        wrong = [i for i in ids if not i.isdecimal() or int(i) not in index]
+        wrong = [i for i in ids if not re.fullmatch("[0-9]{1,9}", i) or int(i) not in index]
         if wrong:
             known = f"IDs of statements before it in the same story: {', '.join(map(str, index))}"
             raise refuse("a supporting ID is no statement of this story", repr(wrong[0]), expected=known)
@@ -181,15 +180,9 @@ def read_story_text(lines: Iterable[str], where: str, *, task: int) -> list[Stor
     return stories
 
 
-def _decode(read: Callable[[], bytes], where: str) -> list[str]:
+def _decode(data: bytes, where: str) -> list[str]:
     """The lines of a file, which must be ASCII and end with a line end."""
-    data = read()
-    try:
-        text = data.decode("ascii")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        problem = "a character that is not ASCII"
-        raise InputError(describe(f"{where}, line {line}", problem, got=repr(data[error.start : error.end]))) from error
+    text = decode_text(data, where, "ascii")
     if text and not text.endswith("\n"):
         problem = "the last line has no line end: the file is cut off"
         raise InputError(describe(f"{where}, line {text.count(chr(10)) + 1}", problem, got=repr(text[-40:])))
@@ -201,51 +194,23 @@ def _list_files(path: Path, language: str) -> dict[str, Callable[[], bytes]]:
     if path.is_dir():
         found = sorted([*path.glob("*.txt"), *path.glob("*/*.txt"), *path.glob("*/*/*.txt")])
         # The folder's own name takes part in choosing the language.
-        return {(path.resolve().name / file.relative_to(path)).as_posix(): file.read_bytes for file in found}
+        return {
+            (path.resolve().name / file.relative_to(path)).as_posix(): partial(read_bytes, file, MAX_BYTES)
+            for file in found
+        }
     if not path.exists():
         raise InputError(describe(str(path), "there is no such file or folder"))
     expected = "a folder of bAbI files, or an archive of them (.tar.gz, .tar.xz, .zip)"
-    try:
-        members = dict(_members(path, language))
-    except tarfile.ReadError as error:
-        raise InputError(
-            describe(str(path), "this is not an archive that can be read", got=error, expected=expected)
-        ) from error
-    except BROKEN_ARCHIVE as error:
-        hint = "it may be cut off: fetch it again."
-        raise InputError(
-            describe(str(path), "this archive cannot be read to its end", got=error, expected=expected, hint=hint)
-        ) from error
-    return {name: lambda data=data: data for name, data in members.items()}
 
+    def wanted(name: str) -> bool:
+        return name.endswith(".txt")
 
-def _members(path: Path, language: str) -> Iterator[tuple[str, bytes]]:
-    """Name and content of the text files of an archive; files of other languages are named without being read."""
-
-    def content(name: str, size: int, read: Callable[[], bytes]) -> bytes:
+    files = {}
+    for name, member in read_members(path, wanted, most=MOST_UNPACKED, most_each=MAX_BYTES, expected=expected):
         folder = PurePosixPath(name).parent.name
-        if folder in LANGUAGES and folder != language:
-            return b""
-        if size > MAX_BYTES:
-            raise InputError(describe(f"{path.name}: {name}", "the file is too large for bAbI", got=f"{size:,} bytes"))
-        return read()
-
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                if not info.is_dir() and info.filename.endswith(".txt"):
-                    yield info.filename, content(info.filename, info.file_size, lambda info=info: archive.read(info))
-        return
-    # One pass in the stored order: going back in a compressed archive would start it again.
-    with tarfile.open(path, "r:*") as archive:
-        for member in archive:
-            if member.isfile() and member.name.endswith(".txt"):
-                stream = archive.extractfile(member)
-                assert stream is not None
-                yield member.name, content(member.name, member.size, stream.read)
-        assert archive.fileobj is not None
-        while archive.fileobj.read(2**20):  # to the end, where a compressed file has its checksum
-            pass
+        other = folder in LANGUAGES and folder != language  # named, that messages can list it, but not kept
+        files[name] = b"" if other else member.read()
+    return {name: lambda data=data: data for name, data in files.items()}
 
 
 def _pick_language(path: Path, files: dict[str, Callable[[], bytes]], language: str) -> dict[str, Callable[[], bytes]]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from relational_rnn._check import InputError, describe, need_extra
+from relational_rnn._reading.guard import damaged
 from relational_rnn.tasks.language.vocabulary import FORMAT, Encoder, Vocabulary
 
 MAX_LINE = 2**16
@@ -78,10 +79,8 @@ class BytePairs(Vocabulary):
     @classmethod
     def of_json(cls, content: dict[str, Any], where: str) -> BytePairs:
         """Of the content of the JSON form."""
-        try:
+        with damaged(where, "the vocabulary's byte pairs cannot be read"):
             return cls(_library().Tokenizer.from_str(json.dumps(content["tokenizer"])))
-        except Exception as error:  # the library raises plain Exception
-            raise InputError(describe(where, f"the vocabulary's byte pairs cannot be read: {error}")) from error
 
     def to_json(self) -> str:
         content = {"format": FORMAT, "kind": self.kind, "tokenizer": json.loads(self._tokenizer.to_str())}

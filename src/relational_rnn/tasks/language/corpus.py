@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +14,10 @@ from typing import Any, get_args
 import numpy as np
 
 from relational_rnn._check import InputError, check_choice, check_flags, describe
+from relational_rnn._reading.guard import damaged
+from relational_rnn._reading.json_text import read_json_object
+from relational_rnn._reading.plain import read_text
+from relational_rnn._reading.structure import check_entries
 from relational_rnn.tasks.language import sources
 from relational_rnn.tasks.language.documents import DocumentStarts, split_documents
 from relational_rnn.tasks.language.sources import SPLITS, TextFile
@@ -25,6 +29,8 @@ VERSION = 1
 SHARES = (0.8, 0.9)
 """Where a single text is cut into the parts train, valid and test."""
 INDEX = "corpus.json"
+INDEX_ENTRIES = {"sha256": Mapping[str, str], "parts": Mapping[str, Mapping[str, int]]}
+"""What the index must hold."""
 OnProgress = Callable[[str, int, int], None]
 """Called with (what is being made, bytes of text read so far, bytes in all)."""
 
@@ -184,19 +190,21 @@ def _install(part: Path, folder: Path) -> None:
 def _load(folder: Path) -> Corpus | None:
     """The corpus of a folder of token files; None where there is none, or it is broken."""
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        if any(sources.digest(folder / name) != known for name, known in index["sha256"].items()):
-            return None
-        vocabulary = Vocabulary.from_json((folder / "vocabulary.json").read_text(encoding="utf-8"), str(folder))
-        parts = {}
-        for split in SPLITS:
-            about = index["parts"][split]
-            numbers = np.memmap(
-                folder / f"{split}.tokens", smallest_type(vocabulary.size), mode="r", shape=(about["tokens"],)
-            )
-            starts = np.fromfile(folder / f"{split}.starts", np.int64)
-            parts[split] = Tokens(numbers, starts, words=about["words"], characters=about["characters"])
-    except (OSError, ValueError, KeyError, TypeError):
+        with damaged(folder, "broken"):
+            index: Any = read_json_object(folder / INDEX)
+            check_entries(index, INDEX_ENTRIES, {}, where=str(folder / INDEX))
+            if any(sources.digest(folder / name) != known for name, known in index["sha256"].items()):
+                return None
+            vocabulary = Vocabulary.from_json(read_text(folder / "vocabulary.json"), str(folder))
+            parts = {}
+            for split in SPLITS:
+                about = index["parts"][split]
+                numbers = np.memmap(
+                    folder / f"{split}.tokens", smallest_type(vocabulary.size), mode="r", shape=(about["tokens"],)
+                )
+                starts = np.fromfile(folder / f"{split}.starts", np.int64)
+                parts[split] = Tokens(numbers, starts, words=about["words"], characters=about["characters"])
+    except InputError:
         return None
     return Corpus(vocabulary, **parts, report=_report(vocabulary, index["parts"]))
 

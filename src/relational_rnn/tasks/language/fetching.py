@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe, need_extra
+from relational_rnn._reading.guard import damaged
+from relational_rnn._reading.plain import open_file, read_text
 from relational_rnn.tasks.downloading import check_address, download
 
 OnProgress = Callable[[int, int | None], None]
@@ -163,7 +165,7 @@ def _fetch_shakespeare(folder: Path, url: str, progress: OnProgress | None) -> F
 
 
 def _compare(path: Path, shown: Path, sha256: str, hint: str) -> None:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
         problem = "it differs from the published file"
@@ -175,7 +177,7 @@ def _fetch_wikitext(name: str, folder: Path, endpoint: str | None) -> Fetched:
     for split, text in texts.items():
         target = folder / f"{split}.txt"
         if target.exists():
-            with target.open("rb") as file:
+            with open_file(target) as file:
                 _check_published(file, target, text.published, "remove it to download it again.")
             continue
         shards = [_from_hub(WIKITEXT, file, WIKITEXT_REVISION, endpoint) for file in text.files]
@@ -216,10 +218,19 @@ def _rows(shards: Iterable[Path]) -> Iterator[bytes]:
     """The lines of a text whose rows stand in Parquet files; a blank line is a space there, as in the original."""
     parquet: Any = need_extra("pyarrow.parquet", "language", "reading Parquet files")
     for shard in shards:
-        with parquet.ParquetFile(shard) as table:
-            for batch in table.iter_batches(columns=["text"]):
-                for line in batch.column(0).to_pylist():
-                    yield (line or " \n").encode()
+        rows = _shard_rows(parquet, shard)
+        while True:
+            with damaged(shard, "it cannot be read as Parquet", hint="remove it to download it again."):
+                lines = next(rows, None)
+            if lines is None:
+                break
+            yield from lines
+
+
+def _shard_rows(parquet: Any, shard: Path) -> Iterator[list[bytes]]:
+    with parquet.ParquetFile(shard) as table:
+        for batch in table.iter_batches(columns=["text"]):
+            yield [(line or " \n").encode() for line in batch.column(0).to_pylist()]
 
 
 def _copied(lines: Iterable[bytes], file: Any) -> Iterator[bytes]:
@@ -233,7 +244,7 @@ def _check_published(lines: Iterable[bytes], shown: Path, published: Published, 
     count, tokens, digest = 0, 0, hashlib.sha256()
     for line in lines:
         count += 1
-        tokens += len(line.decode().split()) + 1
+        tokens += len(line.decode(errors="replace").split()) + 1
         digest.update(line)
     found = Published(count, tokens, digest.hexdigest() if published.sha256 else None)
     if found != published:
@@ -250,7 +261,7 @@ def _fetch_gutenberg(folder: Path, url: str, books: int | None, progress: OnProg
     names: list[str] = []
     for split, count in GUTENBERG_BOOKS.items():
         path = _from_hub(GUTENBERG, f"data/{split}_files.txt", GUTENBERG_REVISION)
-        listed = path.read_text(encoding="utf-8").split()
+        listed = read_text(path).split()
         if len(listed) != count or not all(re.fullmatch(rf"{split}/[0-9]+\.txt", name) for name in listed):
             problem = "this is not the published list of books"
             raise InputError(describe(str(path), problem, got=f"{len(listed):,} lines", expected=f"{count:,} books"))

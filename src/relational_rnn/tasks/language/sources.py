@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import lzma
 import re
-import shutil
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from relational_rnn._check import InputError, describe
+from relational_rnn._reading.archives import is_archive, most_unpacked, read_members
+from relational_rnn._reading.plain import open_file
 
 SPLITS = ("train", "valid", "test")
 NAMES = {
@@ -28,8 +24,6 @@ SUFFIXES = (".txt", ".text", ".tokens", ".raw")
 BLOCK = 2**20
 """Bytes that are read at a time."""
 WHITE_SPACE = re.compile(r"\s")
-BROKEN_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError)
-"""What reading an archive raises when its bytes are not what they should be; some formats raise a bare OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +51,7 @@ class TextFile:
         decoder = codecs.getincrementaldecoder("utf-8" if self.begin else "utf-8-sig")()
         line, left = self.line, self.size
         try:
-            with self.path.open("rb") as file:
+            with open_file(self.path) as file:
                 file.seek(self.begin)
                 while left:
                     data = file.read(min(block, left))
@@ -97,7 +91,7 @@ class TextFile:
         wanted = [int(share * total) for share in shares]
         marks = [(self.begin, self.line)]
         place, line = 0, self.line
-        with self.path.open("rb") as file:
+        with open_file(self.path) as file:
             file.seek(self.begin)
             at = self.begin + 3 * (file.read(3) == codecs.BOM_UTF8)
         for piece in self.pieces(block):
@@ -145,7 +139,7 @@ def find_texts(path: Path, scratch: Path) -> dict[str, list[TextFile]]:
         texts = {name: TextFile(file, str(file)) for name, file in found.items()}
     elif not path.exists():
         raise InputError(describe(str(path), "there is no such file or folder"))
-    elif zipfile.is_zipfile(path) or _is_tar(path):
+    elif is_archive(path):
         texts = _unpack(path, scratch)
     else:
         return {"all": [TextFile(path, str(path))]}
@@ -166,7 +160,7 @@ def digest(path: Path) -> str:
 
 def _file_digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise unreadable(str(path), error) from error
@@ -181,47 +175,15 @@ def _is_text(name: str) -> bool:
     )
 
 
-def _is_tar(path: Path) -> bool:
-    try:
-        return tarfile.is_tarfile(path)
-    except BROKEN_ARCHIVE:
-        return True  # an archive that is cut off: reading it will say so
-    except OSError as error:
-        raise unreadable(str(path), error) from error
-
-
 def _unpack(path: Path, scratch: Path) -> dict[str, TextFile]:
     """The texts of an archive, written to `scratch` under numbers; names inside the archive decide no path."""
     texts: dict[str, TextFile] = {}
-
-    def keep(name: str, stream: IO[bytes]) -> None:
-        target = scratch / f"{len(texts)}.text"
-        with stream, target.open("wb") as file:
-            shutil.copyfileobj(stream, file, BLOCK)
-        texts[name] = TextFile(target, f"{path.name}: {name}")
-
     scratch.mkdir(parents=True, exist_ok=True)
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                for info in archive.infolist():
-                    if not info.is_dir() and _is_text(info.filename):
-                        keep(info.filename, archive.open(info))
-        else:
-            # One pass in the stored order: going back in a compressed archive would start it again.
-            with tarfile.open(path, "r:*") as archive:
-                for member in archive:
-                    stream = archive.extractfile(member) if member.isfile() and _is_text(member.name) else None
-                    if stream is not None:
-                        keep(member.name, stream)
-                assert archive.fileobj is not None
-                while archive.fileobj.read(BLOCK):  # to the end, where a compressed file has its checksum
-                    pass
-    except (*BROKEN_ARCHIVE, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        hint = "it may be cut off: fetch it again."
-        raise InputError(describe(str(path), "this archive cannot be read to its end", got=error, hint=hint)) from error
+    for name, member in read_members(path, _is_text, most=most_unpacked(path)):
+        target = scratch / f"{len(texts)}.text"
+        with target.open("wb") as file:
+            file.writelines(member.blocks())
+        texts[name] = TextFile(target, f"{path.name}: {name}")
     return texts
 
 
@@ -266,4 +228,6 @@ def _part(name: str) -> tuple[str, str] | None:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sorts numbers in names by their size."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+    return [
+        (int(part), "") if part.isdecimal() and len(part) < 1000 else (-1, part) for part in re.split(r"([0-9]+)", name)
+    ]

@@ -6,11 +6,13 @@ import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn._reading.guard import shown
+from relational_rnn._reading.json_text import parse_json
 
 VocabularyKind = Literal["word", "character", "bpe"]
 UNKNOWN_WORD = "<unk>"
@@ -116,14 +118,13 @@ class Vocabulary(ABC):
         Raises:
             InputError: this is no vocabulary.
         """
-        try:
-            content = json.loads(text)
-        except ValueError as error:
-            raise InputError(describe(where, f"the vocabulary is not readable JSON: {error}")) from error
+        content: Any = parse_json(text, where)
         kind = content.get("kind") if isinstance(content, dict) else None
         if kind not in get_args(VocabularyKind) or content.get("format") != FORMAT:
             got = (
-                f"format {content.get('format')}, kind {kind}" if isinstance(content, dict) else type(content).__name__
+                f"format {shown(content.get('format'))}, kind {shown(kind)}"
+                if isinstance(content, dict)
+                else type(content).__name__
             )
             expected = f"format {FORMAT} and one of the kinds {', '.join(get_args(VocabularyKind))}"
             raise InputError(describe(where, "this is no vocabulary", got=got, expected=expected))

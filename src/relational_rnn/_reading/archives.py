@@ -1,0 +1,217 @@
+"""Archives of others: zip, and tar with its compressions, read member by member, never unpacked by their names."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import lzma
+import os
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+from relational_rnn._check import InputError, describe
+from relational_rnn._reading.guard import damaged
+from relational_rnn._reading.plain import check_file, open_file
+
+UNREADABLE = "this archive cannot be read to its end"
+CUT_OFF = "it may be cut off: fetch it again."
+BLOCK = 2**20
+LARGEST_READ = 2**26
+"""Bytes that tarfile may ask for at once: more is a header that lies."""
+COMPRESSIONS: tuple[tuple[re.Pattern[bytes], Callable[[Any], Any]], ...] = (
+    (re.compile(rb"\x1f\x8b\x08"), lambda file: gzip.GzipFile(fileobj=file, mode="rb")),
+    (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), bz2.BZ2File),
+    (re.compile(rb"\xfd7zXZ\x00|\x5d\x00\x00"), lzma.LZMAFile),
+)
+"""How a compressed file begins, and what unpacks it."""
+
+
+def most_unpacked(path: Path) -> int:
+    """Bytes that an archive may unpack to where nothing more is known: text and weights do not compress a hundredfold.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    with open_file(path) as file:
+        return max(2**30, 100 * os.fstat(file.fileno()).st_size)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file begins, or for zip ends, as an archive does; it may be damaged all the same."""
+    check_file(path)
+    if is_zip(path):
+        return True
+    with open_file(path) as file:
+        if _compression(file) is not None:
+            return True
+    try:
+        with tarfile.open(path, "r:"):
+            return True
+    except Exception:  # what is no archive trips the reader in any way; whoever asks has another use for the file
+        return False
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file ends as a zip archive does."""
+    try:
+        return zipfile.is_zipfile(path)
+    except Exception:  # a damaged end of an archive; see `is_archive`
+        return False
+
+
+def read_members(
+    path: Path,
+    wanted: Callable[[str], bool],
+    *,
+    most: int,
+    most_each: int | None = None,
+    shown: Path | None = None,
+    expected: str | None = None,
+    hint: str = CUT_OFF,
+) -> Iterator[tuple[str, Member]]:
+    """Name and content of the files in an archive whose names are wanted, in one pass in their stored order.
+
+    Each content must be read before the next is asked for. At the end the whole archive has been read, checksums
+    included, so that a cut is noticed.
+
+    Args:
+        path: the archive.
+        wanted: by their names.
+        most: bytes that the whole archive may unpack to.
+        most_each: bytes that one wanted file may have.
+        shown: what messages call the archive.
+        expected: what messages say was wanted, where the archive is none.
+        hint: what to do about a damaged archive.
+
+    Raises:
+        InputError: the file is no archive, or a damaged one, or unpacks to more than it may.
+    """
+    shown = shown or path
+    check_file(path)
+
+    def check_size(name: str, size: int) -> None:
+        if most_each is not None and size > most_each:
+            got, limit = f"{size:,} bytes", f"at most {most_each:,} bytes"
+            raise InputError(describe(f"{shown.name}: {name}", "the file is too large", got=got, expected=limit))
+
+    members = (
+        _zipped(path, shown, wanted, most, check_size)
+        if is_zip(path)
+        else _tarred(path, shown, wanted, most, check_size, expected)
+    )
+    with contextlib.closing(members):
+        while True:
+            # what the caller does with a member stays outside the guard
+            with damaged(shown, UNREADABLE, expected=expected, hint=hint):
+                found = next(members, None)
+            if found is None:
+                return
+            name, stream = found
+            yield name, Member(stream, shown, hint)
+
+
+def _zipped(
+    path: Path, shown: Path, wanted: Callable[[str], bool], most: int, check_size: Callable[[str, int], None]
+) -> Generator[tuple[str, IO[bytes]], None, None]:
+    with zipfile.ZipFile(path) as archive:
+        infos = [info for info in archive.infolist() if not info.is_dir() and wanted(info.filename)]
+        for info in infos:
+            check_size(info.filename, info.file_size)
+        total = sum(info.file_size for info in infos)  # zipfile reads no more of a member than its header says
+        if total > most:
+            raise _too_large(shown, most)
+        for info in infos:
+            with archive.open(info) as stream:
+                yield info.filename, stream
+
+
+def _tarred(
+    path: Path,
+    shown: Path,
+    wanted: Callable[[str], bool],
+    most: int,
+    check_size: Callable[[str, int], None],
+    expected: str | None,
+) -> Generator[tuple[str, IO[bytes]], None, None]:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open_file(path))
+        unpack = _compression(file)
+        bounded = _Forward(file if unpack is None else stack.enter_context(unpack(file)), most, shown)
+        with damaged(shown, "this is not an archive that can be read", expected=expected):
+            archive = stack.enter_context(tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:"))
+        left = most
+        for member in archive:
+            if not (member.isfile() and wanted(member.name)):
+                continue
+            check_size(member.name, member.size)
+            left -= member.size  # a sparse file is larger than what is stored of it
+            if left < 0:
+                raise _too_large(shown, most)
+            stream = archive.extractfile(member)
+            assert stream is not None
+            yield member.name, stream
+        if bounded.last.strip(b"\0"):  # tarfile takes a header that it cannot read for the end
+            raise tarfile.ReadError("a header is damaged")
+        while bounded.read(BLOCK):  # to the end, where a compressed file has its checksum
+            pass
+
+
+def _compression(file: IO[bytes]) -> Callable[[Any], Any] | None:
+    start = file.read(16)
+    file.seek(0)
+    return next((unpack for magic, unpack in COMPRESSIONS if magic.match(start)), None)
+
+
+def _too_large(shown: Path, most: int) -> InputError:
+    return InputError(describe(str(shown), "the archive unpacks to too much", expected=f"at most {most:,} bytes"))
+
+
+class _Forward:
+    """A file for tarfile that is read once, in order: headers that lie would have it go back for ever, or read all."""
+
+    def __init__(self, file: IO[bytes], most: int, shown: Path) -> None:
+        self._file, self._most, self._shown = file, most, shown
+        self.last = b""
+        """What was read last."""
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= LARGEST_READ:
+            raise tarfile.ReadError("a header is damaged")
+        self.last = self._file.read(size)
+        self._check(self._file.tell())
+        return self.last
+
+    def seek(self, place: int) -> int:
+        if place < self._file.tell():
+            raise tarfile.ReadError("a header is damaged")
+        self._check(place)
+        return self._file.seek(place)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def _check(self, place: int) -> None:
+        if place > self._most:
+            raise _too_large(self._shown, self._most)
+
+
+class Member:
+    """The content of a file in an archive."""
+
+    def __init__(self, stream: IO[bytes], shown: Path, hint: str) -> None:
+        self._stream, self._shown, self._hint = stream, shown, hint
+
+    def read(self, size: int = -1) -> bytes:
+        """The next `size` bytes; all that are left by default."""
+        with damaged(self._shown, UNREADABLE, hint=self._hint):
+            return self._stream.read(size)
+
+    def blocks(self) -> Iterator[bytes]:
+        """All of it, a block at a time."""
+        while block := self.read(BLOCK):
+            yield block

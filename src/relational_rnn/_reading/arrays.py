@@ -1,0 +1,50 @@
+"""Arrays that numpy wrote: `.npz`."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from relational_rnn._check import InputError, describe
+from relational_rnn._reading.archives import most_unpacked
+from relational_rnn._reading.guard import damaged
+from relational_rnn._reading.plain import check_file
+
+
+def read_arrays(path: Path, *, where: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by their names.
+
+    Raises:
+        InputError: it is none, is damaged, or unpacks to more than it may; or an array holds Python objects, which only
+            code could make.
+    """
+    check_file(path)
+    most = most_unpacked(path)
+    with damaged(where, f"{path} cannot be read as an .npz file of arrays"), zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
+        if sum(info.file_size for info in infos) > most:
+            raise InputError(describe(where, f"{path} unpacks to too much", expected=f"at most {most:,} bytes"))
+        arrays = {}
+        for info in infos:
+            with archive.open(info) as stream:
+                arrays[info.filename.removesuffix(".npy")] = _array(stream, info.file_size)
+        return arrays
+
+
+def _array(stream: IO[bytes], size: int) -> np.ndarray:
+    """One array; its header decides over memory only as far as the bytes behind it go."""
+    version = np.lib.format.read_magic(stream)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"an array of format version {version}")
+    shape, by_columns, dtype = readers[version](stream)
+    if dtype.hasobject:
+        raise ValueError("an array of Python objects")
+    if any(length < 0 for length in shape) or math.prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"an array of the shape {shape} in {size:,} bytes")
+    values = np.frombuffer(bytearray(stream.read()), dtype, math.prod(shape))  # an array that may be written to
+    return values.reshape(shape, order="F" if by_columns else "C")
