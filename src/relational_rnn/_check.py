@@ -86,6 +86,20 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def is_text(value: object) -> bool:
+    """Whether `value`, a text or a path, can be written in UTF-8; a name that the system holds in other bytes cannot.
+
+    >>> import os
+    >>> is_text("name"), is_text(os.fsdecode(b"\\xff"))
+    (True, False)
+    """
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_positive(where: str, **values: int) -> None:
     """Refuse any of `values` that is not a whole number of at least 1."""
     for name, value in values.items():

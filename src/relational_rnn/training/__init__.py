@@ -1,5 +1,6 @@
 """The training loop, run folders and checkpoints; knows no task and no model by name."""
 
+from relational_rnn._signals import Terminated
 from relational_rnn.training.averaging import AveragingConfig, WeightAverage
 from relational_rnn.training.config import LATER, LoopConfig, OptimizerConfig, from_json, to_json
 from relational_rnn.training.loop import Outcome, fit
@@ -23,6 +24,7 @@ __all__ = [
     "Progress",
     "RunFolder",
     "Taught",
+    "Terminated",
     "Totals",
     "WeightAverage",
     "evaluate",

@@ -14,7 +14,12 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 def write_json(path: Path, content: Json) -> None:
     """Replace `path` by `content` as indented JSON."""
-    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(path, as_text(content))
+
+
+def as_text(content: Json) -> str:
+    """`content` as the indented JSON of a file."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Json:
