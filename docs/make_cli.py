@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import textwrap
 from pathlib import Path
 from unittest import mock
 
@@ -18,8 +17,8 @@ INTRODUCTION = """# The command line
 This page is the program's own help, collected by `python docs/make_cli.py`; do not edit it by hand.
 
 Exit codes: 0, done; 1, `data compare` is done and some of what it compares is out of bounds; 2, something that was
-given cannot be used (one message on stderr says what, and what would work); 130, stopped by Ctrl-C. Anything else, and
-every traceback, is a bug.
+given cannot be used (one message on stderr says what, and what would work); 130, stopped by Ctrl-C; 143, by SIGTERM,
+which has a checkpoint saved first where a model is trained. Anything else, and every traceback, is a bug.
 """
 
 
@@ -27,12 +26,7 @@ def help_text(command: str) -> str:
     """What `relational-rnn <command> --help` prints when it is 100 columns wide and no terminal is there."""
     with mock.patch.dict(os.environ, COLUMNS="100"), contextlib.redirect_stdout(io.StringIO()) as text:
         assert main([*command.split(), "--help"]) == 0
-    # A terminal breaks the long lines of a description; a page must do it itself.
-    lines = [
-        textwrap.wrap(line.rstrip(), 100, break_on_hyphens=False) or [""]
-        for line in text.getvalue().strip().splitlines()
-    ]
-    return "\n".join(part for line in lines for part in line)
+    return "\n".join(line.rstrip() for line in text.getvalue().strip().splitlines())
 
 
 def render() -> str:

@@ -4,6 +4,7 @@ import os
 import signal
 
 import cores_summary
+import kills_summary
 import pytest
 import solver_summary
 import torch
@@ -19,6 +20,7 @@ if not torch.cuda.is_available():
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     cores_summary.pytest_terminal_summary(terminalreporter)
+    kills_summary.pytest_terminal_summary(terminalreporter)
     solver_summary.pytest_terminal_summary(terminalreporter)
 
 

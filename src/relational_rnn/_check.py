@@ -90,6 +90,20 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def is_text(value: object) -> bool:
+    """Whether `value`, a text or a path, can be written in UTF-8; a name that the system holds in other bytes cannot.
+
+    >>> import os
+    >>> is_text("name"), is_text(os.fsdecode(b"\\xff"))
+    (True, False)
+    """
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 MOST = 2**31 - 1
 """The largest size of anything."""
 MOST_LAYERS = 1024

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from relational_rnn.cli.ask import describe_answer
+from relational_rnn.cli.ask import HELP, describe_answer
 from relational_rnn.inspection import StoryReader, influence
 from relational_rnn.recipes import load
 
@@ -82,8 +82,51 @@ def test_a_pipe_that_cannot_be_used_is_refused(call, trained, typed, said):
     assert done.err.startswith(said)
 
 
+def test_a_question_without_its_mark_is_asked_about(call, trained):
+    done = call("ask", trained, typed=STORY + "Where is Mary\n")
+    assert done.code == 2
+    assert done.err == (
+        "error: ask: was this line meant as a question?\n"
+        "  got       'Where is Mary'\n"
+        "  hint      a question ends with '?'\n"
+    )
+
+
+@pytest.mark.parametrize("word", ["help", " HELP ", "?"])
+def test_help_is_shown_and_is_no_sentence_of_the_story(call, trained, word):
+    done = call("ask", trained, typed=STORY + f"{word}\nWhere is Mary?\n")
+    assert (done.code, done.err) == (0, "")
+    plain = call("ask", trained, typed=STORY + "Where is Mary?\n")
+    assert done.out == HELP + "\n" + plain.out
+
+
 def test_near_words_are_suggested(call, trained):
     assert "for 'kitchin' try 'kitchen'" in call("ask", trained, typed="Mary went to the kitchin.\n").err
+
+
+def typed(lines: str, monkeypatch, capsys, trained) -> str:
+    from relational_rnn.cli import main
+
+    monkeypatch.setattr("sys.stdin", Keyboard(lines))
+    assert main(["ask", str(trained)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+@pytest.mark.parametrize("reply", ["y", "n", "perhaps"])
+def test_at_a_keyboard_the_answer_decides_whether_it_was_a_question(reply, trained, monkeypatch, capsys):
+    out = typed(STORY + f"Where is Mary.\n{reply}\n", monkeypatch, capsys, trained)
+    assert "Was 'Where is Mary.' meant as a question? [y/n] " in out
+    asked = typed(STORY + "Where is Mary?\n", monkeypatch, capsys, trained)
+    answer = asked[asked.index("Where is Mary?") : asked.rindex("> ")]
+    assert (answer in out) == (reply == "y")
+    assert ("neither a question nor a sentence" in out) == (reply == "perhaps")
+
+
+def test_a_published_line_is_a_statement_however_it_begins(call, trained):
+    lines = "1 Mary went to the kitchen.\n2 Is Mary in the garden.\n3 Where is Mary?\tkitchen\t1\n"
+    assert "was this line meant as a question?" not in call("ask", trained, typed=lines).err
 
 
 class Keyboard(io.StringIO):

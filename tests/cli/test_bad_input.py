@@ -4,10 +4,15 @@ import errno
 import os
 import shutil
 import tarfile
+from dataclasses import replace
 
 import pytest
 
-from relational_rnn.recipes import demo
+from relational_rnn import InputError
+from relational_rnn.recipes import DataConfig, demo, train
+
+BAD = os.fsdecode(b"bad\xff")
+"""A name that the system takes and that is no text."""
 
 
 def refused(ending) -> str:
@@ -152,6 +157,40 @@ def test_an_option_that_cannot_be(call, words, said, tmp_path, monkeypatch):
     for part in said:
         assert part in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "babi", "--out", BAD],
+        ["train", "language", "--data", BAD, "--out", "run"],
+        ["compare", "relations", "--out", BAD],
+        ["evaluate", BAD],
+        ["report", BAD, "--out", "page"],
+        ["report", "run", "--out", BAD],
+        ["ask", "--story", BAD],
+        ["data", "generate", "babi", "--out", BAD],
+        ["data", "fetch", "babi", "--out", BAD],
+        [BAD],
+    ],
+    ids=lambda words: " ".join(words[:-1]),
+)
+def test_a_path_that_is_not_text_is_refused_and_leaves_nothing(call, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    err = refused(call(*words))
+    assert err.startswith("error: relational-rnn: an argument is not text in UTF-8\n  got       'bad\\udcff'\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_a_folder_that_is_not_text_is_refused(tmp_path):
+    (tmp_path / BAD).mkdir()
+    with pytest.raises(InputError, match=r"bad\\udcff/run': the name of a run's folder must be text"):
+        train(demo(), tmp_path / BAD / "run")
+    config = demo()
+    stories = replace(DataConfig(path=tmp_path / BAD), tasks=config.data.tasks)
+    with pytest.raises(InputError, match=r"bad\\udcff': a configuration holds text"):
+        train(replace(config, data=stories), tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == [BAD]
 
 
 @pytest.mark.parametrize("command", ["evaluate", "ask", "report"])

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 
 from relational_rnn import InputError, MissingExtraError, cli
 from relational_rnn.cli.boundary import guarded
+from relational_rnn.training import Terminated
 
 
 def ending(with_what: BaseException | None, capsys) -> tuple[int, str]:
@@ -36,13 +38,15 @@ def ending(with_what: BaseException | None, capsys) -> tuple[int, str]:
         (
             OSError(errno.ENOSPC, "No space left on device", "runs/a"),
             2,
-            "error: runs/a: the disk is full; nothing was left half-written, and the last good checkpoint is kept\n",
+            "error: runs/a: the disk is full; nothing was left half-written\n",
         ),
         (OSError("no number, no name"), 2, "error: no number, no name\n"),
         (SystemExit(0), 0, ""),
         (SystemExit(2), 2, ""),
         (SystemExit(None), 0, ""),
         (SystemExit("words"), 2, "error: words\n"),
+        (Terminated(), 143, "terminated\n"),
+        (Terminated("runs/a: stopped"), 143, "terminated: runs/a: stopped\n"),
     ],
 )
 def test_exit_code_and_message(with_what, code, said, capsys):
@@ -52,6 +56,13 @@ def test_exit_code_and_message(with_what, code, said, capsys):
 def test_a_bug_traces_back(capsys):
     with pytest.raises(ZeroDivisionError):
         ending(ZeroDivisionError(), capsys)
+
+
+def test_sigterm_ends_any_command_where_it_stands_and_is_then_as_it_was(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    assert guarded(lambda: signal.raise_signal(signal.SIGTERM)) == 143
+    assert capsys.readouterr().err == "terminated\n"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_reader_who_leaves_early_is_no_error():

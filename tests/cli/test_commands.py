@@ -1,5 +1,7 @@
 """Finding commands, and help that is quick, complete and honest."""
 
+import re
+import shlex
 import subprocess
 import sys
 
@@ -7,6 +9,7 @@ import pytest
 
 from relational_rnn.cli import main
 from relational_rnn.cli.commands import COMMANDS, find_command, load_command
+from relational_rnn.cli.parsing import wrap_command
 
 
 def outcome(capsys, *words: str) -> tuple[int, str, str]:
@@ -15,14 +18,55 @@ def outcome(capsys, *words: str) -> tuple[int, str, str]:
     return code, said.out, said.err
 
 
-def test_the_overview_lists_every_command_and_ends_with_an_example(capsys):
+def test_the_overview_has_every_command_fits_a_screen_and_ends_with_an_example(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     code, out, err = outcome(capsys, "--help")
     assert (code, err) == (0, "")
-    assert [line.strip().split("  ")[0] for line in out.splitlines() if line.startswith("  ")][:-1] == list(COMMANDS)
+    rows = [line for line in out.splitlines() if line.startswith("  ") and not line.startswith("   ")][:-1]
+    named = [row.strip().split("  ")[0] for row in rows]
+    words = set(out.replace(",", " ").split())
+    for name in COMMANDS:
+        start, _, last = name.rpartition(" ")
+        assert name in named or (f"{start} WHAT" in named and last in words)
     assert out.endswith("example:\n  relational-rnn demo\n")
-    assert all(len(line) <= 120 for line in out.splitlines())
+    assert len(out.splitlines()) <= 24
     assert outcome(capsys) == (0, out, "")
     assert outcome(capsys, "-h") == (0, out, "")
+
+
+def test_the_beginnings_of_commands_list_all_that_the_overview_puts_together(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    listed = []
+    for start in ("train", "compare", "data"):
+        code, out, _ = outcome(capsys, start, "--help")
+        assert code == 0
+        listed += [line.strip().split("  ")[0] for line in out.splitlines() if line.startswith("  ")]
+    assert listed == [name for name in COMMANDS if name.split()[0] in ("train", "compare", "data")]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 137, 200])
+def test_every_help_wraps_at_the_width_of_the_terminal_and_breaks_no_word(columns, capsys, monkeypatch):
+    def help_of(name: str, width: int) -> str:
+        monkeypatch.setenv("COLUMNS", str(width))
+        return outcome(capsys, *name.split(), "--help")[1]
+
+    for name in ("", "train", "data", "train language", "compare babi", "evaluate", "ask", "inspect"):
+        text = help_of(name, columns)
+        assert max(map(len, text.splitlines())) <= columns
+        # Every word and every option stands somewhere as it is, whatever the width.
+        assert words_of(help_of(name, 1000)) <= words_of(text)
+
+
+def words_of(text: str) -> set[str]:
+    return set(re.findall(r"(?:--)?[A-Za-z][\w.-]*\w", text))
+
+
+def test_an_example_that_wraps_can_still_be_pasted():
+    for name in COMMANDS:
+        for example in load_command(name).EXAMPLES:
+            for columns in (60, 80):
+                text = wrap_command(example, columns)
+                assert shlex.split(text.replace("\\\n", " ")) == shlex.split(example)
 
 
 def test_the_beginning_of_a_command_has_an_overview_of_its_own(capsys):
@@ -94,7 +138,8 @@ def test_without_tyro_the_extra_is_named_and_the_overview_still_works(capsys, mo
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_of_every_command_ends_with_examples_that_parse(capsys, name):
+def test_the_help_of_every_command_ends_with_examples_that_parse(capsys, name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     code, out, err = outcome(capsys, *name.split(), "--help")
     assert (code, err) == (0, "")
     examples = load_command(name).EXAMPLES

@@ -2,9 +2,11 @@
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
+from relational_rnn.cli.commands import load_command
 from relational_rnn.cli.train_language import RecipeName
 from relational_rnn.recipes import LANGUAGE_RECIPES
 
@@ -114,6 +116,25 @@ def test_generate_and_train_name_what_is_missing(call, text, tmp_path):
     assert refused.code == 2
     assert "the file is empty" in refused.err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--data", "my notes.txt"], "runs/my notes/rmc-0"),
+        (["--data", "wikitext-2-v1.tar.gz", "--core", "lstm", "--seed", "4"], "runs/wikitext-2-v1/lstm-4"),
+        (["--data", "a.folder"], "runs/a.folder/rmc-0"),
+        (["--data", "mine.txt", "--recipe", "wikitext-2-small"], "runs/wikitext-2-small/rmc-0"),
+        (["--data", "mine.txt", "--recipe=shakespeare-char"], "runs/shakespeare-char/rmc-0"),
+        (["--data", "mine.txt", "--out", "here"], "here"),
+    ],
+)
+def test_the_folder_is_named_after_the_text_or_the_recipe_asked_for(words, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.folder").mkdir()
+    assert load_command("train language").parse(words).out == Path(expected)
+    if "--core" not in words:
+        assert load_command("compare language").parse(words).out == Path(expected.removesuffix("/rmc-0"))
 
 
 def test_resume_goes_on_with_the_configuration_of_the_run(call, trained, text):

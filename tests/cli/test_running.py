@@ -71,10 +71,10 @@ def test_evaluate_can_take_other_stories_and_the_validation_stories(call, traine
     assert (trained / "result.json").read_text() == before
 
 
-def test_without_out_the_folder_is_named_after_core_and_seed(call, tiny, tmp_path, monkeypatch):
+def test_without_out_the_folder_is_named_after_recipe_core_and_seed(call, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert call("train", "babi", *tiny, "--core", "lstm", "--seed", 5, "--loop.steps", 2).code == 0
-    assert (tmp_path / "runs" / "babi" / "lstm-5" / "config.json").is_file()
+    assert (tmp_path / "runs" / "demo" / "lstm-5" / "config.json").is_file()
 
 
 def test_the_short_data_option_reads_the_published_format(call, tiny, published, tmp_path):
@@ -123,6 +123,51 @@ def test_ctrl_c_keeps_the_run_says_how_to_go_on_and_resume_ends_like_an_undistur
 
     assert figures("stopped") == figures("whole")
     assert len(figures("whole")) == 2
+
+
+def test_sigterm_saves_the_step_at_hand_and_says_how_to_go_on(call, tiny, tmp_path, monkeypatch):
+    show = ConsoleProgress.__call__
+
+    def asked_to_end_at_five(self: ConsoleProgress, progress: Progress) -> None:
+        show(self, progress)
+        if progress.step == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    folder = tmp_path / "a run"
+    with monkeypatch.context() as patch:
+        patch.setattr(ConsoleProgress, "__call__", asked_to_end_at_five)
+        options = [*tiny, "--loop.log-every", 1, "--loop.steps", 8]
+        done = call("train", "babi", *options, "--out", folder)
+    assert done.code == 143
+    assert done.err.splitlines()[-1] == (
+        f"terminated: {folder}: stopped; the checkpoint of step 5 of 8 is kept; "
+        f"go on with: relational-rnn train babi --out '{folder}' --resume"
+    )
+    assert call("train", "babi", "--out", folder, "--resume").code == 0
+
+
+def test_sigterm_ends_a_comparison_after_the_step_at_hand(call, tiny, tmp_path, monkeypatch):
+    def asked_to_end(self: ConsoleProgress, progress: Progress) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ConsoleProgress, "__call__", asked_to_end)
+    words = ["--loop.log-every", 1, "--loop.steps", 8, "--cores", "rnn", "gru", "--out", tmp_path / "runs"]
+    done = call("compare", "babi", *tiny, *words)
+    assert done.code == 143
+    assert done.err.splitlines()[-1] == "terminated: what is done is kept; the same command goes on from there"
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["rnn-0"]
+    assert (tmp_path / "runs" / "rnn-0" / "last.ckpt").exists()
+
+
+def test_a_finished_run_goes_on_under_a_larger_budget(call, tiny, tmp_path):
+    folder = tmp_path / "run"
+    assert call("train", "babi", *tiny, "--loop.steps", 2, "--out", folder).code == 0
+    done = call("train", "babi", "--out", folder, "--resume", "--loop.steps", 4)
+    assert (done.code, done.out.split(" in ")[0]) == (0, f"{folder}: 4 steps")
+    assert f"{folder}: goes on from step 2 under a budget of 4 steps, before 2; the learning rate, last" in done.err
+    again = call("train", "babi", "--out", folder, "--resume", "--loop.steps", 3)
+    assert again.code == 2
+    assert "the budget is used up already" in again.err
 
 
 def test_compare_trains_every_core_with_every_seed_and_goes_on_where_it_was(call, tiny, tmp_path):
@@ -221,7 +266,7 @@ def test_the_help_names_every_recipe_and_every_field_of_a_run():
 
 def test_every_field_of_a_configuration_can_be_changed(capsys):
     assert main(["train", "babi", "--help"]) == 0
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
     config = recipes.babi()
     for group in ("data", "memory", "model", "optimizer", "loop"):
         for field in getattr(config, group).__dataclass_fields__:

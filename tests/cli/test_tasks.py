@@ -1,6 +1,7 @@
 """The commands of generated tasks, on runs that take a blink."""
 
 import json
+import re
 import shlex
 from dataclasses import fields
 
@@ -215,6 +216,17 @@ def test_the_recipe_names_the_folder_and_sets_the_options(tmp_path):
     config = load_command("train nth-farthest").parse(["--recipe", "nth-farthest-paper", "--seed", "4"])
     assert config.config.data == recipes.TASK_RECIPES["nth-farthest"]["nth-farthest-paper"]().data
     assert (config.recipe, config.config.seed) == ("nth-farthest-paper", 4)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_starts_from_a_recipe_that_was_measured_and_ends_in_minutes_on_a_processor(task):
+    recipe = TASK_RECIPES[task][load_command(f"train {task}").parse([]).recipe]
+    said = " ".join((recipe.__doc__ or "").split())
+    assert "not measured yet" not in said
+    assert "Machine: 2-core CPU" in said
+    minutes, seconds = re.search(r"Time: ([\d.]+) minutes", said), re.search(r"Time: (\d+) (and|processor)", said)
+    assert (float(minutes[1]) if minutes else int(seconds[1]) / 60) < 15
+    assert recipe().loop.accelerator == "cpu"
 
 
 @pytest.mark.parametrize("task", TASKS)

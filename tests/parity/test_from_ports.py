@@ -7,6 +7,9 @@ block used again and again; gate biases stored with the weights.
 
 from __future__ import annotations
 
+import ast
+import re
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -234,6 +237,17 @@ def test_a_changed_key_is_refused():
     )
     assert "missing: attention_mlp.2.bias, attention_mlp.2.weight" in refusal(state_dict(SIZES), attention_mlp_layers=3)
     assert "input_projector.weight must be a matrix" in refusal(state_dict(SIZES), prefix="input_")
+
+
+def test_a_model_around_the_layer_is_named_and_the_way_around_it_works():
+    around = {name: torch.zeros(2, 3, dtype=torch.float64) for name in ("encoder.weight", "decoder.bias")}
+    said = refusal(state_dict(SIZES) | around)
+    assert "missing: none; unknown: decoder.bias, encoder.weight" in said
+    left_out = re.search(r"if name not in (\(.*?\))}", said)
+    assert left_out
+    assert ast.literal_eval(left_out[1]) == ("decoder.bias", "encoder.weight")
+    prefixed = {f"memory.{name}": tensor for name, tensor in (state_dict(SIZES) | around).items()}
+    assert "('memory.decoder.bias', 'memory.encoder.weight')" in refusal(prefixed, prefix="memory.")
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_a_process_that_ends_without_a_word_is_told_of(name, kind, message, tmp_
     assert ("ZeroDivisionError" in capfd.readouterr().err) == (name == "mistaken")
 
 
-@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_no_process_outlives_the_one_that_started_it(ended_by, tmp_path):
     script = [sys.executable, __file__, str(tmp_path)]
     with subprocess.Popen(script, stderr=subprocess.PIPE, text=True) as parent:
@@ -122,6 +122,22 @@ def test_no_process_outlives_the_one_that_started_it(ended_by, tmp_path):
     assert parent.returncode == -ended_by
     assert ("KeyboardInterrupt" in said) == (ended_by == signal.SIGINT)
     assert is_gone(int((tmp_path / "forever" / "pid").read_text()))
+
+
+def test_sigterm_has_every_process_of_a_comparison_save_a_checkpoint(tmp_path):
+    script = [sys.executable, __file__, str(tmp_path), "compare"]
+    with subprocess.Popen(script, stderr=subprocess.PIPE, text=True) as parent:
+        assert parent.stderr is not None
+        waiting = {"gru-0", "rnn-0"}
+        while waiting:
+            line = parent.stderr.readline()
+            assert line, "the comparison has ended by itself"
+            waiting -= {line.split(" ")[0]}
+        parent.send_signal(signal.SIGTERM)
+        assert parent.wait(timeout=60) == 143
+    for name in ("gru-0", "rnn-0"):
+        assert 0 < torch.load(tmp_path / name / "last.ckpt", weights_only=True)["global_step"] < 10**6
+        assert not list((tmp_path / name).glob(".*"))
 
 
 def figures(folder: Path) -> list[dict[str, str]]:
@@ -191,5 +207,8 @@ def test_jobs_that_cannot_be_are_refused(wrong, message, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[2:] == ["compare"]:
+    endless = LoopConfig(steps=10**6, validate_every=10**6, checkpoint_every=10**6, log_every=1, threads=1)
+    recipes.compare_task(replace(BASE, loop=endless), ["gru", "rnn"], [0], Path(sys.argv[1]), jobs=2)
+elif __name__ == "__main__":
     list(start(Path(sys.argv[1]), "forever"))

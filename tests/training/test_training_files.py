@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import resource
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from relational_rnn import InputError
-from relational_rnn._files import write_whole
+from relational_rnn._files import sweep, write_together, write_whole
 from relational_rnn.training import METRICS_COLUMNS, ConsoleProgress, Measure, Progress, Totals, read_metrics
 from relational_rnn.training.json_files import read_json, read_json_object, write_json
 
@@ -108,3 +109,45 @@ def test_progress_is_a_bar_on_a_terminal():
     (line,) = {line for line in plain.splitlines() if "2000" in line}
     assert line.endswith("2000/4000 3:20 left 10.0/s  loss 1.500  valid 50.0%")
     assert len(line) <= 80
+
+
+def test_a_name_is_no_markup_beside_the_bar():
+    pytest.importorskip("rich")
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    with ConsoleProgress("[/] [red]x", stream=stream) as show:
+        show(progress(2000))
+    assert "[/] [red]x" in stream.getvalue()
+
+
+def test_files_that_belong_together_are_written_together_or_not_at_all(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("old")
+    fsync, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        write_together({tmp_path / "a": "new", tmp_path / "deep" / "er" / "b": "new"})
+    assert error.value.filename == str(tmp_path / "deep" / "er" / "b")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old"}
+    write_together({tmp_path / "a": "new", tmp_path / "deep" / "er" / "b": b"new"})
+    assert (tmp_path / "a").read_text() == (tmp_path / "deep" / "er" / "b").read_text() == "new"
+
+
+def test_parts_of_living_processes_stay_unless_nobody_else_can_be_writing(tmp_path):
+    dead, alive, own = (f".x.{number}.part" for number in (999_999_999, os.getppid(), os.getpid()))
+    for name in (dead, alive, own, "x.5.part", ".x.part"):
+        (tmp_path / name).write_text("half")
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {alive, own, "x.5.part", ".x.part"}
+    sweep(tmp_path, alone=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"x.5.part", ".x.part"}

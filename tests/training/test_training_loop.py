@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ import training_toy as toy
 from training_toy import Stop, metrics, stop_at
 
 from relational_rnn import InputError, _files
-from relational_rnn.training import LoopConfig, fit, lightning_loop, loop, to_json
+from relational_rnn.training import LoopConfig, Terminated, fit, lightning_loop, loop, to_json
 from relational_rnn.training.lightning_loop import next_stop, step_seed
 
 SHORT = LoopConfig(steps=10, validate_every=4, checkpoint_every=3, log_every=1)
@@ -126,8 +127,9 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
 
 def test_resuming_with_other_settings_is_refused_with_the_settings(tmp_path):
     toy.run(tmp_path / "run", loop=SHORT)
-    other = dataclasses.replace(SHORT, steps=12, log_every=2)
-    with pytest.raises(InputError, match=r"loop.steps is 10 there and 12 here; loop.log_every is 1 there and 2 here"):
+    other = dataclasses.replace(SHORT, validate_every=5, log_every=2)
+    problem = r"loop.validate_every is 4 there and 5 here; loop.log_every is 1 there and 2 here"
+    with pytest.raises(InputError, match=problem):
         toy.run(tmp_path / "run", loop=other, resume=True)
 
 
@@ -211,15 +213,73 @@ def test_ctrl_c_before_the_first_checkpoint(tmp_path):
     assert toy.run(tmp_path / "run", resume=True).steps == 60
 
 
-def test_a_polite_kill_ends_with_its_own_exit_code(tmp_path):
+def ask_to_end_at(step: int):
     def listen(progress):
-        if progress.step == 24:
+        if progress.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(SystemExit) as stop:
-        toy.run(tmp_path / "run", on_progress=listen)
+    return listen
+
+
+def test_sigterm_saves_the_update_at_hand_and_says_so(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Terminated) as stop:
+        toy.run(tmp_path / "run", on_progress=ask_to_end_at(24))
     assert stop.value.code == 143
+    assert str(stop.value) == (
+        f"{tmp_path / 'run'}: stopped; the checkpoint of step 24 of 60 is kept\n"
+        "  hint      continue with resume (--resume)"
+    )
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 24
+    assert signal.getsignal(signal.SIGTERM) is before
     assert toy.run(tmp_path / "run", resume=True).steps == 60
+
+
+def test_sigterm_at_the_very_end_leaves_a_finished_run(tmp_path):
+    with pytest.raises(Terminated, match="the run of 10 steps is finished"):
+        toy.run(tmp_path / "run", loop=SHORT, on_progress=ask_to_end_at(10))
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 10
+
+
+def test_a_scheduler_around_the_process_changes_nothing(tmp_path, monkeypatch):
+    for name, value in {"SLURM_NTASKS": "3", "SLURM_JOB_NAME": "job", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Terminated, match="the checkpoint of step 5 of 10"):
+        toy.run(tmp_path / "run", loop=SHORT, on_progress=ask_to_end_at(5))
+    toy.run(tmp_path / "run", loop=SHORT, resume=True)
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    def again(progress):
+        with pytest.raises(InputError, match="another process trains in this folder"):
+            toy.run(tmp_path / "run", loop=SHORT, resume=True)
+
+    toy.run(tmp_path / "run", loop=SHORT, on_progress=again)
+    toy.run(tmp_path / "run", loop=SHORT, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "said", "hint"),
+    [
+        (errno.EROFS, "Read-only file system", "name a folder that can be written"),
+        (errno.EACCES, "Permission denied", "name a folder that can be written"),
+        (errno.ENOSPC, "No space left on device", "make room, then start it again"),
+        (errno.EIO, "Input/output error", None),
+    ],
+)
+@pytest.mark.parametrize("call", ["mkdir", "fsync"])
+def test_a_folder_that_cannot_be_written_is_told_as_what_it_is(call, number, said, hint, tmp_path, monkeypatch):
+    def refuse(*given, **more):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path if call == "mkdir" else os, call, refuse)
+        with pytest.raises(InputError) as error:
+            toy.run(tmp_path / "new" / "run", loop=SHORT)
+    assert str(error.value) == f"{tmp_path / 'new' / 'run'}: cannot be written: {said}" + (
+        f"\n  hint      {hint}" if hint else ""
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_settings_of_the_process_are_put_back(tmp_path):

@@ -11,8 +11,10 @@ import sys
 from collections.abc import Sequence
 
 from relational_rnn import __version__
+from relational_rnn._check import InputError, describe, is_text
 from relational_rnn.cli.boundary import guarded
 from relational_rnn.cli.commands import find_command, load_command, overview, unknown_command
+from relational_rnn.cli.tables import terminal_width
 
 __all__ = ["main"]
 
@@ -22,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         the exit code: 0, or 1 where `data compare` finds stories that are not alike, or 2 for a mistake in what was
-        given, or 130 after Ctrl-C. Nothing is raised but bugs.
+        given, or 130 after Ctrl-C, or 143 after SIGTERM. Nothing is raised but bugs.
 
     Example:
         >>> main(["--version"])
@@ -45,6 +47,10 @@ def let_waiting_threads_sleep() -> None:
 
 
 def _dispatch(words: list[str]) -> None:
+    for word in words:
+        if not is_text(word):
+            problem = "an argument is not text in UTF-8"
+            raise InputError(describe("relational-rnn", problem, got=ascii(word), hint="rename the file or folder"))
     found = find_command(words)
     if found:
         name, rest = found
@@ -54,6 +60,6 @@ def _dispatch(words: list[str]) -> None:
     elif words == ["--version"]:
         print(f"relational-rnn {__version__}")
     elif not words or words[-1] in ("-h", "--help"):
-        print(overview(words[:-1]))
+        print(overview(words[:-1], terminal_width()))
     else:
         raise unknown_command(words)

@@ -24,8 +24,21 @@ EXAMPLES = (
 )
 INTRODUCTION = (
     "Type a story, one sentence a line, then a question that ends with '?'. "
-    "After an empty line a new story begins. Ctrl-D ends."
+    "After an empty line a new story begins. 'help' says more, Ctrl-D ends."
 )
+HELP = """A line that ends with '?' is a question about the story so far; every other line is its next sentence:
+
+  Mary went to the kitchen.
+  John went to the garden.
+  Where is Mary?
+
+After an empty line a new story begins. 'help' shows this text, Ctrl-D or Ctrl-C ends.
+"""
+BEGINS_A_QUESTION = re.compile(
+    r"(where|what|who|whose|whom|which|when|why|how|is|are|was|were|do|does|did|can|could|has|have|had|will|would)\s",
+    re.IGNORECASE,
+)
+"""How a line begins that is a question, or was meant to be one; no statement of the tasks does."""
 LEAST = 0.01
 """A sentence whose absence moves the answer's probability by less is not listed."""
 # A line of the published files: a number, the text, and for a question its answer behind a tab.
@@ -38,7 +51,8 @@ class Arguments:
     which sentences the answer rests on, found by leaving each of them out.
 
     Lines come from the keyboard or from a pipe. A line that ends with '?' is a question, every other line a statement;
-    after an empty line a new story begins. Lines of the published bAbI files are understood too.
+    after an empty line a new story begins, and the line "help" says so again. Lines of the published bAbI files are
+    understood too.
     """
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
@@ -69,6 +83,10 @@ def run(arguments: Arguments) -> None:
         raise InputError(describe("ask", "no question was asked", hint="a line that ends with '?' is a question"))
 
 
+class LikeAQuestion(InputError):
+    """A line that begins like a question and ends like a statement."""
+
+
 class Conversation:
     """The story so far; answers are printed as soon as a question is heard."""
 
@@ -78,12 +96,16 @@ class Conversation:
         self._story: list[str] = []
         self._over = False
 
-    def hear(self, line: str) -> None:
-        """Take one line.
+    def hear(self, line: str, *, statement: bool = False) -> None:
+        """Take one line; with `statement` it is one, however it begins.
 
         Raises:
+            LikeAQuestion: it begins like a question and does not end with '?'.
             InputError: an unknown word, or a question before any statement; the story stays as it was.
         """
+        if line.strip().lower() in ("help", "help?", "?"):
+            print(HELP)
+            return
         text, expected = line.strip(), None
         published = _PUBLISHED.fullmatch(text)
         if published:
@@ -94,6 +116,10 @@ class Conversation:
             self._over = True
         elif text.endswith("?"):
             self._answer(text, expected)
+        elif BEGINS_A_QUESTION.match(text) and not (published or statement):
+            raise LikeAQuestion(
+                describe("ask", "was this line meant as a question?", got=repr(text), hint="a question ends with '?'")
+            )
         else:
             self._reader.vocabulary.encode(text, where="ask")
             if self._over:
@@ -138,9 +164,26 @@ def _talk(conversation: Conversation) -> None:
     print(INTRODUCTION)
     for line in _typed_lines():
         try:
-            conversation.hear(line)
+            _hear(conversation, line)
         except InputError as error:
             print(f"{error}\n(this line is ignored)")
+
+
+def _hear(conversation: Conversation, line: str) -> None:
+    """Take a line from the keyboard; of one that begins like a question, ask whether it is one."""
+    try:
+        conversation.hear(line)
+    except LikeAQuestion as doubt:
+        try:
+            reply = input(f"Was {line.strip()!r} meant as a question? [y/n] ").strip().lower()
+        except EOFError:
+            reply = ""
+        if reply not in ("y", "yes", "n", "no"):
+            raise InputError(describe("ask", "neither a question nor a sentence of the story")) from doubt
+        if reply[0] == "y":
+            conversation.hear(line.rstrip(" .!\n") + "?")
+        else:
+            conversation.hear(line, statement=True)
 
 
 def _typed_lines() -> Iterator[str]:

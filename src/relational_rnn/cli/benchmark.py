@@ -22,6 +22,7 @@ from relational_rnn.benchmarks import (
     SweepName,
 )
 from relational_rnn.benchmarks import run as run_benchmark
+from relational_rnn.cli.boundary import stopped_with
 from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.recipes.babi import RecipeName
 from relational_rnn.reports import read_benchmark, write_benchmark_page
@@ -113,12 +114,11 @@ def run(arguments: Arguments) -> None:
         **({} if arguments.budget_seconds is None else {"budget_seconds": arguments.budget_seconds}),
     )
     try:
-        path = run_benchmark(benchmark, arguments.out, on_stage=Lines())
+        with stopped_with("what was measured is kept; the same command goes on from there"):
+            path = run_benchmark(benchmark, arguments.out, on_stage=Lines())
     except CheckFailed as error:
         print(f"a check is red, nothing was timed at this shape: {error}", file=sys.stderr)
         raise SystemExit(1) from error
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt("what was measured is kept; the same command goes on from there") from stop
     show(path)
 
 

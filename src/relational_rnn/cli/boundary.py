@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from relational_rnn._check import InputError, MissingExtraError
+from relational_rnn._signals import EXIT_CODE, Terminated, end_now, on_terminate
 
 MISTAKE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 OUT_OF_MEMORY = (
@@ -25,12 +27,16 @@ def guarded(command: Callable[[], None]) -> int:
     """Call `command` and return the exit code of the process.
 
     What a user can cause is said in one message on stderr: InputError, MissingExtraError, OSError and a lack of memory
-    give 2, Ctrl-C gives 130; a KeyboardInterrupt may carry the sentence that says how to go on. A reader who closes the
-    pipe gives 141, silently. Everything else is a bug and passes through.
+    give 2, Ctrl-C gives 130, SIGTERM 143; a KeyboardInterrupt or Terminated may carry the sentence that says how to go
+    on. A reader who closes the pipe gives 141, silently. Everything else is a bug and passes through.
     """
     try:
-        command()
-        sys.stdout.flush()
+        with on_terminate(end_now):
+            command()
+            sys.stdout.flush()
+    except Terminated as stop:
+        _say(f"terminated: {stop}" if str(stop) else "terminated")
+        return EXIT_CODE
     except SystemExit as stop:  # a check does not hold (1), or the parser has printed help (0) or the mistake (2)
         if isinstance(stop.code, str):
             _say(f"error: {stop.code}")
@@ -67,10 +73,22 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or said or type(error).__name__ == "OutOfMemoryError"
 
 
+KEPT = "what is done is kept; the same command goes on from there"
+
+
+@contextlib.contextmanager
+def stopped_with(sentence: str) -> Iterator[None]:
+    """Where Ctrl-C and SIGTERM leave something that is kept; the sentence says how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as stop:
+        raise type(stop)(sentence) from stop
+
+
 def _sentence(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{where}the disk is full; nothing was left half-written, and the last good checkpoint is kept"
+        return f"{where}the disk is full; nothing was left half-written"
     return f"{where}{error.strerror or error}"
 
 

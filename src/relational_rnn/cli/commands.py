@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from relational_rnn._check import InputError, describe, need_extra
@@ -24,25 +25,38 @@ CORPORA = {
     "gutenberg": "download the books of PG-19, or some of them",
 }
 """Published texts, each with its line; `data fetch` has a command for every one of them."""
-COMMANDS = {
-    "demo": "train six models on generated stories, compare them, and let them answer questions",
-    "train babi": "train one model on the bAbI tasks",
-    **{f"train {task}": f"train one model: {line}" for task, line in TASKS.items()},
-    "train language": "train one model on a text, to predict its next character, word or byte pair",
-    "compare babi": "train several models under several seeds and print one table",
-    **{f"compare {task}": f"train several models: {line}" for task, line in TASKS.items()},
-    "compare language": "train several models on a text under several seeds",
-    "evaluate": "measure a trained run on its test set, group by group",
-    "generate": "let a language model go on with a text",
-    "ask": "type a story, ask questions about it, and see which sentences the answer rests on",
-    "inspect": "make one HTML page that shows what the memory attends to, keeps and forgets along a story",
-    "report": "make one HTML page and SVG figures from finished runs",
-    "benchmark": "measure what the layer costs on this machine, beside PyTorch's LSTM and Transformer",
-    "data generate babi": "write generated stories in the published file format",
-    "data fetch babi": "download the published bAbI archive",
-    **{f"data fetch {corpus}": line for corpus, line in CORPORA.items()},
-    "data compare": "hold generated stories against published ones, task by task",
+GROUPS = {
+    "train": {
+        "demo": "train six models, compare them, and let them answer",
+        "train babi": "train one model on the bAbI tasks",
+        **{f"train {task}": f"train one model: {line}" for task, line in TASKS.items()},
+        "train language": "train one model on a text, to predict its next character, word or byte pair",
+        "compare babi": "train several models under several seeds and print one table",
+        **{f"compare {task}": f"train several models: {line}" for task, line in TASKS.items()},
+        "compare language": "train several models on a text under several seeds",
+    },
+    "use a trained model": {
+        "evaluate": "measure a trained run on its test set, group by group",
+        "ask": "type a story and questions; see what answers rest on",
+        "generate": "let a language model go on with a text",
+        "inspect": "make a page of what a memory attends to and keeps",
+        "report": "make one HTML page and SVG figures from finished runs",
+    },
+    "data and measurements": {
+        "data generate babi": "write generated stories in the published format",
+        "data fetch babi": "download the published bAbI archive",
+        **{f"data fetch {corpus}": line for corpus, line in CORPORA.items()},
+        "data compare": "hold generated stories against published ones",
+        "benchmark": "time and memory of the layer, beside PyTorch's own",
+    },
 }
+IN_SHORT = {
+    "train": "train one model; WHAT: {words}",
+    "compare": "train several under several seeds, print one table",
+    "data fetch": "download WHAT: {words}",
+}
+"""What the help of the whole program says of commands that differ in their last word."""
+COMMANDS = {name: line for group in GROUPS.values() for name, line in group.items()}
 """Every command with its one line; `train babi` lives in train_babi.py, those of generated tasks in *_task.py, those of
 published texts in data_fetch_corpus.py."""
 
@@ -104,35 +118,68 @@ def unknown_command(words: Sequence[str]) -> InputError:
     )
 
 
-def overview(start: Sequence[str] = ()) -> str:
+def overview(start: Sequence[str] = (), width: int = 100) -> str:
     """The help of the whole program, or of the commands that begin with `start`.
 
-    >>> print(overview(["data"]))
+    That of the whole program names commands that differ in a task or a corpus in one line, so that it fits a screen.
+
+    >>> print(overview(["data"], width=70))
     usage: relational-rnn data COMMAND [OPTIONS]
     <BLANKLINE>
-    commands:
-      data generate babi           write generated stories in the published file format
+    data and measurements:
+      data generate babi           write generated stories in the
+                                   published format
       data fetch babi              download the published bAbI archive
       data fetch wikitext-2        download WikiText-2, 2 million words
-      data fetch wikitext-103      download WikiText-103, 103 million words
-      data fetch tiny-shakespeare  download tiny-shakespeare, 1 million characters
-      data fetch gutenberg         download the books of PG-19, or some of them
-      data compare                 hold generated stories against published ones, task by task
+      data fetch wikitext-103      download WikiText-103, 103 million
+                                   words
+      data fetch tiny-shakespeare  download tiny-shakespeare, 1 million
+                                   characters
+      data fetch gutenberg         download the books of PG-19, or some of
+                                   them
+      data compare                 hold generated stories against
+                                   published ones
     <BLANKLINE>
-    `relational-rnn COMMAND --help` lists the options of a command and ends with an example.
+    `relational-rnn COMMAND --help` lists the options of a command and
+    ends with an example.
     """
-    chosen = {name: line for name, line in COMMANDS.items() if name.split()[: len(start)] == list(start)}
+    chosen = {
+        title: {name: line for name, line in group.items() if name.split()[: len(start)] == list(start)}
+        for title, group in GROUPS.items()
+    }
+    chosen = {title: group for title, group in chosen.items() if group}
     if not chosen:
         raise unknown_command(start)
-    width = max(map(len, chosen))
-    lines = [
-        f"usage: {' '.join(['relational-rnn', *start])} COMMAND [OPTIONS]",
-        "",
-        *([] if start else ["Recurrent networks with a relational memory: train, compare, ask.", ""]),
-        "commands:",
-        *(f"  {name:<{width}}  {line}" for name, line in chosen.items()),
-        "",
-        "`relational-rnn COMMAND --help` lists the options of a command and ends with an example.",
-        *([] if start else ["", "example:", "  relational-rnn demo"]),
-    ]
-    return "\n".join(lines)
+    if not start:
+        chosen = {title: _in_short(group) for title, group in chosen.items()}
+    wide = max(len(name) for group in chosen.values() for name in group)
+    lines = [f"usage: {' '.join(['relational-rnn', *start])} COMMAND [OPTIONS]", ""]
+    for title, group in chosen.items():
+        lines.append(f"{title}:")
+        for name, line in group.items():
+            lines += _fill(f"  {name:<{wide}}  {line}", width, " " * (wide + 4))
+    closing = "`relational-rnn COMMAND --help` lists the options of a command and ends with an example."
+    if not start:
+        closing = "`relational-rnn COMMAND --help` says more, also of train, compare and data."
+    lines += ["", *_fill(closing, width)]
+    return "\n".join([*lines, *([] if start else ["", "example:", "  relational-rnn demo"])])
+
+
+def _in_short(group: Mapping[str, str]) -> dict[str, str]:
+    """The commands of a group; those that differ in their last word only are one, with all these words."""
+    words: dict[str, list[str]] = {}
+    for name in group:
+        start, _, word = name.rpartition(" ")
+        words.setdefault(start if start in IN_SHORT else name, []).append(word)
+    return {
+        f"{name} WHAT" if name in IN_SHORT else name: IN_SHORT[name].format(words=", ".join(these))
+        if name in IN_SHORT
+        else group[name]
+        for name, these in words.items()
+    }
+
+
+def _fill(line: str, width: int, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )

@@ -13,8 +13,9 @@ import tyro
 
 from relational_rnn import recipes
 from relational_rnn.cli.babi_options import SHORT, RecipeName, check_typed, starting_run
+from relational_rnn.cli.boundary import KEPT, stopped_with
 from relational_rnn.cli.parsing import parse_arguments, spell_out
-from relational_rnn.cli.tables import text_table
+from relational_rnn.cli.tables import shown, text_table
 from relational_rnn.cli.trials import TrialReport
 from relational_rnn.nn.cores import CORES, FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.recipes.babi import CoreName, DataConfig
@@ -48,8 +49,8 @@ class Arguments:
     """The recurrent cores."""
     seeds: tuple[int, ...] = (0,)
     """Decide initial weights, validation stories, batches and dropout."""
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/babi")
-    """Gets a run folder CORE-SEED for each run."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Gets a run folder CORE-SEED for each run; by default runs/RECIPE."""
     jobs: int = 1
     """Runs that are trained at the same time, each in a process of its own. A small run gains little from a second
     thread (--loop.threads), so that as many jobs as processor cores are fastest."""
@@ -92,24 +93,21 @@ def parse(args: Sequence[str]) -> Arguments:
 
 
 def run(arguments: Arguments) -> None:
-    try:
+    out = arguments.out or Path("runs") / arguments.recipe
+    with stopped_with(KEPT):
         found = recipes.compare(
             arguments.base,
             arguments.cores,
             arguments.seeds,
-            arguments.out,
+            out,
             tuning=arguments.tuning,
             jobs=arguments.jobs,
             on_trials=TrialReport(),
             on_run=lambda p, e: print(describe_run(p, e)),
         )
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt("what is done is kept; the same command goes on from there") from stop
     print()
     print(comparison_table(found))
-    print(
-        f"\nmake a page of it with: relational-rnn report {' '.join(map(str, found))} --out {arguments.out / 'report'}"
-    )
+    print(f"\nmake a page of it with: {shown('relational-rnn', 'report', *found, '--out', out / 'report')}")
 
 
 def describe_run(folder: Path, found: recipes.Evaluation) -> str:

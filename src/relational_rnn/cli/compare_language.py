@@ -12,9 +12,10 @@ import tyro
 
 from relational_rnn import recipes
 from relational_rnn._check import need_extra
+from relational_rnn.cli.boundary import KEPT, stopped_with
 from relational_rnn.cli.parsing import parse_arguments, spell_out
 from relational_rnn.cli.tables import text_table
-from relational_rnn.cli.train_language import SHORT, RecipeName, starting_run
+from relational_rnn.cli.train_language import SHORT, RecipeName, named_after, starting_run
 from relational_rnn.cli.trials import TrialReport
 from relational_rnn.nn.cores import CORES, FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.recipes.babi import CoreName
@@ -48,7 +49,8 @@ class Arguments:
     seeds: tuple[int, ...] = (0,)
     """Decide initial weights, dropout, and where every pass over the text begins."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Gets a run folder CORE-SEED for each run, and the report; by default runs/RECIPE."""
+    """Gets a run folder CORE-SEED for each run, and the report; by default runs/TEXT after the name of the text, or
+    runs/RECIPE where a recipe is asked for."""
     jobs: int = 1
     """Runs that are trained at the same time, each in a process of its own. A small run gains little from a second
     thread (--loop.threads), so that as many jobs as processor cores are fastest."""
@@ -89,15 +91,17 @@ def parse(args: Sequence[str]) -> Arguments:
     recipe, config = starting_run(words, COMMAND)
     shared = {name: getattr(config, name) for name in SHARED}
     default = Arguments(recipe=recipe, **shared)  # type: ignore[arg-type]  # a name that is not known never comes back
-    return parse_arguments(Arguments, words, command=COMMAND, examples=EXAMPLES, default=default)
+    arguments = parse_arguments(Arguments, words, command=COMMAND, examples=EXAMPLES, default=default)
+    return dataclasses.replace(arguments, out=arguments.out or named_after(words, recipe, arguments.data))
 
 
 def run(arguments: Arguments) -> None:
     need_extra("matplotlib", "report", "the report at the end of a comparison")  # said before the training
     base = recipes.LanguageRun(**{name: getattr(arguments, name) for name in SHARED})
-    out = arguments.out or Path("runs") / arguments.recipe
+    out = arguments.out
+    assert out is not None
     trials = TrialReport("loss")
-    try:
+    with stopped_with(KEPT):
         found = recipes.compare_language(
             base,
             arguments.cores,
@@ -108,8 +112,6 @@ def run(arguments: Arguments) -> None:
             on_trials=trials,
             on_run=lambda p, e: print(describe_language_run(p, e), flush=True),
         )
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt("what is done is kept; the same command goes on from there") from stop
     print(f"\n{language_table(found)}")
     print(f"\nreport: {write_report(list(found), out / 'report', title='Language', notes=trials.notes)}")
 

@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Any
 
 from relational_rnn._check import need_extra
+from relational_rnn.cli.boundary import KEPT, stopped_with
 from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.cli.tables import text_table
 from relational_rnn.cli.task_options import SHARED, compare_arguments, starting_run
@@ -34,7 +35,7 @@ class CompareTask:
     def __init__(self, task: str) -> None:
         self.task = task
         self.command = f"compare {task}"
-        recipe = list(TASK_RECIPES[task])[-1]
+        recipe = next(iter(TASK_RECIPES[task]))
         self.EXAMPLES = (
             f"relational-rnn compare {task} --cores rmc lstm transformer --seeds 0 1 2",
             f"relational-rnn compare {task} --cores rmc lstm --tuning.learning-rates 1e-3 2e-3 4e-3",
@@ -59,7 +60,7 @@ class CompareTask:
         base = self.base(arguments)
         out: Path = arguments.out or Path("runs") / arguments.recipe
         trials = TrialReport()
-        try:
+        with stopped_with(KEPT):
             found = compare_task(
                 base,
                 arguments.cores,
@@ -70,8 +71,6 @@ class CompareTask:
                 on_trials=trials,
                 on_run=lambda p, e: print(describe_task_run(p, e), flush=True),
             )
-        except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt("what is done is kept; the same command goes on from there") from stop
         print(f"\n{task_table(found)}")
         others = published_beside(task_config_json(base))
         if others:

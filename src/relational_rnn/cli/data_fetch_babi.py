@@ -11,7 +11,9 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from relational_rnn.cli.boundary import stopped_with
 from relational_rnn.cli.parsing import parse_arguments
+from relational_rnn.cli.tables import shown
 from relational_rnn.tasks.babi.fetching import PUBLISHED_URL, fetch_babi
 
 EXAMPLES = ("relational-rnn data fetch babi --out data",)
@@ -36,19 +38,18 @@ def parse(args: Sequence[str]) -> Arguments:
 
 def run(arguments: Arguments) -> None:
     columns = (TextColumn("bAbI"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    try:
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            bar = progress.add_task("", total=None)
-            fetched = fetch_babi(
-                arguments.out,
-                url=arguments.url,
-                progress=lambda done, total: progress.update(bar, completed=done, total=total),
-            )
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(
-            f"what has come is kept; go on with: relational-rnn data fetch babi --out {arguments.out}"
-        ) from stop
+    again = shown("relational-rnn", "data", "fetch", "babi", "--out", arguments.out)
+    with (
+        stopped_with(f"what has come is kept; go on with: {again}"),
+        Progress(*columns, console=Console(stderr=True)) as progress,
+    ):
+        bar = progress.add_task("", total=None)
+        fetched = fetch_babi(
+            arguments.out,
+            url=arguments.url,
+            progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
     print(f"{fetched.path}: {fetched.verified} files are the published ones")
     for name in fetched.unknown:
         print(f"not checked, its published hash is not known: {name}")
-    print(f"train on it with: relational-rnn train babi --data {fetched.path}")
+    print(f"train on it with: {shown('relational-rnn', 'train', 'babi', '--data', fetched.path)}")

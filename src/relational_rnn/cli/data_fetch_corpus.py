@@ -11,7 +11,9 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from relational_rnn.cli.boundary import stopped_with
 from relational_rnn.cli.parsing import parse_arguments
+from relational_rnn.cli.tables import shown
 from relational_rnn.tasks.language.fetching import fetch_corpus
 
 
@@ -61,19 +63,19 @@ class FetchCorpus:
         count = MofNCompleteColumn() if self.corpus == "gutenberg" else DownloadColumn()
         columns = (TextColumn(self.corpus), BarColumn(), count, TimeRemainingColumn())
         books = arguments.books if isinstance(arguments, Books) else None
-        try:
-            with Progress(*columns, console=Console(stderr=True), disable="wikitext" in self.corpus) as progress:
-                bar = progress.add_task("", total=None)
-                fetched = fetch_corpus(
-                    self.corpus,
-                    arguments.out,
-                    url=arguments.url,
-                    books=books,
-                    progress=lambda done, total: progress.update(bar, completed=done, total=total),
-                )
-        except KeyboardInterrupt as stop:
-            more = f" --books {books}" if books else ""
-            go_on = f"relational-rnn {self.command} --out {arguments.out}{more}"
-            raise KeyboardInterrupt(f"what has come is kept; go on with: {go_on}") from stop
+        more = ["--books", books] if books else []
+        again = shown("relational-rnn", *self.command.split(), "--out", arguments.out, *more)
+        with (
+            stopped_with(f"what has come is kept; go on with: {again}"),
+            Progress(*columns, console=Console(stderr=True), disable="wikitext" in self.corpus) as progress,
+        ):
+            bar = progress.add_task("", total=None)
+            fetched = fetch_corpus(
+                self.corpus,
+                arguments.out,
+                url=arguments.url,
+                books=books,
+                progress=lambda done, total: progress.update(bar, completed=done, total=total),
+            )
         noun = "file" if fetched.files == 1 else "files"
         print(f"{fetched.path}: {fetched.files:,} {noun}; {fetched.checked}")

@@ -12,6 +12,7 @@ import tyro
 from relational_rnn import recipes
 from relational_rnn._check import InputError, describe
 from relational_rnn.cli.parsing import parse_arguments
+from relational_rnn.cli.tables import shown
 from relational_rnn.recipes.babi_problem import test_stories, training_stories
 from relational_rnn.tasks.babi.story import TASK_NAMES
 from relational_rnn.tasks.babi.writing import write_babi
@@ -56,5 +57,5 @@ def run(arguments: Arguments) -> None:
     write_babi(out, training_stories(data).train, test_stories(data)[0])
     counts = f"{arguments.questions:,} training and {arguments.test_questions:,} test questions"
     print(f"{out}: {2 * len(tasks)} files, {counts} of each task")
-    chosen = "" if tasks == tuple(TASK_NAMES) else f" --data.tasks {' '.join(map(str, tasks))}"
-    print(f"train on it with: relational-rnn train babi --data {out}{chosen}")
+    chosen = [] if tasks == tuple(TASK_NAMES) else ["--data.tasks", *tasks]
+    print(f"train on it with: {shown('relational-rnn', 'train', 'babi', '--data', out, *chosen)}")

@@ -12,8 +12,10 @@ import tyro
 
 from relational_rnn import recipes
 from relational_rnn._check import need_extra
+from relational_rnn.cli.boundary import KEPT, stopped_with
 from relational_rnn.cli.compare_babi import comparison_table, describe_run
 from relational_rnn.cli.parsing import parse_arguments
+from relational_rnn.cli.tables import shown
 from relational_rnn.inspection import StoryReader
 from relational_rnn.inspection.influence import rank
 from relational_rnn.nn.cores import CORES
@@ -61,7 +63,7 @@ def run(arguments: Arguments) -> None:
         f"{base.data.train_questions:,} generated questions; everything is kept in {arguments.out}",
         flush=True,
     )
-    try:
+    with stopped_with(KEPT):
         found = recipes.compare(
             base,
             DEMO_CORES,
@@ -70,8 +72,6 @@ def run(arguments: Arguments) -> None:
             jobs=jobs,
             on_run=lambda path, e: print(describe_run(path, e), flush=True),
         )
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt("what is done is kept; the same command goes on from there") from stop
     print(f"\n{comparison_table(found)}\n")
     readers = {e.core: _reader(path) for path, e in found.items()}
     for story in demo_stories(base):
@@ -81,8 +81,8 @@ def run(arguments: Arguments) -> None:
     )
     best = max((path for path, e in found.items() if e.core in SHOWN), key=lambda path: found[path].mean_accuracy)
     print(f"report: {page}")
-    print(f"ask it yourself: relational-rnn ask {best}")
-    print(f"look inside: relational-rnn inspect {best} --task {base.data.tasks[0]}")
+    print(f"ask it yourself: {shown('relational-rnn', 'ask', best)}")
+    print(f"look inside: {shown('relational-rnn', 'inspect', best, '--task', base.data.tasks[0])}")
     print(f"time: {clock(time.monotonic() - started)}")
 
 

@@ -14,7 +14,7 @@ from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.tasks.language.generating import Sampling, continue_text
 
 EXAMPLES = (
-    'relational-rnn generate runs/shakespeare-char/rmc-0 --prompt "ROMEO:" --tokens 300 --temperature 0.8',
+    'relational-rnn generate runs/tiny-shakespeare/rmc-0 --prompt "ROMEO:" --tokens 300 --temperature 0.8',
     'relational-rnn generate runs/wikitext-2-small/rmc-0 --prompt "The river" --top-k 40 --top-p 0.9 --seed 3',
 )
 

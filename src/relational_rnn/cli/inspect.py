@@ -38,7 +38,7 @@ EXAMPLES = (
     "relational-rnn inspect --pretrained --text 'Mary went to the garden. John left. Where is Mary?'",
     "relational-rnn inspect runs/demo/rmc-0 --task 2 --example 7 -o story.html",
     "relational-rnn inspect runs/demo/rmc-0 --text 'Mary went to the garden. John left. Where is Mary?'",
-    "relational-rnn inspect runs/shakespeare-char/rmc-0 --example 5 --statistics",
+    "relational-rnn inspect runs/tiny-shakespeare/rmc-0 --example 5 --statistics",
 )
 PIECES = 50
 """Of the test text, for its statistics."""

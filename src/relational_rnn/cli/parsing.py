@@ -1,13 +1,21 @@
-"""Typed arguments from words, by tyro; the help ends with the examples of the command."""
+"""Typed arguments from words, by tyro; the help is as wide as the terminal and ends with the command's examples."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
+import sys
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import tyro
 
+from relational_rnn.cli.tables import terminal_width
+
 Arguments = TypeVar("Arguments")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def parse_arguments(
@@ -30,19 +38,66 @@ def parse_arguments(
     Raises:
         SystemExit: 0 after printing help, 2 after printing what is wrong.
     """
+    asked = {"-h", "--help"} & set(args)
+    printed = _Printed(sys.stdout)
     try:
-        return tyro.cli(
-            arguments,
-            prog=f"relational-rnn {command}",
-            args=list(args),
-            default=tyro.MISSING_NONPROP if default is None else default,
-            config=(tyro.conf.HelptextFromCommentsOff,),
-        )
+        with contextlib.redirect_stdout(printed) if asked else contextlib.nullcontext():
+            return tyro.cli(
+                arguments,
+                prog=f"relational-rnn {command}",
+                args=list(args),
+                default=tyro.MISSING_NONPROP if default is None else default,
+                config=(tyro.conf.HelptextFromCommentsOff,),
+            )
     except SystemExit as stop:
-        if stop.code == 0 and {"-h", "--help"} & set(args):
+        if stop.code == 0 and asked:
+            width = terminal_width()
+            print("\n\n".join(_wrapped(block, width) for block in printed.getvalue().rstrip("\n").split("\n\n")))
             print("\n" + ("example:" if len(examples) == 1 else "examples:"))
-            print("\n".join(f"  {example}" for example in examples))
+            print("\n".join(wrap_command(example, width) for example in examples))
         raise
+
+
+class _Printed(io.StringIO):
+    """What tyro prints, drawn as for the stream that it will go to."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding or "ascii"
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+
+def _wrapped(block: str, width: int) -> str:
+    """A paragraph of a description, or the usage; tyro has wrapped what stands in its boxes."""
+    if block.startswith((" ", "\u256d", "\x1b[2m\u256d")):
+        return block
+    # An option and its value stay together.
+    whole = re.sub(r"\[[^\[\]]*\]", lambda option: option[0].replace(" ", "\xa0"), " ".join(block.split()))
+    indent = "  " if _COLOUR.sub("", block).startswith("usage") else ""
+    filled = textwrap.fill(whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return filled.replace("\xa0", " ")
+
+
+def wrap_command(line: str, width: int) -> str:
+    """A line for a shell, indented; what does not fit goes on below, so that all of it can still be pasted.
+
+    >>> print(wrap_command("relational-rnn inspect --text 'Mary left. Where is she?'", 44))
+      relational-rnn inspect --text \\
+          'Mary left. Where is she?'
+    """
+    lines = ["  "]
+    for word in re.findall(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""", line):
+        if lines[-1].strip() and len(lines[-1]) + len(word) + 2 > width:  # room for the backslash
+            lines[-1] += "\\"
+            lines.append("      ")
+        lines[-1] += word + " "
+    return "\n".join(each.rstrip() for each in lines)
 
 
 def spell_out(args: Sequence[str], short: Mapping[str, str]) -> list[str]:

@@ -13,6 +13,7 @@ from relational_rnn import recipes
 from relational_rnn._check import InputError, describe
 from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.inspection import (
+    Page,
     StoryReader,
     farthest_page,
     story_page,
@@ -37,6 +38,7 @@ from relational_rnn.reports import (
 )
 from relational_rnn.reports.language import is_language
 from relational_rnn.reports.page import draw_language_figures
+from relational_rnn.reports.runs import one_line
 from relational_rnn.tasks.babi.story import TASK_NAMES
 
 EXAMPLES = (
@@ -86,12 +88,14 @@ def parse(args: Sequence[str]) -> Arguments:
 def run(arguments: Arguments) -> None:
     if arguments.results is None:
         read_runs(arguments.runs)  # what cannot be read is refused before the models are loaded
-        examples = [
-            example
-            for i, folder in enumerate(arguments.runs if arguments.examples else ())
-            for example in worst_examples(folder, arguments.examples, arguments.out, f"{i + 1}-{folder.name}")
-        ]
-        print(write_report(arguments.runs, arguments.out, title=arguments.title, examples=examples))
+        examples, pages = [], {}
+        for number, folder in enumerate(arguments.runs if arguments.examples else (), start=1):
+            place = f"inspect/{number}-{folder.resolve().name}"
+            for example, page in worst_examples(folder, arguments.examples, place):
+                examples.append(example)
+                if example.page is not None and page is not None:
+                    pages[example.page] = page.html
+        print(write_report(arguments.runs, arguments.out, title=arguments.title, examples=examples, pages=pages))
         return
     assert arguments.task is not None
     groups = group_runs(read_runs(arguments.runs))
@@ -101,8 +105,9 @@ def run(arguments: Arguments) -> None:
         print(path)
 
 
-def worst_examples(folder: Path, count: int, out: Path, place: str) -> list[Example]:
-    """The `count` worst questions of every group; pages of memories that can be inspected go to `out/inspect/place`.
+def worst_examples(folder: Path, count: int, place: str) -> list[tuple[Example, Page | None]]:
+    """The `count` worst questions of every group, and the pages, in the folder `place`, of memories that can be
+    inspected.
 
     Raises:
         InputError: the run is on another task than bAbI or N-th farthest, cannot be loaded, or its test stories are not
@@ -110,68 +115,65 @@ def worst_examples(folder: Path, count: int, out: Path, place: str) -> list[Exam
     """
     kind = recipes.task_of(folder)
     if kind == "babi":
-        return worst_stories(folder, count, out, f"inspect/{place}")
+        return worst_stories(folder, count, place)
     if kind == "nth-farthest":
-        return worst_farthest(folder, count, out, f"inspect/{place}")
+        return worst_farthest(folder, count, place)
     problem = "--examples lists questions of runs on babi and nth-farthest"
     raise InputError(describe("report", problem, got=f"{folder}, a run on {kind}", hint="report it without --examples"))
 
 
-def worst_stories(folder: Path, count: int, out: Path, place: str) -> list[Example]:
+def worst_stories(folder: Path, count: int, place: str) -> list[tuple[Example, Page | None]]:
     """Of a run on bAbI, for every task."""
     loaded = recipes.load(folder)
     reader = StoryReader(loaded.model, loaded.vocabulary, max_sentences=loaded.config.data.max_sentences)
-    name = folder.resolve().name
+    name = one_line(folder.resolve().name)
     found = []
     for task, stories in test_stories(loaded.config.data)[0].items():
         for worst in worst_questions(reader, stories, count):
-            address = None
+            address = page = None
             if isinstance(loaded.model.core, INSPECTED):
                 address = f"{place}/task-{task}-{worst.number}.html"
                 traced = trace_story(reader, worst.statements, worst.question.text)
                 title = f"A look inside {name}: task {task}, {TASK_NAMES[task]}, example {worst.number}"
-                story_page(traced, right=worst.question.answer, title=title).save(out / address)
-            found.append(
-                Example(
-                    run=name,
-                    group=f"{task} {TASK_NAMES[task]}",
-                    number=worst.number,
-                    question=worst.question.text,
-                    right=worst.question.answer,
-                    answer=worst.answer,
-                    right_probability=worst.right_probability,
-                    page=address,
-                )
+                page = story_page(traced, right=worst.question.answer, title=title)
+            example = Example(
+                run=name,
+                group=f"{task} {TASK_NAMES[task]}",
+                number=worst.number,
+                question=worst.question.text,
+                right=worst.question.answer,
+                answer=worst.answer,
+                right_probability=worst.right_probability,
+                page=address,
             )
+            found.append((example, page))
     return found
 
 
-def worst_farthest(folder: Path, count: int, out: Path, place: str) -> list[Example]:
+def worst_farthest(folder: Path, count: int, place: str) -> list[tuple[Example, Page | None]]:
     """Of a run on N-th farthest, for every n."""
     loaded = recipes.load_task(folder)
     assert isinstance(loaded.config, NthFarthestRun)
-    task, batches, name = loaded.config.data, split_batches(loaded.config, "test"), folder.resolve().name
+    task, batches, name = loaded.config.data, split_batches(loaded.config, "test"), one_line(folder.resolve().name)
     found = []
     for worst in worst_sequences(loaded.model, batches, count):
         batch = batches[worst.batch]
         before = worst.batch * loaded.config.batch_size
         number = before + worst.row + 1
-        address = None
+        address = page = None
         if isinstance(loaded.model.core, RelationalMemory):
             address = f"{place}/sequence-{number}.html"
             title = f"A look inside {name}: nth-farthest, example {number}"
-            shown = farthest_page(loaded.model, task, batch, worst.row + 1, title=title, before=before)
-            shown.save(out / address)
-        found.append(
-            Example(
-                run=name,
-                group=task.shape.groups[worst.group],
-                number=number,
-                question=farthest_question(task, batch.inputs[worst.row]),
-                right=f"vector {worst.right + 1}",
-                answer=f"vector {worst.answer + 1}",
-                right_probability=worst.right_probability,
-                page=address,
-            )
+            page = farthest_page(loaded.model, task, batch, worst.row + 1, title=title, before=before)
+        example = Example(
+            run=name,
+            group=task.shape.groups[worst.group],
+            number=number,
+            question=farthest_question(task, batch.inputs[worst.row]),
+            right=f"vector {worst.right + 1}",
+            answer=f"vector {worst.answer + 1}",
+            right_probability=worst.right_probability,
+            page=address,
         )
+        found.append((example, page))
     return found

@@ -34,7 +34,7 @@ class Arguments:
     recipe: RecipeName = "babi"
     """What the options start from."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """The run folder; by default runs/babi/CORE-SEED."""
+    """The run folder; by default runs/RECIPE/CORE-SEED."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the run in --out, under the configuration it began with."""
     config: Annotated[recipes.BabiRun, tyro.conf.arg(name="")]
@@ -42,7 +42,7 @@ class Arguments:
 
     @property
     def folder(self) -> Path:
-        return self.out or Path("runs") / "babi" / f"{self.config.core}-{self.config.seed}"
+        return self.out or Path("runs") / self.recipe / f"{self.config.core}-{self.config.seed}"
 
 
 def parse(args: Sequence[str]) -> Arguments:

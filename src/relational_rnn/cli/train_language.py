@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +13,7 @@ import tyro
 from relational_rnn import recipes
 from relational_rnn.cli.parsing import parse_arguments, spell_out
 from relational_rnn.cli.training import starting_configuration, train_and_say
+from relational_rnn.tasks.language.corpus import CorpusConfig
 from relational_rnn.training import Outcome
 
 COMMAND = "train language"
@@ -28,7 +29,7 @@ SHORT = {"--data": "--data.path"}
 """An option that people type often, and the longer one behind it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Arguments:
     """Train one model to predict a text and keep everything about it in a run folder.
 
@@ -40,7 +41,8 @@ class Arguments:
     recipe: RecipeName = "shakespeare-char"
     """What the options start from."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """The run folder; by default runs/RECIPE/CORE-SEED."""
+    """The run folder; by default runs/TEXT/CORE-SEED after the name of the text, or runs/RECIPE/CORE-SEED where a
+    recipe is asked for."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the run in --out, under the configuration it began with."""
     config: Annotated[recipes.LanguageRun, tyro.conf.arg(name="")]
@@ -56,12 +58,25 @@ def parse(args: Sequence[str]) -> Arguments:
     words = spell_out(args, SHORT)
     recipe, config = starting_run(words, COMMAND)
     default = Arguments(recipe=recipe, config=config)  # type: ignore[arg-type]  # a name that is not known never comes back
-    return parse_arguments(Arguments, words, command=COMMAND, examples=EXAMPLES, default=default)
+    arguments = parse_arguments(Arguments, words, command=COMMAND, examples=EXAMPLES, default=default)
+    run = arguments.config
+    out = arguments.out or named_after(words, recipe, run.data) / f"{run.core}-{run.seed}"
+    return dataclasses.replace(arguments, out=out)
+
+
+def named_after(args: Sequence[str], recipe: str, data: CorpusConfig) -> Path:
+    """Where runs go whose folder is not named: after the recipe that is asked for in the words, else after the text."""
+    asked = any(word.split("=", 1)[0] == "--recipe" for word in args)
+    if asked or data.path is None:
+        return Path("runs") / recipe
+    path = Path(data.path).absolute()
+    name = path.name if path.is_dir() else path.stem.removesuffix(".tar")
+    return Path("runs") / (name or recipe)
 
 
 def run(arguments: Arguments) -> None:
-    config = arguments.config
-    folder = arguments.out or Path("runs") / arguments.recipe / f"{config.core}-{config.seed}"
+    config, folder = arguments.config, arguments.out
+    assert folder is not None
     train_and_say(
         COMMAND, folder, lambda: recipes.train_language(config, folder, resume=arguments.resume), best=best_loss
     )

@@ -24,7 +24,7 @@ class TrainTask:
     def __init__(self, task: str) -> None:
         self.task = task
         self.command = f"train {task}"
-        recipe = list(TASK_RECIPES[task])[-1]
+        recipe = next(iter(TASK_RECIPES[task]))
         self.EXAMPLES = (
             f"relational-rnn train {task} --core lstm --loop.steps 100 --out runs/first",
             f"relational-rnn train {task} --recipe {recipe} --seed 1",

@@ -10,7 +10,8 @@ from typing import TypeVar
 import tyro
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.training import Outcome
+from relational_rnn.cli.tables import shown
+from relational_rnn.training import Outcome, Terminated
 
 Config = TypeVar("Config")
 
@@ -64,15 +65,17 @@ def best_accuracy(outcome: Outcome) -> str:
 def train_and_say(
     command: str, folder: Path, train: Callable[[], Outcome], best: Callable[[Outcome], str] = best_accuracy
 ) -> None:
-    """Train a run and print what came of it, with `best` for the best weights, or how to go on after Ctrl-C."""
+    """Train a run and print what came of it, with `best` for the best weights, or how to go on with it after Ctrl-C."""
     try:
         outcome = train()
-    except KeyboardInterrupt as stop:
-        where = str(stop).splitlines()[0] if str(stop) else "nothing was begun"
-        again = f"; go on with: relational-rnn {command} --out {folder} --resume" if str(stop) else ""
-        raise KeyboardInterrupt(where + again) from stop
+    except (KeyboardInterrupt, Terminated) as stop:
+        where, *more = str(stop).splitlines() or ["nothing was begun"]
+        again = (
+            f"; go on with: {shown('relational-rnn', *command.split(), '--out', folder, '--resume')}" if more else ""
+        )
+        raise type(stop)(where + again) from stop
     print(
         f"{folder}: {outcome.steps:,} steps in {outcome.seconds:,.0f} s; {best(outcome)} after step "
         f"{outcome.best_step:,}"
     )
-    print(f"measure it with: relational-rnn evaluate {folder}")
+    print(f"measure it with: {shown('relational-rnn', 'evaluate', folder)}")

@@ -155,6 +155,8 @@ def load_port(
     if missing or unknown:
         got = f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
         hint = "check attention_mlp_layers and prefix; words' embeddings and decoders are not part of the layer."
+        if not missing:
+            hint = how_to_leave_out(method, [prefix + name for name in unknown])
         raise InputError(describe(where, "the keys are not those of a module of these sizes", got=got, hint=hint))
     for name, shape in wanted.items():
         if tuple(tensors[name].shape) != shape:
@@ -167,6 +169,15 @@ def load_port(
                 raise InputError(describe(where, problem))
     layer.load_state_dict({ours: tensors[theirs] for ours, theirs in _sources(layer).items()})
     return layer
+
+
+def how_to_leave_out(method: str, names: list[str]) -> str:
+    """The hint where a file holds all that the layer needs, and more: a model around it, such as one of language."""
+    return (
+        f"the other {len(names)} belong to a model around the layer (or are layers of the MLP beyond "
+        f"attention_mlp_layers); leave them out: {method}({{name: tensor for name, tensor in "
+        f"torch.load(FILE, weights_only=True).items() if name not in {tuple(names)!r}}}, ...)"
+    )
 
 
 def port_state_dict(layer: PortedRelationalMemory) -> dict[str, Tensor]:

@@ -13,14 +13,17 @@ import torch
 from torch import nn
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn._files import sweep
 from relational_rnn._reading.building import sized_by
 from relational_rnn._reading.guard import damaged
 from relational_rnn._reading.tensors import read_safetensors
+from relational_rnn._signals import end_now, on_terminate
 from relational_rnn.nn.cores import CORE_NAMES, FastWeightSizes, RivalSizes
 from relational_rnn.recipes.evaluation import RunEvaluation
 from relational_rnn.recipes.side_by_side import train_side_by_side
 from relational_rnn.training import DivergedError, LoopConfig, Progress, RunFolder, read_metrics, to_json
 from relational_rnn.training.json_files import Json, read_json_object
+from relational_rnn.training.run_folder import VERSIONS
 
 
 class RunConfig(Protocol):
@@ -76,8 +79,18 @@ def read_config_file(folder: Path) -> tuple[Path, dict[str, Json]]:
     """
     path = folder / "config.json"
     if not path.exists():
-        raise InputError(describe(str(folder), "there is no run in this folder", expected="a folder with config.json"))
+        expected = "a folder with config.json"
+        raise InputError(
+            describe(str(folder), "there is no run in this folder", expected=expected, hint=_start_again(folder))
+        )
     return path, read_json_object(path)
+
+
+def _start_again(folder: Path) -> str | None:
+    """What to do where a run was killed before its configuration was written, as earlier versions could leave it."""
+    versions = folder / VERSIONS
+    command = read_json_object(versions).get("command") if versions.exists() else None
+    return f"a run was stopped here before it began; start it again: {command}" if command else None
 
 
 def load_weights(make: Callable[[], ModelT], folder: Path) -> ModelT:
@@ -183,6 +196,7 @@ def finish_runs(
         InputError: a folder holds something else, or `on_progress` is asked for from other processes; found before
             anything is trained.
         DivergedError: the loss of a run is no longer a number.
+        Terminated: stopped with SIGTERM; every run that was being trained has saved a checkpoint.
     """
     check_positive("compare", jobs=jobs)
     if jobs > 1 and on_progress is not None:
@@ -191,6 +205,7 @@ def finish_runs(
     resumed = {path: (path / "config.json").exists() for path in runs}
     for path, config in runs.items():  # a folder in the way is found now, not after the first hours
         RunFolder.claim(path, configuration(config), resume=resumed[path])
+        sweep(path)
     unfinished = {path: config for path, config in runs.items() if spent_on(path).steps != config.loop.steps}
     train = prepare() if unfinished else None
 
@@ -210,7 +225,7 @@ def finish_runs(
             yield from train_side_by_side(unfinished, train=train, resumed=resumed, jobs=jobs)
 
     results: dict[Path, ResultT] = {}
-    with contextlib.closing(one_by_one() if jobs == 1 else side_by_side()) as ended:
+    with on_terminate(end_now), contextlib.closing(one_by_one() if jobs == 1 else side_by_side()) as ended:
         for path, error in ended:
             if error is not None and not (may_diverge and isinstance(error, DivergedError)):
                 raise error

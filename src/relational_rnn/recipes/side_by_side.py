@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -20,9 +19,6 @@ import torch
 from relational_rnn._check import InputError, MissingExtraError, describe
 from relational_rnn.training import ConsoleProgress
 
-POLL_SECONDS = 1.0
-"""How often a process looks whether it is still wanted."""
-
 
 def train_side_by_side(
     runs: Mapping[Path, Any], *, train: Callable[..., object], resumed: Mapping[Path, bool], jobs: int
@@ -31,7 +27,8 @@ def train_side_by_side(
 
     Processes are started anew (`spawn`), so that a script that calls this must be one that can be imported: what it
     does stands under `if __name__ == "__main__"`. A run whose configuration leaves the number of threads open gets its
-    share of those that this process would use. Where this process ends, however it ends, the others do.
+    share of those that this process would use. Where this process ends, however it ends, the others do; where it is
+    asked to (Ctrl-C, SIGTERM), they save checkpoints first.
 
     Args:
         runs: configurations by run folder.
@@ -55,7 +52,7 @@ def train_side_by_side(
                 path, config = waiting.pop(0)
                 receiver, sender = context.Pipe(duplex=False)
                 threads = max(1, torch.get_num_threads() // jobs)
-                arguments = (sender, os.getpid(), threads, train, config, path, resumed[path])
+                arguments = (sender, threads, train, config, path, resumed[path])
                 process = context.Process(target=_train_here, args=arguments, name=path.name, daemon=True)
                 with _interrupts_ignored():  # by the new process: Ctrl-C is told this one, which then ends the others
                     process.start()
@@ -83,10 +80,10 @@ def train_side_by_side(
 
 
 def _train_here(
-    sender: Connection, parent: int, threads: int, train: Callable[..., object], config: Any, path: Path, resume: bool
+    sender: Connection, threads: int, train: Callable[..., object], config: Any, path: Path, resume: bool
 ) -> None:
     """What the process of a run does; errors that are told in a sentence go back, others end it with a traceback."""
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # that this process is told to stop is no news to the one who pressed Ctrl-C
     logging.getLogger("lightning.pytorch.trainer.connectors.signal_connector").setLevel(logging.WARNING)
     torch.set_num_threads(threads)
@@ -99,10 +96,11 @@ def _train_here(
     sender.send(error)
 
 
-def _end_with(parent: int) -> None:
-    """End this process when the one that started it is gone; its checkpoint is a minute old at most."""
-    while os.getppid() == parent:
-        time.sleep(POLL_SECONDS)
+def _end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone; its checkpoint is a minute old at most."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)
 
 

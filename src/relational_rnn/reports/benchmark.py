@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from relational_rnn._files import write_whole
+from relational_rnn._files import write_together
 from relational_rnn.reports.benchmark_figures import sweep_figure
 from relational_rnn.reports.benchmark_results import SWEEPS, BenchmarkResults, read_benchmark
 from relational_rnn.reports.results import markdown_table
@@ -35,9 +35,8 @@ def write_benchmark_page(path: str | Path) -> list[Path]:
     results = read_benchmark(path)
     page = results.path.with_suffix(".md")
     figures = {name: figure_path(results.path, name) for name in SWEEPS if results.sweep(name)}
-    for name, place in figures.items():
-        write_whole(place, sweep_figure(results, name))
-    write_whole(page, render_benchmark(results, {name: place.name for name, place in figures.items()}))
+    drawn = {place: sweep_figure(results, name) for name, place in figures.items()}
+    write_together({**drawn, page: render_benchmark(results, {name: place.name for name, place in figures.items()})})
     return [page, *figures.values()]
 
 

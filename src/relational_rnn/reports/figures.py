@@ -35,6 +35,7 @@ STYLES: dict[str, tuple[str, Any]] = {
     "fastweights": ("#aa4499", "-"),
 }
 SETTINGS = {
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "svg.fonttype": "none",
     "svg.hashsalt": "relational-rnn",
     "font.family": "sans-serif",

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
-from relational_rnn._files import write_whole
+from relational_rnn._files import sweep, write_together
 from relational_rnn.pages import Cell, Script, document, table
 from relational_rnn.reports.figures import Figure, curve_name, inline, learning_curves, task_bars
 from relational_rnn.reports.language import (
@@ -44,7 +45,7 @@ class Example:
     right_probability: float
     """That the run gives to the right answer."""
     page: str | None
-    """Its inspection: an address relative to the report; None where there is none."""
+    """Its inspection: a path relative to the report; None where there is none."""
 
 
 def write_report(
@@ -54,8 +55,10 @@ def write_report(
     title: str = "relational-rnn: report",
     examples: Sequence[Example] = (),
     notes: Sequence[str] = (),
+    pages: Mapping[str, str] | None = None,
 ) -> Path:
-    """Read run folders and write `out/index.html` with everything in it, and each figure as `out/<name>.svg`.
+    """Read run folders and write `out/index.html` with everything in it, and each figure as `out/<name>.svg`, all of
+    them or none.
 
     Args:
         folders: run folders; runs that differ only in their seed become one row with mean and spread.
@@ -63,6 +66,7 @@ def write_report(
         title: heading of the page.
         examples: questions to list under their tasks, such as the worst ones.
         notes: what a reader should know besides what the runs themselves say.
+        pages: further pages to write with it, by their paths relative to `out`.
 
     Returns:
         the path of the page.
@@ -70,17 +74,17 @@ def write_report(
     Raises:
         InputError: when a folder cannot be read as a run (see `read_run`).
         MissingExtraError: without matplotlib.
-        OSError: when a file cannot be written; each file is whole or absent.
+        OSError: when a file cannot be written; then all are as they were.
     """
     runs = read_runs(folders)
     groups = group_runs(runs)
     figures = draw_figures(groups)
     page = render_page(title, groups, figures, examples, notes)
     out = Path(out)
-    for figure in figures:
-        write_whole(out / f"{figure.name}.svg", figure.svg)
+    sweep(out)
     path = out / "index.html"
-    write_whole(path, page)
+    files = {out / name: content for name, content in (pages or {}).items()}
+    write_together({**files, **{out / f"{figure.name}.svg": figure.svg for figure in figures}, path: page})
     return path
 
 
@@ -291,7 +295,7 @@ def _examples(examples: Sequence[Example], noun: str) -> str:
     for group in all_names({example.group: example} for example in examples):
         rows = [
             [
-                Cell(str(e.number), e.number, e.page),
+                Cell(str(e.number), e.number, None if e.page is None else quote(e.page)),
                 Cell(e.run),
                 Cell(e.question),
                 Cell(e.right),
@@ -323,7 +327,7 @@ def _facts(runs: Sequence[Run]) -> str:
         found: dict[str, list[str]] = {}
         for run in runs:
             value = run.versions.get(name)
-            found.setdefault("not recorded" if value is None else _plain(value), []).append(run.folder.name)
+            found.setdefault("not recorded" if value is None else _plain(value), []).append(run.name)
         if len(found) == 1:
             entries.append((name, next(iter(found))))
         else:
@@ -331,7 +335,7 @@ def _facts(runs: Sequence[Run]) -> str:
     questions = {str(run.result["questions"]) for run in runs if run.result and "questions" in run.result}
     if questions:
         entries.append(("test questions", ", ".join(sorted(questions))))
-    entries.append(("run folders", ", ".join(run.folder.name for run in runs)))
+    entries.append(("run folders", ", ".join(run.name for run in runs)))
     return "<dl>" + "\n".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in entries) + "</dl>"
 
 

@@ -158,7 +158,7 @@ def _check(groups: Sequence[Group]) -> None:
     for number, group in enumerate(groups):
         if group.core in cores[:number]:
             problem = "two configurations of one core cannot stand in one table"
-            got = f"{group.core}: {', '.join(run.folder.name for run in group.runs)} and an earlier run"
+            got = f"{group.core}: {', '.join(run.name for run in group.runs)} and an earlier run"
             raise InputError(describe("results", problem, got=got, hint="write them to two pages"))
 
 

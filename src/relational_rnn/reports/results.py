@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from relational_rnn._check import InputError, describe
-from relational_rnn._files import write_whole
+from relational_rnn._files import write_together
 from relational_rnn.reports.figures import AXIS_LABELS, Figure, learning_curves
 from relational_rnn.reports.language import MEASURES
 from relational_rnn.reports.records import Record
-from relational_rnn.reports.runs import Group, all_names, core_label
+from relational_rnn.reports.runs import Group, all_names, core_label, one_line
 from relational_rnn.tasks.babi.story import TASK_NAMES
 
 
@@ -45,23 +47,21 @@ def write_results(
         figures: shown after the tables.
 
     Returns:
-        the two paths, page first. Each file is whole or absent.
+        the two paths, page first.
+
+    Raises:
+        InputError: there is no record.
+        OSError: when a file cannot be written; then all are as they were.
     """
     if not records:
         raise InputError(describe("results", "there is nothing to write", got="no record"))
     stem = Path(stem)
     page, data = stem.with_name(stem.name + ".md"), stem.with_name(stem.name + ".json")
     text = json.dumps([record.to_json() for record in records], indent=2, ensure_ascii=False) + "\n"
-    write_whole(data, text)
-    shown = []
-    for figure in figures:
-        path = stem.with_name(f"{stem.name}-{figure.name}.svg")
-        write_whole(path, figure.svg)
-        shown.append(f"![{figure.description}]({path.name})")
-    write_whole(
-        page,
-        render_markdown(records, title=title, introduction=introduction, data_name=data.name, figures=shown),
-    )
+    drawn = {stem.with_name(f"{stem.name}-{figure.name}.svg"): figure for figure in figures}
+    shown = [f"![{figure.description}]({quote(path.name)})" for path, figure in drawn.items()]
+    markdown = render_markdown(records, title=title, introduction=introduction, data_name=data.name, figures=shown)
+    write_together({data: text, **{path: figure.svg for path, figure in drawn.items()}, page: markdown})
     return page, data
 
 
@@ -80,10 +80,10 @@ def render_markdown(
         parts += ["## Figures", *figures]
     notes = dict.fromkeys(note for record in records for note in record.details.get("notes", ()))
     if notes:
-        parts += ["## Notes", "\n".join(f"- {note}" for note in notes)]
+        parts += ["## Notes", "\n".join(f"- {as_text(note)}" for note in notes)]
     if ours:
         parts += ["## How to measure it again", _commands(ours)]
-    parts.append(f"The same figures for programs: [{data_name}]({data_name}).")
+    parts.append(f"The same figures for programs: [{data_name}]({quote(data_name)}).")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -115,7 +115,7 @@ def _models(records: Sequence[Record]) -> str:
         rows.append(
             [
                 record.task,
-                core_label(record.core),
+                as_text(core_label(record.core)),
                 *(figure if name == record.metric else "" for name in names),
                 *(cell(record) for _, cell in extra),
                 seeds,
@@ -130,7 +130,7 @@ def _text_tables(records: Sequence[Record]) -> list[str]:
     shown = [record for record in records if "resets" in record.details]
     if not shown:
         return []
-    labels = [core_label(record.core) for record in shown]
+    labels = [as_text(core_label(record.core)) for record in shown]
     parts = [
         "## All measures",
         markdown_table(
@@ -173,11 +173,14 @@ def _accuracies(record: Record) -> Mapping[str, float]:
 
 def _per_group(records: Sequence[Record], kind: str, names: Sequence[str]) -> str:
     shown = [record for record in records if record.details.get(f"per_{kind}")]
-    head = [kind, *(core_label(record.core) + (" (published)" if record.published else "") for record in shown)]
+    head = [
+        kind,
+        *(as_text(core_label(record.core)) + (" (published)" if record.published else "") for record in shown),
+    ]
     rows = []
     for name in names:
         cells = [_accuracies(record).get(name) for record in shown]
-        rows.append([name, *("" if c is None else _percent(c) for c in cells)])
+        rows.append([as_text(name), *("" if c is None else _percent(c) for c in cells)])
     return markdown_table(head, rows)
 
 
@@ -185,9 +188,9 @@ def _commands(records: Sequence[Record]) -> str:
     head = ["model", "machine", "torch", "commit", "date", "command"]
     rows = [
         [
-            core_label(record.core),
-            *(value or "not recorded" for value in (record.machine, record.torch, record.commit, record.date)),
-            f"`{record.command}`" if record.command else "not recorded",
+            as_text(core_label(record.core)),
+            *(as_text(value or "not recorded") for value in (record.machine, record.torch, record.commit, record.date)),
+            as_code(record.command) if record.command else "not recorded",
         ]
         for record in records
     ]
@@ -204,6 +207,28 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def as_text(text: str) -> str:
+    """A name for a page in Markdown: it means nothing there but itself.
+
+    >>> as_text("a*b* <i>"), as_text("LSTM + attention, 4_096")
+    ('a\\\\*b\\\\* &lt;i&gt;', 'LSTM + attention, 4_096')
+    """
+    text = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # An underscore inside a word emphasizes nothing.
+    return re.sub(r"([\\`*\[\]$~]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+
+
+def as_code(command: str) -> str:
+    """A command for a page in Markdown, however many backticks are in it.
+
+    >>> as_code("echo `date`")
+    '`` echo `date` ``'
+    """
+    command = one_line(command)
+    longest = max((len(ticks) for ticks in re.findall("`+", command)), default=0)
+    return f"{'`' * (longest + 1)} {command} {'`' * (longest + 1)}" if longest else f"`{command}`"
 
 
 def _number(value: float | None, form: str, factor: float = 1) -> str:

@@ -66,6 +66,11 @@ class Run:
     """What a reader must know: files that were missing, questions that lost sentences, a run that is not finished."""
 
     @property
+    def name(self) -> str:
+        """What the folder is called, as text that can stand on a line of any page."""
+        return one_line(self.folder.resolve().name)
+
+    @property
     def core(self) -> str:
         """The core's name; a relational memory with the arithmetic of the chapter counts as one of its own, one whose
         slots compete as the core of that name.
@@ -75,7 +80,7 @@ class Run:
             return "competitive"
         if self.config["core"] == "rmc" and memory.get("formulation") == "chapter":
             return CHAPTER
-        return str(self.config["core"])
+        return one_line(str(self.config["core"]))
 
     @property
     def seed(self) -> int:
@@ -151,6 +156,15 @@ class Group:
         return babi | {
             name: [float(r["per_group"][name]) for r in self.results if name in r["per_group"]] for name in names
         }
+
+
+def one_line(text: str) -> str:
+    """The text without what is no letter, sign or blank: line ends, control characters, bytes that are no UTF-8.
+
+    >>> one_line("run\\n1")
+    'run\N{REPLACEMENT CHARACTER}1'
+    """
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def core_label(core: str) -> str:
@@ -265,7 +279,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     titles = [group[0].title for group in members.values()]
     return [
         Group(
-            label=group[0].title if titles.count(group[0].title) == 1 else f"{group[0].title}, {group[0].folder.name}",
+            label=group[0].title if titles.count(group[0].title) == 1 else f"{group[0].title}, {group[0].name}",
             runs=tuple(sorted(group, key=lambda run: run.seed)),
         )
         for group in members.values()

@@ -1,6 +1,7 @@
 """The training loop, run folders and checkpoints; knows no task and no model by name."""
 
 from relational_rnn._reading.structure import from_json
+from relational_rnn._signals import Terminated
 from relational_rnn.training.averaging import AveragingConfig, WeightAverage
 from relational_rnn.training.config import LATER, LoopConfig, OptimizerConfig, to_json
 from relational_rnn.training.loop import Outcome, fit
@@ -24,6 +25,7 @@ __all__ = [
     "Progress",
     "RunFolder",
     "Taught",
+    "Terminated",
     "Totals",
     "WeightAverage",
     "evaluate",

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from relational_rnn._check import InputError, check_choice, check_flags, check_positive, describe, is_number
+from relational_rnn._check import InputError, check_choice, check_flags, check_positive, describe, is_number, is_text
 from relational_rnn._reading.json_text import Json
 
 Method = Literal["adamw", "muon"]
@@ -144,6 +144,9 @@ choice, and only something else is written, so that runs of both versions can be
 def to_json(value: Any) -> Json:
     """A configuration as JSON: dataclasses become objects, tuples lists, paths strings.
 
+    Raises:
+        InputError: a path or a string is not text.
+
     >>> to_json(OptimizerConfig())["learning_rate"]
     0.001
     """
@@ -152,6 +155,8 @@ def to_json(value: Any) -> Json:
         return {field.name: to_json(getattr(value, field.name)) for field in written}
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
+    if isinstance(value, Path | str) and not is_text(value):
+        raise InputError(describe(ascii(str(value)), "a configuration holds text in UTF-8 alone"))
     if isinstance(value, Path):
         return str(value)
     if value is None or isinstance(value, bool | int | float | str):

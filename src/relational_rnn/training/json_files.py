@@ -13,4 +13,9 @@ __all__ = ["Json", "read_json", "read_json_object", "write_json"]
 
 def write_json(path: Path, content: Json) -> None:
     """Replace `path` by `content` as indented JSON."""
-    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(path, as_text(content))
+
+
+def as_text(content: Json) -> str:
+    """`content` as the indented JSON of a file."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

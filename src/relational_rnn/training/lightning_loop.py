@@ -3,8 +3,9 @@
 Imported only where Lightning is installed; `loop.fit` is the door.
 
 One Lightning epoch is one interval: the steps up to the next checkpoint or validation. An interval that takes longer
-than `checkpoint_seconds` is cut short, and the next one begins there. Checkpoints are written at the ends of intervals
-only, and batches are functions of the step number, so that a resumed run does exactly what an undisturbed one does.
+than `checkpoint_seconds` is cut short, and the next one begins there; SIGTERM cuts it short too, and no other follows.
+Checkpoints are written at the ends of intervals only, and batches are functions of the step number, so that a resumed
+run does exactly what an undisturbed one does.
 """
 
 from __future__ import annotations
@@ -14,24 +15,24 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from relational_rnn._check import describe
 from relational_rnn._files import write_whole
+from relational_rnn._signals import take_over
 from relational_rnn.training.averaging import WeightAverage
 from relational_rnn.training.config import LoopConfig, OptimizerConfig, learning_rate_at
+from relational_rnn.training.lightning_files import Events, SafeCheckpoints
 from relational_rnn.training.optimizers import build_optimizer
 from relational_rnn.training.problem import Carrier, DivergedError, Measure, Problem, Taught, Totals
 from relational_rnn.training.progress import BestBy, Progress
-from relational_rnn.training.run_folder import CHECKPOINT_KEY, RunFolder, load_checkpoint, save_checkpoint
+from relational_rnn.training.run_folder import CHECKPOINT_KEY, RunFolder
 
 
 def next_stop(step: int, loop: LoopConfig) -> int:
@@ -98,6 +99,7 @@ class TrainingModule(LightningModule):
         self.train_totals = Totals()
         self.valid_totals = Totals()
         self.saved_at = time.monotonic()
+        self.ending = False  # after this update
         self.data_seconds = 0.0  # waited for batches, all sittings
         self._problem = problem
         self._optimizer = optimizer
@@ -129,7 +131,11 @@ class TrainingModule(LightningModule):
 
     def _checkpoint_is_due(self) -> bool:
         seconds = self._loop.checkpoint_seconds
-        return seconds is not None and time.monotonic() - self.saved_at >= seconds
+        return self.ending or (seconds is not None and time.monotonic() - self.saved_at >= seconds)
+
+    def end(self) -> None:
+        """Let training stop after the update at hand, with a checkpoint."""
+        self.ending = True
 
     def val_dataloader(self) -> Batches:
         batches = self._waiting(self._problem.valid_batches)()
@@ -145,6 +151,13 @@ class TrainingModule(LightningModule):
             return made
 
         return timed
+
+    def on_train_start(self) -> None:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        for group in optimizer.param_groups:  # a checkpoint has the rate by the budget that it was written under
+            rate = learning_rate_at(self._optimizer, self.global_step, self._loop.steps)
+            group["lr"] = group["initial_lr"] * rate
 
     def on_train_epoch_start(self) -> None:
         end = next_stop(self.global_step, self._loop)
@@ -246,6 +259,8 @@ class Recorder(Callback):
         self._started = time.monotonic()
         self._processor_started = time.process_time()
         self._rows = self._folder.read_metrics(up_to_step=self.step)
+        assert isinstance(pl_module, TrainingModule)
+        take_over(pl_module.end)  # from Lightning, which would throw away the updates since the last checkpoint
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -272,10 +287,12 @@ class Recorder(Callback):
             raise DivergedError(describe(str(self._folder.path), problem, hint=hint))
         if pl_module.valid_totals.count:
             self._end_validation(trainer, pl_module, step)
+        for logger in trainer.loggers:  # a kill must not take points that no resumed run computes again
+            logger.save()
         trainer.save_checkpoint(self._folder.checkpoint, weights_only=False)
         self.step = step
         pl_module.saved_at = time.monotonic()
-        trainer.should_stop = step == self._loop.steps
+        trainer.should_stop = pl_module.ending or step == self._loop.steps
 
     def _end_validation(self, trainer: Trainer, module: TrainingModule, step: int) -> None:
         train, valid = module.train_totals, module.valid_totals
@@ -338,26 +355,6 @@ def _rank(score: Mapping[str, float], best_by: BestBy) -> tuple[float, float]:
     return (accuracy, -loss) if best_by == "accuracy" else (-loss, accuracy)
 
 
-class SafeCheckpoints(CheckpointIO):
-    """Checkpoints that are whole or absent, and that are read as data, never as code."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        save_checkpoint(Path(path), checkpoint)
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return load_checkpoint(Path(path))
-
-    def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink()
-
-
-class Events(TensorBoardLogger):
-    """Lightning's TensorBoard logger without its hparams.yaml: config.json has the configuration."""
-
-    def save(self) -> None:
-        self.experiment.flush()
-
-
 def build_trainer(
     folder: RunFolder,
     recorder: Recorder,
@@ -383,7 +380,7 @@ def build_trainer(
         logger=events,
         log_every_n_steps=1,
         callbacks=[recorder],
-        plugins=[SafeCheckpoints()],
+        plugins=[SafeCheckpoints(), LightningEnvironment()],  # one process, whatever scheduler has started it
         default_root_dir=folder.path,
         enable_checkpointing=False,
         enable_progress_bar=False,

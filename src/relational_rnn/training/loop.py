@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import errno
 import logging
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe, need_extra
+from relational_rnn._signals import Terminated, on_terminate
 from relational_rnn.training.averaging import AveragingConfig, WeightAverage
-from relational_rnn.training.config import LoopConfig, OptimizerConfig
+from relational_rnn.training.config import LoopConfig, OptimizerConfig, learning_rate_at
 from relational_rnn.training.json_files import Json
 from relational_rnn.training.problem import Problem
 from relational_rnn.training.progress import BestBy, ConsoleProgress, Progress
 from relational_rnn.training.run_folder import CHECKPOINT_KEY, RunFolder
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """What a finished run came to."""
 
@@ -70,7 +73,8 @@ def fit(
         optimizer: see `OptimizerConfig`.
         loop: see `LoopConfig`.
         seed: decides everything random in the updates.
-        configuration: all that decides the run, as JSON; written to config.json, and demanded again by `resume`.
+        configuration: all that decides the run, as JSON; written to config.json, and demanded again by `resume`, but
+            for the budget, `loop.steps`: with a larger one a finished run goes on, under the new budget's schedule.
         resume: continue the run in `folder` from its last checkpoint (from the start, if it was stopped before one).
         on_progress: called every `loop.log_every` steps and after every validation; None shows the progress on
             standard error.
@@ -80,29 +84,37 @@ def fit(
         best_by: what on the validation set tells the best weights.
 
     Raises:
-        InputError: the folder cannot be used, the checkpoint is damaged or belongs to another configuration, the
-            disk is full, the accelerator is not there.
+        InputError: the folder cannot be used, or another process trains in it; the checkpoint is damaged or belongs to
+            another configuration; more steps are done than the budget has; the disk is full; the accelerator is not
+            there.
         DivergedError: the loss is no longer a number; it is an `InputError`.
         KeyboardInterrupt: the run was stopped with Ctrl-C; the message says how to continue.
+        Terminated: it was stopped with SIGTERM, after the update at hand; a checkpoint of it is saved.
         MissingExtraError: Lightning or TensorBoard is not installed.
     """
     check_positive("fit", accumulate=accumulate)
     check_choice("fit", "best_by", best_by, get_args(BestBy))
-    place = RunFolder.claim(folder, configuration, resume=resume)
-    checkpoint = place.read_checkpoint() if resume else None
-    if checkpoint is not None:
-        _check_parameters(place, checkpoint, problem)
-        if checkpoint[CHECKPOINT_KEY]["step"] == loop.steps:
-            return _outcome(place, checkpoint[CHECKPOINT_KEY])
-    for module in ("lightning.pytorch", "tensorboard"):
-        need_extra(module, "train", "training")
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    from relational_rnn.training import lightning_loop as ll
-
-    recorder = ll.Recorder(place, loop, optimizer, best_by)
-    start = checkpoint[CHECKPOINT_KEY]["step"] if checkpoint is not None else 0
+    place = RunFolder.claim(folder, configuration, resume=resume, files=tuple(files or ()))
     with contextlib.ExitStack() as stack:
+        if place.path.exists():
+            stack.enter_context(place.held())
+        checkpoint = place.read_checkpoint() if place.resumed else None
+        start = 0
+        if checkpoint is not None:
+            start = checkpoint[CHECKPOINT_KEY]["step"]
+            _check_parameters(place, checkpoint, problem)
+            _check_budget(place, checkpoint[CHECKPOINT_KEY], optimizer, loop.steps)
+            if start == loop.steps:
+                place.keep_configuration()
+                return _finish(place, checkpoint[CHECKPOINT_KEY])
+        for module in ("lightning.pytorch", "tensorboard"):
+            need_extra(module, "train", "training")
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+        from relational_rnn.training import lightning_loop as ll
+
+        recorder = ll.Recorder(place, loop, optimizer, best_by)
+        recorder.step = start
         stack.enter_context(_quiet())
         stack.enter_context(_process_settings(loop))
         if on_progress is None:
@@ -112,50 +124,85 @@ def fit(
             trainer = ll.build_trainer(place, recorder, loop, optimizer, start, accumulate)
         except MisconfigurationException as error:
             raise InputError(describe("LoopConfig", f"this machine cannot train like that: {error}")) from error
+        average = None
+        if averaging is not None and averaging.kind != "none":
+            average = WeightAverage(problem.model, averaging)
+        module = ll.TrainingModule(problem, optimizer, loop, seed, accumulate=accumulate, average=average)
+        stack.enter_context(on_terminate(module.end))
         try:
+            made = not place.path.exists()
             place.begin(step=start, device=str(trainer.strategy.root_device), files=files or {})
-            average = None
-            if averaging is not None and averaging.kind != "none":
-                average = WeightAverage(problem.model, averaging)
-            module = ll.TrainingModule(problem, optimizer, loop, seed, accumulate=accumulate, average=average)
+            if made:
+                stack.enter_context(place.held())
             trainer.fit(module, ckpt_path=place.checkpoint if checkpoint is not None else None)
         except OSError as error:
-            kept = f"; the checkpoint of step {recorder.step} is kept" if recorder.step else ""
-            problem_text = f"cannot be written: {error.strerror or error}{kept}"
-            hint = "make room, then continue with resume (--resume)"
-            raise InputError(describe(str(folder), problem_text, hint=hint)) from error
+            raise _cannot_be_written(folder, error, recorder.step) from error
         except (KeyboardInterrupt, SystemExit) as stop:
-            # Lightning turns Ctrl-C into an exit with code 1, and a polite kill (SIGTERM) into one with code 0
+            # Lightning turns Ctrl-C into an exit with code 1, and SIGTERM before the first update into one with code 0
             if trainer.received_sigterm:
-                raise SystemExit(128 + signal.SIGTERM) from stop
+                raise Terminated(_stopped(folder, recorder.step, loop.steps)) from stop
             if not trainer.interrupted:
                 raise
-            text = f"{folder}: stopped; the checkpoint of step {recorder.step} of {loop.steps} is kept"
-            text = text if recorder.step else f"{folder}: stopped before the first checkpoint"
-            raise KeyboardInterrupt(f"{text}\n  hint      continue with resume (--resume)") from stop
-    assert recorder.step == loop.steps, "Lightning ended the run before its budget"
-    assert recorder.best is not None, "the last step is always validated"
-    state = {
-        "step": loop.steps,
-        "seconds": recorder.seconds,
-        "data_seconds": module.data_seconds,
-        "best": recorder.best,
-    }
-    outcome = _outcome(place, state)
-    place.write_summary(
-        steps=outcome.steps,
-        seconds=outcome.seconds,
-        data_seconds=outcome.data_seconds,
-        best_step=outcome.best_step,
-        valid_accuracy=outcome.valid_accuracy,
-        valid_loss=outcome.valid_loss,
-    )
+            raise KeyboardInterrupt(_stopped(folder, recorder.step, loop.steps)) from stop
+        if recorder.step < loop.steps:
+            assert module.ending, "Lightning ended the run before its budget"
+            raise Terminated(_stopped(folder, recorder.step, loop.steps))
+        assert recorder.best is not None, "the last step is always validated"
+        state = {
+            "step": loop.steps,
+            "seconds": recorder.seconds,
+            "data_seconds": module.data_seconds,
+            "best": recorder.best,
+        }
+        outcome = _finish(place, state)
+        if module.ending:
+            raise Terminated(f"{folder}: the run of {loop.steps} steps is finished")
     return outcome
 
 
-def _outcome(place: RunFolder, state: Mapping[str, Any]) -> Outcome:
+def _stopped(folder: Path, step: int, steps: int) -> str:
+    """What is kept, in one sentence, and how to go on."""
+    text = (
+        f"stopped; the checkpoint of step {step} of {steps} is kept" if step else "stopped before the first checkpoint"
+    )
+    return f"{folder}: {text}\n  hint      continue with resume (--resume)"
+
+
+def _cannot_be_written(folder: Path, error: OSError, step: int) -> InputError:
+    """The sentence of a folder that is full, or that nobody may write into."""
+    kept = f"; the checkpoint of step {step} is kept" if step else ""
+    hint = None
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = (
+            "make room, then continue with resume (--resume)" if folder.exists() else "make room, then start it again"
+        )
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        hint = "name a folder that can be written"
+        hint = f"make the folder writable, then continue with resume (--resume), or {hint}" if step else hint
+    return InputError(describe(str(folder), f"cannot be written: {error.strerror or error}{kept}", hint=hint))
+
+
+def _check_budget(place: RunFolder, state: Mapping[str, Any], optimizer: OptimizerConfig, steps: int) -> None:
+    """Say what becomes of the learning rate under another budget than before; refuse one that is used up already."""
+    done, before = state["step"], state["configuration"].get("loop", {}).get("steps", steps)
+    if steps == before:
+        return
+    where = str(place.path)
+    if steps <= done:
+        problem = "the budget is used up already"
+        raise InputError(describe(where, problem, got=f"loop.steps = {steps:,}", expected=f"more than {done:,}"))
+    rates = [learning_rate_at(optimizer, *of) for of in ((done - 1, before), (done, steps), (steps - 1, steps))]
+    print(
+        f"{where}: goes on from step {done:,} under a budget of {steps:,} steps, before {before:,}; the learning rate, "
+        f"last {rates[0]:.3g}, follows the schedule of the new budget: {rates[1]:.3g} now, {rates[2]:.3g} at its end",
+        file=sys.stderr,
+    )
+
+
+def _finish(place: RunFolder, state: Mapping[str, Any]) -> Outcome:
+    """The outcome of a run that has used up its budget, which is kept in its summary."""
     best = state["best"]
-    return Outcome(
+    outcome = Outcome(
         folder=place.path,
         steps=state["step"],
         seconds=state["seconds"],
@@ -164,6 +211,11 @@ def _outcome(place: RunFolder, state: Mapping[str, Any]) -> Outcome:
         valid_accuracy=best["valid_accuracy"],
         valid_loss=best["valid_loss"],
     )
+    figures = dataclasses.asdict(outcome)
+    del figures["folder"]
+    if not place.summary.exists():
+        place.write_summary(**figures)
+    return outcome
 
 
 def _check_parameters(place: RunFolder, checkpoint: Mapping[str, Any], problem: Problem[Any]) -> None:

@@ -92,11 +92,11 @@ class ConsoleProgress:
             rich = need_extra("rich.progress", "train", "the progress bar")
             console = need_extra("rich.console", "train", "the progress bar").Console(file=self.stream)
             columns = (
-                rich.TextColumn("{task.description}"),
+                rich.TextColumn("{task.description}", markup=False),  # a name is no markup
                 rich.BarColumn(bar_width=10),
                 rich.MofNCompleteColumn(),
-                rich.TextColumn("{task.fields[left]}"),
-                rich.TextColumn("{task.fields[figures]}"),
+                rich.TextColumn("{task.fields[left]}", markup=False),
+                rich.TextColumn("{task.fields[figures]}", markup=False),
             )
             self._bar = rich.Progress(*columns, console=console)
             self._task = self._bar.add_task(self.label, total=None, left="", figures="starting")

@@ -8,20 +8,23 @@
     summary.json        what a finished run came to, and how long it waited for data
     last.ckpt           what a killed run needs to continue; read as plain tensors and numbers, never as code
 
-Every file is whole or absent: a kill or a full disk leaves the version before.
+Every file is whole or absent: a kill or a full disk leaves the version before. A new folder comes with its config.json
+in it; what a killed process has left of a file that it was writing goes when the run goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import io
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,14 +32,14 @@ from typing import Any
 import torch
 
 import relational_rnn
-from relational_rnn._check import InputError, describe
-from relational_rnn._files import write_whole
+from relational_rnn._check import InputError, describe, is_text
+from relational_rnn._files import is_part, make_folder, sweep, write_whole
 from relational_rnn._reading.guard import shown
 from relational_rnn._reading.structure import check_entries
 from relational_rnn._reading.tables import number_in, read_table, whole_number_in
 from relational_rnn._reading.tensors import read_pickled
 from relational_rnn.training.config import differences
-from relational_rnn.training.json_files import Json, read_json_object, write_json
+from relational_rnn.training.json_files import Json, as_text, read_json_object, write_json
 
 METRICS_COLUMNS: tuple[str, ...] = (
     "step",
@@ -57,6 +60,14 @@ lesson, from 1, is empty where nothing is taught in lessons.
 """
 
 
+CONFIG, VERSIONS = "config.json", "versions.json"
+BEGINNING = (CONFIG, VERSIONS, "vocabulary.json", "data.json", "tensorboard")
+"""All that a folder holds, but for parts of files, before anything is saved that training has found."""
+
+if sys.platform != "win32":
+    import fcntl
+
+
 class RunFolder:
     """The files of one run; make one with `RunFolder.claim`."""
 
@@ -66,27 +77,64 @@ class RunFolder:
         self.resumed = resumed
 
     @classmethod
-    def claim(cls, path: Path, configuration: dict[str, Json], *, resume: bool) -> RunFolder:
+    def claim(
+        cls, path: Path, configuration: dict[str, Json], *, resume: bool, files: Collection[str] = ()
+    ) -> RunFolder:
         """Check that a run of `configuration` may use the folder `path`; nothing is written yet.
+
+        A run that was killed before it saved anything is gone on with, whether `resume` says so or not.
+
+        Args:
+            path: the folder.
+            configuration: of the run; one that is resumed may have another budget, `loop.steps`.
+            resume: there is a run to go on with.
+            files: names of further files that a run begins with.
 
         Raises:
             InputError: there is a run already and `resume` is false; there is none to resume, or it has another
-                configuration; the folder holds something else.
+                configuration; the folder holds something else; its name is not text.
         """
+        if not is_text(path):
+            raise InputError(describe(ascii(str(path)), "the name of a run's folder must be text in UTF-8"))
         where = str(path)
         if path.exists() and not path.is_dir():
             raise InputError(describe(where, "is a file, not a folder for a run"))
-        exists = (path / "config.json").exists()
-        if resume and not exists:
+        there = [entry for entry in path.iterdir() if not is_part(entry)] if path.exists() else []
+        exists = (path / CONFIG).exists()
+        bare = {entry.name for entry in there} <= {*BEGINNING, *files}
+        cut_off = not exists and bare and (path / VERSIONS).exists()  # as earlier versions could leave it
+        if resume and not exists and not cut_off:
             raise InputError(describe(where, "there is no run to resume here", hint="leave resume away to start one"))
-        if exists and not resume:
+        if exists and not resume and not bare:
             hint = "continue it with resume (--resume), or name another folder"
             raise InputError(describe(where, "there is a run in this folder already", hint=hint))
-        if not exists and path.is_dir() and any(path.iterdir()):
+        if there and not exists and not cut_off:
             raise InputError(describe(where, "the folder is not empty and not a run", hint="name another folder"))
         if exists:
-            refuse_differences(path / "config.json", read_json_object(path / "config.json"), configuration)
+            refuse_differences(path / CONFIG, read_json_object(path / CONFIG), configuration)
         return cls(path, configuration, resumed=exists)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """No other process trains in the folder, which is there, within; what others have left half-written goes.
+
+        Raises:
+            InputError: another process trains in it.
+        """
+        with contextlib.ExitStack() as stack:
+            if sys.platform != "win32":
+                folder = os.open(self.path, os.O_RDONLY)
+                stack.callback(os.close, folder)
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    problem = "another process trains in this folder"
+                    hint = "wait for it, end it, or name another folder"
+                    raise InputError(describe(str(self.path), problem, hint=hint)) from error
+                except OSError:  # a file system without locks on folders, as NFS: there nobody can be kept out
+                    pass
+            sweep(self.path, alone=True)
+            yield
 
     @property
     def checkpoint(self) -> Path:
@@ -104,12 +152,16 @@ class RunFolder:
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
     def begin(self, *, step: int, device: str, files: Mapping[str, Json]) -> None:
-        """Write the configuration (last, since it makes the folder a run), the versions, and `files` by their names."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Write the configuration (first: it makes the folder a run), the versions, and `files` by their names."""
+        self.keep_configuration()
         for name, content in files.items():
             write_json(self.path / name, content)
-        versions = self.path / "versions.json"
+        versions = self.path / VERSIONS
         now: dict[str, Json] = {"step": step, **describe_software(), **describe_machine(device)}
         if self.resumed and versions.exists():
             record = read_json_object(versions)
@@ -120,8 +172,16 @@ class RunFolder:
         else:
             record = now
         write_json(versions, record)
-        if not self.resumed:
-            write_json(self.path / "config.json", self.configuration)
+        self.summary.unlink(missing_ok=True)  # of another budget
+        if step == 0 and self.tensorboard.exists():  # points of work that was lost
+            shutil.rmtree(self.tensorboard)
+
+    def keep_configuration(self) -> None:
+        """Write config.json, unless it is there with the same content."""
+        if not self.path.exists():
+            make_folder(self.path, {CONFIG: as_text(self.configuration)})
+        elif not self.resumed or read_json_object(self.path / CONFIG) != self.configuration:
+            write_json(self.path / CONFIG, self.configuration)
 
     def read_checkpoint(self) -> dict[str, Any] | None:
         """The content of last.ckpt, or None where a run was stopped before its first checkpoint.
@@ -156,7 +216,7 @@ class RunFolder:
 
     def write_summary(self, **figures: Json) -> None:
         """Write summary.json."""
-        write_json(self.path / "summary.json", figures)
+        write_json(self.summary, figures)
 
     def write_metrics(self, rows: list[dict[str, str]]) -> None:
         """Replace metrics.csv."""
@@ -215,8 +275,8 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
 
 
 def refuse_differences(path: Path, there: Json, here: Json) -> None:
-    """Refuse to continue a run with another configuration than it began with."""
-    lines = differences(there, here)
+    """Refuse to continue a run with another configuration than it began with, but for the budget."""
+    lines = [line for line in differences(there, here) if not line.startswith("loop.steps is ")]
     if lines:
         hint = "resume with the configuration of the run, or start a new run in another folder"
         raise InputError(describe(str(path), f"belongs to another configuration: {'; '.join(lines)}", hint=hint))
@@ -235,7 +295,8 @@ def command_line() -> str:
     """What was typed, without the folders of the program itself."""
     program = Path(sys.argv[0])
     name = program.parent.name.replace("_", "-") if program.name == "__main__.py" else program.name
-    return shlex.join([name, *sys.argv[1:]])
+    # whoever calls this package may have been given words that are not text
+    return shlex.join([name, *sys.argv[1:]]).encode(errors="backslashreplace").decode()
 
 
 def git_commit() -> str | None:

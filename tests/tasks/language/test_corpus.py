@@ -269,3 +269,17 @@ def test_tiny_shakespeare_has_the_usual_parts(cache):
     assert [part.words for part in (learned.train, learned.valid, learned.test)] == [193_621, 24_404, 24_626]
     assert len(learned.train) < 0.45 * len(found.train)
     assert learned.vocabulary.decode(learned.test.numbers).endswith(found.vocabulary.decode(found.test.numbers[2:]))
+
+
+def test_what_a_killed_process_left_goes_when_token_files_are_made(tmp_path, cache, folder):
+    for number in (999_999_999, os.getpid()):  # dead, and a number that we have been given again
+        (cache / f".word-1.{number}.part" / "unpacked").mkdir(parents=True)
+    found = prepare(CorpusConfig(path=folder, vocabulary="character"), cache)
+    (name,) = [name for name in made(cache) if not name.startswith(".")]
+    left = cache / f".{name}.{os.getpid()}.part" / "unpacked"
+    assert texts(found) == PARTS
+    assert not (cache / ".word-1.999999999.part").exists()
+    shutil.rmtree(cache / name)
+    left.mkdir(parents=True)
+    assert texts(prepare(CorpusConfig(path=folder, vocabulary="character"), cache)) == PARTS
+    assert not left.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
 
 import pytest
@@ -209,3 +210,43 @@ def test_a_tokenizer_is_saved_only_with_its_own_model(tmp_path):
     with pytest.raises(InputError, match="the vocabulary does not match the model"):
         save_for_transformers(make(), tmp_path / "x", Vocabulary.build("character", [TEXT]))
     assert not (tmp_path / "x").exists()
+
+
+def test_a_configuration_of_a_vocabulary_alone_gives_a_model_of_a_useful_size():
+    model = RelationalForCausalLM(RelationalLanguageConfig(vocab_size=20))
+    assert model.model.core().output_size == 256
+    assert 100_000 < model.num_parameters() < 1_000_000
+    larger = RelationalLanguageConfig(vocab_size=20, around={"embedding_size": 12, "core_input": 30}).build()
+    assert (larger.core().arguments["input_size"], larger.embedding.weight.shape) == (30, (20, 12))
+
+
+def test_the_library_s_trainer_trains_it(tmp_path):
+    pytest.importorskip("accelerate")
+    from transformers import Trainer, TrainingArguments
+
+    model = RelationalForCausalLM.from_model(make())
+    before = model.model.embedding.weight.detach().clone()
+    rows = [{"input_ids": row, "labels": row} for row in tokens(8, 5)]
+    settings = TrainingArguments(
+        str(tmp_path), max_steps=2, per_device_train_batch_size=4, report_to=[], save_strategy="no", use_cpu=True
+    )
+    Trainer(model, settings, train_dataset=rows).train()
+    assert not torch.equal(model.model.embedding.weight, before)
+
+
+def test_a_full_disk_leaves_the_saved_model_that_was_there(tmp_path, monkeypatch):
+    words = Vocabulary.build("character", ["abcdefghijklmnopqrs"])
+    save_for_transformers(make(), tmp_path, words)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    fsync, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 2:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_for_transformers(make("lstm"), tmp_path, words)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

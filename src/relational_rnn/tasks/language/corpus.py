@@ -14,6 +14,7 @@ from typing import Any, get_args
 import numpy as np
 
 from relational_rnn._check import InputError, check_choice, check_flags, describe
+from relational_rnn._files import sweep
 from relational_rnn._reading.guard import damaged
 from relational_rnn._reading.json_text import read_json_object
 from relational_rnn._reading.plain import read_text
@@ -143,8 +144,10 @@ def _make(
     block: int,
 ) -> None:
     """Write `folder`, whole or not at all."""
+    sweep(folder.parent)
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     scratch = part / "unpacked"
+    shutil.rmtree(part, ignore_errors=True)  # by a killed process that had our number
     try:
         scratch.mkdir(parents=True)
         parts = sources.find_texts(path, scratch)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from relational_rnn._check import InputError, describe, need_extra
+from relational_rnn._files import write_together
 from relational_rnn.nn import (
     DNC,
     GRU,
@@ -59,6 +62,9 @@ CORE_CLASSES: dict[str, type[Core]] = {
         FastWeightMemory,
     )
 }
+AROUND = {"embedding_size": 64, "window": 128}
+MEMORY = {"mem_slots": 1, "head_size": 16, "num_heads": 16, "gate_style": "memory"}
+"""What a model has that is asked for by nothing but its vocabulary; measured on characters (docs/language.md)."""
 MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
 
 
@@ -66,17 +72,23 @@ class RelationalLanguageConfig(PreTrainedConfig):
     """Everything that decides the shapes and the arithmetic of a `RelationalForCausalLM`.
 
     Args:
-        vocab_size: V.
-        core: {"class": the name of the core's class, "arguments": those of its constructor}.
-        around: the fields of a `LanguageModelConfig`.
+        vocab_size: V; by default the number of bytes.
+        core: {"class": the name of the core's class, "arguments": those of its constructor}; by default a relational
+            memory of one slot of 256 numbers with 16 heads, as in the recipe `shakespeare-char`.
+        around: the fields of a `LanguageModelConfig`; by default an embedding as large as the core's input.
         use_cache: give the memory back after a call, outside of training.
+
+    Example:
+        >>> model = RelationalForCausalLM(RelationalLanguageConfig(vocab_size=20))
+        >>> model.model.core().initial_state(3).shape, model.num_parameters() > 100_000
+        (torch.Size([3, 1, 256]), True)
     """
 
     model_type = MODEL_TYPE
 
     def __init__(
         self,
-        vocab_size: int = 1,
+        vocab_size: int = 256,
         core: dict[str, Any] | None = None,
         around: dict[str, Any] | None = None,
         use_cache: bool = True,
@@ -84,11 +96,15 @@ class RelationalLanguageConfig(PreTrainedConfig):
     ) -> None:
         self.use_cache = use_cache
         self.vocab_size = vocab_size
-        self.core = core or {
-            "class": "RelationalMemory",
-            "arguments": {"input_size": 1, "mem_slots": 1, "head_size": 1},
-        }
-        self.around = around or {"embedding_size": self.core["arguments"]["input_size"]}
+        if core is None:
+            around = around or AROUND
+            sizes = _sizes_around(around)
+            core = {
+                "class": "RelationalMemory",
+                "arguments": {"input_size": sizes.core_input or sizes.embedding_size, **MEMORY},
+            }
+        self.core = core
+        self.around = dict(around or {"embedding_size": core["arguments"]["input_size"]})
         # The softmax shares the embedding inside the model; nothing is left to tie from outside.
         super().__init__(**{**kwargs, "tie_word_embeddings": False})
 
@@ -102,10 +118,12 @@ class RelationalLanguageConfig(PreTrainedConfig):
         if name not in CORE_CLASSES:
             expected = ", ".join(CORE_CLASSES)
             raise InputError(describe("RelationalLanguageConfig", "unknown core", got=repr(name), expected=expected))
-        around = {**self.around, "cutoffs": tuple(self.around.get("cutoffs", ()))}
-        return LanguageModel(
-            self.vocab_size, CORE_CLASSES[name](**self.core["arguments"]), LanguageModelConfig(**around)
-        )
+        core = CORE_CLASSES[name](**self.core["arguments"])
+        return LanguageModel(self.vocab_size, core, _sizes_around(self.around))
+
+
+def _sizes_around(around: Mapping[str, Any]) -> LanguageModelConfig:
+    return LanguageModelConfig(**{**around, "cutoffs": tuple(around.get("cutoffs", ()))})
 
 
 @dataclasses.dataclass
@@ -311,18 +329,21 @@ def save_for_transformers(model: LanguageModel, folder: Path | str, vocabulary: 
     """Write config.json, generation_config.json and the weights, as `RelationalForCausalLM.from_pretrained` reads them,
     and with a vocabulary the files of its tokenizer, which `AutoTokenizer.from_pretrained` reads.
 
-    Files in the folder that have these names are replaced.
+    Files in the folder that have these names are replaced, all of them or none.
 
     Raises:
         InputError: the vocabulary is not the model's.
+        OSError: as the operating system does.
     """
     if vocabulary is not None and vocabulary.size != model.vocabulary_size:
         got, expected = f"{vocabulary.size:,} tokens", f"{model.vocabulary_size:,}"
         problem = "the vocabulary does not match the model"
         raise InputError(describe("save_for_transformers", problem, got=got, expected=expected))
-    RelationalForCausalLM.from_model(model).save_pretrained(str(folder))
-    if vocabulary is not None:
-        tokenizer_of(vocabulary).save_pretrained(str(folder))
+    with tempfile.TemporaryDirectory() as place:
+        RelationalForCausalLM.from_model(model).save_pretrained(place)
+        if vocabulary is not None:
+            tokenizer_of(vocabulary).save_pretrained(place)
+        write_together({Path(folder) / path.name: path.read_bytes() for path in Path(place).iterdir()})
 
 
 AutoConfig.register(MODEL_TYPE, RelationalLanguageConfig)
