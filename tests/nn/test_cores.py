@@ -237,8 +237,9 @@ def test_a_transformer_needs_an_even_head_size():
 @pytest.mark.parametrize("input_size", [16, 65])
 def test_rivals_meet_a_parameter_count(name, target, input_size):
     sizes = MemorySizes(num_heads=1 if name == "competitive" else 4)  # whose width has steps of a number per head
+    fast = FastWeightSizes(num_heads=1).of(name)  # whose keys take weights at any width
     with torch.device("meta"):
-        core = build_core(name, input_size, sizes, target_parameters=target)
+        core = build_core(name, input_size, sizes, fast=fast, target_parameters=target)
     classes = {"attention": "AttentionLSTM", "competitive": "RelationalMemory", "fastweights": "FastWeightMemory"}
     assert type(core).__name__ == classes.get(name, CORES[name].label.replace(" ", ""))
     assert core.input_size == input_size

@@ -62,6 +62,8 @@ class RecurrentCore(Core):
     ) -> tuple[Tensor, State]:
         lengths = check_sequence(self, x, lengths, reset)
         batch_size, steps = x.shape[:2]
+        if state is not None:
+            self.check_state(state, batch_size)
         if steps > 0 and may_be_written([x, lengths, reset, *_tensors(state), *self.parameters()]):
             return self._without_gradients(x, state, lengths, reset)
         if lengths is None:
@@ -103,8 +105,6 @@ class RecurrentCore(Core):
         start = self.initial_state(batch_size)
         if state is None:
             state = start
-        else:
-            self.check_state(state, batch_size)
         valid = None if lengths is None else valid_steps(lengths, steps)
         together = max(1, _PIECE_ROWS // max(1, batch_size))
         y = None

@@ -212,6 +212,8 @@ class FastWeightMemory(RecurrentCore):
     ) -> tuple[Tensor, State]:
         lengths = check_sequence(self, x, lengths, reset)
         batch, together = x.shape[0], max(1, _PIECE_ROWS // max(1, x.shape[0]))
+        if state is not None:
+            self.check_state(state, batch)
         tensors = [x, lengths, reset, *([] if state is None else _as_state(state)), *self.parameters()]
         if not may_be_written(tensors) or x.shape[1] <= together:
             return self._sequence(x, state, lengths, reset)

@@ -95,6 +95,7 @@ def choose(
         if reason is not None:
             hint = "backend='reference' can run here, and so can 'auto'."
             raise InputError(describe("relational_scan", f"backend {backend!r} cannot run here: {reason}", hint=hint))
+        assert not isinstance(params, CalledParameters)
         how = _products(special, x) if special == "triton" else _without_kernels(params)
         return BackendReport(asked=backend, runs=special, why="it was asked for" + how)
     if reason is not None:
@@ -103,6 +104,7 @@ def choose(
             problem = f"activations='recompute' cannot be obeyed here: for {name}, {reason}"
             raise InputError(describe("relational_scan", problem, hint=hint))
         return BackendReport(asked=backend, runs="reference", why=f"as to {name}, {reason}")
+    assert not isinstance(params, CalledParameters)
     if special == "triton":
         if recompute:
             return BackendReport(
@@ -114,7 +116,6 @@ def choose(
     if recompute:
         return BackendReport(asked=backend, runs="cpu", why="only it recomputes activations" + _without_kernels(params))
     batch, steps, inputs = x.shape[:3]
-    assert not isinstance(params, CalledParameters)
     if cpu.kernels_for(params) is None and steps <= _FEW_STEPS and batch * (memory.shape[1] + inputs) <= _FEW_ROWS:
         why = "so short a call is over before the CPU scan begins" + _without_kernels(params)
         return BackendReport(asked=backend, runs="reference", why=why)
