@@ -62,6 +62,10 @@ class Arguments:
     """Tasks of which training shows fewer questions than of others."""
     rare_share: float
     """How many questions of these there are, as a share of the others'."""
+    first_tasks: tuple[int, ...]
+    """Tasks that are learned before all others, alone."""
+    first_steps: int
+    """For how many updates."""
     data: DataConfig
     """The stories."""
     memory: MemorySizes
