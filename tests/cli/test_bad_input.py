@@ -276,6 +276,7 @@ def test_data_with_a_word_that_the_run_does_not_know(call, trained, files):
 
 def test_a_story_that_is_not_text(call, trained, tmp_path):
     (tmp_path / "story").write_bytes(b"\xff\xfe\x00")
-    assert "the story is not text in UTF-8" in refused(call("ask", trained, "--story", tmp_path / "story"))
+    err = refused(call("ask", trained, "--story", tmp_path / "story"))
+    assert err == f"error: {tmp_path / 'story'}, line 1: this is not UTF-8 text\n  got       b'\\xff'\n"
     err = refused(call("ask", trained, "--story", tmp_path / "nowhere.txt"))
     assert err == f"error: {tmp_path / 'nowhere.txt'}: No such file or directory\n"

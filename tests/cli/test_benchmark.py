@@ -172,7 +172,7 @@ def test_what_cannot_be_done_is_refused_in_a_sentence(call, tmp_path, monkeypatc
 
 def test_a_file_of_something_else_is_no_page(call, tmp_path):
     path = tmp_path / "results.json"
-    for content, sentence in (("[]", "is not a file of benchmark results"), ("{", "is not readable JSON")):
+    for content, sentence in (("[]", "must hold a JSON object"), ("{", "is not readable JSON")):
         path.write_text(content)
         ending = call("benchmark", "--page", path)
         assert ending.code == 2

@@ -13,6 +13,7 @@ from relational_rnn.cli import main
 from relational_rnn.cli.babi_options import RecipeName
 from relational_rnn.cli.commands import COMMANDS, find_command, load_command
 from relational_rnn.cli.compare_babi import Arguments as CompareArguments
+from relational_rnn.nn.cores import FastWeightSizes
 from relational_rnn.training import Progress
 from relational_rnn.training.progress import ConsoleProgress
 
@@ -211,6 +212,8 @@ def test_report_can_write_results_for_a_documentation(call, trained, tmp_path):
 
 def test_the_demo_prints_a_table_three_stories_and_the_time_and_writes_the_report(call, tiny, tmp_path, monkeypatch):
     config = load_command("train babi").parse([*tiny, "--loop.steps", "2", "--data.tasks", "1", "12", "15"]).config
+    # matrices of 16 x 16 would have more parameters than so little a memory
+    config = replace(config, fast=FastWeightSizes(num_heads=2, key_size=7, value_size=7))
     monkeypatch.setattr(recipes, "demo", lambda: config)
     done = call("demo", "--out", tmp_path / "demo")
     assert done.code == 0

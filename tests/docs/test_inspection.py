@@ -7,7 +7,7 @@ import pytest
 import torch
 from scripts import load
 
-from relational_rnn.nn.cores import MemorySizes
+from relational_rnn.nn.cores import FastWeightSizes, MemorySizes
 from relational_rnn.tasks.babi.encoding import BABI
 from relational_rnn.tasks.babi.model import ModelConfig, StoryModel
 from relational_rnn.tasks.contract import draw_batch
@@ -44,7 +44,9 @@ def test_what_the_looks_read_is_counted_by_sentences_that_are_needed(maker):
     for core in ("fastweights", "competitive"):
         torch.manual_seed(2)
         sizes = MemorySizes(mem_slots=3, head_size=12, num_heads=2)
-        model = StoryModel.build(BABI, core, sizes, ModelConfig(embedding_size=24, head_size=12, read_heads=3))
+        config = ModelConfig(embedding_size=24, head_size=12, read_heads=3)
+        fast = FastWeightSizes(num_heads=2, key_size=7, value_size=7).of(core)
+        model = StoryModel.build(BABI, core, sizes, config, fast=fast)
         traced = maker.trace_story(maker.StoryReader(model, BABI), story, "Where is Mary?")
         parts = [maker.read_from(traced, (i,)) for i in range(3)]
         assert sum(parts) == pytest.approx(1)

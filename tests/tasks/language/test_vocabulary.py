@@ -177,10 +177,10 @@ def test_a_text_without_enough_in_it_is_refused(kind, text, message):
     ("text", "message"),
     [
         ("[]", "here: this is no vocabulary\n  got       list"),
-        ("{", "here: the vocabulary is not readable JSON"),
-        ('{"format": 1, "kind": "pickle"}', "this is no vocabulary\n  got       format 1, kind pickle"),
+        ("{", "here: is not readable JSON"),
+        ('{"format": 1, "kind": "pickle"}', "this is no vocabulary\n  got       format 1, kind 'pickle'"),
         ('{"format": 1, "kind": ["word"]}', "this is no vocabulary"),
-        ('{"format": 9, "kind": "word", "symbols": ["a"]}', "this is no vocabulary\n  got       format 9, kind word"),
+        ('{"format": 9, "kind": "word", "symbols": ["a"]}', "this is no vocabulary\n  got       format 9, kind 'word'"),
         ('{"format": 1, "kind": "word", "symbols": []}', "symbols must be a list of texts"),
         ('{"format": 1, "kind": "word", "symbols": ["a", 3]}', "symbols must be a list of texts"),
         ('{"format": 1, "kind": "word", "symbols": ["a", "b", "a"]}', "has a symbol twice\n  got       'a'"),

@@ -30,19 +30,16 @@ def tokenize(text: str) -> list[str]:
 class Vocabulary:
     """The words a model reads and the answers it chooses from; an answer with commas is one class.
 
-        Word number 0 is padding, so `words[0]` has number 1; answers count from 0. Both are sorted, so that the numbers
-        depend on the sets of words and answers alone.
+    Word number 0 is padding, so `words[0]` has number 1; answers count from 0. Both are sorted, so that the numbers
+    depend on the sets of words and answers alone.
 
-        >>> from relational_rnn._reading.guard import reason, shown
-    from relational_rnn._reading.json_text import parse_json
-    from relational_rnn._reading.structure import check_entries, from_json
-    from relational_rnn.tasks.babi.story import Question
-        >>> story = Story(1, ("Mary went home.",), (Question("Where is Mary?", "home", (0,), 1),))
-        >>> vocabulary = Vocabulary.build([story])
-        >>> vocabulary.words, vocabulary.answers
-        (('home', 'is', 'mary', 'went', 'where'), ('home',))
-        >>> vocabulary.encode("Where is Mary?")
-        [5, 2, 3]
+    >>> from relational_rnn.tasks.babi.story import Question
+    >>> story = Story(1, ("Mary went home.",), (Question("Where is Mary?", "home", (0,), 1),))
+    >>> vocabulary = Vocabulary.build([story])
+    >>> vocabulary.words, vocabulary.answers
+    (('home', 'is', 'mary', 'went', 'where'), ('home',))
+    >>> vocabulary.encode("Where is Mary?")
+    [5, 2, 3]
     """
 
     words: tuple[str, ...]
