@@ -279,4 +279,4 @@ def test_a_story_that_is_not_text(call, trained, tmp_path):
     err = refused(call("ask", trained, "--story", tmp_path / "story"))
     assert err == f"error: {tmp_path / 'story'}, line 1: this is not UTF-8 text\n  got       b'\\xff'\n"
     err = refused(call("ask", trained, "--story", tmp_path / "nowhere.txt"))
-    assert err == f"error: {tmp_path / 'nowhere.txt'}: No such file or directory\n"
+    assert err == f"error: {tmp_path / 'nowhere.txt'}: cannot be read: No such file or directory\n"
