@@ -5,7 +5,7 @@ import torch
 
 from relational_rnn.inspection import StoryReader, story_page, trace_story
 from relational_rnn.inspection.fast_page import held_writes, shares_read
-from relational_rnn.nn.cores import MemorySizes
+from relational_rnn.nn.cores import FastWeightSizes, MemorySizes
 from relational_rnn.tasks.babi.encoding import BABI
 from relational_rnn.tasks.babi.model import ModelConfig, StoryModel
 
@@ -26,7 +26,9 @@ def stories():
     for core in CORES:
         torch.manual_seed(5)
         sizes = MemorySizes(mem_slots=8, head_size=12, num_heads=2)
-        model = StoryModel.build(BABI, core, sizes, ModelConfig(embedding_size=24, head_size=12, read_heads=3))
+        config = ModelConfig(embedding_size=24, head_size=12, read_heads=3)
+        fast = FastWeightSizes(num_heads=2, key_size=7, value_size=7).of(core)
+        model = StoryModel.build(BABI, core, sizes, config, fast=fast)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(2)
@@ -131,7 +133,9 @@ def test_a_click_on_a_sentence_chooses_it_and_keys_go_on(open_page, pages, core)
 def test_a_long_story_has_a_figure_of_the_same_height(open_page, tmp_path, core):
     torch.manual_seed(5)
     sizes = MemorySizes(mem_slots=8, head_size=12, num_heads=2)
-    model = StoryModel.build(BABI, core, sizes, ModelConfig(embedding_size=24, head_size=12, read_heads=3))
+    config = ModelConfig(embedding_size=24, head_size=12, read_heads=3)
+    fast = FastWeightSizes(num_heads=2, key_size=7, value_size=7).of(core)
+    model = StoryModel.build(BABI, core, sizes, config, fast=fast)
     traced = trace_story(StoryReader(model, BABI), STORY[:4] * 30, "Where is Mary?")
     page = story_page(traced, title="Long")
     assert len(page.html.encode()) < 2e6
