@@ -7,6 +7,8 @@ exits with code 2. Mistakes of our own are assertions.
 from __future__ import annotations
 
 import importlib
+import reprlib
+import sys
 from collections.abc import Collection, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -110,6 +112,17 @@ MOST_LAYERS = 1024
 """The most layers, blocks or passes: each is a module, or a turn of a loop, of its own."""
 MOST_NUMBERS = 2**32
 """The most numbers that the weights and one state of a module may have together, 16 GiB in float32."""
+
+
+def check_numbers(where: str, **values: float) -> None:
+    """Refuse what is no number, NaN, and whole numbers that no float holds.
+
+    >>> check_numbers("layer", bias=0.5, other=3)
+    """
+    for name, value in values.items():
+        # a comparison of a whole number with a float is exact, whatever its size
+        if not is_number(value) or value != value or (isinstance(value, int) and abs(value) > sys.float_info.max):
+            raise InputError(describe(where, f"{name} must be a number", got=reprlib.repr(value)))
 
 
 def check_positive(where: str, **values: int) -> None:

@@ -307,3 +307,20 @@ def test_weights_that_no_constructor_makes_are_not_saved(tmp_path):
         with pytest.raises(InputError, match="save_pretrained: the weights are not those of this constructor"):
             core.save_pretrained(tmp_path / "core")
     assert not (tmp_path / "core").exists()
+
+
+@pytest.mark.parametrize("bias", ["ce", [], None, True, float("nan"), 10**400])
+@pytest.mark.parametrize("name", ["forget_bias", "input_bias"])
+def test_a_gate_of_a_port_begins_with_a_number(name, bias):
+    with pytest.raises(InputError, match=f"PortedRelationalMemory: {name} must be a number"):
+        PortedRelationalMemory(3, 4, 2, **{name: bias})
+
+
+def test_a_sparse_sequence_of_one_step_is_refused():
+    layer, x = RelationalMemory(3, 4, 2), torch.zeros(5, 1, 3)
+    with torch.no_grad():
+        _, memory = layer(x)
+        with pytest.raises(InputError, match="x must be a dense tensor"):
+            layer(x.to_sparse(), memory)
+        with pytest.raises(InputError, match="x_t must be a dense tensor"):
+            layer.step(x.squeeze(1).to_sparse(), memory)

@@ -163,6 +163,7 @@ def test_values_that_are_not_finite_when_asked():
         (dict(check_finite=None), "check_finite must be True or False"),
         (dict(forget_bias="1"), "forget_bias must be a number"),
         (dict(input_bias=math.nan), "input_bias must be a number"),
+        (dict(input_bias=-(10**400)), "input_bias must be a number"),
     ],
 )
 def test_arguments(change, problem):

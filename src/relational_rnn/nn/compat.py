@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import check_choice, check_counts, check_positive, check_room
+from relational_rnn._check import check_choice, check_counts, check_numbers, check_positive, check_room
 from relational_rnn.nn._inputs import check_state_tensor, start_at
 from relational_rnn.nn._ports import port_state_dict
 from relational_rnn.nn._recurrent import RecurrentCore
@@ -82,6 +82,7 @@ class PortedRelationalMemory(RecurrentCore):
         if key_size is not None:
             check_positive(where, key_size=key_size)
         check_choice(where, "gate_style", gate_style, ("unit", "memory", None))
+        check_numbers(where, forget_bias=forget_bias, input_bias=input_bias)
         self.input_size = input_size
         self.mem_slots = mem_slots
         self.width = width = num_heads * head_size

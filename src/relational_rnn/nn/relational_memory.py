@@ -468,6 +468,8 @@ class RelationalMemory(PortImports, Core):
             return None
         if type(x_t) is not Tensor or type(state) is not Tensor:
             return None
+        if x_t.layout is not torch.strided or state.layout is not torch.strided:
+            return None
         if self.num_layers > 1 or self.check_finite or self.backend not in ("auto", "cpu"):
             return None
         cells = self._modules["cells"]  # self.cell() takes a tenth of the step
@@ -483,7 +485,7 @@ class RelationalMemory(PortImports, Core):
         """A sequence of one step, without gradients, as `_quick_step`."""
         if torch.compiler.is_compiling() or torch.is_grad_enabled() or type(x) is not Tensor:
             return None
-        if x.dim() != (3 if self.input_rows is None else 4) or x.shape[1] != 1:
+        if x.dim() != (3 if self.input_rows is None else 4) or x.shape[1] != 1 or x.layout is not torch.strided:
             return None
         quick = self._quick_step(x.squeeze(1), state)
         return None if quick is None else (quick[0].unsqueeze(1), quick[1])

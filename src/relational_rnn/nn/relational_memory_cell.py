@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import warnings
 from typing import Literal, get_args
 
@@ -18,6 +17,7 @@ from relational_rnn._check import (
     InputError,
     check_choice,
     check_counts,
+    check_numbers,
     check_positive,
     check_room,
     check_shape,
@@ -179,9 +179,7 @@ class RelationalMemoryCell(nn.Module):
         check_choice(where, "gate_style", gate_style, (*get_args(GateStyle), None))
         check_choice(where, "formulation", formulation, ("sonnet", "chapter"))
         check_choice(where, "initial_memory", initial_memory, get_args(InitialMemory))
-        for name, bias in (("forget_bias", forget_bias), ("input_bias", input_bias)):
-            if not isinstance(bias, (int, float)) or math.isnan(bias):
-                raise InputError(describe(where, f"{name} must be a number", got=repr(bias)))
+        check_numbers(where, forget_bias=forget_bias, input_bias=input_bias)
         if formulation == "chapter" and gate_style is not None:
             raise InputError(
                 describe(
