@@ -111,7 +111,16 @@ def load_weights(make: Callable[[], ModelT], folder: Path) -> ModelT:
     where = str(folder / "config.json")
     with sized_by(tensors, where=where, problem="no model can be built from this configuration"):
         model = make()
-    with damaged(path, "the weights belong to another model"):  # names or shapes that do not fit
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    there = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    odd = sorted(name for name in {*own, *there} if own.get(name) != there.get(name))
+    if odd:
+        got, expected = (f"{odd[0]} {shapes.get(odd[0], 'is not there')}" for shapes in (there, own))
+        hint = "a run of an earlier version is not always one of this: then train again."
+        raise InputError(
+            describe(str(path), "the weights belong to another model", got=got, expected=expected, hint=hint)
+        )
+    with damaged(path, "the weights belong to another model"):
         model.load_state_dict(tensors)
     return model.eval()
 
