@@ -11,7 +11,6 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from fuzz.engine import Family, try_all  # noqa: E402
-from fuzz.families import families  # noqa: E402
 from fuzz.mutations import damage, smaller  # noqa: E402
 
 
@@ -52,9 +51,8 @@ def test_the_same_seed_makes_the_same_damage():
 
 
 def test_a_few_hundred_inputs():
-    names = [family.name for family in families() if not family.name.startswith("layers")]  # these in test_cores_errors
     done = subprocess.run(
-        [sys.executable, "-m", "fuzz", "--inputs", "300", "--jobs", "1", "--only", *names],
+        [sys.executable, "-m", "fuzz", "--inputs", "300", "--jobs", "1"],
         cwd=ROOT,
         capture_output=True,
         text=True,
