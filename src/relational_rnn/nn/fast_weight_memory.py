@@ -156,7 +156,7 @@ class FastWeightMemory(RecurrentCore):
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
         draw_truncated_normal(self)
-        # what a read finds counts once it has been learned what to look for; until then keys depend on the input alone
+        # what a read finds counts once it has been learned what to look for
         for from_value in self.read_value:
             assert isinstance(from_value, nn.Linear)
             nn.init.zeros_(from_value.weight)
