@@ -76,8 +76,9 @@ def configuration(variant: Variant, data: DataConfig, steps: int, seed: int) -> 
         # without the other tasks there is no use in showing some of them rarely
         rare_tasks=recipe.rare_tasks if every else (),
         rare_share=recipe.rare_share if every else 1.0,
-        first_tasks=recipe.first_tasks if every else (),
-        first_steps=recipe.first_steps if every else 0,
+        # a run that is no longer than the first lesson has none
+        first_tasks=recipe.first_tasks if every and steps > recipe.first_steps else (),
+        first_steps=recipe.first_steps if every and steps > recipe.first_steps else 0,
         seed=seed,
     )
 

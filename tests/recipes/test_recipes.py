@@ -22,7 +22,7 @@ from relational_rnn.recipes.language_problem import build_language_model
 from relational_rnn.recipes.task_runs import build_task_model
 from relational_rnn.tasks.babi.encoding import BABI
 from relational_rnn.tasks.babi.reading import LANGUAGES
-from relational_rnn.training import from_json, to_json
+from relational_rnn.training import LoopConfig, from_json, to_json
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -206,3 +206,10 @@ def test_rare_tasks_are_checked(rare_tasks, rare_share, text):
 def test_first_tasks_are_checked(first_tasks, first_steps, text):
     with pytest.raises(InputError, match=text):
         BabiRun(data=DataConfig(tasks=(1, 2)), first_tasks=first_tasks, first_steps=first_steps)
+
+
+def test_first_tasks_leave_updates_for_the_others():
+    loop = LoopConfig(steps=7)
+    BabiRun(loop=loop, first_tasks=(1,), first_steps=6)
+    with pytest.raises(InputError, match="no update is left for the other tasks\n  got       first_steps 7 of 7"):
+        BabiRun(loop=loop, first_tasks=(1,), first_steps=7)

@@ -143,6 +143,13 @@ class BabiRun:
         if not known or bool(self.first_tasks) != (steps > 0):
             problem = "first_tasks and first_steps go together, numbers of tasks and a number of updates"
             raise InputError(describe("BabiRun", problem, got=f"{self.first_tasks} and {steps!r}"))
+        if steps and steps >= self.loop.steps:
+            problem, hint = (
+                "no update is left for the other tasks",
+                "`--first-tasks --first-steps 0` has no first tasks",
+            )
+            got = f"first_steps {steps:,} of {self.loop.steps:,}"
+            raise InputError(describe("BabiRun", problem, got=got, expected="fewer than loop.steps", hint=hint))
         if not set(self.first_tasks) <= set(self.data.tasks):
             problem, hint = "first_tasks are not all among the tasks", "`--first-tasks --first-steps 0` has none"
             raise InputError(describe("BabiRun", problem, got=self.first_tasks, expected=self.data.tasks, hint=hint))
