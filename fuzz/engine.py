@@ -114,7 +114,8 @@ class Worker:
 
     def _start(self) -> None:
         self.stop()
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")  # which imports once what all of them need
+        context.set_forkserver_preload(["torch._dynamo", "relational_rnn._check"])
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, self._load), daemon=True)
         self._process.start()

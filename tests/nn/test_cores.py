@@ -233,8 +233,7 @@ def test_a_transformer_needs_an_even_head_size():
 
 
 @pytest.mark.parametrize("name", CORE_NAMES[1:])
-@pytest.mark.parametrize("target", [3_000, 20_011, 153_777, 1_000_003])
-@pytest.mark.parametrize("input_size", [16, 65])
+@pytest.mark.parametrize(("target", "input_size"), [(3_000, 16), (20_011, 65), (153_777, 16), (1_000_003, 65)])
 def test_rivals_meet_a_parameter_count(name, target, input_size):
     sizes = MemorySizes(num_heads=1 if name == "competitive" else 4)  # whose width has steps of a number per head
     fast = FastWeightSizes(num_heads=1).of(name)  # whose keys take weights at any width
@@ -290,7 +289,7 @@ CHOSEN = [
 
 
 @pytest.mark.parametrize(("name", "choice", "found"), CHOSEN)
-@pytest.mark.parametrize("value", [1, 3, 5])
+@pytest.mark.parametrize("value", [1, 5])
 def test_heads_and_layers_of_a_rival_can_be_chosen_at_equal_parameters(name, choice, found, value):
     sizes = MemorySizes(mem_slots=4, head_size=32, num_heads=2)
     with torch.device("meta"):

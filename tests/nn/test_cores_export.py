@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cores_table import CASES
 from exporting import assert_same, onnx_session, run_onnx, run_program, sequence_calls, step_calls
 
 from relational_rnn.nn.export import export_onnx, export_sequence, export_step
@@ -9,11 +10,22 @@ from relational_rnn.nn.export import export_onnx, export_sequence, export_step
 ROUNDING = 2e-6  # relative, float32: the same operations, grouped differently
 
 
-def test_exported_step_is_the_step(case):
-    core = case.core(torch.float32)
+def assert_exported_step_is_the_step(core):
     program = export_step(core)
     for inputs, expected in step_calls(core):
         assert_same(run_program(program, inputs), expected, bound=ROUNDING)
+
+
+@pytest.mark.slow
+def test_exported_step_is_the_step(case):
+    assert_exported_step_is_the_step(case.core(torch.float32))
+
+
+@pytest.mark.parametrize("name", ["rmc", "lstm", "transformer", "dnc", "fastweights"])
+def test_exported_step_of_every_kind_of_state_is_the_step(name):
+    """One tensor, several, those that grow, a matrix with its links, fast weights."""
+    (case,) = (case for case in CASES if case.name == name)
+    assert_exported_step_is_the_step(case.core(torch.float32))
 
 
 @pytest.mark.slow

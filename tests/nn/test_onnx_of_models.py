@@ -68,7 +68,9 @@ def test_a_model_with_lengths_and_resets_exports(name):
         assert_same(run_onnx(session, [x, lengths, reset]), list(model(x, lengths, reset)), bound=2e-5)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(  # "unit" is in the model above
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in ("unit", "input") else []) for name in OPTIONS]
+)
 def test_the_loop_that_exporters_take_is_the_scan(name):
     torch.manual_seed(2)
     options = {

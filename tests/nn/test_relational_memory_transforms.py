@@ -256,7 +256,7 @@ def assert_compiled_is_eager(layer, compiled, bound=1e-12, **options):
         torch.testing.assert_close(f, e, rtol=bound, atol=bound)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", ["unit", pytest.param("matrix", marks=pytest.mark.slow), "chapter"])
 def test_one_graph_per_grad_mode_and_none_per_length(name, compiler):
     layer = build(name)
     compiled = torch.compile(layer, backend=compiler, fullgraph=True)
@@ -275,7 +275,8 @@ def test_unmarked_lengths_cost_one_graph_more(compiler):
     layer = build()
     compiled = torch.compile(layer, backend=compiler, fullgraph=True)
     for steps in (4, 7, 6, 13):
-        assert_compiled_is_eager(layer, compiled, x=input_for(layer, steps=steps))
+        with torch.no_grad():  # tracing backward passes takes most of the time
+            assert_compiled_is_eager(layer, compiled, x=input_for(layer, steps=steps))
     assert compiler.frame_count == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -224,12 +225,13 @@ def relational_memory(input_size: int, sizes: MemorySizes) -> Core:
 def competing_slots(input_size: int, sizes: MemorySizes, rivals: RivalSizes, target: int) -> Core:
     """The relational memory of `sizes` with slots that compete and the head size that comes nearest to `target`."""
 
-    def make(head_size: int) -> Core:
+    def sized(head_size: int) -> MemorySizes:
         # The formulation and the forget bias of `sizes` belong to the memory that it is compared with.
         own = {"gate_style": "competitive", "formulation": "sonnet", "forget_bias": FORGET_BIAS}
-        return relational_memory(input_size, replace(sizes, head_size=head_size, **own))
+        return replace(sizes, head_size=head_size, **own)
 
-    return make(nearest_size(lambda size: count_on_meta(lambda: make(size)), target))
+    found = nearest_size(lambda size: parameters_of(relational_memory, input_size, sized(size)), target)
+    return relational_memory(input_size, sized(found))
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -263,11 +265,17 @@ def count_on_meta(make: Callable[[], nn.Module]) -> int:
         return count_parameters(make())
 
 
+@functools.lru_cache(maxsize=10_000)
+def parameters_of(make: Callable[..., nn.Module], *sizes: object, **options: object) -> int:
+    """The parameter count of `make(*sizes, **options)`; kept, as searches for other targets ask for the same sizes."""
+    return count_on_meta(lambda: make(*sizes, **options))
+
+
 def size_recurrent(kind: type[RNN] | type[GRU] | type[LSTM] | type[AttentionLSTM]) -> Builder:
     """A builder that finds the hidden size."""
 
     def build(input_size: int, sizes: MemorySizes, rivals: RivalSizes, target: int) -> Core:
-        return kind(input_size, nearest_size(lambda size: count_on_meta(lambda: kind(input_size, size)), target))
+        return kind(input_size, nearest_size(lambda size: parameters_of(kind, input_size, size), target))
 
     return build
 
@@ -285,11 +293,12 @@ def size_layers(kind: type[Transformer] | type[UniversalTransformer] | type[Gate
         chosen = {names[name]: value for name, value in rivals.asked.items()}
         unit = math.lcm(8, 2 * (rivals.num_heads or 4))  # positions turn pairs of the numbers of a head
 
-        def make(width: int, feedforward_size: int) -> Core:
-            return kind(input_size, width, feedforward_size=feedforward_size, **chosen)
+        def count(width: int, feedforward_size: int) -> int:
+            return parameters_of(kind, input_size, width, feedforward_size=feedforward_size, **chosen)
 
-        width = unit * nearest_size(lambda units: count_on_meta(lambda: make(unit * units, 4 * unit * units)), target)
-        return make(width, nearest_size(lambda size: count_on_meta(lambda: make(width, size)), target))
+        width = unit * nearest_size(lambda units: count(unit * units, 4 * unit * units), target)
+        feedforward_size = nearest_size(lambda size: count(width, size), target)
+        return kind(input_size, width, feedforward_size=feedforward_size, **chosen)
 
     return build
 
@@ -304,34 +313,39 @@ def size_machine(kind: type[NTM] | type[DNC]) -> Builder:
     def build(input_size: int, sizes: MemorySizes, rivals: RivalSizes, target: int) -> Core:
         numbers = sizes.mem_slots * sizes.num_heads * sizes.head_size
 
-        def make(word_size: int, hidden_size: int) -> Core:
+        def options(word_size: int) -> dict[str, int]:
             slots = min(max(round(numbers / word_size), 4), 128)
-            heads = rivals.num_heads or sizes.num_heads
-            return kind(input_size, hidden_size, memory_slots=slots, word_size=word_size, read_heads=heads)
+            return {"memory_slots": slots, "word_size": word_size, "read_heads": rivals.num_heads or sizes.num_heads}
 
-        word = nearest_size(lambda size: count_on_meta(lambda: make(size, 4 * size)), target)
-        return make(word, nearest_size(lambda size: count_on_meta(lambda: make(word, size)), target))
+        def count(word_size: int, hidden_size: int) -> int:
+            return parameters_of(kind, input_size, hidden_size, **options(word_size))
+
+        word = nearest_size(lambda size: count(size, 4 * size), target)
+        return kind(input_size, nearest_size(lambda size: count(word, size), target), **options(word))
 
     return build
+
+
+def fast_weights(input_size: int, hidden_size: int, fast: FastWeightSizes) -> Core:
+    """The fast-weight memory of a width with the choices of `fast`."""
+    return FastWeightMemory(
+        input_size,
+        hidden_size,
+        num_heads=fast.num_heads,
+        key_size=fast.key_size,
+        value_size=fast.value_size,
+        reads=fast.reads,
+        carry=fast.carry,
+        max_strength=fast.max_strength,
+    )
 
 
 def size_fast_weights(fast: FastWeightSizes) -> Builder:
     """A builder that finds the width; heads, keys, values and reads are those of `fast`."""
 
     def build(input_size: int, sizes: MemorySizes, rivals: RivalSizes, target: int) -> Core:
-        def make(hidden_size: int) -> Core:
-            return FastWeightMemory(
-                input_size,
-                hidden_size,
-                num_heads=fast.num_heads,
-                key_size=fast.key_size,
-                value_size=fast.value_size,
-                reads=fast.reads,
-                carry=fast.carry,
-                max_strength=fast.max_strength,
-            )
-
-        return make(nearest_size(lambda size: count_on_meta(lambda: make(size)), target))
+        found = nearest_size(lambda size: parameters_of(fast_weights, input_size, size, fast), target)
+        return fast_weights(input_size, found, fast)
 
     return build
 

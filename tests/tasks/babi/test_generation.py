@@ -41,7 +41,7 @@ print(digest.hexdigest())
 
 @cache
 def sample(task: int) -> list[Story]:
-    return generate(task, seed=1, questions=ENOUGH.get(task, 10000))
+    return generate(task, seed=1, questions=ENOUGH.get(task, 6000))
 
 
 def asked(task: int, limit: int | None = None):
