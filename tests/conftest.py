@@ -1,7 +1,12 @@
 """Shared fixtures: one seeded generator per test, and one thread so that small tests do not fight over cores."""
 
+import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+from multiprocessing.forkserver import ForkServer
 
 import cores_summary
 import kills_summary
@@ -12,6 +17,7 @@ import torch
 from relational_rnn.ops.relational_scan.cpu import kernels_report
 
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that are started from here
 # A script that runs the suite in the background has Ctrl-C ignored, also in every process that is started from here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if not torch.cuda.is_available():
@@ -40,6 +46,36 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "auto")
     if not kernels_report().startswith("compiled"):
         pytest.skip(kernels_report())
+
+
+@pytest.fixture(scope="session")
+def _imported_once() -> Iterator[ForkServer]:
+    """A process that has imported what runs import, and of which others are forked."""
+    server = ForkServer()  # the benchmarks have one that imports less
+    server.set_forkserver_preload(["relational_rnn.recipes", "relational_rnn.training.lightning_loop", "torch._dynamo"])
+    yield server
+    server._stop()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def forked(_imported_once: ForkServer, monkeypatch: pytest.MonkeyPatch) -> BaseContext:
+    """Where processes are begun as forks of one that has imported everything: in a hundredth of the time."""
+    monkeypatch.setattr(forkserver, "connect_to_new_process", _imported_once.connect_to_new_process)
+    return multiprocessing.get_context("forkserver")
+
+
+@pytest.fixture
+def processes_are_forked(forked: BaseContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs side by side begin like that; tests/recipes/test_side_by_side.py has some that are begun anew, as they are
+    outside of tests."""
+
+    class Forking:
+        @staticmethod
+        def get_context(method: str) -> BaseContext:
+            assert method == "spawn"
+            return forked
+
+    monkeypatch.setattr("relational_rnn.recipes.side_by_side.multiprocessing", Forking)
 
 
 @pytest.fixture

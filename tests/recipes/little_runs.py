@@ -1,11 +1,11 @@
-"""Stories that a small model learns in a second, in the published format, and a run on them; also run as a script."""
+"""Stories that a small model learns in a second, in the published format, and a run on them."""
 
 from __future__ import annotations
 
 import dataclasses
 import random
-import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -73,11 +73,12 @@ def with_data(config: BabiRun, **changes) -> BabiRun:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
 
 
-if __name__ == "__main__":
+def train_and_tell(data: Path, folder: Path, told: Connection) -> None:
+    """What a process does that is to be killed."""
     torch.set_num_threads(1)
 
-    def say(progress: Progress) -> None:
-        print(progress.step, flush=True)
+    def tell(progress: Progress) -> None:
+        told.send(progress.step)
         time.sleep(0.05)  # leaves the killer time to aim
 
-    recipes.train(little_run(Path(sys.argv[1])), Path(sys.argv[2]), on_progress=say)
+    recipes.train(little_run(data), folder, on_progress=tell, on_report=silent)

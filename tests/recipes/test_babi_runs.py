@@ -5,10 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import little_runs
@@ -29,7 +26,9 @@ from relational_rnn.tasks.babi.generation import generate
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has learned something."""
     folder = tmp_path_factory.mktemp("runs") / "trained"
-    train_quietly(dataclasses.replace(little_run(data, steps=120)), folder)
+    config = little_run(data)
+    loop = dataclasses.replace(config.loop, steps=120, validate_every=40, checkpoint_every=60)  # each takes a while
+    train_quietly(dataclasses.replace(config, loop=loop), folder)
     return folder
 
 
@@ -223,18 +222,18 @@ def test_wrong_questions_about_a_run_are_refused(trained, data):
         recipes.evaluate(trained, split="valid", data=data)
 
 
-def test_a_run_killed_and_resumed_is_the_undisturbed_run(data, tmp_path):
+def test_a_run_killed_and_resumed_is_the_undisturbed_run(data, tmp_path, forked):
     config = little_run(data)
     train_quietly(config, tmp_path / "undisturbed")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, little_runs.__file__, str(data), str(tmp_path / "killed")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if int(line) >= 5:
-                process.send_signal(signal.SIGKILL)
-                break
-    assert process.returncode == -signal.SIGKILL
+    told, there = forked.Pipe(duplex=False)
+    process = forked.Process(target=little_runs.train_and_tell, args=(data, tmp_path / "killed", there))
+    process.start()
+    there.close()
+    while told.recv() < 5:
+        pass
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     train_quietly(config, tmp_path / "killed", resume=True)
     a, b = tmp_path / "killed", tmp_path / "undisturbed"
     assert metrics(a) == metrics(b)

@@ -1,11 +1,10 @@
-"""Runs that train at the same time, each in a process of its own; also run as a script."""
+"""Runs that train at the same time, each in a process of its own."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,56 +14,12 @@ pytest.importorskip("lightning")
 
 import language_runs
 import little_runs
+import playing
+from playing import BASE, start, wait_for
 
 from relational_rnn import InputError, recipes
-from relational_rnn.nn.cores import MemorySizes
-from relational_rnn.recipes import TASK_RUNS, TuningConfig
-from relational_rnn.recipes.side_by_side import train_side_by_side
-from relational_rnn.tasks.model import TaskModelConfig
-from relational_rnn.tasks.nth_farthest import NthFarthest
-from relational_rnn.training import DivergedError, LoopConfig, read_metrics
-
-BASE = TASK_RUNS["nth-farthest"](
-    data=NthFarthest(objects=2, dimensions=1),
-    memory=MemorySizes(mem_slots=2, head_size=6, num_heads=2),
-    model=TaskModelConfig(head_size=12, head_layers=1),
-    loop=LoopConfig(steps=8, validate_every=2, checkpoint_every=2, threads=1),
-    batch_size=8,
-    valid_samples=64,
-    test_samples=30,
-)
-
-
-def wait_for(path: Path) -> None:
-    for _ in range(6000):
-        if path.exists():
-            return
-        time.sleep(0.01)
-    raise TimeoutError(path)
-
-
-def play(config, folder, *, resume, on_progress):
-    """Stands for a training: what it does is in the name of its folder."""
-    (folder / "pid").write_text(str(os.getpid()))
-    (folder / "threads").write_text(f"{torch.get_num_threads()} {resume} {config.seed}")
-    if folder.name in ("first", "second"):
-        wait_for(folder.parent / ("second" if folder.name == "first" else "first") / "pid")
-        assert not (folder.parent / "third" / "pid").exists()
-    if folder.name == "forever":
-        time.sleep(600)
-    if folder.name == "diverges":
-        raise DivergedError("the loss is no longer a number")
-    if folder.name == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if folder.name == "mistaken":
-        raise ZeroDivisionError
-
-
-def start(place: Path, *names: str, jobs: int = 2):
-    for name in names:
-        (place / name).mkdir()
-    runs = {place / name: replace(BASE, seed=7) for name in names}
-    return train_side_by_side(runs, train=play, resumed={path: path.name == "second" for path in runs}, jobs=jobs)
+from relational_rnn.recipes import TuningConfig
+from relational_rnn.training import DivergedError, read_metrics
 
 
 def is_gone(pid: int) -> bool:
@@ -112,9 +67,11 @@ def test_a_process_that_ends_without_a_word_is_told_of(name, kind, message, tmp_
     assert ("ZeroDivisionError" in capfd.readouterr().err) == (name == "mistaken")
 
 
-@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "ended_by", [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_no_process_outlives_the_one_that_started_it(ended_by, tmp_path):
-    script = [sys.executable, __file__, str(tmp_path)]
+    script = [sys.executable, playing.__file__, str(tmp_path)]
     with subprocess.Popen(script, stderr=subprocess.PIPE, text=True) as parent:
         wait_for(tmp_path / "forever" / "threads")
         parent.send_signal(ended_by)
@@ -125,7 +82,7 @@ def test_no_process_outlives_the_one_that_started_it(ended_by, tmp_path):
 
 
 def test_sigterm_has_every_process_of_a_comparison_save_a_checkpoint(tmp_path):
-    script = [sys.executable, __file__, str(tmp_path), "compare"]
+    script = [sys.executable, playing.__file__, str(tmp_path), "compare"]
     with subprocess.Popen(script, stderr=subprocess.PIPE, text=True) as parent:
         assert parent.stderr is not None
         waiting = {"gru-0", "rnn-0"}
@@ -145,7 +102,7 @@ def figures(folder: Path) -> list[dict[str, str]]:
     return [{name: cell for name, cell in row.items() if "seconds" not in name} for row in rows]
 
 
-def test_a_comparison_of_several_jobs_ends_as_one_of_one_job(tmp_path):
+def test_a_comparison_of_several_jobs_ends_as_one_of_one_job(tmp_path, processes_are_forked):
     tuning = TuningConfig(learning_rates=(1e-2, 1e38), steps=6)  # the second one diverges
     trials, accuracies, done = {1: [], 2: []}, {}, []
     for jobs in (1, 2):
@@ -175,7 +132,7 @@ def test_a_comparison_of_several_jobs_ends_as_one_of_one_job(tmp_path):
     assert again == found
 
 
-def test_stories_and_texts_are_compared_side_by_side_too_and_told_of_once(tmp_path):
+def test_stories_and_texts_are_compared_side_by_side_too_and_told_of_once(tmp_path, processes_are_forked):
     said: list[str] = []
     data = little_runs.write_files(tmp_path / "stories")
     recipes.compare(
@@ -205,10 +162,3 @@ def test_jobs_that_cannot_be_are_refused(wrong, message, tmp_path):
     with pytest.raises(InputError, match=f"compare: {message}"):
         recipes.compare_task(BASE, ["gru"], [0], tmp_path / "x", **wrong)
     assert not (tmp_path / "x").exists()
-
-
-if __name__ == "__main__" and sys.argv[2:] == ["compare"]:
-    endless = LoopConfig(steps=10**6, validate_every=10**6, checkpoint_every=10**6, log_every=1, threads=1)
-    recipes.compare_task(replace(BASE, loop=endless), ["gru", "rnn"], [0], Path(sys.argv[1]), jobs=2)
-elif __name__ == "__main__":
-    list(start(Path(sys.argv[1]), "forever"))

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -54,21 +51,20 @@ def test_one_seed_gives_the_same_numbers_and_another_seed_others(undisturbed, tm
     assert metrics(tmp_path / "other") != metrics(undisturbed)
 
 
-def test_a_run_killed_at_a_random_moment_resumes_exactly(undisturbed, tmp_path):
+def test_a_run_killed_at_a_random_moment_resumes_exactly(undisturbed, tmp_path, forked):
     folder = tmp_path / "killed"
     kill_after = random.SystemRandom().randrange(3, 54)
     delay = random.SystemRandom().uniform(0, 0.1)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        [sys.executable, toy.__file__, str(folder)], stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if int(line) >= kill_after:
-                time.sleep(delay)
-                process.send_signal(signal.SIGKILL)
-                break
-    assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
+    told, there = forked.Pipe(duplex=False)
+    process = forked.Process(target=toy.run_and_tell, args=(folder, there))
+    process.start()
+    there.close()
+    while told.recv() < kill_after:
+        pass
+    time.sleep(delay)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, "the run ended before it was killed"
     print(f"killed {delay:.3f} s after step {kill_after} was reported")  # shown if what follows fails
     toy.run(folder, resume=True)
     assert_same_run(folder, undisturbed)
@@ -82,7 +78,7 @@ def test_a_run_with_muon_resumes_exactly(tmp_path):
     assert_same_run(tmp_path / "broken", tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize("step", [3, 9, 21, 27, 48, 57])
+@pytest.mark.parametrize("step", [3, 9, 21, 57])
 def test_a_run_broken_off_anywhere_resumes_exactly(step, undisturbed, tmp_path):
     with pytest.raises(Stop):
         toy.run(tmp_path / "run", on_progress=stop_at(step))
@@ -94,8 +90,7 @@ def test_a_run_broken_off_anywhere_resumes_exactly(step, undisturbed, tmp_path):
 
 
 # As often as after every step; now and then, whatever the machine does; and by the steps alone.
-@pytest.mark.parametrize("seconds", [1e-9, 0.03, None])
-@pytest.mark.parametrize("step", [9, 15, 21, 33])
+@pytest.mark.parametrize(("step", "seconds"), [(9, 1e-9), (33, 1e-9), (15, 0.03), (21, None)])
 def test_checkpoints_by_the_clock_change_nothing(step, seconds, undisturbed, tmp_path):
     loop = dataclasses.replace(toy.LOOP, checkpoint_seconds=seconds)
     with pytest.raises(Stop):

@@ -1,10 +1,10 @@
-"""A problem that a few parameters solve in a few steps: the larger of two numbers; also run as a script."""
+"""A problem that a few parameters solve in a few steps: the larger of two numbers."""
 
 from __future__ import annotations
 
 import csv
-import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -112,11 +112,12 @@ def stop_at(step: int):
     return listen
 
 
-if __name__ == "__main__":
+def run_and_tell(folder: Path, told: Connection) -> None:
+    """What a process does that is to be killed."""
     torch.set_num_threads(1)
 
-    def say(progress: Progress) -> None:
-        print(progress.step, flush=True)
+    def tell(progress: Progress) -> None:
+        told.send(progress.step)
         time.sleep(0.05)  # leaves the killer time to aim
 
-    run(Path(sys.argv[1]), on_progress=say)
+    run(folder, on_progress=tell)
