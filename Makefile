@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 	$(BIN)/relational-rnn demo
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -n 2 -m slow

@@ -45,8 +45,7 @@ def use(instance, monkeypatch):
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("carry", [True, False])
-@pytest.mark.parametrize("option", ["all", "both"])
+@pytest.mark.parametrize(("option", "carry"), [("all", False), ("both", True)])
 def test_gradients_of_the_definition(option, carry, rng):
     p, state, params, initial = draw(rng, width=3, heads=2, key=2, value=3, reads=1, carry=carry, batch=2, steps=3)
     options = told(option, p, initial, rng)

@@ -1,12 +1,8 @@
-"""A little text and a run on it that takes well under a second; also run as a script, which trains it slowly."""
+"""A little text and a run on it that takes well under a second."""
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
-
-import torch
 
 from relational_rnn import recipes
 from relational_rnn.nn.cores import MemorySizes
@@ -57,13 +53,3 @@ def silent(line: str) -> None:
 
 def train_quietly(config: LanguageRun, folder: Path, **arguments):
     return recipes.train_language(config, folder, **{"on_progress": quiet, "on_report": silent, **arguments})
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-
-    def say(progress: Progress) -> None:
-        print(progress.step, flush=True)
-        time.sleep(0.1)  # leaves the killer time to aim
-
-    recipes.train_language(little_run(Path(sys.argv[1])), Path(sys.argv[2]), on_progress=say, on_report=silent)

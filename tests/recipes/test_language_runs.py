@@ -5,11 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -87,26 +82,6 @@ def test_the_folder_holds_the_vocabulary_and_what_is_known_of_the_text(undisturb
     assert "".join(sorted(vocabulary["symbols"])) == "\n abcdehimnorstw"
     data = json.loads((undisturbed / "data.json").read_text())
     assert data["text"]["train"]["tokens"] == data["text"]["train"]["characters"] > 1500
-
-
-def test_a_run_killed_in_the_middle_of_a_pass_resumes_byte_for_byte(text, undisturbed, tmp_path):
-    config, folder = little_run(text), tmp_path / "killed"
-    assert build_language(config).streams.steps_per_pass == 7  # where neither a checkpoint nor a validation stands
-    kill_after = random.SystemRandom().randrange(2, 11)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        [sys.executable, little.__file__, str(text), str(folder)], stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if int(line) >= kill_after:
-                time.sleep(random.SystemRandom().uniform(0, 0.1))
-                process.send_signal(signal.SIGKILL)
-                break
-    assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
-    print(f"killed after step {kill_after} was reported")  # shown if what follows fails
-    train_quietly(config, folder, resume=True)
-    assert_same_run(folder, undisturbed)
 
 
 # Steps 5 and 10 follow a validation, which has a state of its own; a window that is not full yet is in the checkpoint.

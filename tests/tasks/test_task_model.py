@@ -39,8 +39,16 @@ def build(task: Task, config: TaskModelConfig, core: str = "lstm", parameters: i
         )
 
 
-@pytest.mark.parametrize("core", CORE_NAMES)
-@pytest.mark.parametrize("form", FORMS)
+# A state of every kind meets every form; the others meet two of them, and the rest where it may take long.
+OFTEN = ("rmc", "lstm", "attention", "fastweights")
+PAIRS = [
+    pytest.param(form, core, marks=[] if core in OFTEN or (i + j) % 3 == 0 else pytest.mark.slow, id=f"{form}-{core}")
+    for i, form in enumerate(FORMS)
+    for j, core in enumerate(CORE_NAMES)
+]
+
+
+@pytest.mark.parametrize(("form", "core"), PAIRS)
 def test_every_core_trains_on_every_form_of_task(form, core):
     task, config = FORMS[form]
     model = build(task, config, core)
