@@ -197,7 +197,8 @@ class RelationalForCausalLM(PreTrainedModel, GenerationMixin):
             if weights.is_file() and "subfolder" not in kwargs:
                 config = kwargs.get("config") or RelationalLanguageConfig.from_pretrained(source)
                 _check_weights(config, weights)
-            loaded, about = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+            made: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+            loaded, about = made
         if about["missing_keys"]:
             problem = f"the weights in {source} are not those of this model"
             raise InputError(describe(where, problem, got=f"missing: {', '.join(sorted(about['missing_keys']))}"))
