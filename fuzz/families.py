@@ -7,6 +7,10 @@ from fuzz.engine import Family
 
 def families() -> list[Family]:
     """All families, one file of this package after the other."""
-    from fuzz import commands, layers, reports, runs, stories, texts, weights
+    from fuzz import commands, layers, published, reports, runs, stories, texts, weights
 
-    return [family for part in (weights, stories, texts, runs, reports, layers, commands) for family in part.FAMILIES]
+    return [
+        family
+        for part in (weights, published, stories, texts, runs, reports, layers, commands)
+        for family in part.FAMILIES
+    ]

@@ -56,6 +56,17 @@ def test_autocast_is_close_to_float32(case, dtype, error):
     assert all(torch.isfinite(parameter.grad).all() for parameter in core.parameters())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_zeros_give_numbers_in_every_precision(case, dtype):
+    torch.manual_seed(0)
+    core = case.create().to(dtype)
+    y, final = core(torch.zeros(2, 4, INPUTS, dtype=dtype))
+    y.sum().backward()
+    assert {tensor.dtype for tensor in floats(final)} == {y.dtype} == {dtype}
+    assert torch.isfinite(y).all()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in core.parameters() if parameter.grad is not None)
+
+
 def test_weights_survive_a_file(case):
     core, x = case.core(), draw(BATCH, STEPS, INPUTS)
     other = case.create().double()

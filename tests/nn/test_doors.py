@@ -220,6 +220,12 @@ def test_absurd_starts_and_rivals_are_refused():
             lambda: RelationalMemory(16, 4, 8, sloths=2),
             "there is no argument 'sloths'\n  expected  input_size, mem_slots",
         ),
+        (lambda: GRU(16, 64, 2), "the others are given by their names, such as num_layers="),
+        (lambda: RelationalMemoryCell(16, 64), "RelationalMemoryCell: head_size must be given"),
+        (lambda: RelationalMemoryCell(16, hidden_size=64), "the memory has mem_slots * num_heads * head_size numbers."),
+        (lambda: RelationalMemoryCell(16, 4, 8, num_layers=2), "RelationalMemory, which takes whole sequences, has it"),
+        (lambda: RelationalMemoryCell(16, 4, 8, 2), "head_size can be given without their names"),
+        (lambda: RelationalMemoryCell("16", 4, 8), "input_size must be a whole number of at least 1"),
     ],
 )
 def test_other_names_are_refused_with_a_hint(call, said):

@@ -13,6 +13,7 @@ from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.export import export_onnx, export_sequence, export_step
 from relational_rnn.nn.gru import GRU
 from relational_rnn.nn.lstm import LSTM
+from relational_rnn.nn.transformer import Transformer
 
 
 def memory_layer(**options):
@@ -115,16 +116,19 @@ def test_a_written_program_runs_without_this_package(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("export", [export_sequence, lambda core: export_onnx(core, "never.onnx", sequence=True)])
-def test_a_growing_state_has_no_loop_body(export, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError) as error:
-        export(AttentionLSTM(3, 4))
-    assert str(error.value).split(": ", 1)[1] == (
-        "a sequence of AttentionLSTM cannot be one loop: its state grows with every step\n"
-        "  hint      export the step and call it once per time step."
-    )
-    assert not list(tmp_path.iterdir())
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "core", [Transformer(3, 8, num_layers=2, num_heads=2, window=4), AttentionLSTM(3, 6, window=3)]
+)
+def test_a_window_holds_in_a_sequence_of_any_length(core):
+    program, state = export_sequence(core).module(), core.initial_state(2)
+    for steps in (1, 3, 7):
+        x = draw(2, steps, 3, dtype=torch.float32)
+        with torch.no_grad():
+            (y, expected), (got, *after) = core(x, state), program(x, *state.values())
+            torch.testing.assert_close(got, y)
+            after = core.compact(dict(zip(state, after, strict=True)))
+            torch.testing.assert_close(after, core.compact(expected))
 
 
 @pytest.mark.parametrize("option", ["lengths", "reset"])

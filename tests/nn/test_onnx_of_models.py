@@ -11,6 +11,7 @@ from exporting import assert_same, onnx_session, run_onnx
 from torch import nn
 
 from relational_rnn import RelationalMemory
+from relational_rnn.nn import GRU, GatedDeltaNet
 from relational_rnn.ops.relational_scan import compiled, relational_scan, scan_as_loop
 from relational_rnn.ops.relational_scan.spec import flatten, spec_of
 
@@ -54,6 +55,37 @@ def test_a_model_with_the_layer_exports():
         x = draw(batch, steps, 4, dtype=torch.float32)
         with torch.no_grad():
             assert_same(run_onnx(session, [x]), list(model(x)), bound=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_with_any_core_exports(case):
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.core = nn.Linear(4, 3), case.core(torch.float32)
+
+        def forward(self, x, lengths, reset):
+            return self.core(self.embed(x), lengths=lengths, reset=reset)[0]
+
+    torch.manual_seed(2)
+    model = Around()
+    _, session = exported(model, torch.randn(3, 5, 4), torch.tensor([5, 2, 0]), torch.rand(3, 5) > 0.5)
+    for batch, steps in ((6, 8), (1, 1)):
+        x, lengths = draw(batch, steps, 4, dtype=torch.float32), torch.arange(batch) * 2 % (steps + 1)
+        reset = draw(batch, steps, seed=1) > 0.3
+        with torch.no_grad():
+            assert_same(run_onnx(session, [x, lengths, reset]), [model(x, lengths, reset)], bound=2e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("create", [lambda: GRU(3, 4), lambda: GatedDeltaNet(3, 6, num_heads=2, chunk_size=3)])
+def test_a_program_of_a_core_takes_any_length(create):
+    torch.manual_seed(2)
+    core, batch, steps = create(), torch.export.Dim("batch"), torch.export.Dim("steps")
+    program = torch.export.export(core, (torch.randn(3, 5, 3),), dynamic_shapes=({0: batch, 1: steps},)).module()
+    x = draw(7, 9, 3, dtype=torch.float32)
+    torch.testing.assert_close(program(x)[0], core(x)[0])
 
 
 @pytest.mark.slow

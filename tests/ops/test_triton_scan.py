@@ -270,6 +270,23 @@ def test_a_gradient_of_a_gradient_is_refused(device):
     )
 
 
+def test_batched_gradients_are_refused(device):
+    cell, x, memory = (t.to(device) for t in cell_and_input("unit, one slot", steps=1, batch=1))
+    x.requires_grad_()
+    outputs, *_ = relational_scan_triton(x, memory, cell.scan_parameters())
+
+    def pull(cotangent):
+        return torch.autograd.grad(outputs, x, cotangent, retain_graph=True)
+
+    cotangents = torch.randn(3, *outputs.shape, dtype=outputs.dtype, device=device)
+    for batched in (
+        lambda: torch.func.vmap(pull)(cotangents),
+        lambda: torch.autograd.grad(outputs, x, cotangents, is_grads_batched=True),
+    ):
+        with pytest.raises(InputError, match="backend 'triton' has no batched gradients"):
+            batched()
+
+
 @pytest.mark.parametrize(
     ("sizes", "reason"),
     [

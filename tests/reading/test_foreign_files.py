@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from relational_rnn import InputError, RelationalMemory
-from relational_rnn._reading import archives, json_text, plain, tables
+from relational_rnn._reading import archives, json_text, parquet, plain, tables
 from relational_rnn._reading.guard import damaged
 from relational_rnn._reading.structure import from_json
 from relational_rnn.nn import GRU
@@ -241,3 +241,20 @@ def test_the_file_is_named_where_a_value_is_refused():
 
     with pytest.raises(InputError, match=r"^run/config\.json: LoopConfig: steps must be"):
         from_json(LoopConfig, to_json(LoopConfig()) | {"steps": 0}, where="run/config.json")
+
+
+def test_parquet_that_is_damaged_or_kills_its_library_is_refused(tmp_path, monkeypatch):
+    arrow, written = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "part one.parquet"
+    written.write_table(arrow.table({"text": ["to be\n", None, "ä"], "number": [1, 2, 3]}), path)
+    assert list(parquet.read_column(path, "text", extra="language")) == ["to be\n", None, "ä"]
+    with pytest.raises(
+        InputError, match=r"part one.parquet: it cannot be read as Parquet\n.*'number' does not hold texts"
+    ):
+        list(parquet.read_column(path, "number", extra="language"))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"it cannot be read as Parquet\n  got .*magic bytes"):
+        list(parquet.read_column(path, "text", extra="language", hint="again."))
+    monkeypatch.setattr(parquet.sys, "executable", "/bin/false")
+    with pytest.raises(InputError, match="the library that reads it crashed"):
+        list(parquet.read_column(path, "text", extra="language"))

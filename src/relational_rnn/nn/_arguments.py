@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec
 
 from relational_rnn._check import InputError, describe
 
+P = ParamSpec("P")
 DIRECTIONS = "a core reads in one direction; the guide shows how two of them read both ways (docs/guide.md)."
 OF_LSTM = {
     "bidirectional": DIRECTIONS,
@@ -28,10 +30,55 @@ OF_SLOTS = {
     "nonlinearity": "a step has no choice of it.",
 }
 """The same for a memory of slots."""
+BY_NAME = "the others are given by their names, such as num_layers= where a core has it."
+OF_LAYER = "a cell is one step; RelationalMemory, which takes whole sequences, has it."
+OF_CELL = {
+    **OF_SLOTS,
+    "proj_size": "the memory is not projected.",
+    "hidden_size": "the memory has mem_slots * num_heads * head_size numbers.",
+    **dict.fromkeys(("num_layers", "dropout", "batch_first", "output_size", "read_head", "backend"), OF_LAYER),
+}
+"""The same for one step of it."""
+
+
+def bound_arguments(
+    cls: type,
+    signature: inspect.Signature,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    hints: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The arguments of a constructor by name, defaults included.
+
+    Raises:
+        InputError: one is unknown, missing, or given twice.
+    """
+    try:
+        bound = signature.bind(None, *args, **kwargs)
+    except TypeError as error:
+        raise misfitting_arguments(cls, signature, args, kwargs, hints) from error
+    bound.apply_defaults()
+    return {name: value for name, value in list(bound.arguments.items())[1:]}
+
+
+def of_a_cell(init: Callable[P, None]) -> Callable[P, None]:
+    """The constructor of a cell of slots, whose misfitting arguments are refused with a hint."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def explaining(*args: P.args, **kwargs: P.kwargs) -> None:
+        bound_arguments(type(args[0]), signature, args[1:], kwargs, {**OF_LSTM, **OF_CELL})
+        init(*args, **kwargs)
+
+    return explaining
 
 
 def misfitting_arguments(
-    cls: type, signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
+    cls: type,
+    signature: inspect.Signature,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    hints: Mapping[str, str] | None = None,
 ) -> InputError:
     """The error for arguments that `signature` does not take.
 
@@ -45,7 +92,8 @@ def misfitting_arguments(
     """
     parameters = list(signature.parameters.values())[1:]
     names = [parameter.name for parameter in parameters]
-    hints = {**OF_LSTM, **OF_SLOTS} if "mem_slots" in names else OF_LSTM
+    if hints is None:
+        hints = ({**OF_LSTM, **OF_SLOTS} if "mem_slots" in names else OF_LSTM) if "input_size" in names else {}
     takes = ", ".join(names)
     unknown = [name for name in kwargs if name not in names]
     if unknown:
@@ -54,7 +102,7 @@ def misfitting_arguments(
     by_place = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
     if len(args) > len(by_place):
         problem = f"only {', '.join(by_place)} can be given without their names"
-        return InputError(describe(cls.__name__, problem, got=f"{len(args)} arguments", expected=takes))
+        return InputError(describe(cls.__name__, problem, got=f"{len(args)} arguments", expected=takes, hint=BY_NAME))
     twice = [name for name in by_place[: len(args)] if name in kwargs]
     if twice:
         return InputError(describe(cls.__name__, f"{twice[0]} was given twice"))

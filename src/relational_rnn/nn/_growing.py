@@ -76,14 +76,24 @@ def compact_steps(state: dict[str, Tensor], stored: Collection[str]) -> dict[str
 
 
 def latest_steps(state: dict[str, Tensor], stored: Collection[str], keep: int) -> dict[str, Tensor]:
-    """The same state with at most `keep` columns: every row's last valid steps, moved to the end.
+    """The same state with at most `keep` columns: every row's last valid steps, moved to the end; in an exported graph
+    with `keep` columns, holes first.
 
     `stored` names the tensors that hold one entry per step, [B, S, ...].
     """
     valid = state["valid"]
-    drop = max(valid.shape[1] - keep, 0)
-    if drop == 0:
+    if torch.compiler.is_exporting():  # a graph for any number of columns must not ask how many there are
+        state = {name: _with_holes(tensor, keep) if name in stored else tensor for name, tensor in state.items()}
+        valid = state["valid"]
+    elif valid.shape[1] <= keep:
         return state
-    order = valid.int().argsort(dim=1, stable=True)[:, drop:]
+    columns = valid.shape[1]
+    # numbers that are all different, as ONNX has no stable sort
+    order = (valid * columns + torch.arange(columns, device=valid.device)).argsort(dim=1)[:, columns - keep :]
     row = torch.arange(valid.shape[0], device=valid.device).unsqueeze(1)
     return {name: tensor[row, order] if name in stored else tensor for name, tensor in state.items()}
+
+
+def _with_holes(tensor: Tensor, count: int) -> Tensor:
+    """`tensor` [B, S, ...] after `count` columns of zeros."""
+    return torch.cat([tensor.new_zeros(tensor.shape[0], count, *tensor.shape[2:]), tensor], 1)

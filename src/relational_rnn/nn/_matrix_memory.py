@@ -120,6 +120,12 @@ def content_weights(memory: Tensor, keys: Tensor, strengths: Tensor) -> Tensor:
 
     softmax over n of strengths[a] * cos(keys[a], memory[n]); strengths [B, A].
     """
-    rows = memory * torch.rsqrt(memory.square().sum(-1, keepdim=True) + EPSILON)
-    scale = strengths * torch.rsqrt(keys.square().sum(-1) + EPSILON)
-    return torch.softmax((keys * scale.unsqueeze(-1)) @ rows.mT, -1)
+    rows = memory * inverse_length(memory)
+    scale = strengths.unsqueeze(-1) * inverse_length(keys)
+    return torch.softmax((keys * scale) @ rows.mT, -1)
+
+
+def inverse_length(vectors: Tensor) -> Tensor:
+    """One over the length of `vectors` [..., W], as good as, [..., 1]; half precision cannot hold its slope at 0."""
+    precise = torch.promote_types(vectors.dtype, torch.float32)
+    return torch.rsqrt(vectors.to(precise).square().sum(-1, keepdim=True) + EPSILON).to(vectors.dtype)

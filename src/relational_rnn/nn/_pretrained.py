@@ -27,7 +27,7 @@ from relational_rnn._reading.guard import shown
 from relational_rnn._reading.json_text import parse_json, read_json_object
 from relational_rnn._reading.structure import check_entries
 from relational_rnn._reading.tensors import read_safetensors
-from relational_rnn.nn._arguments import misfitting_arguments
+from relational_rnn.nn._arguments import bound_arguments
 
 FORMAT, FORMAT_VERSION = "relational-rnn", 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -148,14 +148,10 @@ def _remembering(init: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(init)
     def remembering(self: Pretrained, *args: Any, **kwargs: Any) -> None:
-        try:
-            bound = signature.bind(self, *args, **kwargs)
-        except TypeError as error:
-            raise misfitting_arguments(type(self), signature, args, kwargs) from error
+        arguments = bound_arguments(type(self), signature, args, kwargs)
         init(self, *args, **kwargs)
         if type(self).__init__ is remembering:
-            bound.apply_defaults()
-            self._arguments = {name: value for name, value in list(bound.arguments.items())[1:]}
+            self._arguments = arguments
 
     return remembering
 

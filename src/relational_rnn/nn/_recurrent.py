@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from relational_rnn.nn._exported import any_length, sequence_of_any_length
 from relational_rnn.nn._inputs import check_questions, check_sequence, check_step
 from relational_rnn.nn._plain import remake_weights
 from relational_rnn.nn.core import Core, Numbers, State, map_state, select_state
@@ -64,6 +65,8 @@ class RecurrentCore(Core):
         batch_size, steps = x.shape[:2]
         if state is not None:
             self.check_state(state, batch_size)
+        if any_length(x):
+            return sequence_of_any_length(self, x, state, lengths, reset)
         if steps > 0 and may_be_written([x, lengths, reset, *_tensors(state), *self.parameters()]):
             return self._without_gradients(x, state, lengths, reset)
         if lengths is None:

@@ -30,8 +30,9 @@ from torch.export import Dim, ExportedProgram
 
 from relational_rnn._check import InputError, describe, need_extra
 from relational_rnn._files import write_whole
-from relational_rnn.nn._cached_attention import CachedAttentionCore
+from relational_rnn.nn._exported import Tensors, loop
 from relational_rnn.nn.core import Core, State
+from relational_rnn.nn.relational_memory import RelationalMemory
 
 BATCH, TIME, STORED = "batch", "time", "stored"
 EXAMPLE = {BATCH: 3, TIME: 4, STORED: 2}  # sizes while tracing; not 0 or 1, which would be taken for fixed
@@ -64,7 +65,7 @@ def export_sequence(
     """A whole sequence of any length as a `torch.export` program: one loop over the step.
 
     Args:
-        core: any core but `AttentionLSTM`, whose state grows inside its loop.
+        core: any core.
         path: where to write the program as well, or None.
         lengths: whether the graph takes the input `lengths`.
         reset: whether the graph takes the input `reset`.
@@ -72,11 +73,8 @@ def export_sequence(
     Returns:
         the program; `program.module()(x, *state)`, with `lengths` and `reset` behind when asked for, gives
         `(y, *next_state)`.
-
-    Raises:
-        InputError: the core has no loop body of a fixed shape.
     """
-    return _saved(_program(_sequence(core, "export_sequence", lengths, reset), "export_sequence"), path)
+    return _saved(_program(_sequence(core, lengths, reset), "export_sequence"), path)
 
 
 def export_onnx(
@@ -85,14 +83,14 @@ def export_onnx(
     """One step, or a whole sequence, as an ONNX file; needs the extra `export`.
 
     Args:
-        core: any core; see `export_sequence` for the one exception.
+        core: any core.
         path: the file to write.
         sequence: a whole sequence, not one step.
         lengths: whether the graph of a sequence takes the input `lengths`.
         reset: whether the graph of a sequence takes the input `reset`.
 
     Raises:
-        InputError: `lengths` or `reset` without `sequence`, or a core that has no loop body of a fixed shape.
+        InputError: `lengths` or `reset` without `sequence`.
         MissingExtraError: the extra is not installed.
 
     Example:
@@ -108,7 +106,7 @@ def export_onnx(
     if not sequence and (lengths or reset):
         name = "lengths" if lengths else "reset"
         raise InputError(describe("export_onnx", f"one step has no {name}", hint="pass sequence=True."))
-    graph = _sequence(core, "export_onnx", lengths, reset) if sequence else _Step(_frozen(core))
+    graph = _sequence(core, lengths, reset) if sequence else _Step(_frozen(core))
     program = _program(graph, "export_onnx")
     with _quiet():
         onnx = torch.onnx.export(program, input_names=graph.inputs, output_names=graph.outputs, verbose=False)
@@ -243,9 +241,6 @@ class _Loop(_Sequence):
     """The step as the body of a loop."""
 
     def forward(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        # The one loop that both exporters keep as a loop; it has no public name yet.
-        from torch._higher_order_ops.scan import scan
-
         start, lengths, reset = self.split(rest)
         x = x.movedim(self.time_axis, 0)
         steps, initial = {"x": x}, ()
@@ -254,21 +249,14 @@ class _Loop(_Sequence):
         if reset is not None:
             steps["reset"] = reset.movedim(self.time_axis, 0)
             initial = self.layout.flat(self.core.initial_state(x.shape[1]))
-
-        def body(carry: tuple[Tensor, ...], at: dict[str, Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
-            before = self.pick(at["reset"], initial, carry) if "reset" in at else carry
-            y, state = self.core.step(at["x"], self.layout.state(before))
-            after = self.layout.flat(state)
-            if "happens" in at:
-                after = self.pick(at["happens"], after, carry)
-                y = y.where(at["happens"].unsqueeze(1), 0)
-            # What a body returns must not share memory with what it was given, nor with its other results.
-            return tuple(tensor.clone() for tensor in after), y.clone()
-
-        last, y = scan(body, tuple(tensor.clone() for tensor in start), steps)
+        y, last = loop(self.step, self.pick, start, initial, steps)
         return y.movedim(0, self.time_axis), *last
 
-    def pick(self, rows: Tensor, yes: tuple[Tensor, ...], no: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def step(self, x_t: Tensor, before: Tensors) -> tuple[Tensor, Tensors]:
+        y, state = self.core.step(x_t, self.layout.state(before))
+        return y, self.layout.flat(state)
+
+    def pick(self, rows: Tensor, yes: Tensors, no: Tensors) -> Tensors:
         """Row by row of the batch, `yes` where `rows` [B] is true and `no` elsewhere."""
         return tuple(
             torch.where(rows.view(-1, *[1] * (a.dim() - axis - 1)), a, b)
@@ -285,15 +273,10 @@ class _AllSteps(_Sequence):
         return y, *self.layout.flat(state)
 
 
-def _sequence(core: Core, where: str, lengths: bool, reset: bool) -> _Sequence:
-    core = _frozen(core)
-    if isinstance(core, CachedAttentionCore):
-        return _AllSteps(core, lengths, reset)
-    loop = _Loop(core, lengths, reset)
-    if loop.layout.grows:
-        problem = f"a sequence of {type(core).__name__} cannot be one loop: its state grows with every step"
-        raise InputError(describe(where, problem, hint="export the step and call it once per time step."))
-    return loop
+def _sequence(core: Core, lengths: bool, reset: bool) -> _Sequence:
+    # a relational memory's own graph of a sequence asks for the operator of this package
+    kind = _Loop if isinstance(core, RelationalMemory) else _AllSteps
+    return kind(_frozen(core), lengths, reset)
 
 
 def _program(graph: _Graph, where: str) -> ExportedProgram:

@@ -14,6 +14,7 @@ from relational_rnn._check import (
     check_room,
     describe,
 )
+from relational_rnn.nn._exported import any_length, sequence_of_any_length
 from relational_rnn.nn._fast_weight_step import Step, write_and_read
 from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensors, place_of, start_at
 from relational_rnn.nn._plain import first_beyond
@@ -211,9 +212,11 @@ class FastWeightMemory(RecurrentCore):
         self, x: Tensor, state: State | None = None, *, lengths: Numbers | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, State]:
         lengths = check_sequence(self, x, lengths, reset)
-        batch, together = x.shape[0], max(1, _PIECE_ROWS // max(1, x.shape[0]))
         if state is not None:
-            self.check_state(state, batch)
+            self.check_state(state, x.shape[0])
+        if any_length(x):
+            return sequence_of_any_length(self, x, state, lengths, reset)
+        batch, together = x.shape[0], max(1, _PIECE_ROWS // max(1, x.shape[0]))
         tensors = [x, lengths, reset, *([] if state is None else _as_state(state)), *self.parameters()]
         if not may_be_written(tensors) or x.shape[1] <= together:
             return self._sequence(x, state, lengths, reset)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relational_rnn._check import InputError, check_counts, check_positive, check_room, describe
+from relational_rnn.nn._exported import any_length, sequence_of_any_length
 from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensor, check_step, start_at
 from relational_rnn.nn._recurrent import asked_steps, blank, valid_steps
 from relational_rnn.nn.core import Core, Numbers, State
@@ -144,6 +145,8 @@ class GatedDeltaNet(Core):
     ) -> tuple[Tensor, State]:
         lengths = check_sequence(self, x, lengths, reset)
         batch_size, steps = x.shape[:2]
+        if any_length(x):
+            return sequence_of_any_length(self, x, state, lengths, reset)
         row = torch.arange(batch_size, device=x.device)
         if lengths is None:
             return self._run(x, state, reset, row, torch.full_like(row, steps))
@@ -189,7 +192,8 @@ class GatedDeltaNet(Core):
 
             def read(projected: Projected, before: Tensor = memory) -> Tensor:
                 chunks = Chunks.solve(*projected, before, reset, self.chunk_size)
-                return _noting(after, chunks.reads(x.shape[1]), chunks.memory(rows, at))
+                read, left = chunks.reads(x.shape[1]), chunks.memory(rows, at)
+                return _noting(after, read.to(before.dtype), left.to(before.dtype))
 
             u = layer(u, read)
         return self.norm(u), torch.stack(after, 1)
@@ -247,7 +251,9 @@ class DeltaLayer(nn.Module):
         q, k, v = self.query_key_value(u).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
         strength, decay = self.strength_decay(u).chunk(2, -1)
         log_decay = -self.log_rate.exp() * F.softplus(decay)
-        return F.normalize(F.silu(q), dim=-1), F.normalize(F.silu(k), dim=-1), v, torch.sigmoid(strength), log_decay
+        shortest = max(1e-12, torch.finfo(u.dtype).tiny)  # float16 takes PyTorch's own 1e-12 for 0, and divides by it
+        q, k = (F.normalize(F.silu(z), dim=-1, eps=shortest) for z in (q, k))
+        return q, k, v, torch.sigmoid(strength), log_decay
 
     def finish(self, u: Tensor, read: Tensor) -> Tensor:
         """The stream u [..., W] after this layer, with what the memory gave, [..., H, K]."""

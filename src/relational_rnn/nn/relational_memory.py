@@ -468,7 +468,8 @@ class RelationalMemory(PortImports, Core):
             return None
         if type(x_t) is not Tensor or type(state) is not Tensor:
             return None
-        if x_t.layout is not torch.strided or state.layout is not torch.strided:
+        # what has no shape, or the wrong number of axes, is refused in words by the checks
+        if not _is_dense(x_t) or not _is_dense(state) or x_t.dim() != (2 if self.input_rows is None else 3):
             return None
         if self.num_layers > 1 or self.check_finite or self.backend not in ("auto", "cpu"):
             return None
@@ -485,7 +486,7 @@ class RelationalMemory(PortImports, Core):
         """A sequence of one step, without gradients, as `_quick_step`."""
         if torch.compiler.is_compiling() or torch.is_grad_enabled() or type(x) is not Tensor:
             return None
-        if x.dim() != (3 if self.input_rows is None else 4) or x.shape[1] != 1 or x.layout is not torch.strided:
+        if not _is_dense(x) or x.dim() != (3 if self.input_rows is None else 4) or x.shape[1] != 1:
             return None
         quick = self._quick_step(x.squeeze(1), state)
         return None if quick is None else (quick[0].unsqueeze(1), quick[1])
@@ -542,3 +543,7 @@ class RelationalMemory(PortImports, Core):
     def _output(self, memory: Tensor, input_rows: Tensor | None, query: Tensor | None) -> Tensor:
         y = self.read_head(memory, input_rows, query)
         return y if self.projection is None else self.projection(y)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not tensor.is_nested

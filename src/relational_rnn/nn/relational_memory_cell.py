@@ -23,6 +23,7 @@ from relational_rnn._check import (
     check_shape,
     describe,
 )
+from relational_rnn.nn._arguments import of_a_cell
 from relational_rnn.nn._inputs import check_kind, check_place, start_at
 from relational_rnn.nn._plain import first_beyond, hooked, remake_weights
 from relational_rnn.nn.initial_weights import draw_truncated_normal
@@ -145,6 +146,7 @@ class RelationalMemoryCell(nn.Module):
         torch.Size([7, 3, 8])
     """
 
+    @of_a_cell
     def __init__(
         self,
         input_size: int,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import warnings
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 pytest.importorskip("transformers")
 
@@ -115,6 +117,30 @@ def test_files_give_the_same_model_back(core, tmp_path):
     assert torch.equal(loaded(text).logits, RelationalForCausalLM.from_model(model)(text).logits)
     assert loaded.state_dict().keys() == {f"model.{name}" for name in model.state_dict()}
     assert dataclasses.asdict(loaded.model.config) == dataclasses.asdict(model.config)
+
+
+DAMAGES = {
+    "config.json": [
+        (lambda c: {**c, "core": 5}, "core must be a dict"),
+        (lambda c: {**c, "core": {"class": "GRU"}}, "lacks arguments"),
+        (lambda c: {**c, "around": {"embedding_size": "10"}}, "embedding_size has the wrong type"),
+        (lambda c: {**c, "vocab_size": 10**12}, "vocab_size is too large"),
+        (lambda c: {**c, "vocab_size": VOCABULARY + 1}, "has another shape than the configuration gives it"),
+    ],
+    "model.safetensors": [(lambda w: {n: t for n, t in w.items() if "weight_hh" not in n}, "it lacks the weight")],
+}
+
+
+@pytest.mark.parametrize(("name", "change", "said"), [(n, *pair) for n, pairs in DAMAGES.items() for pair in pairs])
+def test_files_that_are_damaged_are_refused(name, change, said, tmp_path):
+    save_for_transformers(make("gru"), tmp_path)
+    path = tmp_path / name
+    if path.suffix == ".json":
+        path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    else:
+        save_file(change(load_file(path)), path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=said):
+        RelationalForCausalLM.from_pretrained(tmp_path)
 
 
 def test_it_trains_in_a_loop_of_ones_own():

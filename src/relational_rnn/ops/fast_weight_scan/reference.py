@@ -71,7 +71,8 @@ class FastWeightScan(NamedTuple):
 
 def unit(z: Tensor) -> Tensor:
     """Keys `z` [..., K] scaled to length 1, as good as; zeros stay zeros."""
-    return z * torch.rsqrt(z.square().sum(-1, keepdim=True) + KEY_EPSILON)
+    precise = torch.promote_types(z.dtype, torch.float32)  # half precision has no room for the slope at zero
+    return z * torch.rsqrt(z.to(precise).square().sum(-1, keepdim=True) + KEY_EPSILON).to(z.dtype)
 
 
 def read(memory: Tensor, key: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from relational_rnn._check import InputError, describe
 from relational_rnn.ops.relational_scan.cpu import ActivationMode
+from relational_rnn.ops.relational_scan.readable import backward_against
 from relational_rnn.ops.relational_scan.reference import LAYER_NORM_EPS, ScanParameters
 
 MOST_ROWS = 64  # of memory in a tile, and so slots
@@ -266,6 +267,9 @@ class Recurrence(torch.autograd.Function):
         if torch.is_grad_enabled():  # a gradient of this gradient will be wanted
             hint = "backend='reference' has gradients of gradients."
             raise InputError(describe("relational_scan", "backend 'triton' has no gradients of gradients", hint=hint))
+        if backward_against(cotangents):
+            hint = "backend='reference' has them, as torch.func.vmap and is_grads_batched=True ask for them."
+            raise InputError(describe("relational_scan", "backend 'triton' has no batched gradients", hint=hint))
         s: Sizes = ctx.sizes
         d_memories, d_final = cotangents
         saved = iter(ctx.saved_tensors)

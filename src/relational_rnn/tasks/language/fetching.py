@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe, need_extra
-from relational_rnn._reading.guard import damaged
+from relational_rnn._reading.parquet import read_column
 from relational_rnn._reading.plain import open_file, read_text
 from relational_rnn.tasks.downloading import check_address, download
 
@@ -185,7 +185,7 @@ def _fetch_wikitext(name: str, folder: Path, endpoint: str | None) -> Fetched:
         try:
             with part.open("wb") as file:
                 hint = "it was not installed; the file at the hub is another one than it was."
-                _check_published(_copied(_rows(shards), file), target, text.published, hint)
+                _check_published(_copied(rows_of(shards), file), target, text.published, hint)
             os.replace(part, target)
         finally:
             part.unlink(missing_ok=True)
@@ -214,23 +214,11 @@ def _from_hub(repository: str, file: str, revision: str, endpoint: str | None = 
     return path
 
 
-def _rows(shards: Iterable[Path]) -> Iterator[bytes]:
+def rows_of(shards: Iterable[Path]) -> Iterator[bytes]:
     """The lines of a text whose rows stand in Parquet files; a blank line is a space there, as in the original."""
-    parquet: Any = need_extra("pyarrow.parquet", "language", "reading Parquet files")
     for shard in shards:
-        rows = _shard_rows(parquet, shard)
-        while True:
-            with damaged(shard, "it cannot be read as Parquet", hint="remove it to download it again."):
-                lines = next(rows, None)
-            if lines is None:
-                break
-            yield from lines
-
-
-def _shard_rows(parquet: Any, shard: Path) -> Iterator[list[bytes]]:
-    with parquet.ParquetFile(shard) as table:
-        for batch in table.iter_batches(columns=["text"]):
-            yield [(line or " \n").encode() for line in batch.column(0).to_pylist()]
+        for row in read_column(shard, "text", extra="language", hint="remove it to download it again."):
+            yield (row or " \n").encode()
 
 
 def _copied(lines: Iterable[bytes], file: Any) -> Iterator[bytes]:

@@ -12,10 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, describe, need_extra
+from relational_rnn._check import InputError, check_flags, check_positive, describe, need_extra
 from relational_rnn._files import write_together
+from relational_rnn._reading.guard import damaged, shown
+from relational_rnn._reading.structure import check_entries, from_json
+from relational_rnn._reading.tensors import shapes_in_safetensors
 from relational_rnn.nn import (
     DNC,
     GRU,
@@ -94,6 +98,9 @@ class RelationalLanguageConfig(PreTrainedConfig):
         use_cache: bool = True,
         **kwargs: Any,
     ) -> None:
+        where = "RelationalLanguageConfig"
+        check_positive(where, vocab_size=vocab_size)
+        check_flags(where, use_cache=use_cache)
         self.use_cache = use_cache
         self.vocab_size = vocab_size
         if core is None:
@@ -103,8 +110,15 @@ class RelationalLanguageConfig(PreTrainedConfig):
                 "class": "RelationalMemory",
                 "arguments": {"input_size": sizes.core_input or sizes.embedding_size, **MEMORY},
             }
+        if not isinstance(core, Mapping):
+            raise InputError(describe(where, "core must be a dict", got=shown(core)))
+        kinds = {"class": str, "arguments": Mapping[str, bool | int | float | str | None]}
+        check_entries(core, kinds, {}, where=f"{where}: core")
         self.core = core
-        self.around = dict(around or {"embedding_size": core["arguments"]["input_size"]})
+        if around is None:
+            around = {"embedding_size": core["arguments"].get("input_size")}
+        _sizes_around(around)
+        self.around = dict(around)
         # The softmax shares the embedding inside the model; nothing is left to tie from outside.
         super().__init__(**{**kwargs, "tie_word_embeddings": False})
 
@@ -114,7 +128,7 @@ class RelationalLanguageConfig(PreTrainedConfig):
         Raises:
             InputError: the core's class is not known, or a size does not fit.
         """
-        name = self.core.get("class")
+        name = self.core["class"]
         if name not in CORE_CLASSES:
             expected = ", ".join(CORE_CLASSES)
             raise InputError(describe("RelationalLanguageConfig", "unknown core", got=repr(name), expected=expected))
@@ -123,7 +137,12 @@ class RelationalLanguageConfig(PreTrainedConfig):
 
 
 def _sizes_around(around: Mapping[str, Any]) -> LanguageModelConfig:
-    return LanguageModelConfig(**{**around, "cutoffs": tuple(around.get("cutoffs", ()))})
+    where = "RelationalLanguageConfig: around"
+    if not isinstance(around, Mapping):
+        raise InputError(describe(where, "it must be a dict", got=shown(around)))
+    whole = {**dataclasses.asdict(LanguageModelConfig()), **around}
+    as_read = {name: list(value) if isinstance(value, tuple) else value for name, value in whole.items()}
+    return from_json(LanguageModelConfig, as_read, where=where)
 
 
 @dataclasses.dataclass
@@ -163,6 +182,27 @@ class RelationalForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = config.build()
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """See `transformers.PreTrainedModel.from_pretrained`; a weight that is missing is not drawn, as it is there.
+
+        Raises:
+            InputError: a file is missing or damaged, or the weights are not those of this configuration.
+        """
+        where = "RelationalForCausalLM.from_pretrained"
+        told = kwargs.pop("output_loading_info", False)
+        with damaged(where, f"no model can be loaded from {source}"):
+            weights = Path(source) / "model.safetensors"
+            if weights.is_file() and "subfolder" not in kwargs:
+                config = kwargs.get("config") or RelationalLanguageConfig.from_pretrained(source)
+                _check_weights(config, weights)
+            made: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+            loaded, about = made
+        if about["missing_keys"]:
+            problem = f"the weights in {source} are not those of this model"
+            raise InputError(describe(where, problem, got=f"missing: {', '.join(sorted(about['missing_keys']))}"))
+        return (loaded, about) if told else loaded
 
     @classmethod
     def from_model(cls, model: LanguageModel) -> RelationalForCausalLM:
@@ -260,6 +300,27 @@ class RelationalForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> dict[str, Any]:
         model_kwargs["state"] = outputs.get("state")
         return super()._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder, num_new_tokens)
+
+
+def _check_weights(config: RelationalLanguageConfig, path: Path) -> None:
+    """Refuse weights of other shapes than `config` has, before anything of these sizes is made."""
+    found = shapes_in_safetensors(path, problem="it cannot be read as safetensors")
+    with torch.device("meta"):
+        model = config.build()
+    for name, tensor in model.state_dict().items():
+        shape = found.get(f"model.{name}", tuple(tensor.shape))
+        if shape != tensor.shape:
+            problem = f"{name} has another shape than the configuration gives it"
+            raise InputError(describe(str(path), problem, got=shape, expected=tuple(tensor.shape)))
+    # of weights that are tied, the file holds one
+    for name, _ in model.named_parameters():
+        same = [
+            other
+            for other, tensor in model.named_parameters(remove_duplicate=False)
+            if tensor is model.get_parameter(name)
+        ]
+        if not any(f"model.{one}" in found for one in same):
+            raise InputError(describe(str(path), f"it lacks the weight {name}"))
 
 
 LOSS_ARGUMENTS = ("num_items_in_batch",)
