@@ -155,7 +155,7 @@ def test_every_core_beats_chance_on_a_toy_task(core):
     model = build(task, CONFIG, core, parameters=2000 if core == "fastweights" else 1500)
     # A block that is applied again and again takes smaller steps.
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003 if core == "universal" else 0.01)
-    for step in range(150):
+    for step in range(70):
         batch = draw_batch(task, "train", step, seed=0, size=32)
         optimizer.zero_grad()
         F.cross_entropy(model(batch), batch.targets[:, 0]).backward()

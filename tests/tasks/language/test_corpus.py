@@ -207,7 +207,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, monkeypatch, vocabulary,
     """What tracemalloc sees: Python and numpy. The library that learns byte pairs keeps a count of every word."""
     monkeypatch.setattr(documents_module, "BLOCK", 4096)
     line, peaks = made_up_text(5) + "wörd " * 200 + "\n", []
-    for repeats in (40, 400):
+    for repeats in (20, 200):
         path = tmp_path / str(repeats) / "text.txt"
         path.parent.mkdir()
         path.write_text(line * repeats, encoding="utf-8")
