@@ -1,12 +1,8 @@
 """Shared fixtures: one seeded generator per test, and one thread so that small tests do not fight over cores."""
 
-import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
-from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
-from multiprocessing.forkserver import ForkServer
 
 import cores_summary
 import kills_summary
@@ -15,6 +11,7 @@ import solver_summary
 import torch
 
 from relational_rnn.ops.relational_scan.cpu import kernels_report
+from relational_rnn.recipes.side_by_side import process_context
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that are started from here
@@ -48,34 +45,10 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip(kernels_report())
 
 
-@pytest.fixture(scope="session")
-def _imported_once() -> Iterator[ForkServer]:
-    """A process that has imported what runs import, and of which others are forked."""
-    server = ForkServer()  # the benchmarks have one that imports less
-    server.set_forkserver_preload(["relational_rnn.recipes", "relational_rnn.training.lightning_loop", "torch._dynamo"])
-    yield server
-    server._stop()  # type: ignore[attr-defined]
-
-
 @pytest.fixture
-def forked(_imported_once: ForkServer, monkeypatch: pytest.MonkeyPatch) -> BaseContext:
-    """Where processes are begun as forks of one that has imported everything: in a hundredth of the time."""
-    monkeypatch.setattr(forkserver, "connect_to_new_process", _imported_once.connect_to_new_process)
-    return multiprocessing.get_context("forkserver")
-
-
-@pytest.fixture
-def processes_are_forked(forked: BaseContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs side by side begin like that; tests/recipes/test_side_by_side.py has some that are begun anew, as they are
-    outside of tests."""
-
-    class Forking:
-        @staticmethod
-        def get_context(method: str) -> BaseContext:
-            assert method == "spawn"
-            return forked
-
-    monkeypatch.setattr("relational_rnn.recipes.side_by_side.multiprocessing", Forking)
+def forked() -> BaseContext:
+    """Where processes are forks of one that has imported what training needs: begun in a hundredth of the time."""
+    return process_context()
 
 
 @pytest.fixture

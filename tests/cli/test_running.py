@@ -210,9 +210,7 @@ def test_report_can_write_results_for_a_documentation(call, trained, tmp_path):
     assert (tmp_path / "docs" / "babi.md").read_text(encoding="utf-8").startswith("# Us\n")
 
 
-def test_the_demo_prints_a_table_three_stories_and_the_time_and_writes_the_report(
-    call, tiny, tmp_path, monkeypatch, processes_are_forked
-):
+def test_the_demo_prints_a_table_three_stories_and_the_time_and_writes_the_report(call, tiny, tmp_path, monkeypatch):
     config = load_command("train babi").parse([*tiny, "--loop.steps", "2", "--data.tasks", "1", "12", "15"]).config
     # matrices of 16 x 16 would have more parameters than so little a memory
     config = replace(config, fast=FastWeightSizes(num_heads=2, key_size=7, value_size=7))

@@ -43,6 +43,7 @@ def play(config, folder, *, resume, on_progress):
     """Stands for a training: what it does is in the name of its folder."""
     (folder / "pid").write_text(str(os.getpid()))
     (folder / "threads").write_text(f"{torch.get_num_threads()} {resume} {config.seed}")
+    os.dup2(os.open(folder / "said", os.O_WRONLY | os.O_CREAT), 2)
     if folder.name in ("first", "second"):
         wait_for(folder.parent / ("second" if folder.name == "first" else "first") / "pid")
         assert not (folder.parent / "third" / "pid").exists()

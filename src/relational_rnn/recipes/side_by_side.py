@@ -7,9 +7,11 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,8 @@ def train_side_by_side(
 ) -> Generator[tuple[Path, Exception | None], None, None]:
     """Train every run, `jobs` at a time.
 
-    Processes are started anew (`spawn`), so that a script that calls this must be one that can be imported: what it
-    does stands under `if __name__ == "__main__"`. A run whose configuration leaves the number of threads open gets its
+    Processes import the script that calls this, so that what it does must stand under `if __name__ == "__main__"`. A
+    run whose configuration leaves the number of threads open gets its
     share of those that this process would use. Where this process ends, however it ends, the others do; where it is
     asked to (Ctrl-C, SIGTERM), they save checkpoints first.
 
@@ -43,7 +45,7 @@ def train_side_by_side(
         InputError: a process was killed.
         RuntimeError: a process ended with an error that is not told in a sentence, but by its traceback.
     """
-    context = multiprocessing.get_context("spawn")
+    context = process_context()
     waiting = list(runs.items())
     running: dict[Connection, tuple[Path, BaseProcess]] = {}
     try:
@@ -77,6 +79,15 @@ def train_side_by_side(
             process.terminate()
         for _, process in running.values():
             process.join()
+
+
+def process_context() -> BaseContext:
+    """How processes are made: on Linux as forks of one that has imported, once for all, what training needs."""
+    if sys.platform != "linux":  # elsewhere libraries of the system may not survive a fork
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["relational_rnn.recipes", "relational_rnn.training.lightning_loop"])
+    return context
 
 
 def _train_here(
