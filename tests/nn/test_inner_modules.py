@@ -160,7 +160,7 @@ def test_an_operation_on_inner_modules_is_obeyed(case, operation):
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda f: f.__name__)
 @pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
-def test_a_backend_that_was_named_refuses_what_it_cannot_obey(operation):
+def test_a_backend_that_was_named_refuses_what_it_cannot_obey(operation, compiled):
     core = operate(NAMED.core(), operation)
     with pytest.raises(InputError, match=r"backend 'cpu' cannot run here: it calls no inner modules, and input "):
         core(draw(BATCH, STEPS, INPUTS))
