@@ -223,7 +223,7 @@ def test_steps_that_were_ready_notice_it(operation):
         assert core.backend_report().runs == "reference"
 
 
-def test_the_report_names_the_module():
+def test_the_report_names_the_module(compiled):
     layer = RelationalMemory(INPUTS, 4, 2, num_layers=2)
     layer.cells[1].blocks[0].qkv.register_forward_hook(lambda module, given, made: None)
     assert str(layer.backend_report()) == (
