@@ -2,7 +2,7 @@
 
 The library has no Python in it and is loaded by ctypes, so one file serves every version of Python. Nothing in it is
 tied to the machine that compiles it: it holds an instance per instruction set and chooses one when it runs. Without a C
-compiler the package is built without it, and runs on PyTorch operations instead. RELATIONAL_RNN_BUILD_KERNELS says
+compiler the package is built without it, and runs plain PyTorch instead. RELATIONAL_RNN_BUILD_KERNELS says
 otherwise: "require" (fail without), "skip", or "auto", the default.
 """
 

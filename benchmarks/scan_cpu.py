@@ -2,7 +2,7 @@
 
     python benchmarks/scan_cpu.py --shapes c e --threads 1 --seconds 8 --out benchmarks/results/<date>_<machine>.json
 
-"cpu" is what runs: compiled kernels, where they were built; "cpu, operations" is the same scan without them. With
+"cpu" is the compiled kernels, "reference" the plain loop. With
 `--mode step` a layer takes one step of one sequence, without gradients. A contender is timed only after its results
 agreed with the definition's. With one thread, `--clock cpu` counts the processor's time instead of the wall's, which is
 what tells contenders apart on a machine that others use too.
@@ -69,18 +69,6 @@ def lstm_size(s: Shape) -> int:
     return round((-s.input + math.sqrt(s.input**2 + 4 * wanted)) / 2)
 
 
-def without_kernels(run: Callable[[], object]) -> Callable[[], object]:
-    def wrapped() -> object:
-        before = os.environ.get("RELATIONAL_RNN_KERNELS", "auto")
-        os.environ["RELATIONAL_RNN_KERNELS"] = "off"
-        try:
-            return run()
-        finally:
-            os.environ["RELATIONAL_RNN_KERNELS"] = before
-
-    return wrapped
-
-
 def steppers(s: Shape) -> dict[str, Callable[[], object]]:
     """Closures that take one step of one sequence each, without gradients."""
     sizes = dict(mem_slots=s.slots, head_size=s.head_size, num_heads=s.heads, key_size=s.key)
@@ -142,9 +130,11 @@ def contenders(s: Shape, mode: str) -> dict[str, Callable[[], object]]:
     runs = {
         "relational_rnn:reference": scan(relational_scan, backend="reference"),
         "relational_rnn:cpu": scan(relational_scan_cpu),
-        "relational_rnn:cpu, operations": without_kernels(scan(relational_scan_cpu)),
     }
     if mode == "train":
+        runs["relational_rnn:reference, recompute"] = scan(
+            relational_scan, backend="reference", activations="recompute"
+        )
         runs["relational_rnn:cpu, recompute"] = scan(relational_scan_cpu, activations="recompute")
     if arithmetic(s) < 5e10:
         expected = scan(relational_scan_reference)()

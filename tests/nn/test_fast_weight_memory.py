@@ -293,7 +293,7 @@ def test_kernels_compute_what_the_steps_define(carry):
         torch.testing.assert_close(by_kernels, by_steps, rtol=0, atol=1e-11)
 
 
-def test_a_backend_is_obeyed_or_refused():
+def test_a_backend_is_obeyed_or_refused(compiled):
     assert FastWeightMemory(3, 7, backend="reference").backend_report().runs == "reference"
     with pytest.raises(InputError, match="FastWeightMemory: backend is not a known choice"):
         FastWeightMemory(3, 7, backend="triton")

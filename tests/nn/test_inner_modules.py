@@ -160,7 +160,7 @@ def test_an_operation_on_inner_modules_is_obeyed(case, operation):
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda f: f.__name__)
 @pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
-def test_a_backend_that_was_named_refuses_what_it_cannot_obey(operation):
+def test_a_backend_that_was_named_refuses_what_it_cannot_obey(operation, compiled):
     core = operate(NAMED.core(), operation)
     with pytest.raises(InputError, match=r"backend 'cpu' cannot run here: it calls no inner modules, and input "):
         core(draw(BATCH, STEPS, INPUTS))
@@ -223,7 +223,7 @@ def test_steps_that_were_ready_notice_it(operation):
         assert core.backend_report().runs == "reference"
 
 
-def test_the_report_names_the_module():
+def test_the_report_names_the_module(compiled):
     layer = RelationalMemory(INPUTS, 4, 2, num_layers=2)
     layer.cells[1].blocks[0].qkv.register_forward_hook(lambda module, given, made: None)
     assert str(layer.backend_report()) == (

@@ -14,8 +14,8 @@ from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu
 from relational_rnn.testing import SLACK, ULPS, assert_as_good_as
 
 B, T, INPUTS = 5, 7, 4
-# Every size differs on every axis. The small ones take the elementwise form of attention, the "wide" ones products.
-TORCH_SIZES = {
+# Every size differs on every axis.
+SIZES = {
     "unit": dict(mem_slots=3, head_size=9, num_heads=4),
     "unit, wide": dict(mem_slots=6, head_size=11, num_heads=3, key_size=13),
     "unit, 3 blocks": dict(mem_slots=3, head_size=8, num_heads=3, num_blocks=3, key_size=5),
@@ -33,18 +33,11 @@ TORCH_SIZES = {
     "chapter, 2 blocks, matrix": dict(
         mem_slots=3, head_size=9, num_heads=4, gate_style=None, formulation="chapter", num_blocks=2, input_rows=2
     ),
-}
-# By compiled kernels only: the CPU scan has no form of them by PyTorch operations.
-COMPETITIVE = {
     "competitive": dict(mem_slots=3, head_size=9, num_heads=2, key_size=8, gate_style="competitive", input_bias=3.0),
     "competitive, 2 blocks, matrix": dict(
         mem_slots=6, head_size=11, num_heads=2, num_blocks=2, input_rows=3, gate_style="competitive"
     ),
 }
-SIZES = TORCH_SIZES | COMPETITIVE
-# Rows per tile and rows per chunk: one of each as a rule, and several, the last of them shorter.
-CUTS = {"whole": (512, 4096), "cut": (11, 29)}
-OPTIONS = ["plain", "lengths", "reset", "both"]
 
 
 def cell_and_input(sizes, rng, steps=T, batch=B):

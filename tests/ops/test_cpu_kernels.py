@@ -15,7 +15,7 @@ from cpu_scan_cases import SIZES, B, cell_and_input, check_exact, check_single, 
 from relational_rnn import InputError, RelationalMemory
 from relational_rnn.ops.relational_scan import _native, relational_scan, relational_scan_reference
 from relational_rnn.ops.relational_scan import _native_scan as module
-from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu
+from relational_rnn.ops.relational_scan.cpu import kernels_report, relational_scan_cpu
 from relational_rnn.testing import assert_as_good_as
 
 pytestmark = pytest.mark.usefixtures("compiled")
@@ -108,7 +108,7 @@ def test_memory_that_was_never_written_is_never_read(monkeypatch, cut):
     for owner, name in [(torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty"), (np, "empty")]:
         monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
     assert torch.empty(2).isnan().all()
-    monkeypatch.setattr("relational_rnn.ops.relational_scan._cpu_memory._HUGE", 1 << 12)
+    monkeypatch.setattr("relational_rnn.ops.relational_scan._native._HUGE", 1 << 12)
     for name in SIZES:
         for activations in ("store", "recompute"):
             check_exact(name, "both", activations=activations, input_rows=True)
@@ -177,7 +177,8 @@ def test_the_variable_chooses_and_is_obeyed(monkeypatch):
         monkeypatch.setenv("RELATIONAL_RNN_KERNELS", instance)
         assert layer.backend_report().kernels == f"compiled, {instance}"
     monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "off")
-    assert layer.backend_report().kernels == "PyTorch operations: RELATIONAL_RNN_KERNELS=off"
+    assert layer.backend_report().kernels is None
+    assert kernels_report() == "none: RELATIONAL_RNN_KERNELS=off"
     monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "fast")
     cell = layer.cell()
     with pytest.raises(InputError) as error:

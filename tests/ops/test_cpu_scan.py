@@ -1,4 +1,4 @@
-"""What the CPU scan does besides computing, by compiled kernels and by PyTorch operations, and what it refuses."""
+"""What the CPU scan does besides computing, and what it refuses."""
 
 from __future__ import annotations
 
@@ -14,15 +14,10 @@ from cpu_scan_cases import SIZES, B, T, cell_and_input, check_exact, options_for
 
 from relational_rnn import InputError
 from relational_rnn.ops.relational_scan import relational_scan_reference
-from relational_rnn.ops.relational_scan.cpu import kernels_report, relational_scan_cpu, unsupported
+from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu, unsupported
 from relational_rnn.testing import assert_as_good_as
 
-
-@pytest.fixture(autouse=True, params=["compiled", "off"])
-def kernels(request, monkeypatch):
-    monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "off" if request.param == "off" else "auto")
-    if not kernels_report().startswith("compiled") and request.param == "compiled":
-        pytest.skip(kernels_report())
+pytestmark = pytest.mark.usefixtures("compiled")
 
 
 @pytest.mark.parametrize("option", ["reset", "both"])

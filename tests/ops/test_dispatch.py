@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,43 +41,45 @@ def ran(monkeypatch):
     return names
 
 
-def test_a_named_backend_runs(given, ran):
+def test_a_named_backend_runs(given, ran, compiled):
     for backend in ("cpu", "reference", "auto"):
         relational_scan(*given, backend=backend)
     relational_scan(*given, activations="recompute")
-    assert ran == ["cpu", "reference", "cpu", "cpu"]
+    relational_scan(*given, backend="reference", activations="recompute")
+    assert ran == ["cpu", "reference", "cpu", "cpu", "reference"]
 
 
-def test_all_backends_give_the_same(given):
+def test_all_backends_give_the_same(given, compiled):
     results = [relational_scan(*given, backend=backend, input_rows=True) for backend in BACKENDS if backend != "triton"]
     for result in results[1:]:
         for got, expected in zip(result, results[0], strict=True):
             torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
-OPERATIONS = "; without compiled kernels it computes by PyTorch operations: RELATIONAL_RNN_KERNELS=off"
+NO_KERNELS = (
+    "as to the CPU scan, it has no other implementation than the compiled kernels, and RELATIONAL_RNN_KERNELS=off"
+)
 
 
 @pytest.mark.parametrize(
     ("situation", "runs", "why"),
     [
-        ("usual", "cpu", "it is the fastest that can run here" + OPERATIONS),
-        ("short", "reference", "so short a call is over before the CPU scan begins" + OPERATIONS),
-        ("short but wide", "cpu", "it is the fastest that can run here" + OPERATIONS),
-        ("recompute", "cpu", "only it recomputes activations" + OPERATIONS),
+        ("usual", "cpu", "it is the fastest that can run here"),
         ("autocast", "reference", "as to the CPU scan, it does not follow autocast"),
         ("meta", "reference", "as to the CPU scan, it runs on the CPU, not on meta"),
         ("half", "reference", "as to the CPU scan, it computes in float32 or float64, not in bfloat16"),
         ("mixed", "reference", "as to the CPU scan, it needs one dtype throughout, not float32, float64"),
+        ("deep", "reference", "as to the CPU scan, it takes at most 64 attention blocks"),
+        ("off", "reference", NO_KERNELS),
     ],
 )
-def test_auto_chooses_and_says_why(situation, runs, why, given, monkeypatch):
-    monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "off")
+@pytest.mark.parametrize("activations", ["store", "recompute"])
+def test_auto_chooses_and_says_why(situation, runs, why, activations, given, compiled, monkeypatch):
     x, memory, p = given
-    if situation == "short":
-        x = x[:, :4]
-    elif situation == "short but wide":
-        x, memory = x[:1, :4].expand(200, -1, -1, -1), memory[:1].expand(200, -1, -1)
+    if situation == "off":
+        monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "off")
+    elif situation == "deep":
+        p = p._replace(blocks=p.blocks * 65)
     elif situation == "meta":
         x = x.to("meta")
     elif situation == "half":
@@ -85,31 +88,28 @@ def test_auto_chooses_and_says_why(situation, runs, why, given, monkeypatch):
     elif situation == "mixed":
         memory = memory.double()
     with torch.autocast("cpu", enabled=situation == "autocast"):
-        report = choose("auto", "recompute" if situation == "recompute" else "store", x, memory, p)
+        report = choose("auto", activations, x, memory, p)
     assert (report.asked, report.runs, report.why) == ("auto", runs, why)
     assert str(report) == f"backend='auto' runs '{runs}': {why}"
 
 
 @pytest.mark.parametrize("reason", [None, "it takes one attention block per step, not 2"])
-def test_on_a_gpu_the_triton_scan_is_asked_for_by_name_or_for_recomputing(reason, given, monkeypatch):
+def test_on_a_gpu_the_triton_scan_is_asked_for_by_name(reason, given, monkeypatch):
     """A stand-in for the input tells the device, so that no GPU is needed."""
     _, memory, p = given
     x = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
     monkeypatch.setattr(dispatch_module.triton_scan, "unsupported", lambda *_, **__: reason)
-    report = choose("auto", "store", x, memory, p)
-    if reason is None:
-        why = "the Triton scan has not been measured on a GPU and runs where it is asked for by name"
-        assert str(report) == f"backend='auto' runs 'reference': {why}"
-        why = "only it recomputes activations; products in ieee"
-        assert str(choose("auto", "recompute", x, memory, p)) == f"backend='auto' runs 'triton': {why}"
-        assert str(choose("triton", "store", x, memory, p)).startswith("backend='triton' runs 'triton': it was asked")
-        return
-    assert str(report) == f"backend='auto' runs 'reference': as to the Triton scan, {reason}"
-    with pytest.raises(InputError, match="for the Triton scan, it takes one attention block"):
-        choose("auto", "recompute", x, memory, p)
+    why = "the Triton scan has not been measured on a GPU and runs where it is asked for by name"
+    for activations in ("store", "recompute"):
+        report = choose("auto", activations, x, memory, p)
+        expected = why if reason is None else f"as to the Triton scan, {reason}"
+        assert str(report) == f"backend='auto' runs 'reference': {expected}"
+        if reason is None:
+            report = choose("triton", activations, x, memory, p)
+            assert str(report) == "backend='triton' runs 'triton': it was asked for; products in ieee"
 
 
-def test_what_cannot_be_obeyed_is_refused(given):
+def test_what_cannot_be_obeyed_is_refused(given, compiled):
     x, memory, p = given
     with pytest.raises(InputError) as error:
         relational_scan(x.double(), memory, p, backend="cpu")
@@ -117,20 +117,15 @@ def test_what_cannot_be_obeyed_is_refused(given):
         "relational_scan: backend 'cpu' cannot run here: it needs one dtype throughout, not float32, float64\n"
         "  hint      backend='reference' can run here, and so can 'auto'."
     )
-    with pytest.raises(InputError) as error:
-        relational_scan(x, memory, p, backend="reference", activations="recompute")
-    assert str(error.value) == (
-        "relational_scan: backend 'reference' keeps all activations\n"
-        "  got       activations='recompute'\n"
-        "  hint      activations='recompute' needs backend='cpu' or 'triton' (or 'auto', where one of them can run)."
-    )
-    with torch.autocast("cpu"), pytest.raises(InputError) as error:
-        relational_scan(x, memory, p, activations="recompute")
-    assert str(error.value) == (
-        "relational_scan: activations='recompute' cannot be obeyed here: "
-        "for the CPU scan, it does not follow autocast\n"
-        "  hint      only the CPU scan recomputes; activations='store' can run here."
-    )
+    for backend in ("auto", "reference"):
+        recompute = partial(relational_scan, params=p, backend=backend, activations="recompute")
+        with pytest.raises(InputError) as error:
+            torch.func.vmap(recompute)(x.unsqueeze(1), memory.unsqueeze(1))
+        assert str(error.value) == (
+            "relational_scan: activations='recompute' cannot be obeyed here: "
+            "it does not work under the transforms of torch.func\n"
+            "  hint      activations='store' can run here."
+        )
     with pytest.raises(InputError, match="backend is not a known choice"):
         relational_scan(x, memory, p, backend="fast")
     with pytest.raises(InputError, match="activations is not a known choice"):
@@ -166,28 +161,23 @@ def test_a_report_says_that_kernels_are_missing_why_and_how_to_build_them(style,
         assert "pip install" in str(report)
     layer(x)
     layer.backend = "cpu"
-    if style == "unit":
-        why = "it was asked for; without compiled kernels it computes by PyTorch operations: the compiled kernels "
-        assert layer.backend_report().why.startswith(why + no_library)
-    else:
-        with pytest.raises(InputError, match=f"the compiled kernels {no_library}"):
-            layer.backend_report()
+    with pytest.raises(InputError, match=f"and the compiled kernels {no_library}"):
+        layer.backend_report()
 
 
 @pytest.mark.parametrize("time_first", [False, True])
-def test_a_layer_reports_what_runs(time_first, rng, monkeypatch):
-    monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "off")
+def test_a_layer_reports_what_runs(time_first, rng, compiled, monkeypatch):
     layer = RelationalMemory(4, mem_slots=3, head_size=2, input_rows=2, batch_first=not time_first)
-    assert str(layer.backend_report()) == "backend='auto' runs 'cpu': it is the fastest that can run here" + OPERATIONS
-    x = torch.randn(3, 3, 2, 4, generator=rng)
-    assert layer.backend_report(x).runs == "reference"
-    assert layer.backend_report().kernels == "PyTorch operations: RELATIONAL_RNN_KERNELS=off"
-    assert layer.backend_report(x).kernels is None
+    assert str(layer.backend_report()) == "backend='auto' runs 'cpu': it is the fastest that can run here"
+    assert layer.backend_report().kernels.startswith("compiled, ")
     with torch.autocast("cpu"):
         assert layer.backend_report().why == "as to the CPU scan, it does not follow autocast"
+    monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "off")
+    report = layer.backend_report(torch.randn(3, 3, 2, 4, generator=rng))
+    assert (report.runs, report.why, report.kernels) == ("reference", NO_KERNELS, None)
 
 
-def test_a_layer_obeys_its_backend(ran, rng):
+def test_a_layer_obeys_its_backend(ran, compiled, rng):
     x = torch.randn(2, 6, 4, generator=rng)
     for backend in ("reference", "cpu"):
         layer = RelationalMemory(4, mem_slots=3, head_size=2, num_layers=2, backend=backend)

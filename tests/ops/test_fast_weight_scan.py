@@ -162,7 +162,7 @@ def test_memory_that_was_never_written_is_never_read(monkeypatch, cut):
     for owner, name in [(torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty"), (np, "empty")]:
         monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
     assert torch.empty(2).isnan().all()
-    monkeypatch.setattr("relational_rnn.ops.relational_scan._cpu_memory._HUGE", 1 << 12)
+    monkeypatch.setattr("relational_rnn.ops.relational_scan._native._HUGE", 1 << 12)
     for name in SIZES:
         for option in OPTIONS:
             check_exact(name, option)

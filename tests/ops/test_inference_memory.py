@@ -1,4 +1,5 @@
-"""Without gradients a sequence needs its output's memory and little more, whatever computes it."""
+"""Without gradients a sequence needs its output's memory and little more, whatever computes it; and with gradients a
+loop that recomputes needs little of what one that stores does."""
 
 from __future__ import annotations
 
@@ -33,17 +34,17 @@ MAKES = {
     "kernels, competitive": (lambda: RelationalMemory(8, 4, 8, num_heads=2, gate_style="competitive"), 2, 8_000),
     "kernels, blocks": (lambda: RelationalMemory(8, 4, 8, num_heads=2, num_blocks=3), 2, 8_000),
     "kernels, wide batch": (wide, 512, 9),
-    "operations": (wide, 64, 160),
     "loop": (lambda: wide(backend="reference"), 64, 160),
     "loop, competitive": (lambda: wide(gate_style="competitive", backend="reference"), 64, 200),
     "kernels, fast": (fast, 2, 20_000),
     "loop, fast": (lambda: fast(backend="reference"), 128, 260),
     "loop, GRU": (lambda: GRU(8, 96), 128, 300),
+    "loop, stored": (lambda: wide(backend="reference"), 16, 160),
+    "loop, recomputed": (lambda: wide(backend="reference", activations="recompute"), 16, 160),
 }
 GUARDS = {"no_grad": torch.no_grad, "lengths": torch.no_grad, "inference": torch.inference_mode}
 
 def measure(kind, mode):
-    os.environ["RELATIONAL_RNN_KERNELS"] = "off" if kind == "operations" else "auto"
     make, batch, steps = MAKES[kind]
     layer, x = make(), torch.randn(batch, steps, 8)
     lengths = None if mode != "lengths" else torch.tensor([steps - 5] + [steps] * (batch - 1))
@@ -54,7 +55,10 @@ def measure(kind, mode):
             return layer(x, lengths=lengths)[0]
 
     run(x[:2, :6].contiguous(), None if lengths is None else lengths[:2].clamp(max=6))
-    y, growth = resident_growth(lambda: run(x, lengths))
+    if mode == "train":
+        y, growth = resident_growth(lambda: (y := layer(x)[0], y.sum().backward())[0].detach())
+    else:
+        y, growth = resident_growth(lambda: run(x, lengths))
     assert y.grad_fn is None
     print(json.dumps([kind, mode, growth, y.numel() * y.element_size()]), flush=True)
 
@@ -74,7 +78,6 @@ CASES = [
     ("kernels, competitive", "inference"),
     ("kernels, blocks", "no_grad"),
     ("kernels, wide batch", "no_grad"),
-    ("operations", "no_grad"),
     ("loop", "frozen"),
     ("loop, competitive", "no_grad"),
     ("kernels, fast", "no_grad"),
@@ -82,13 +85,14 @@ CASES = [
     ("loop, fast", "inference"),
     ("loop, GRU", "no_grad"),
 ]
+TRAINING = [("loop, stored", "train"), ("loop, recomputed", "train")]
 
 
 @pytest.fixture(scope="module")
 def measured():
     """Of every case, bytes by which the peak of resident memory grows, and bytes of the output."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", MEASURE, json.dumps(CASES)]
+    command = [sys.executable, "-c", MEASURE, json.dumps(CASES + TRAINING)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return {(kind, mode): (growth, size) for kind, mode, growth, size in map(json.loads, done.stdout.splitlines())}
@@ -101,3 +105,10 @@ def test_inference_takes_its_output(kind, mode, measured):
         pytest.skip(kernels_report())
     growth, output = measured[kind, mode]
     assert 0.9 * output < growth < 1.5 * output, f"{growth / output:.2f} times the output"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_loop_that_recomputes_keeps_little(measured):
+    (store, output), (recompute, _) = (measured[case] for case in TRAINING)
+    assert store > 10 * output
+    assert recompute < 0.4 * store, f"{recompute / store:.2f} times the memory of storing"

@@ -27,7 +27,7 @@ STYLES = {
 
 @pytest.fixture(params=["avx512", "avx2", "baseline", "off"])
 def computed(request, monkeypatch):
-    """By what the CPU scan computes."""
+    """By every instance of the kernels, and by the plain loop."""
     monkeypatch.setenv("RELATIONAL_RNN_KERNELS", request.param)
     try:
         _native.find()

@@ -387,7 +387,7 @@ def test_two_threads_do_not_share_what_a_step_works_in(rng):
             torch.testing.assert_close(together, alone, rtol=0, atol=0)
 
 
-def test_the_sizes_that_are_kept_ready_are_few(rng):
+def test_the_sizes_that_are_kept_ready_are_few(rng, compiled):
     layer = RelationalMemory(4, mem_slots=3, head_size=2)
     with torch.no_grad():
         for batch in [*range(1, 30), 60]:

@@ -21,9 +21,9 @@ LAYERS = {
 FORWARD_MODE = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch's own use of it
 
 
-@pytest.fixture(params=["kernels", "torch"])
+@pytest.fixture(params=["kernels", "loop"])
 def computed(request, monkeypatch):
-    """By what the CPU scan computes; what it does not take without kernels, "auto" gives to the plain loop."""
+    """Without kernels "auto" runs the plain loop."""
     monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "auto" if request.param == "kernels" else "off")
     if request.param == "kernels" and not kernels_report().startswith("compiled"):
         pytest.skip(kernels_report())

@@ -87,7 +87,8 @@ def names(case: Case, setting: Setting) -> tuple[list[str], dict[str, str]]:
         if interpreted(backend, setting.device):
             refused[name] = INTERPRETED
             continue
-        if backend == "auto" or (backend == "reference" and long and case.sweep in ("T", None)):
+        slow = backend == "reference" and (case.sweep == "recompute" or (long and case.sweep in ("T", None)))
+        if backend == "auto" or slow:
             continue
         for suffix in ("", RECOMPUTE) if case.sweep == "recompute" else ("",):
             try:
@@ -95,11 +96,9 @@ def names(case: Case, setting: Setting) -> tuple[list[str], dict[str, str]]:
                 found.append(name + suffix)
             except InputError as error:
                 refused[name + suffix] = str(error).splitlines()[0]
-    if case.sweep == "recompute":  # what can only store would repeat what the sweep over T shows
-        found = [name for name in found if name.removesuffix(RECOMPUTE) + RECOMPUTE in found]
-    elif case.sweep is not None:
+    if case.sweep not in ("recompute", None):
         found += LONE_CONTENDERS[case.sweep]
-    else:
+    elif case.sweep is None:
         found += [LSTM, LSTM_STATE] if case.run == "step" or long else [LSTM, LSTM_STATE, TRANSFORMER]
         found += [L0SG] if setting.l0sg is not None else []
     return found, refused

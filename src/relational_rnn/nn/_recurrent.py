@@ -18,9 +18,9 @@ from relational_rnn.nn._exported import any_length, sequence_of_any_length
 from relational_rnn.nn._inputs import check_questions, check_sequence, check_step
 from relational_rnn.nn._plain import remake_weights
 from relational_rnn.nn.core import Core, Numbers, State, map_state, select_state
-from relational_rnn.ops.relational_scan.readable import may_be_written
+from relational_rnn.ops.relational_scan.pieces import in_pieces
 
-_PIECE_ROWS = 512  # sequences times steps whose input is projected together without gradients
+_PIECE_NUMBERS = 1 << 16  # of the states that are there together without gradients
 
 
 class RecurrentCore(Core):
@@ -62,20 +62,33 @@ class RecurrentCore(Core):
         self, x: Tensor, state: State | None = None, *, lengths: Numbers | None = None, reset: Tensor | None = None
     ) -> tuple[Tensor, State]:
         lengths = check_sequence(self, x, lengths, reset)
-        batch_size, steps = x.shape[:2]
         if state is not None:
-            self.check_state(state, batch_size)
+            self.check_state(state, x.shape[0])
         if any_length(x):
             return sequence_of_any_length(self, x, state, lengths, reset)
-        if steps > 0 and may_be_written([x, lengths, reset, *_tensors(state), *self.parameters()]):
-            return self._without_gradients(x, state, lengths, reset)
+        (y,), state = self.take_in_pieces(x, state, lengths, reset)
+        assert state is not None
+        return y, state
+
+    def take_in_pieces(
+        self, x: Tensor, state: State | None, lengths: Tensor | None, reset: Tensor | None
+    ) -> tuple[list[Tensor], State | None]:
+        """`forward` of arguments that were checked; without gradients few states are there at once."""
+        together = _PIECE_NUMBERS // max(1, sum(t.numel() for t in _tensors(self.initial_state(x.shape[0]))))
+        given = [x, lengths, reset, *_tensors(state), *self.parameters()]
+        return in_pieces(self._take, max(1, together), x, state, lengths, reset, given=given)
+
+    def _take(
+        self, x: Tensor, state: State | None, lengths: Tensor | None, reset: Tensor | None
+    ) -> tuple[list[Tensor], State | None]:
+        """All steps, with all their states."""
         if lengths is None:
             states = self.states(x, state, reset)
-            return self.outputs(states, x), self.strip(states[-1])
-        valid = valid_steps(lengths, steps)
+            return [self.outputs(states, x)], self.strip(states[-1])
+        valid = valid_steps(lengths, x.shape[1])
         states = self.states(blank(x, valid), state, reset)
-        row = torch.arange(batch_size, device=x.device)
-        return blank(self.outputs(states, x), valid), pick_states(states, row, lengths)
+        row = torch.arange(x.shape[0], device=x.device)
+        return [blank(self.outputs(states, x), valid)], pick_states(states, row, lengths)
 
     def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> State:
         check_sequence(self, x, None, None)
@@ -99,32 +112,6 @@ class RecurrentCore(Core):
             state = self.advance(projected_t, state)
             states.append(state)
         return states if len(states) > 1 else [map_state(torch.clone, state)]  # the caller's tensors stay the caller's
-
-    def _without_gradients(
-        self, x: Tensor, state: State | None, lengths: Tensor | None, reset: Tensor | None
-    ) -> tuple[Tensor, State]:
-        """`forward` where nothing has to be kept: every output goes where it stays, and one state is kept."""
-        batch_size, steps = x.shape[:2]
-        start = self.initial_state(batch_size)
-        if state is None:
-            state = start
-        valid = None if lengths is None else valid_steps(lengths, steps)
-        together = max(1, _PIECE_ROWS // max(1, batch_size))
-        y = None
-        for first in range(0, steps, together):
-            part = slice(first, first + together)
-            piece = x[:, part] if valid is None else blank(x[:, part], valid[:, part])
-            for t, projected_t in enumerate(self.project_input(piece).unbind(1), first):
-                before = state if reset is None else select_state(reset[:, t], start, state)
-                after = self.advance(projected_t, before)
-                output = self.output(after)
-                if y is None:
-                    y = output.new_empty(batch_size, steps, self.output_size)
-                y[:, t] = output if valid is None else blank(output, valid[:, t])
-                after = self.strip(after)
-                state = after if valid is None else select_state(valid[:, t], after, state)
-        assert y is not None
-        return y, state
 
     def outputs(self, states: list[State], x: Tensor) -> Tensor:
         """The outputs [B, T, O] of the steps that ended in `states[1:]`."""

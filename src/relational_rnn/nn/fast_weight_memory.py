@@ -14,7 +14,6 @@ from relational_rnn._check import (
     check_room,
     describe,
 )
-from relational_rnn.nn._exported import any_length, sequence_of_any_length
 from relational_rnn.nn._fast_weight_step import Step, write_and_read
 from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensors, place_of, start_at
 from relational_rnn.nn._plain import first_beyond
@@ -38,12 +37,12 @@ from relational_rnn.ops.fast_weight_scan import (
 )
 from relational_rnn.ops.fast_weight_scan.reference import unit
 from relational_rnn.ops.relational_scan import BackendReport
-from relational_rnn.ops.relational_scan.readable import may_be_written
+from relational_rnn.ops.relational_scan.pieces import in_pieces
 
 # Shape legend: B batch, T time, I input features, W width, H heads, K key size, V value size, R reads,
 #               G = B * H matrices: inside a step, batch and heads are one axis, as batched products want it
 
-_PIECE_ROWS = 2048  # sequences times steps that are taken together without gradients
+_PIECE_ROWS = 2048  # sequences times steps whose input is projected together without gradients
 KEPT_AT_FIRST = 8.0
 """The first bias of forgetting: a step keeps sigmoid(8) = 99.97 %."""
 WRITTEN_AT_FIRST = 4.0
@@ -208,40 +207,22 @@ class FastWeightMemory(RecurrentCore):
         """How a question looks at a state: a query of its own into every head. `heads` is for attention."""
         return MatrixReader(_matrices, (self.num_heads, self.key_size, self.value_size), size, looks)
 
-    def forward(
-        self, x: Tensor, state: State | None = None, *, lengths: Numbers | None = None, reset: Tensor | None = None
-    ) -> tuple[Tensor, State]:
-        lengths = check_sequence(self, x, lengths, reset)
-        if state is not None:
-            self.check_state(state, x.shape[0])
-        if any_length(x):
-            return sequence_of_any_length(self, x, state, lengths, reset)
-        batch, together = x.shape[0], max(1, _PIECE_ROWS // max(1, x.shape[0]))
-        tensors = [x, lengths, reset, *([] if state is None else _as_state(state)), *self.parameters()]
-        if not may_be_written(tensors) or x.shape[1] <= together:
-            return self._sequence(x, state, lengths, reset)
-        # Without gradients the projected input, which is as large as the output, is never there as a whole.
-        y = None
-        for first in range(0, x.shape[1], together):
-            part = slice(first, first + together)
-            left = None if lengths is None else (lengths - first).clamp(0, x[:, part].shape[1])
-            piece, state = self._sequence(x[:, part], state, left, None if reset is None else reset[:, part])
-            if y is None:
-                y = piece.new_empty(batch, x.shape[1], self.hidden_size)
-            y[:, part] = piece
-        assert y is not None
-        assert state is not None
-        return y, state
-
-    def _sequence(
+    def take_in_pieces(
         self, x: Tensor, state: State | None, lengths: Tensor | None, reset: Tensor | None
-    ) -> tuple[Tensor, State]:
-        """`forward` of arguments that were checked, in one go."""
+    ) -> tuple[list[Tensor], State | None]:
+        given = [x, lengths, reset, *([] if state is None else _as_state(state)), *self.parameters()]
+        together = max(1, _PIECE_ROWS // max(1, x.shape[0]))
+        return in_pieces(self._take_by_kernels, together, x, state, lengths, reset, given=given)
+
+    def _take_by_kernels(
+        self, x: Tensor, state: State | None, lengths: Tensor | None, reset: Tensor | None
+    ) -> tuple[list[Tensor], State | None]:
+        """All steps by the kernels, which keep no states; by operations where they do not run."""
         scan = self._scan(x, state, lengths, reset, states=False)
         if scan is None:
-            return super().forward(x, state, lengths=lengths, reset=reset)
+            return super().take_in_pieces(x, state, lengths, reset)
         assert scan.outputs is not None
-        return scan.outputs, _as_dict(scan.final)
+        return [scan.outputs], _as_dict(scan.final)
 
     def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> State:
         check_sequence(self, x, None, None)

@@ -119,7 +119,8 @@ class RelationalMemory(PortImports, Core):
             tells. A name is obeyed or refused. Traces are always plain PyTorch operations, and so are single steps but
             for those without gradients on the CPU ("auto" and "cpu"), which compiled kernels take in one call.
         activations: "store" keeps what the backward pass needs; "recompute" keeps little and computes it again, for
-            peak memory that grows with the square root of T. Not every backend can; it is obeyed or refused.
+            peak memory that grows with the square root of T. It is obeyed or refused (under `torch.func` and
+            `torch.compile`, and where inner modules have to be called).
         device: where the parameters live.
         dtype: the parameters' dtype.
 

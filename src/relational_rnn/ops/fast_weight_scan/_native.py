@@ -11,8 +11,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from relational_rnn.ops.relational_scan._cpu_memory import fresh
-from relational_rnn.ops.relational_scan._native import LibraryCall
+from relational_rnn.ops.relational_scan._native import LibraryCall, fresh
 
 _LONG, _POINTER, _DOUBLE = ctypes.c_long, ctypes.c_void_p, ctypes.c_double
 _ALIGNED = 16  # numbers

@@ -34,8 +34,7 @@ from relational_rnn.ops.fast_weight_scan.reference import (
     flatten,
     unflatten,
 )
-from relational_rnn.ops.relational_scan._cpu_memory import fresh
-from relational_rnn.ops.relational_scan._native import Kernels, find
+from relational_rnn.ops.relational_scan._native import Kernels, find, fresh
 from relational_rnn.ops.relational_scan._plain_backward import own_leaves, pull_back
 from relational_rnn.ops.relational_scan.readable import (
     backward_against,

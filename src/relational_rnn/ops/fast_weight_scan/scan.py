@@ -17,7 +17,7 @@ from relational_rnn.ops.fast_weight_scan.reference import (
     flatten,
 )
 from relational_rnn.ops.relational_scan.dispatch import BackendReport
-from relational_rnn.ops.relational_scan.readable import may_be_written
+from relational_rnn.ops.relational_scan.pieces import in_pieces
 
 FastWeightBackend = Literal["auto", "reference", "cpu"]
 """What may be asked for.
@@ -115,7 +115,7 @@ def fast_weight_scan(
     """
     _check_sequence(p, lengths, reset)
     runs = choose(backend, p, state, params, initial).runs
-    scan = fast_weight_scan_cpu if runs == "cpu" else _in_pieces
+    scan = fast_weight_scan_cpu if runs == "cpu" else _loop
     return scan(
         p,
         state,
@@ -128,7 +128,7 @@ def fast_weight_scan(
     )
 
 
-def _in_pieces(
+def _loop(
     p: Tensor,
     state: FastWeightState,
     params: FastWeightParameters,
@@ -139,40 +139,31 @@ def _in_pieces(
     outputs_wanted: bool,
     states_wanted: bool,
 ) -> FastWeightScan:
-    """The reference; without gradients a few steps at a time, so that what they leave is not there twice."""
+    """The reference, in pieces."""
 
-    def take(part: slice, state: FastWeightState) -> FastWeightScan:
-        within = p[:, part]
-        return fast_weight_scan_reference(
-            within,
+    def take(
+        p: Tensor, state: FastWeightState, lengths: Tensor | None, reset: Tensor | None
+    ) -> tuple[list[Tensor], FastWeightState]:
+        made = fast_weight_scan_reference(
+            p,
             state,
             params,
-            lengths=None if lengths is None else (lengths - part.start).clamp(0, within.shape[1]),
-            reset=None if reset is None else reset[:, part],
+            lengths=lengths,
+            reset=reset,
             initial=initial,
             outputs_wanted=outputs_wanted,
             states_wanted=states_wanted,
         )
+        return [t for t in (made.outputs, made.states) if t is not None], made.final
 
-    batch, steps = p.shape[:2]
-    if steps == 0:  # the caller's state stays the caller's
+    if p.shape[1] == 0:  # the caller's state stays the caller's
         carried = None if state.carried is None else state.carried.clone()
         state = FastWeightState(state.fast.clone(), carried)
     given = (p, *state, lengths, reset, *(initial or ()), *flatten(params))
-    if steps == 0 or not may_be_written(given):
-        return take(slice(0, steps), state)
-    together = max(1, _PIECE_ROWS // max(1, batch))
-    whole: list[Tensor | None] = []
-    for start in range(0, steps, together):
-        part = slice(start, start + together)
-        outputs, states, state = take(part, state)
-        pieces = outputs, states
-        if start == 0:
-            whole = [None if piece is None else piece.new_empty(batch, steps, *piece.shape[2:]) for piece in pieces]
-        for one, piece in zip(whole, pieces, strict=True):
-            if one is not None and piece is not None:
-                one[:, part] = piece
-    return FastWeightScan(whole[0], whole[1], state)
+    together = max(1, _PIECE_ROWS // max(1, p.shape[0]))
+    results, final = in_pieces(take, together, p, state, lengths, reset, given=given)
+    outputs = results.pop(0) if outputs_wanted else None
+    return FastWeightScan(outputs, results.pop(0) if states_wanted else None, final)
 
 
 def _check_sequence(p: Tensor, lengths: Tensor | None, reset: Tensor | None) -> None:

@@ -5,9 +5,9 @@ one of several backends. README.md beside this file has the derivation, the cost
 """
 
 from relational_rnn.ops.relational_scan._ready_step import After, Place, StepCache
-from relational_rnn.ops.relational_scan.cpu import ActivationMode
 from relational_rnn.ops.relational_scan.dispatch import ACTIVATION_MODES, BACKENDS, Backend, BackendReport, choose
 from relational_rnn.ops.relational_scan.exported import scan_as_loop
+from relational_rnn.ops.relational_scan.loop import ActivationMode
 from relational_rnn.ops.relational_scan.reference import (
     Block,
     CalledBlock,

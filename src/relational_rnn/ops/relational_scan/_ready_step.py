@@ -16,8 +16,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from relational_rnn.ops.relational_scan._cpu_memory import fresh
-from relational_rnn.ops.relational_scan._native import Kernels, NativeCall, Numbers, Phase, find
+from relational_rnn.ops.relational_scan._native import Kernels, NativeCall, Numbers, Phase, find, fresh
 from relational_rnn.ops.relational_scan._native_scan import TILE_ROWS, describe_sizes
 from relational_rnn.ops.relational_scan.cpu import kernels_for
 from relational_rnn.ops.relational_scan.readable import mode_against, pending, wrapped
@@ -185,7 +184,7 @@ class StepCache:
             return False
         params = parameters()
         kernels, tensors = kernels_for(params), flatten(params)
-        if kernels is None or not plain((x.contiguous(), memory, *tensors)) or misfit(params, x, memory):
+        if isinstance(kernels, str) or not plain((x.contiguous(), memory, *tensors)) or misfit(params, x, memory):
             return False
         found = places()
         held = {id(place.held) for place in found}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.ops.relational_scan.cpu import kernels_for, relational_scan_cpu, unsupported
+from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu, unsupported
 from relational_rnn.ops.relational_scan.loop import loop
 from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters
 from relational_rnn.ops.relational_scan.spec import Spec, flatten, spec_of, unflatten
@@ -55,7 +55,7 @@ def _run(
     spec: Spec,
 ) -> list[Tensor]:
     params = unflatten(tensors, spec)
-    if kernels and spec.autocast is None and kernels_for(params) and unsupported(x, memory, params) is None:
+    if kernels and spec.autocast is None and unsupported(x, memory, params) is None:
         options = {"lengths": lengths, "reset": reset, "initial": initial, "input_rows": spec.input_rows}
         return [tensor for tensor in relational_scan_cpu(x, memory, params, **options) if tensor is not None]
     with torch.autocast(x.device.type, dtype=spec.autocast, enabled=spec.autocast is not None):

@@ -11,7 +11,7 @@ from torch import Tensor
 from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn.ops.relational_scan import cpu, triton_scan
 from relational_rnn.ops.relational_scan._triton_launch import precision
-from relational_rnn.ops.relational_scan.cpu import ActivationMode
+from relational_rnn.ops.relational_scan.loop import ActivationMode, recompute_against
 from relational_rnn.ops.relational_scan.reference import CalledParameters, ScanParameters
 
 Backend = Literal["auto", "reference", "cpu", "triton"]
@@ -19,13 +19,13 @@ Backend = Literal["auto", "reference", "cpu", "triton"]
 
 - "reference": plain PyTorch operations, step by step, which autograd, torch.func, autocast and torch.compile follow,
   on any device and in any dtype.
-- "cpu": the whole sequence as one operation with its own backward pass; see `relational_scan_cpu`.
+- "cpu": the whole sequence as one operation with its own backward pass, by compiled kernels; see
+  `relational_scan_cpu`.
 - "triton": one kernel per direction for the whole sequence, on NVIDIA GPUs; see `relational_scan_triton`.
 - "auto": the faster one of those that can run.
 """
 BACKENDS: tuple[str, ...] = get_args(Backend)
 ACTIVATION_MODES: tuple[str, ...] = get_args(ActivationMode)
-_FEW_STEPS, _FEW_ROWS = 4, 512  # so small a call is over before the CPU scan has taken its memory, if not compiled
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +45,7 @@ class BackendReport:
 
     @property
     def kernels(self) -> str | None:
-        """What the CPU scan computes with: "compiled, avx2", or "PyTorch operations: " and why. None for the others."""
+        """Which kernels the CPU scan computes with: "compiled, avx2". None for the others."""
         return cpu.kernels_report() if self.runs == "cpu" else None
 
     def __str__(self) -> str:
@@ -76,12 +76,12 @@ def choose(
     """
     check_choice("relational_scan", "backend", backend, BACKENDS)
     check_choice("relational_scan", "activations", activations, ACTIVATION_MODES)
-    recompute = activations == "recompute"
+    if activations == "recompute" and backend in ("auto", "reference"):
+        against = recompute_against(params)
+        if against is not None:
+            problem = f"activations='recompute' cannot be obeyed here: {against}"
+            raise InputError(describe("relational_scan", problem, hint="activations='store' can run here."))
     if backend == "reference":
-        if recompute:
-            hint = "activations='recompute' needs backend='cpu' or 'triton' (or 'auto', where one of them can run)."
-            problem = "backend 'reference' keeps all activations"
-            raise InputError(describe("relational_scan", problem, got="activations='recompute'", hint=hint))
         return BackendReport(asked=backend, runs="reference", why="it was asked for")
     special = "triton" if backend == "triton" or (backend == "auto" and x.device.type == "cuda") else "cpu"
     name = {"cpu": "the CPU scan", "triton": "the Triton scan"}[special]
@@ -95,39 +95,14 @@ def choose(
         if reason is not None:
             hint = "backend='reference' can run here, and so can 'auto'."
             raise InputError(describe("relational_scan", f"backend {backend!r} cannot run here: {reason}", hint=hint))
-        assert not isinstance(params, CalledParameters)
-        how = _products(special, x) if special == "triton" else _without_kernels(params)
-        return BackendReport(asked=backend, runs=special, why="it was asked for" + how)
+        return BackendReport(asked=backend, runs=special, why="it was asked for" + _products(special, x))
     if reason is not None:
-        if recompute:
-            hint = f"only {name} recomputes; activations='store' can run here."
-            problem = f"activations='recompute' cannot be obeyed here: for {name}, {reason}"
-            raise InputError(describe("relational_scan", problem, hint=hint))
         return BackendReport(asked=backend, runs="reference", why=f"as to {name}, {reason}")
-    assert not isinstance(params, CalledParameters)
     if special == "triton":
-        if recompute:
-            return BackendReport(
-                asked=backend, runs=special, why="only it recomputes activations" + _products(special, x)
-            )
         # To be turned round when a GPU has shown that it is right and faster there.
         why = "the Triton scan has not been measured on a GPU and runs where it is asked for by name"
         return BackendReport(asked=backend, runs="reference", why=why)
-    if recompute:
-        return BackendReport(asked=backend, runs="cpu", why="only it recomputes activations" + _without_kernels(params))
-    batch, steps, inputs = x.shape[:3]
-    if cpu.kernels_for(params) is None and steps <= _FEW_STEPS and batch * (memory.shape[1] + inputs) <= _FEW_ROWS:
-        why = "so short a call is over before the CPU scan begins" + _without_kernels(params)
-        return BackendReport(asked=backend, runs="reference", why=why)
-    return BackendReport(
-        asked=backend, runs="cpu", why="it is the fastest that can run here" + _without_kernels(params)
-    )
-
-
-def _without_kernels(params: ScanParameters) -> str:
-    """That the CPU scan has no compiled kernels here, and why; nothing where it has."""
-    idle = cpu.idle(params)
-    return "" if idle is None else f"; without compiled kernels it computes by PyTorch operations: {idle}"
+    return BackendReport(asked=backend, runs="cpu", why="it is the fastest that can run here")
 
 
 def _products(runs: str, x: Tensor) -> str:

@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from relational_rnn.ops.relational_scan.readable import may_be_written
+from relational_rnn.ops.relational_scan.pieces import in_pieces, pieces
+from relational_rnn.ops.relational_scan.readable import gradients_wanted
 from relational_rnn.ops.relational_scan.reference import (
     CalledParameters,
     Scan,
@@ -20,6 +24,7 @@ from relational_rnn.ops.relational_scan.reference import (
 )
 from relational_rnn.ops.relational_scan.spec import flatten
 
+ActivationMode = Literal["store", "recompute"]
 _PIECE_ROWS = 1024  # memory and input rows of the steps that are taken together without gradients
 
 
@@ -55,6 +60,17 @@ def walk(
         yield step, memory
 
 
+def recompute_against(params: ScanParameters | CalledParameters) -> str | None:
+    """Why the loop cannot run its steps again in the backward pass, or None if it can."""
+    if isinstance(params, CalledParameters):
+        return f"it would call inner modules twice, and {params.why}"
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return "it cannot be traced, compiled or exported"
+    if torch._C._are_functorch_transforms_active():
+        return "it does not work under the transforms of torch.func"
+    return None
+
+
 def loop(
     x: Tensor,
     memory: Tensor,
@@ -63,31 +79,52 @@ def loop(
     reset: Tensor | None = None,
     initial: Tensor | None = None,
     input_rows: bool = False,
+    activations: ActivationMode = "store",
 ) -> Scan:
     """`relational_scan` in plain PyTorch operations, which autograd, torch.func and forward-mode see through.
 
-    Without gradients a long sequence is taken in pieces: what depends on the input alone is then never there for all
-    steps, and every step's results go where they stay.
+    With gradients, "recompute" keeps the memory before each of about sqrt(T) chunks of sqrt(T) steps, which are run
+    again in the backward pass.
     """
+
+    def take(x: Tensor, memory: Tensor, lengths: Tensor | None, reset: Tensor | None) -> tuple[list[Tensor], Tensor]:
+        memories, final, attended = _loop(x, memory, params, lengths, reset, initial, input_rows)
+        return [memories] if attended is None else [memories, attended], final
+
     called = isinstance(params, CalledParameters)  # modules, whose weights nobody knows
-    weights = () if called else flatten(params)
-    if (called and torch.is_grad_enabled()) or not may_be_written((x, memory, lengths, reset, initial, *weights)):
-        return _loop(x, memory, params, lengths, reset, initial, input_rows)
+    tensors = [t for t in (x, memory, lengths, reset, initial) if t is not None] + ([] if called else flatten(params))
     batch, steps = x.shape[:2]
-    together = max(1, _PIECE_ROWS // max(1, batch * (x.shape[2] + memory.shape[1])))
-    if steps <= together:
-        return _loop(x, memory, params, lengths, reset, initial, input_rows)
-    memories = memory.new_empty(batch, steps, *memory.shape[1:])
-    attended = memory.new_empty(batch, steps, x.shape[2], memory.shape[2]) if input_rows else None
-    for start in range(0, steps, together):
-        part = slice(start, min(start + together, steps))
-        left = None if lengths is None else (lengths - start).clamp(min=0, max=part.stop - start)
-        resets = None if reset is None else reset[:, part]
-        made = _loop(x[:, part], memory, params, left, resets, initial, input_rows)
-        memories[:, part], memory = made.memories, made.final
-        if attended is not None and made.input_rows is not None:
-            attended[:, part] = made.input_rows
-    return Scan(memories, memory, attended)
+    if activations == "recompute" and steps > 1 and gradients_wanted(tensors):
+        results, final = _twice(take, tensors, x, memory, lengths, reset)
+    else:
+        rows = batch * (x.shape[2] + memory.shape[1])
+        together = steps if called and torch.is_grad_enabled() else max(1, _PIECE_ROWS // max(1, rows))
+        results, final = in_pieces(take, together, x, memory, lengths, reset, given=tensors)
+    return Scan(results[0], final, results[1] if input_rows else None)
+
+
+def _twice(
+    take: Callable[..., tuple[list[Tensor], Tensor]],
+    tensors: list[Tensor],
+    x: Tensor,
+    memory: Tensor,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[list[Tensor], Tensor]:
+    """What `take` makes of all steps, in chunks that are taken again in the backward pass, from `tensors`."""
+    versions = [t._version for t in tensors]
+
+    def unchanged(*piece: Tensor | None) -> tuple[list[Tensor], Tensor]:
+        if [t._version for t in tensors] != versions:  # `checkpoint` does not look
+            raise RuntimeError("what the gradient is computed from has been modified by an inplace operation")
+        return take(*piece)
+
+    made = []
+    for _, part, left, resets in pieces(math.ceil(math.sqrt(x.shape[1])), x, lengths, reset):
+        again = checkpoint(unchanged, part, memory, left, resets, use_reentrant=False, preserve_rng_state=False)
+        results, memory = cast(tuple[list[Tensor], Tensor], again)
+        made.append(results)
+    return [torch.cat(tensors, 1) for tensors in zip(*made, strict=True)], memory
 
 
 def _loop(

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from relational_rnn.ops.relational_scan.compiled import scan_as_operator
-from relational_rnn.ops.relational_scan.cpu import ActivationMode, relational_scan_cpu
+from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu
 from relational_rnn.ops.relational_scan.dispatch import Backend, choose
-from relational_rnn.ops.relational_scan.loop import loop
+from relational_rnn.ops.relational_scan.loop import ActivationMode, loop
 from relational_rnn.ops.relational_scan.reference import CalledParameters, Scan, ScanParameters
 from relational_rnn.ops.relational_scan.triton_scan import relational_scan_triton
 
@@ -37,7 +37,7 @@ def relational_scan(
         input_rows: whether the attended rows of the input are wanted too.
         backend: "reference", "cpu", "triton" or "auto"; see `Backend`. A name is obeyed or refused.
         activations: "store" keeps what the backward pass needs; "recompute" keeps little and computes it again, for
-            peak memory that grows with the square root of T. The backend "reference" can only store.
+            peak memory that grows with the square root of T.
 
     Returns:
         a `Scan`: the memory after every step [B, T, N, M] (0 past a length), the memory after each row's last step
@@ -70,4 +70,4 @@ def relational_scan(
         )
     if torch.compiler.is_compiling():
         return scan_as_operator(x, memory, params, lengths, reset, initial, input_rows, kernels=backend == "auto")
-    return loop(x, memory, params, lengths, reset, initial, input_rows)
+    return loop(x, memory, params, lengths, reset, initial, input_rows, activations)

@@ -34,8 +34,8 @@ def relational_step_after(
         tensors = (x, memory, *flatten(params))
         wanted = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
         able = not wanted and plain(tensors) and not misfit(params, x, memory)
-        kernels = kernels_for(params) if able else None
-        if kernels is not None:
+        kernels = kernels_for(params) if able else ""
+        if not isinstance(kernels, str):
             return ReadyStep(kernels, params, x, memory, input_rows)(x, memory)
     taken = relational_step(x, memory, params)
     return After(taken.memory, taken.input_rows)

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn.ops.relational_scan._triton_launch import MOST_ROWS, Recurrence, Sizes, weights_of
-from relational_rnn.ops.relational_scan.cpu import ActivationMode
-from relational_rnn.ops.relational_scan.loop import happening, loop
+from relational_rnn.ops.relational_scan.loop import ActivationMode, happening, loop
 from relational_rnn.ops.relational_scan.reference import (
     Scan,
     ScanParameters,
