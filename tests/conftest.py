@@ -2,7 +2,7 @@
 
 import os
 import signal
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 
 import cores_summary
 import kills_summary
@@ -46,7 +46,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def forked() -> BaseContext:
+def forked() -> SpawnContext | ForkServerContext:
     """Where processes are forks of one that has imported what training needs: begun in a hundredth of the time."""
     return process_context()
 

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def train_side_by_side(
             process.join()
 
 
-def process_context() -> BaseContext:
+def process_context() -> SpawnContext | ForkServerContext:
     """How processes are made: on Linux as forks of one that has imported, once for all, what training needs."""
     if sys.platform != "linux":  # elsewhere libraries of the system may not survive a fork
         return multiprocessing.get_context("spawn")
