@@ -56,8 +56,9 @@ def write_together(files: Mapping[Path, str | bytes | memoryview]) -> None:
                 with _named(path):
                     os.replace(part, path)
         finally:
-            for part in parts.values():
-                part.unlink(missing_ok=True)
+            for path, part in parts.items():
+                with _named(path):  # a read-only file system refuses this of a file that is not there, too
+                    part.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path, files: Mapping[str, str]) -> None:

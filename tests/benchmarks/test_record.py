@@ -71,6 +71,26 @@ def test_a_stopped_benchmark_goes_on_from_its_file_on_another_day(tmp_path):
     assert open_record(tmp_path, ABOUT, "2026-01-31")[1]
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda content: content.clear(), "lacks about, date, seconds, cases, training"),
+        (lambda content: content.update(cases=[]), "cases has the wrong type"),
+        (lambda content: content["cases"].update({CASE.key: {"done": True}}), "lacks seconds, matmul_gflops"),
+        (lambda content: content["cases"][CASE.key].update(samples={"nn.LSTM": "x"}), "samples.nn.LSTM has the wrong"),
+    ],
+)
+def test_a_damaged_file_of_a_stopped_benchmark_is_refused(change, said, tmp_path):
+    record, _ = open_record(tmp_path, ABOUT, "2026-01-31")
+    record.cases[CASE.key] = measured(done=False)
+    record.save()
+    content = json.loads(partial_path(record.path).read_text())
+    change(content)
+    partial_path(record.path).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=said):
+        open_record(tmp_path, ABOUT, "2026-02-01")
+
+
 def test_other_settings_are_refused_with_what_differs(tmp_path):
     record, _ = open_record(tmp_path, ABOUT, "2026-01-31")
     record.save()

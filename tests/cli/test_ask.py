@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from relational_rnn.cli import main
 from relational_rnn.cli.ask import HELP, describe_answer
 from relational_rnn.inspection import StoryReader, influence
 from relational_rnn.recipes import load
@@ -24,6 +25,18 @@ def test_a_piped_story_is_answered_with_probability_runner_up_and_influence(call
         f"{found.answer}  {found.probability:.1%}    next: {found.runner_up}  {found.runner_up_probability:.1%}"
         in done.out
     )
+
+
+def test_a_line_that_is_not_text_is_refused(trained, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Mary went to the \xff."), encoding="utf-8"))
+    assert main(["ask", str(trained)]) == 2
+    assert "this is not UTF-8 text" in capsys.readouterr().err
+
+
+def test_a_number_of_thousands_of_digits_is_no_number_of_a_line(call, trained):
+    done = call("ask", trained, typed="9" * 5000 + " Mary went to the kitchen.\n")
+    assert done.code == 2
+    assert "unknown word" in done.err
 
 
 def test_the_sentences_that_matter_are_listed_with_what_they_change():

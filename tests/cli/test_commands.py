@@ -1,5 +1,7 @@
 """Finding commands, and help that is quick, complete and honest."""
 
+import io
+import os
 import re
 import shlex
 import subprocess
@@ -32,6 +34,20 @@ def test_the_overview_has_every_command_fits_a_screen_and_ends_with_an_example(c
     assert len(out.splitlines()) <= 24
     assert outcome(capsys) == (0, out, "")
     assert outcome(capsys, "-h") == (0, out, "")
+
+
+def test_help_is_drawn_on_a_terminal_of_one_column(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1")
+    code, out, _ = outcome(capsys, "ask", "--help")
+    assert (code, max(map(len, out.splitlines())) <= 80, os.environ["COLUMNS"]) == (0, True, "1")
+
+
+def test_letters_that_the_terminal_does_not_have_are_spelled_out(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    monkeypatch.setattr("relational_rnn.cli.overview", lambda *_: "r\u00fcn")
+    assert main(["--help"]) == 0
+    assert written.getvalue() == b"r\\xfcn\n"
 
 
 def test_the_beginnings_of_commands_list_all_that_the_overview_puts_together(capsys, monkeypatch):

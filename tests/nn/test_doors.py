@@ -189,6 +189,11 @@ def test_absurd_sizes_are_refused_before_anything_is_made(cls):
             cls(**{**given, name: 1025})
 
 
+def test_layers_that_fit_alone_and_not_together_are_refused():
+    with pytest.raises(InputError, match=r"these sizes ask for more .*\n  got       1\.7e\+10 numbers"):
+        RelationalMemory(5, 2**18, 4, num_heads=2, num_layers=1024)
+
+
 def test_absurd_starts_and_rivals_are_refused():
     with pytest.raises(InputError, match="an initial state of this batch_size has more numbers than any machine holds"):
         RelationalMemory(3, 4, 2).initial_state(10**12)

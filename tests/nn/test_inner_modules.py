@@ -329,6 +329,17 @@ def test_what_cannot_stand_in_place_of_a_cell_or_a_block_is_refused():
     layer.cells[0].blocks[0] = nn.Linear(2, 2)
     with pytest.raises(InputError, match=r"blocks\.0 is not a block of attention"):
         layer(torch.zeros(2, 3, INPUTS))
+    layer = RelationalMemory(INPUTS, 4, 2)
+    layer.cells[0].blocks[0].forward = halved
+    with pytest.raises(InputError, match=r"blocks\.0 has a forward, which would never run"):
+        layer(torch.zeros(2, 3, INPUTS))
+
+
+@pytest.mark.parametrize("kind", ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"])
+def test_who_hooks_a_block_of_attention_is_told_that_nothing_calls_it(kind):
+    block = RelationalMemory(INPUTS, 4, 2).cells[0].blocks[0]
+    with pytest.warns(UserWarning, match=r"never runs, as a step calls the modules within it alone"):
+        getattr(block, f"register_{kind}")(halved)
 
 
 def test_hooks_on_the_layers_of_a_gated_delta_net_run():

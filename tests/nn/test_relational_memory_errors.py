@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
-from torch.nn.utils.rnn import pack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from relational_rnn import InputError, RelationalMemory
+from relational_rnn.nn import LSTM
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 
 X = torch.zeros(7, 11, 5)
@@ -81,6 +82,28 @@ def test_mixed_dtypes_and_devices():
         layer()(X, reset=torch.zeros(7, 11, dtype=torch.bool, device="meta"))
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(InputError, match="x has another dtype"):
         layer()(X.long())
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64)),
+        (torch.zeros(5, 5), torch.tensor([2, 3])),
+        (torch.zeros(4, 5), torch.tensor([3, 2])),
+        (torch.zeros(5, 5), torch.tensor([3, 2]), torch.tensor([0, 0, 7]), torch.tensor([0, 5, 5])),
+        (torch.zeros(5, 5), torch.tensor([3.0, 2.0])),
+    ],
+)
+def test_a_packed_sequence_whose_parts_do_not_fit(parts):
+    with pytest.raises(InputError, match=r"the parts of this PackedSequence do not fit"):
+        layer()(PackedSequence(*parts))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_recording_that_would_fix_the_batch():
+    for core in (layer(), LSTM(5, 8)):
+        with pytest.raises(InputError, match=r"torch\.jit\.trace would fix the size of the batch"):
+            torch.jit.trace(core, (X,))
 
 
 def test_lengths_and_resets():

@@ -7,7 +7,9 @@ import pickle
 
 import pytest
 import torch
+from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from relational_rnn import InputError, RelationalMemory
 from relational_rnn.ops.relational_scan import compiled as operator_module
@@ -63,6 +65,27 @@ def test_copies_compute_the_same_and_share_nothing(name, duplicate):
         for p in layer.parameters():
             p.zero_()
     assert torch.equal(twin(x)[0], y)
+
+
+def test_steps_of_a_shallow_copy_with_other_modules_are_its_own():
+    layer = RelationalMemory(5, 3, 4)
+    x, state = torch.randn(7, 5), layer.initial_state(7)
+    with torch.no_grad():
+        before = layer.step(x, state)[1]
+        other = copy.copy(layer.cell())
+        other._modules = {**other._modules, "input": nn.Linear(5, 4)}
+        after = other(x, state)
+        assert not torch.allclose(after, before)
+        assert torch.equal(layer.step(x, state)[1], before)
+    torch.testing.assert_close(after, other(x, state).detach())  # with gradients the definition computes it
+
+
+def test_a_state_without_values_is_taken():
+    layer = RelationalMemory(5, 3, 4)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        state = mode.from_tensor(layer.initial_state(7))
+        y, _ = layer(mode.from_tensor(torch.zeros(7, 6, 5)), state)
+    assert y.shape == (7, 6, 12)
 
 
 @pytest.mark.parametrize("name", OPTIONS)

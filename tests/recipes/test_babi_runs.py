@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -63,6 +64,16 @@ def test_a_run_folder_holds_what_others_read(trained):
     config = recipes.read_config(trained)
     assert config.data.path is not None
     assert config.data.path.is_absolute()
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", '{"questions": []}', '{"questions": {}}', '{"questions": {"train": {"x": 1}}}']
+)
+def test_damaged_counts_of_questions_are_refused(content, trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    (folder / "data.json").write_text(content)
+    with pytest.raises(InputError, match=r"data\.json"):
+        recipes.evaluate(folder)
 
 
 def test_it_learns_and_the_measurement_is_kept(trained):

@@ -128,6 +128,7 @@ def test_an_optimizer_that_cannot_work_is_refused(wrong):
         {"checkpoint_seconds": 0.0},
         {"log_every": True},
         {"threads": 0},
+        {"threads": 100_000},
         {"precision": "fp8"},
         {"accelerator": "gpu"},
     ],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import re
 import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -141,6 +143,17 @@ def test_files_that_belong_together_are_written_together_or_not_at_all(tmp_path,
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old"}
     write_together({tmp_path / "a": "new", tmp_path / "deep" / "er" / "b": b"new"})
     assert (tmp_path / "a").read_text() == (tmp_path / "deep" / "er" / "b").read_text() == "new"
+
+
+def test_a_file_system_that_only_reads_is_told_of_the_file_that_was_asked_for(tmp_path, monkeypatch):
+    def refuse(path, *_, **__):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)  # of a file that is not there, too
+    with pytest.raises(OSError, match="Read-only") as error:
+        write_whole(tmp_path / "page.html", "text")
+    assert error.value.filename == str(tmp_path / "page.html")
 
 
 def test_parts_of_living_processes_stay_unless_nobody_else_can_be_writing(tmp_path):

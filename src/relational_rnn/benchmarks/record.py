@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from relational_rnn._check import InputError, describe
+from relational_rnn._reading.structure import check_entries
 from relational_rnn.benchmarks.shapes import Case
 from relational_rnn.benchmarks.timing import statistics_of
 from relational_rnn.training.config import differences
@@ -46,6 +47,22 @@ class Measured:
     """Seconds of every timed call."""
     peaks: dict[str, list[float]] = field(default_factory=dict)
     """MiB of a pass at its worst moment, and those of its results among them."""
+
+
+Object = Mapping[str, Any]
+PARTIAL_ENTRIES = {"about": Object, "date": str, "seconds": float, "cases": Mapping[str, Object], "training": Object}
+"""What the file of a stopped benchmark holds."""
+MEASURED_ENTRIES = {
+    "done": bool,
+    "seconds": float,
+    "matmul_gflops": float,
+    "chosen": str,
+    "facts": Mapping[str, Mapping[str, float]],
+    "refused": Mapping[str, str],
+    "samples": Mapping[str, tuple[float, ...]],
+    "peaks": Mapping[str, tuple[float, ...]],
+}
+"""What it holds of a case."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -159,9 +176,11 @@ def open_record(folder: Path, about: dict[str, Any], date: str) -> tuple[Record,
     if begun:
         content: dict[str, Any] = read_json_object(begun[0])
         hint = "finish that one with its own options, delete the file, or name another folder with --out"
+        where = str(begun[0])
+        check_entries(content, PARTIAL_ENTRIES, {}, where=where, hint="delete the file to begin again")
         _refuse_differences(begun[0], content["about"], about, "a stopped benchmark", hint)
         path = begun[0].with_name(begun[0].name.removesuffix(PARTIAL) + FINISHED)
-        cases = {key: Measured(**measured) for key, measured in content["cases"].items()}
+        cases = {key: _measured(case, f"{where}, {key}") for key, case in content["cases"].items()}
         record = Record(about=about, date=content["date"], path=path, seconds=content["seconds"], cases=cases)
         record.training = content["training"]
         return record, False
@@ -173,6 +192,11 @@ def open_record(folder: Path, about: dict[str, Any], date: str) -> tuple[Record,
         _refuse_differences(path, content.get("settings"), about, "the benchmark of another setting", hint)
         return record, True
     return record, False
+
+
+def _measured(entries: Any, where: str) -> Measured:
+    check_entries(entries, MEASURED_ENTRIES, {}, where=where)
+    return Measured(**{name: entries[name] for name in MEASURED_ENTRIES})
 
 
 def _refuse_differences(path: Path, there: Any, here: Any, what: str, hint: str) -> None:

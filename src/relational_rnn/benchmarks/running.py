@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn._check import InputError, check_choice, check_counts, check_positive, describe
 from relational_rnn.benchmarks.checking import check
 from relational_rnn.benchmarks.contenders import (
     LAYER,
@@ -107,7 +107,7 @@ class Benchmark:
         check_choice(where, "device", self.device, ("cpu", "cuda"))
         check_choice(where, "dtype", self.dtype, DTYPES)
         if self.threads is not None:
-            check_positive(where, threads=self.threads)
+            check_counts(where, threads=self.threads)
         if self.runs is not None:
             check_positive(where, runs=self.runs)
         if not 0 < self.budget_seconds < float("inf"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -42,7 +43,7 @@ BEGINS_A_QUESTION = re.compile(
 LEAST = 0.01
 """A sentence whose absence moves the answer's probability by less is not listed."""
 # A line of the published files: a number, the text, and for a question its answer behind a tab.
-_PUBLISHED = re.compile(r"(\d+) ([^\t]+)(?:\t([^\t]*)(?:\t[\d ]*)?)?")
+_PUBLISHED = re.compile(r"(\d{1,9}) ([^\t]+)(?:\t([^\t]*)(?:\t[\d ]*)?)?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,8 +78,9 @@ def run(arguments: Arguments) -> None:
     if sys.stdin.isatty():
         _talk(conversation)
         return
-    for line in sys.stdin:
-        conversation.hear(line)
+    with _text():
+        for line in sys.stdin:
+            conversation.hear(line)
     if not conversation.asked:
         raise InputError(describe("ask", "no question was asked", hint="a line that ends with '?' is a question"))
 
@@ -189,10 +191,22 @@ def _hear(conversation: Conversation, line: str) -> None:
 def _typed_lines() -> Iterator[str]:
     while True:
         try:
-            yield input("> ")
+            with _text():
+                line = input("> ")
+            yield line
         except EOFError:
             print()
             return
+
+
+@contextlib.contextmanager
+def _text() -> Iterator[None]:
+    """What is typed or piped in is text."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        got = repr(error.object[error.start : error.end])
+        raise InputError(describe("ask", f"this is not {error.encoding.upper()} text", got=got)) from error
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO, TypeVar
 
 import tyro
@@ -41,7 +42,7 @@ def parse_arguments(
     asked = {"-h", "--help"} & set(args)
     printed = _Printed(sys.stdout)
     try:
-        with contextlib.redirect_stdout(printed) if asked else contextlib.nullcontext():
+        with _wide_enough(), contextlib.redirect_stdout(printed) if asked else contextlib.nullcontext():
             return tyro.cli(
                 arguments,
                 prog=f"relational-rnn {command}",
@@ -56,6 +57,19 @@ def parse_arguments(
             print("\n" + ("example:" if len(examples) == 1 else "examples:"))
             print("\n".join(wrap_command(example, width) for example in examples))
         raise
+
+
+@contextlib.contextmanager
+def _wide_enough() -> Iterator[None]:
+    """Terminals have `terminal_width` columns within: in one or two tyro would draw for ever."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(terminal_width())
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS")
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 class _Printed(io.StringIO):

@@ -185,6 +185,9 @@ def start_at(
         InputError: a batch size, device or dtype that cannot be used.
     """
     where = type(module).__name__
+    if isinstance(batch_size, Tensor) and torch._C._get_tracing_state() is not None:
+        hint = "record it with torch.export.export, or relational_rnn.nn.export; or pass the state as well."
+        raise InputError(describe(where, "torch.jit.trace would fix the size of the batch", hint=hint))
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | torch.SymInt) or batch_size < 0:
         problem = "batch_size must be a whole number of at least 0"
         raise InputError(describe(where, problem, got=repr(batch_size), expected=">= 0"))

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from relational_rnn._check import InputError, check_shape, describe
+from relational_rnn._reading.guard import damaged
 from relational_rnn.nn._inputs import (
     RESET_HINT,
     START_HINT,
@@ -98,7 +99,8 @@ def open_sequence(
         if lengths is not None:
             raise InputError(describe(WHERE, "a PackedSequence has its own lengths", got="lengths=..."))
         layout = Layout(packed=x)
-        x, lengths = pad_packed_sequence(x, batch_first=True)  # back in the order before packing
+        with damaged(WHERE, "the parts of this PackedSequence do not fit", hint="make it with pack_sequence."):
+            x, lengths = pad_packed_sequence(x, batch_first=True)  # back in the order before packing
         lengths = lengths.to(x.device)
     else:
         single = isinstance(x, Tensor) and x.dim() == 1 + len(row_axes)

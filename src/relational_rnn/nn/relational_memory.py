@@ -207,6 +207,8 @@ class RelationalMemory(PortImports, Core):
             )
 
         first = cell(input_size, input_rows)
+        above = (num_layers - 1) * mem_slots * first.width * first.width
+        check_room(WHERE, above, *(p.numel() for p in first.parameters()))
         self.input_size = input_size
         self.mem_slots = mem_slots
         self.width = first.width

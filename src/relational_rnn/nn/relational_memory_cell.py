@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import warnings
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as every_module
+from torch.utils.hooks import RemovableHandle
 
 from relational_rnn._check import (
     InputError,
@@ -42,6 +43,7 @@ from relational_rnn.ops.relational_scan import (
     StepCache,
     relational_step_after,
 )
+from relational_rnn.ops.relational_scan.readable import watcher
 
 GateStyle = Literal["unit", "memory", "competitive"]
 InitialMemory = Literal["identity", "zeros", "random", "learned"]
@@ -99,8 +101,20 @@ def _norm(module: nn.Module | None) -> Norm:
     return Norm(*_own(module))
 
 
+def _warn_that_it_never_runs() -> None:
+    warnings.warn(
+        "a hook on a block of attention never runs, as a step calls the modules within it alone: put it on one of "
+        "those, such as its qkv, or on the cell.",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
 class AttentionBlock(nn.Module):
-    """The parameters of one attention block; the arithmetic is in `relational_rnn.ops.relational_scan`."""
+    """The parameters of one attention block; the arithmetic is in `relational_rnn.ops.relational_scan`.
+
+    It holds modules and is never called, as an `nn.ModuleDict`; whoever puts a hook on it is told so.
+    """
 
     def __init__(self, width: int, qkv_width: int, formulation: Formulation, device: torch.device, dtype: torch.dtype):
         super().__init__()
@@ -119,6 +133,22 @@ class AttentionBlock(nn.Module):
         if own.get("out") is not None:
             return Block(qkv, mlp_norm, out=_linear(own["out"]))
         return Block(qkv, mlp_norm, qkv_norm=_norm(own["qkv_norm"]), attention_norm=_norm(own["attention_norm"]))
+
+    def register_forward_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        _warn_that_it_never_runs()
+        return super().register_forward_hook(*args, **kwargs)
+
+    def register_forward_pre_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        _warn_that_it_never_runs()
+        return super().register_forward_pre_hook(*args, **kwargs)
+
+    def register_full_backward_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        _warn_that_it_never_runs()
+        return super().register_full_backward_hook(*args, **kwargs)
+
+    def register_full_backward_pre_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        _warn_that_it_never_runs()
+        return super().register_full_backward_pre_hook(*args, **kwargs)
 
     def called_block(self) -> CalledBlock:
         return CalledBlock(self.qkv, self.mlp_norm, self.qkv_norm, self.attention_norm, self.out)
@@ -254,6 +284,10 @@ class RelationalMemoryCell(nn.Module):
             warn_that_zeros_stay_equal()
         self.reset_parameters()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # a shallow copy, too, has steps of its own: what is ready is of the modules that the cell had then
+        return {**self.__dict__, "_steps": StepCache()}
+
     def reset_parameters(self) -> None:
         """Draw everything anew: weights as the original does, norms as usual, and the start."""
         draw_truncated_normal(self)
@@ -325,14 +359,17 @@ class RelationalMemoryCell(nn.Module):
         ]
         found += mlp._modules.values()
         for i, block in blocks._modules.items():
+            where, hint = (
+                "RelationalMemoryCell",
+                "put hooks and other modules in the places within it, such as its qkv.",
+            )
             if not isinstance(block, AttentionBlock):
                 problem = f"blocks.{i} is not a block of attention, and a step cannot be computed with it"
-                hint = "put other modules in the places within it, such as its qkv."
-                raise InputError(
-                    describe(
-                        "RelationalMemoryCell", problem, got=type(block).__name__, expected="AttentionBlock", hint=hint
-                    )
-                )
+                got, expected = type(block).__name__, "AttentionBlock"
+                raise InputError(describe(where, problem, got=got, expected=expected, hint=hint))
+            if type(block).forward is not AttentionBlock.forward or "forward" in block.__dict__:
+                problem = f"blocks.{i} has a forward, which would never run: a step calls the modules within it alone"
+                raise InputError(describe(where, problem, got=type(block).__name__, hint=hint))
             found += block._modules.values()
         return [module for module in found if module is not None]
 
@@ -410,9 +447,7 @@ class RelationalMemoryCell(nn.Module):
         """
         if self.mem_slots == 1 or self.start == "zeros" or memory.requires_grad or not memory.is_cpu:
             return
-        if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or memory.numel() == 0:
-            return
-        if torch._C._are_functorch_transforms_active():
+        if memory.numel() == 0 or watcher() is not None:  # of what watches, some has no values
             return
         if not bool(memory.flatten(1).any(1).all()):
             warn_of_a_start_of_zeros(where)

@@ -12,6 +12,7 @@ from typing import Any
 
 from relational_rnn._check import InputError, describe
 from relational_rnn._reading.plain import read_text
+from relational_rnn._reading.structure import check_entries
 from relational_rnn.nn.cores import FastWeightSizes, count_parameters, state_bytes_after
 from relational_rnn.recipes.babi import BabiRun, CoreName, DataConfig
 from relational_rnn.recipes.babi_problem import (
@@ -229,8 +230,11 @@ def evaluate(folder: Path | str, *, split: str = "test", data: DataConfig | Path
 
 
 def _tasks_trained(folder: Path) -> set[int]:
-    questions: Any = read_json_object(folder / "data.json")["questions"]
-    return {int(task) for task in questions["train"]}
+    path = folder / "data.json"
+    content: dict[str, Any] = read_json_object(path)
+    check_entries(content, {"questions": Mapping[str, Mapping[int, int]]}, {}, where=str(path))
+    check_entries(content["questions"], {"train": Any}, {}, where=f"{path}, questions")
+    return {int(task) for task in content["questions"]["train"]}
 
 
 def compare(

@@ -7,7 +7,16 @@ import math
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from relational_rnn._check import InputError, check_choice, check_flags, check_positive, describe, is_number, is_text
+from relational_rnn._check import (
+    InputError,
+    check_choice,
+    check_counts,
+    check_flags,
+    check_positive,
+    describe,
+    is_number,
+    is_text,
+)
 from relational_rnn._reading.json_text import Json
 
 Method = Literal["adamw", "muon"]
@@ -127,7 +136,7 @@ class LoopConfig:
         check_choice(where, "accelerator", self.accelerator, get_args(Accelerator))
         check_choice(where, "precision", self.precision, get_args(Precision))
         if self.threads is not None:
-            check_positive(where, threads=self.threads)
+            check_counts(where, threads=self.threads)  # OpenMP crashes over what the system does not give
         check_flags(where, deterministic=self.deterministic)
 
 
