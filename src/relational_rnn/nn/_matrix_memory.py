@@ -78,7 +78,7 @@ class MatrixMemoryCore(RecurrentCore):
 
     def zeros(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> dict[str, Tensor]:
         """A state of zeros; device and dtype default to the parameters'."""
-        numbers = sum(math.prod(sizes.values()) for sizes in self.state_axes(1).values())
+        numbers = sum(math.prod([*sizes.values()]) for sizes in self.state_axes(1).values())
         device, dtype = start_at(self, batch_size, device, dtype, numbers)
         axes = self.state_axes(batch_size).items()
         return {name: torch.zeros(*sizes.values(), device=device, dtype=dtype) for name, sizes in axes}
