@@ -97,8 +97,9 @@ class RunFolder:
         if not is_text(path):
             raise InputError(describe(ascii(str(path)), "the name of a run's folder must be text in UTF-8"))
         where = str(path)
-        if path.exists() and not path.is_dir():
-            raise InputError(describe(where, "is a file, not a folder for a run"))
+        for place in (path, *path.parents):
+            if place.exists() and not place.is_dir():
+                raise InputError(describe(str(place), "is a file, not a folder for a run"))
         there = [entry for entry in path.iterdir() if not is_part(entry)] if path.exists() else []
         exists = (path / CONFIG).exists()
         bare = {entry.name for entry in there} <= {*BEGINNING, *files}
