@@ -144,7 +144,7 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
     with pytest.raises(InputError, match="not empty and not a run"):
         toy.run(tmp_path)
     for place in (tmp_path / "letter.txt", tmp_path / "letter.txt" / "run"):
-        with pytest.raises(InputError, match="letter.txt: is a file, not a folder"):
+        with pytest.raises(InputError, match=r"letter\.txt: is a file, not a folder"):
             toy.run(place)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
