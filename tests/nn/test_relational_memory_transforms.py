@@ -279,7 +279,7 @@ def assert_compiled_is_eager(layer, compiled, bound=1e-12, **options):
         torch.testing.assert_close(f, e, rtol=bound, atol=bound)
 
 
-@pytest.mark.parametrize("name", ["unit", pytest.param("matrix", marks=pytest.mark.slow), "chapter"])
+@pytest.mark.parametrize("name", ["unit", *(pytest.param(n, marks=pytest.mark.slow) for n in ("matrix", "chapter"))])
 def test_one_graph_per_grad_mode_and_none_per_length(name, compiler):
     layer = build(name)
     compiled = torch.compile(layer, backend=compiler, fullgraph=True)

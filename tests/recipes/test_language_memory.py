@@ -51,6 +51,7 @@ def test_activations_grow_with_the_chunk_and_the_batch_and_an_average_is_counted
     assert plan.total == 4 * plan.parameters + plan.activations + plan.carried
 
 
+@pytest.mark.slow
 def test_the_papers_model_has_the_papers_parts_and_fits_one_gpu():
     config = LANGUAGE_RECIPES["wikitext-103"]()
     with torch.device("meta"):
