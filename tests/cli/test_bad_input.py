@@ -147,6 +147,7 @@ def test_a_damaged_line_is_named_with_file_and_line(call, options, files, tmp_pa
         (["data", "fetch", "babi", "--out", "x", "--url", "babi.tar.gz"], ["this is no web address"]),
         (["report", "--task", "babi", "run"], ["--results and --task go together"]),
         (["report", "run", "--note", "a busy machine"], ["--note goes with --results"]),
+        (["report", "run", "--note", "busy", "idle"], ["idle"]),
     ],
     ids=lambda value: " ".join(value[:5]) if isinstance(value, list) else None,
 )

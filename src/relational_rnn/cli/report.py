@@ -68,8 +68,9 @@ class Arguments:
     """Write STEM.md and STEM.json instead: the same figures for a documentation and for programs."""
     task: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """With --results: what the data are called there, e.g. babi-en-10k."""
-    note: tuple[str, ...] = ()
-    """With --results: what a reader should know of these runs, each in quotes; stands with every record."""
+    note: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """With --results: what a reader should know of these runs, in quotes; stands with every record. May be given again
+    for another note."""
 
 
 def parse(args: Sequence[str]) -> Arguments:
