@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-from relational_rnn import recipes
 from relational_rnn._files import write_whole
 from relational_rnn.nn.cores import CORES
 from relational_rnn.reports.figures import STYLES, draw
+from relational_rnn.runs import load
 from relational_rnn.tasks.language.generating import generate_tokens
 from relational_rnn.training.run_folder import describe_machine, describe_software
 
@@ -40,7 +40,7 @@ def resident_mib() -> float:
 
 def measure(folder: Path, tokens: int) -> dict[str, Any]:
     """One run: microseconds of processor time per token and MiB, block by block."""
-    run = recipes.load_language(folder)
+    run = load(folder)
     generated = generate_tokens(run.model, run.vocabulary.encode("\n").tolist())
     next(generated)
     gc.collect()

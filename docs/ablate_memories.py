@@ -27,13 +27,15 @@ from relational_rnn._files import write_whole
 from relational_rnn.cli.boundary import guarded
 from relational_rnn.nn.core import Core
 from relational_rnn.nn.cores import CORES, count_parameters, state_bytes_after
-from relational_rnn.recipes.babi import BabiRun, DataConfig, babi
-from relational_rnn.recipes.babi_problem import BabiProblem, TrainingStories, build, training_stories
-from relational_rnn.recipes.running import as_json, initial_weights, spent_on
 from relational_rnn.reports.figures import STYLES, draw
 from relational_rnn.reports.records import without_folder
 from relational_rnn.reports.results import markdown_table
 from relational_rnn.reports.runs import mean_and_spread
+from relational_rnn.runs import build
+from relational_rnn.runs.folder import spent_on
+from relational_rnn.runs.weights import initial_weights
+from relational_rnn.tasks.babi.problem import BabiProblem, TrainingStories, training_stories
+from relational_rnn.tasks.babi.recipes import BabiRun, DataConfig, babi
 from relational_rnn.tasks.babi.story import TASK_NAMES
 from relational_rnn.training import ConsoleProgress, Measure, Progress, Totals, fit
 from relational_rnn.training.json_files import read_json_object, write_json
@@ -113,7 +115,7 @@ def run(name: str, config: BabiRun, stories: TrainingStories) -> dict[str, Any]:
             optimizer=config.optimizer,
             loop=config.loop,
             seed=config.seed,
-            configuration=as_json(config),
+            configuration=config.to_json(),
             on_progress=listen,
         )
         assert problem.data.valid is not None
@@ -132,7 +134,7 @@ def run(name: str, config: BabiRun, stories: TrainingStories) -> dict[str, Any]:
             "report": [*stories.report, *problem.data.report],
             "versions": without_folder(read_json_object(place / "versions.json")),
             # where the stories lie on this machine is nobody else's
-            "configuration": as_json(replace(config, data=replace(config.data, path=Path("PATH")))),
+            "configuration": replace(config, data=replace(config.data, path=Path("PATH"))).to_json(),
         }
 
 

@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relational_rnn import recipes
 from relational_rnn._files import write_whole
 from relational_rnn.cli.boundary import guarded
 from relational_rnn.inspection import (
@@ -44,12 +43,13 @@ from relational_rnn.nn import RelationalMemory
 from relational_rnn.nn.cores import CORES, MemorySizes
 from relational_rnn.nn.fast_weight_sizes import FAST_WEIGHTS, FastWeightSizes
 from relational_rnn.nn.fast_weight_trace import FastWeightTrace
-from relational_rnn.recipes.babi_problem import test_stories
-from relational_rnn.recipes.task_runs import split_batches
-from relational_rnn.recipes.tasks import NthFarthestRun
 from relational_rnn.reports.results import markdown_table
+from relational_rnn.runs import load
+from relational_rnn.tasks.babi.problem import test_stories
 from relational_rnn.tasks.contract import TaskBatch
+from relational_rnn.tasks.generated import split_batches
 from relational_rnn.tasks.model import TaskModel
+from relational_rnn.tasks.nth_farthest import NthFarthestRun
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "inspection.md"
@@ -107,7 +107,7 @@ def about(run: Path, sizes: MemorySizes | FastWeightSizes) -> dict[str, Any]:
 
 def story_of(run: Path) -> dict[str, Any]:
     """What a run on bAbI reads from and rests on, on questions that need two sentences (or its first task)."""
-    loaded = recipes.load(run)
+    loaded = load(run)
     data = loaded.config.data
     task = 2 if 2 in data.tasks else data.tasks[0]
     reader = StoryReader(loaded.model, loaded.vocabulary, max_sentences=data.max_sentences)
@@ -148,7 +148,7 @@ def read_from(traced: StoryTrace, supports: tuple[int, ...]) -> float:
 
 
 def farthest_of(run: Path) -> dict[str, Any]:
-    loaded = recipes.load_task(run)
+    loaded = load(run)
     if not isinstance(loaded.config, NthFarthestRun):
         raise SystemExit(f"{run}: not a run on N-th farthest")
     task, batch = loaded.config.data, split_batches(loaded.config, "test")[0]

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from relational_rnn import recipes
 from relational_rnn._check import InputError, describe
 from relational_rnn._files import write_whole
 from relational_rnn.cli.boundary import guarded
 from relational_rnn.inspection import StoryReader, attention_statistics
 from relational_rnn.nn import RelationalMemory
-from relational_rnn.recipes.babi_problem import test_stories
 from relational_rnn.reports.figures import STYLES, draw
+from relational_rnn.runs import load
+from relational_rnn.tasks.babi.problem import test_stories
 from relational_rnn.tasks.babi.story import Story
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def spread_of(reader: StoryReader, stories: Sequence[Story]) -> Spread:
 
 def measure(folder: Path, core: str) -> dict[str, Any]:
     """The spread of a run over its own test stories, and which run it is."""
-    loaded = recipes.load(folder)
+    loaded = load(folder)
     if loaded.config.core != core:
         expected = f"a run of the core {core}"
         raise InputError(describe(str(folder), "the run has another core", got=loaded.config.core, expected=expected))

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 
 from relational_rnn.cli.boundary import guarded
-from relational_rnn.recipes.task_runs import load_task, split_batches
-from relational_rnn.recipes.tasks import ProgramsRun
 from relational_rnn.reports.results import markdown_table
+from relational_rnn.runs import load
+from relational_rnn.tasks.generated import split_batches
 from relational_rnn.tasks.model import whole_answers
-from relational_rnn.tasks.programs import CHARACTERS
+from relational_rnn.tasks.programs import CHARACTERS, ProgramsRun
 
 NAMES = {"for": "loops", "if": "choices", "+": "sums", "-": "differences", "*": "products"}
 """What stands in a program of one operation, and what it is then; a loop holds a "+" as well, and comes first."""
@@ -34,7 +34,7 @@ def operation_of(program: str) -> str:
 
 def by_operation(run: Path) -> dict[str, Counter[str]]:
     """How many of each operation in the test set of a run: programs, characters, right characters, whole answers."""
-    loaded = load_task(run)
+    loaded = load(run)
     if not isinstance(loaded.config, ProgramsRun) or loaded.config.data.nesting > 1:
         raise SystemExit(f"{run}: not a run on programs of one operation")
     counts = {name: Counter[str]() for name in NAMES.values()}

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from relational_rnn.cli.boundary import guarded
 from relational_rnn.nn import RelationalMemory
-from relational_rnn.recipes.task_runs import build_task, task_config_json
-from relational_rnn.recipes.tasks import nth_farthest_small
+from relational_rnn.runs import build
+from relational_rnn.tasks.nth_farthest import nth_farthest_small
 from relational_rnn.training import fit
 
 
@@ -60,7 +60,7 @@ def main() -> None:
         optimizer=replace(recipe.optimizer, decay="none"),
         loop=replace(recipe.loop, steps=arguments.steps),
     )
-    problem = build_task(config)
+    problem = build(config)
     memory = problem.model.core
     assert isinstance(memory, RelationalMemory)
     problem.model.core = SlotsApart(memory)  # type: ignore[assignment]  # all that the model needs of a core
@@ -70,7 +70,7 @@ def main() -> None:
         optimizer=config.optimizer,
         loop=config.loop,
         seed=config.seed,
-        configuration={"experiment": "slots apart", **task_config_json(config)},
+        configuration={"experiment": "slots apart", **config.to_json()},
     )
     print(f"{arguments.out}: best validation accuracy {outcome.valid_accuracy:.1%} after step {outcome.best_step:,}")
 

@@ -13,10 +13,10 @@ from fuzz.engine import Family
 from fuzz.mutations import damage
 from fuzz.reports import folder_of
 from fuzz.runs import METRICS
-from relational_rnn import recipes
 from relational_rnn.cli import main
 from relational_rnn.cli.boundary import MISTAKE
 from relational_rnn.cli.commands import COMMANDS
+from relational_rnn.tasks.babi.pretrained import pretrained_babi
 
 FOLDERS = ("run", "nothing", "empty", "notes.txt", ".", "/dev/null", "pipe", "", "r$\\frac{$", "\udcff", "<pretrained>")
 NUMBERS = ("0", "-1", "1", "2", "1e3", "nan", "inf", "x", "", "9" * 30, "٣", "1.5", "True", "None")
@@ -62,7 +62,7 @@ def run_words(case: list[str], folder: Path) -> bool:
     (made / "metrics.csv").write_bytes(METRICS)
     (folder / "empty").mkdir()
     (folder / "notes.txt").write_bytes(damage(random.Random(repr(case)), b"1 Ada ran.\n2 Where is Ada? \tx\t1\n"))
-    words = [str(recipes.pretrained_babi()) if word == "<pretrained>" else word for word in case]
+    words = [str(pretrained_babi()) if word == "<pretrained>" else word for word in case]
     out, said = io.StringIO(), io.StringIO()
     typed = io.StringIO("Mary went to the garden.\nWhere is Mary?\n\0\nhelp\n?\n")
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said), mock.patch("sys.stdin", typed):

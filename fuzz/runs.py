@@ -14,11 +14,12 @@ import torch
 
 from fuzz.engine import Family
 from fuzz.mutations import damage, damaged_json
-from relational_rnn import recipes
 from relational_rnn._check import InputError
-from relational_rnn.recipes.running import as_json, read_result, spent_on
-from relational_rnn.recipes.task_runs import build_task_model, load_task, task_of
-from relational_rnn.recipes.tasks import nth_farthest_small
+from relational_rnn.runs import build, load, read_config
+from relational_rnn.runs.folder import read_result, spent_on
+from relational_rnn.tasks.babi.pretrained import pretrained_babi
+from relational_rnn.tasks.babi.workload import BabiEvaluation
+from relational_rnn.tasks.nth_farthest import nth_farthest_small
 from relational_rnn.training.run_folder import CHECKPOINT_KEY, METRICS_COLUMNS, RunFolder, read_metrics
 
 METRICS = (",".join(METRICS_COLUMNS) + "\n10,1.5,2,0.5,2,0.5,1e-3,100,1.4,\n20,3,nan,0.5,2,0.5,1e-3,200,,2\n").encode()
@@ -27,16 +28,16 @@ METRICS = (",".join(METRICS_COLUMNS) + "\n10,1.5,2,0.5,2,0.5,1e-3,100,1.4,\n20,3
 @functools.cache
 def files() -> dict[str, Any]:
     """The files of two runs that never were; JSON as values."""
-    pretrained = recipes.pretrained_babi()
+    pretrained = pretrained_babi()
     config = nth_farthest_small()
-    weights = safetensors.torch.save({n: t.contiguous() for n, t in build_task_model(config).state_dict().items()})
+    weights = safetensors.torch.save({n: t.contiguous() for n, t in build(config).model.state_dict().items()})
     score = {"step": 10, "valid_accuracy": 0.5, "valid_loss": 2.0}
     ours = {"configuration": {"seed": 1}, "step": 10, "seconds": 1.5, "best": score, "valid_accuracy": 0.5}
     buffer = io.BytesIO()
     torch.save({CHECKPOINT_KEY: ours, "state_dict": {"model.w": torch.zeros(3)}}, buffer)
     return {
         "babi": {name: json.loads((pretrained / name).read_text()) for name in ("config.json", "vocabulary.json")},
-        "task": {"config.json": {"task": "nth-farthest", **as_json(config)}},
+        "task": {"config.json": config.to_json()},
         "task weights": weights,
         "checkpoint": buffer.getvalue(),
     }
@@ -50,8 +51,8 @@ def make_babi(rng: random.Random) -> dict[str, bytes]:
 
 def run_babi(case: dict[str, bytes], folder: Path) -> bool:
     write(folder, case)
-    (folder / "model.safetensors").symlink_to(recipes.pretrained_babi() / "model.safetensors")
-    recipes.load(folder)
+    (folder / "model.safetensors").symlink_to(pretrained_babi() / "model.safetensors")
+    load(folder)
     return True
 
 
@@ -67,8 +68,8 @@ def make_task(rng: random.Random) -> dict[str, bytes]:
 
 def run_task(case: dict[str, bytes], folder: Path) -> bool:
     write(folder, case)
-    task_of(folder)
-    load_task(folder)
+    read_config(folder)
+    load(folder)
     spent_on(folder)
     return True
 
@@ -103,7 +104,16 @@ def result() -> dict[str, Any]:
         "processor_seconds": None,
         "evaluate_seconds": 1.0,
     }
-    about = {"split": "test", "mean_accuracy": 0.5, "loss": 1.0, "core": "rmc", "seed": 0, "steps": 10, "report": ["a"]}
+    about = {
+        "split": "test",
+        "task": "babi",
+        "mean_accuracy": 0.5,
+        "loss": 1.0,
+        "core": "rmc",
+        "seed": 0,
+        "steps": 10,
+        "report": ["a"],
+    }
     return {**about, **costs, "per_task": {"1": 0.9, "20": 0.3}, "tasks_above_95": 0, "questions": 30}
 
 
@@ -113,7 +123,7 @@ def make_result(rng: random.Random) -> bytes:
 
 def run_result(case: bytes, folder: Path) -> bool:
     write(folder, {"result.json": case})
-    found = read_result(folder, recipes.Evaluation, 10)
+    found = read_result(folder, BabiEvaluation, 10)
     if found is None:
         raise InputError("measured again")
     return bool(found.to_json())

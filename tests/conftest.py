@@ -11,7 +11,7 @@ import solver_summary
 import torch
 
 from relational_rnn.ops.relational_scan.cpu import kernels_report
-from relational_rnn.recipes.side_by_side import process_context
+from relational_rnn.runs.jobs import process_context
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that are started from here

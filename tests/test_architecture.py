@@ -1,4 +1,4 @@
-"""Imports point one way: ops <- nn <- tasks, training <- recipes <- cli, benchmarks; inspection and reports read."""
+"""Imports point one way: ops <- nn <- training <- runs <- tasks <- inspection, reports <- cli, benchmarks."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ MAY_IMPORT = {
     "_reading": set(),  # a private helper, as the files at the top
     "ops": set(),
     "nn": {"ops"},
-    "tasks": {"ops", "nn"},
     "training": {"ops", "nn"},
-    "recipes": {"ops", "nn", "tasks", "training"},
+    "runs": {"ops", "nn", "training"},  # and the table of tasks, which imports none of them
+    "tasks": {"ops", "nn", "training", "runs"},
     "pages": set(),
     "inspection": {"ops", "nn", "tasks", "pages"},
-    "reports": {"ops", "nn", "tasks", "inspection", "pages"},
-    "benchmarks": {"ops", "nn", "training", "recipes"},
-    "cli": {"ops", "nn", "tasks", "training", "recipes", "inspection", "reports", "pages", "benchmarks"},
+    "reports": {"ops", "nn", "runs", "tasks", "inspection", "pages"},
+    "benchmarks": {"ops", "nn", "training", "runs", "tasks"},
+    "cli": {"ops", "nn", "training", "runs", "tasks", "inspection", "reports", "pages", "benchmarks"},
 }
+
+TABLE_OF_TASKS = {"relational_rnn.tasks.find", "relational_rnn.tasks.names"}
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -51,6 +53,8 @@ def test_imports_point_one_way(subpackage):
     for path in sorted((PACKAGE / subpackage).rglob("*.py")):
         for name in imported_modules(path):
             target = name.split(".")[1] if "." in name else ""
+            if subpackage == "runs" and name in TABLE_OF_TASKS:
+                continue
             if target in MAY_IMPORT and target not in allowed:
                 wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
     assert wrong == []

@@ -7,7 +7,7 @@ import torch
 
 from relational_rnn.benchmarks.whole_training import CoreClock, recipe_run, time_training
 from relational_rnn.nn import RelationalMemory
-from relational_rnn.recipes.babi_problem import training_stories
+from relational_rnn.tasks.babi.problem import training_stories
 
 
 class Ticking:

@@ -8,7 +8,7 @@ import pytest
 from relational_rnn.cli import main
 from relational_rnn.cli.ask import HELP, describe_answer
 from relational_rnn.inspection import StoryReader, influence
-from relational_rnn.recipes import load
+from relational_rnn.runs import load
 
 STORY = "Mary went to the kitchen.\nJohn went to the garden.\n"
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from relational_rnn import InputError
-from relational_rnn.recipes import DataConfig, demo, train
+from relational_rnn.runs import train
+from relational_rnn.tasks.babi.recipes import DataConfig, demo
 
 BAD = os.fsdecode(b"bad\xff")
 """A name that the system takes and that is no text."""

@@ -5,10 +5,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from relational_rnn.cli.train_language import RecipeName
 
 from relational_rnn.cli.commands import load_command
-from relational_rnn.cli.train_language import RecipeName
-from relational_rnn.recipes import LANGUAGE_RECIPES
+from relational_rnn.tasks.language.recipes import LANGUAGE_RECIPES
 
 TINY = shlex.split(
     "--memory.mem-slots 1 --memory.head-size 6 --memory.num-heads 2 --model.embedding-size 8 --batch-size 2 --chunk 10 "

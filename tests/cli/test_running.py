@@ -7,13 +7,13 @@ import signal
 from dataclasses import replace
 
 import pytest
-
-from relational_rnn import recipes
-from relational_rnn.cli import main
 from relational_rnn.cli.babi_options import RecipeName
-from relational_rnn.cli.commands import COMMANDS, find_command, load_command
 from relational_rnn.cli.compare_babi import Arguments as CompareArguments
+
+from relational_rnn.cli import main
+from relational_rnn.cli.commands import COMMANDS, find_command, load_command
 from relational_rnn.nn.cores import FastWeightSizes
+from relational_rnn.tasks.babi.recipes import RECIPES, BabiRun, DataConfig, babi, demo
 from relational_rnn.training import Progress
 from relational_rnn.training.progress import ConsoleProgress
 
@@ -86,10 +86,10 @@ def test_the_short_data_option_reads_the_published_format(call, tiny, published,
 
 
 def test_files_can_be_read_with_a_recipe_that_generates_few_stories(published, monkeypatch):
-    few = replace(recipes.demo(), data=recipes.DataConfig(train_questions=7, test_questions=5, tasks=(1, 2)))
-    monkeypatch.setitem(recipes.RECIPES, "demo", lambda: few)
+    few = replace(demo(), data=DataConfig(train_questions=7, test_questions=5, tasks=(1, 2)))
+    monkeypatch.setitem(RECIPES, "demo", lambda: few)
     config = load_command("train babi").parse(["--recipe", "demo", "--data", str(published)]).config
-    assert config == replace(few, data=recipes.DataConfig(path=published, tasks=(1, 2)))
+    assert config == replace(few, data=DataConfig(path=published, tasks=(1, 2)))
     assert load_command("train babi").parse(["--recipe", "demo"]).config == few
 
 
@@ -211,10 +211,10 @@ def test_report_can_write_results_for_a_documentation(call, trained, tmp_path):
 
 
 def test_the_demo_prints_a_table_three_stories_and_the_time_and_writes_the_report(call, tiny, tmp_path, monkeypatch):
-    config = load_command("train babi").parse([*tiny, "--loop.steps", "2", "--data.tasks", "1", "12", "15"]).config
+    config = load_command("train babi").parse([*tiny, "--loop.steps", "2", "--data.tasks", "1", "12", "15"]).run
     # matrices of 16 x 16 would have more parameters than so little a memory
     config = replace(config, fast=FastWeightSizes(num_heads=2, key_size=7, value_size=7))
-    monkeypatch.setattr(recipes, "demo", lambda: config)
+    monkeypatch.setattr("relational_rnn.cli.demo.demo", lambda: config)
     done = call("demo", "--out", tmp_path / "demo")
     assert done.code == 0
     lines = done.out.splitlines()
@@ -258,11 +258,9 @@ def test_the_demo_wants_matplotlib_before_it_trains(call, tmp_path, monkeypatch)
 
 
 def test_the_help_names_every_recipe_and_every_field_of_a_run():
-    assert set(RecipeName.__args__) == set(recipes.RECIPES)
-    assert {f for f in recipes.BabiRun.__dataclass_fields__} - {"core", "seed"} <= set(
-        CompareArguments.__dataclass_fields__
-    )
-    base = replace(recipes.demo(), batch_questions=7)
+    assert set(RecipeName.__args__) == set(RECIPES)
+    assert {f for f in BabiRun.__dataclass_fields__} - {"core", "seed"} <= set(CompareArguments.__dataclass_fields__)
+    base = replace(demo(), batch_questions=7)
     parsed = load_command("compare babi").parse(["--recipe", "demo", "--batch-questions", "7"])
     assert parsed.base == base
 
@@ -270,7 +268,7 @@ def test_the_help_names_every_recipe_and_every_field_of_a_run():
 def test_every_field_of_a_configuration_can_be_changed(capsys):
     assert main(["train", "babi", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    config = recipes.babi()
+    config = babi()
     for group in ("data", "memory", "model", "optimizer", "loop"):
         for field in getattr(config, group).__dataclass_fields__:
             assert f"--{group}.{field.replace('_', '-')}" in text

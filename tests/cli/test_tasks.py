@@ -3,17 +3,15 @@
 import json
 import re
 import shlex
-from dataclasses import fields
 
 import pytest
 
-from relational_rnn import recipes
 from relational_rnn.cli.commands import TASKS, load_command
-from relational_rnn.cli.compare_task import CompareTask
-from relational_rnn.cli.task_options import SHARED
+from relational_rnn.cli.compare import Compare
 from relational_rnn.cli.trials import trial_note, trial_table
 from relational_rnn.nn.cores import CORE_NAMES
-from relational_rnn.recipes import TASK_RECIPES, TASK_RUNS, Trial
+from relational_rnn.runs import Trial, workload_of
+from relational_rnn.tasks.nth_farthest import nth_farthest_paper
 
 TINY = shlex.split(
     "--data.objects 2 --data.dimensions 1 --memory.mem-slots 2 --memory.head-size 6 --memory.num-heads 2 "
@@ -213,14 +211,14 @@ def test_what_cannot_be_is_refused_in_a_sentence(call, words, message, tmp_path,
 
 
 def test_the_recipe_names_the_folder_and_sets_the_options(tmp_path):
-    config = load_command("train nth-farthest").parse(["--recipe", "nth-farthest-paper", "--seed", "4"])
-    assert config.config.data == recipes.TASK_RECIPES["nth-farthest"]["nth-farthest-paper"]().data
-    assert (config.recipe, config.config.seed) == ("nth-farthest-paper", 4)
+    arguments = load_command("train nth-farthest").parse(["--recipe", "nth-farthest-paper", "--seed", "4"])
+    assert arguments.run.data == nth_farthest_paper().data
+    assert (arguments.recipe, arguments.run.seed) == ("nth-farthest-paper", 4)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_starts_from_a_recipe_that_was_measured_and_ends_in_minutes_on_a_processor(task):
-    recipe = TASK_RECIPES[task][load_command(f"train {task}").parse([]).recipe]
+    recipe = workload_of(task).recipes[load_command(f"train {task}").parse([]).recipe]
     said = " ".join((recipe.__doc__ or "").split())
     assert "not measured yet" not in said
     assert "Machine: 2-core CPU" in said
@@ -231,10 +229,9 @@ def test_a_task_starts_from_a_recipe_that_was_measured_and_ends_in_minutes_on_a_
 
 @pytest.mark.parametrize("task", TASKS)
 def test_compare_takes_over_every_field_of_a_run(task):
-    assert {field.name for field in fields(TASK_RUNS[task])} == {"core", "seed", "data", *SHARED}
-    recipe = list(TASK_RECIPES[task])[-1]
-    command = CompareTask(task)
-    assert command.base(command.parse(["--recipe", recipe])) == TASK_RECIPES[task][recipe]()
+    name, recipe = list(workload_of(task).recipes.items())[-1]
+    command = Compare(task)
+    assert command.base(command.parse(["--recipe", name])) == recipe()
 
 
 @pytest.mark.slow

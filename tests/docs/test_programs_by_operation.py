@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from scripts import load
 
-from relational_rnn.recipes.task_runs import evaluate_task, train_task
-from relational_rnn.recipes.tasks import programs_program_small
+from relational_rnn.runs import evaluate, train
 from relational_rnn.tasks.contract import draw_batch
-from relational_rnn.tasks.programs import CHARACTERS, OPERATIONS, Programs
+from relational_rnn.tasks.programs import CHARACTERS, OPERATIONS, Programs, programs_program_small
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +29,8 @@ def test_the_operations_together_are_the_measured_run(script, tmp_path):
     config = dataclasses.replace(
         recipe, core="gru", test_samples=200, valid_samples=64, loop=dataclasses.replace(recipe.loop, steps=3)
     )
-    train_task(config, tmp_path / "run")
-    measured = evaluate_task(tmp_path / "run")
+    train(config, tmp_path / "run")
+    measured = evaluate(tmp_path / "run")
     found = script.by_operation(tmp_path / "run")
     assert set(found) == set(script.NAMES.values())
     total = sum(found.values(), Counter())
@@ -44,6 +43,6 @@ def test_programs_of_several_operations_are_refused(script, tmp_path):
     recipe = programs_program_small()
     data = dataclasses.replace(recipe.data, nesting=2)
     loop = dataclasses.replace(recipe.loop, steps=1)
-    train_task(dataclasses.replace(recipe, data=data, loop=loop, valid_samples=64), tmp_path / "run")
+    train(dataclasses.replace(recipe, data=data, loop=loop, valid_samples=64), tmp_path / "run")
     with pytest.raises(SystemExit, match="not a run on programs of one operation"):
         script.by_operation(tmp_path / "run")

@@ -15,7 +15,7 @@ from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 from relational_rnn.ops.relational_scan import relational_scan
 from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu
 from relational_rnn.ops.relational_scan.triton_scan import relational_scan_triton
-from relational_rnn.recipes.checks import check_memory_options
+from relational_rnn.runs import RunConfig
 
 # Every size differs on every axis.
 BATCH, STEPS, INPUTS, SLOTS, HEADS, HEAD, ROWS = 2, 7, 4, 6, 3, 5, 8
@@ -295,7 +295,7 @@ def test_the_core_of_that_name_stands_beside_memories_of_every_style():
 
 def test_a_run_of_it_takes_the_options_of_a_memory():
     sizes = MemorySizes(backend="reference")
-    check_memory_options("train", "competitive", sizes)
+    RunConfig(core="competitive", memory=sizes)
     assert build_core("competitive", 7, sizes).backend == "reference"
     with pytest.raises(InputError, match="give them to runs of a relational memory"):
-        check_memory_options("train", "lstm", sizes)
+        RunConfig(core="lstm", memory=sizes)

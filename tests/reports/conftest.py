@@ -44,6 +44,7 @@ def make_run(tmp_path):
         if evaluated:
             result = {
                 "split": "test",
+                "task": "babi",
                 "core": core,
                 "seed": seed,
                 "mean_accuracy": sum(per_task.values()) / len(per_task),
@@ -53,6 +54,10 @@ def make_run(tmp_path):
                 "parameters": parameters,
                 "state_bytes": 4096,
                 "train_seconds": train_seconds,
+                "processor_seconds": None,
+                "evaluate_seconds": 0.5,
+                "loss": 1.5,
+                "steps": 30,
                 "report": list(notes),
             }
             (folder / "result.json").write_text(json.dumps(result))

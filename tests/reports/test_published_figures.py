@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from relational_rnn.recipes import TASK_RECIPES, TASK_RUNS, DataConfig
-from relational_rnn.recipes.task_runs import task_config_json
-from relational_rnn.reports.published import PUBLISHED, published_beside, published_beside_all
+from relational_rnn.reports.published import published_beside, published_beside_all
 from relational_rnn.reports.runs import Run
+from relational_rnn.runs import workload_of
+from relational_rnn.tasks import names
+from relational_rnn.tasks.babi.published import PUBLISHED
+from relational_rnn.tasks.babi.recipes import DataConfig
 
-ON_TASKS = [figure for figure in PUBLISHED if figure.task not in ("language", "babi")]
+GENERATED = [workload_of(name) for name in names() if name not in ("language", "babi")]
+ON_TASKS = [(workload, figure) for workload in GENERATED for figure in workload.published]
 
 
 def made_up_run(config, training_words=None) -> Run:
@@ -21,16 +24,17 @@ def made_up_run(config, training_words=None) -> Run:
         versions={},
         metrics={},
         result=None,
+        groups={},
         training_words=training_words,
         notes=(),
     )
 
 
-@pytest.mark.parametrize("figure", ON_TASKS, ids=lambda figure: f"{figure.task}-{figure.model}")
-def test_every_figure_names_settings_that_a_run_can_have(figure):
-    data = type(TASK_RUNS[figure.task]().data)
+@pytest.mark.parametrize(("workload", "figure"), ON_TASKS)
+def test_every_figure_names_settings_that_a_run_can_have(workload, figure):
+    data = type(workload.config().data)
     settings = data(**figure.data)  # refused where there is no such setting
-    config = {"task": figure.task, "data": dataclasses.asdict(settings)}
+    config = {"task": workload.name, "data": dataclasses.asdict(settings)}
     assert figure in published_beside(config)
     assert 0 < figure.value <= 1
     assert figure.source
@@ -48,8 +52,8 @@ def test_every_figure_names_settings_that_a_run_can_have(figure):
     ],
 )
 def test_a_recipe_is_told_what_others_have_published(recipe, models):
-    make = {name: make for recipes in TASK_RECIPES.values() for name, make in recipes.items()}[recipe]
-    config = task_config_json(make())
+    make = {name: make for workload in GENERATED for name, make in workload.recipes.items()}[recipe]
+    config = make().to_json()
     assert [figure.model for figure in published_beside(config)] == models
     assert published_beside_all([made_up_run(config), made_up_run(config)]) == published_beside(config)
 
@@ -57,15 +61,15 @@ def test_a_recipe_is_told_what_others_have_published(recipe, models):
 def test_a_run_on_stories_has_those_of_one_model_for_all_published_tasks():
     data = json.loads(json.dumps(dataclasses.asdict(DataConfig())))
     data["path"] = "tasks.tar.gz"
-    figures = published_beside({"core": "rmc", "data": data})
+    figures = published_beside({"task": "babi", "core": "rmc", "data": data})
     assert [(figure.model, figure.shown) for figure in figures[:3]] == [
         ("LSTM", "72.7 %"),
         ("DNC", "83.3 %"),
         ("SDNC", "93.6 %"),
     ]
-    assert figures == [figure for figure in PUBLISHED if figure.task == "babi"]
+    assert figures == list(PUBLISHED)
     for change in ({"path": None}, {"tasks": [1]}, {"language": "en"}):
-        assert published_beside({"core": "rmc", "data": {**data, **change}}) == []
+        assert published_beside({"task": "babi", "core": "rmc", "data": {**data, **change}}) == []
 
 
 def test_published_accuracies_of_the_tasks_give_the_published_means():

@@ -37,7 +37,7 @@ def test_runs_that_differ_only_in_the_seed_are_one_group_in_order_of_seed(make_r
     rmc, lstm = group_runs(read_runs(folders))
     assert (rmc.label, rmc.seeds, lstm.label, lstm.seeds) == ("RMC", [0, 1, 2], "LSTM", [0])
     assert rmc.values("mean_accuracy") == pytest.approx([0.45, 0.65])
-    assert rmc.per_task() == {1: [0.6, 0.8], 2: [0.3, 0.5]}
+    assert list(rmc.per_group().values()) == [[0.6, 0.8], [0.3, 0.5]]
 
 
 def test_another_learning_rate_is_another_group_and_its_label_says_which_folder(make_run):
@@ -66,21 +66,20 @@ def test_a_missing_folder_is_named():
     with pytest.raises(InputError) as error:
         read_run(Path("nowhere"))
     assert str(error.value) == (
-        "report: this run folder does not exist\n"
-        "  got       nowhere\n"
-        "  hint      a run folder is what `relational-rnn train ... --out DIR` wrote"
+        "nowhere: there is no run in this folder\n"
+        "  expected  a folder with config.json, as `relational-rnn train ... --out DIR` writes it"
     )
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("config.json", None, "this folder is not a run folder"),
+        ("config.json", None, "there is no run in this folder"),
         ("config.json", '{"core": "rmc"}', r"config\.json: lacks seed"),
         ("config.json", "[1, 2]", "must hold a JSON object"),
         ("config.json", '{"core": ', "is not readable JSON"),
         ("versions.json", "\ufffd{", "is not readable JSON"),
-        ("result.json", '{"split": "test"}', "result.json: lacks mean_accuracy, per_task"),
+        ("result.json", '{"split": "test"}', "result.json: lacks task, mean_accuracy, loss, "),
         ("metrics.csv", "step,seconds\n1,2\n3\n", "line 3 has the wrong number of cells"),
         ("metrics.csv", "step,seconds\n1,two\n", "line 2 has no number under 'seconds'"),
     ],
@@ -104,7 +103,9 @@ def make_task_run(make_run, name: str, task: str, **arguments) -> Path:
     result = json.loads((folder / "result.json").read_text())
     for entry in ("per_task", "tasks_above_95", "questions"):
         del result[entry]
-    result |= {"per_group": {"length 60": 0.9, "length 120": 0.4}, "sequences": 100, "mean_beyond": 0.4}
+    accuracies = {"length 60": 0.9, "length 120": 0.4}
+    result |= {"task": task, "per_group": accuracies, "per_group_whole": accuracies, "whole_accuracy": 0.9}
+    result |= {"sequences": 100, "mean_beyond": 0.4, "match": "parameters"}
     (folder / "result.json").write_text(json.dumps(result))
     return folder
 
@@ -130,8 +131,9 @@ def test_runs_on_different_tasks_make_no_report(make_run):
 
 def test_what_an_evaluation_must_hold_depends_on_the_task(make_run):
     folder = make_task_run(make_run, "a", "memorize")
-    (folder / "result.json").write_text('{"split": "test", "mean_accuracy": 0.5}')
-    with pytest.raises(InputError, match="lacks per_group, sequences, parameters"):
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({n: v for n, v in result.items() if n not in ("loss", "per_group")}))
+    with pytest.raises(InputError, match=r"lacks loss, per_group\n  hint      run `relational-rnn evaluate"):
         read_run(folder)
 
 

@@ -40,9 +40,8 @@ from relational_rnn.benchmarks.shapes import (
 from relational_rnn.benchmarks.timing import Rounds, matmul_rate, take_turns, wait_for
 from relational_rnn.benchmarks.whole_training import recipe_run, time_training
 from relational_rnn.ops.relational_scan import BACKENDS
-from relational_rnn.recipes import RECIPES
-from relational_rnn.recipes.babi import RecipeName
-from relational_rnn.recipes.babi_problem import training_stories
+from relational_rnn.tasks.babi.problem import training_stories
+from relational_rnn.tasks.babi.recipes import RECIPES
 from relational_rnn.training.run_folder import command_line, describe_machine, describe_software
 
 LEAST, WINDOW, SAVE_EVERY = 3, 10.0, 5.0
@@ -74,7 +73,7 @@ class Benchmark:
     """Tiny sizes, to see that everything works; the figures mean nothing."""
     l0sg: Path | None = None
     """A checkout of the L0SG port to time too; its code is run."""
-    recipe: RecipeName | None = None
+    recipe: str | None = None
     """A recipe to train with every backend."""
     recipe_steps: int = 300
     """Updates of such a run."""

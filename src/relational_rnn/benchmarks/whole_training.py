@@ -16,10 +16,10 @@ from torch import Tensor
 from relational_rnn.benchmarks.contenders import LAYER
 from relational_rnn.nn.core import Core
 from relational_rnn.ops.relational_scan import Backend
-from relational_rnn.recipes import RECIPES, BabiRun, DataConfig
-from relational_rnn.recipes.babi import RecipeName
-from relational_rnn.recipes.babi_problem import BabiProblem, TrainingStories, build
-from relational_rnn.training import Measure, fit, to_json
+from relational_rnn.runs import build
+from relational_rnn.tasks.babi.problem import BabiProblem, TrainingStories
+from relational_rnn.tasks.babi.recipes import RECIPES, BabiRun, DataConfig
+from relational_rnn.training import Measure, fit
 
 
 class CoreClock:
@@ -89,7 +89,7 @@ class TimedProblem:
         return self._problem.measure(batch)
 
 
-def recipe_run(name: RecipeName, *, steps: int, data: Path | None, partial: bool, quick: bool, threads: int) -> BabiRun:
+def recipe_run(name: str, *, steps: int, data: Path | None, partial: bool, quick: bool, threads: int) -> BabiRun:
     """The configuration of a recipe, cut to so many steps with one validation after the last."""
     # the batches that most of a run has
     config = replace(RECIPES[name](), first_tasks=(), first_steps=0)
@@ -106,9 +106,9 @@ def recipe_run(name: RecipeName, *, steps: int, data: Path | None, partial: bool
 def time_training(config: BabiRun, backend: str, stories: TrainingStories) -> dict[str, Any]:
     """Train with one backend in a folder that is thrown away, and say how long it took."""
     config = replace(config, memory=replace(config.memory, backend=cast(Backend, backend)))
-    problem = TimedProblem(build(config, stories))
-    configuration = to_json(config)
-    assert isinstance(configuration, dict)
+    problem = build(config, stories)
+    assert isinstance(problem, BabiProblem)
+    problem = TimedProblem(problem)
     with tempfile.TemporaryDirectory() as folder:
         outcome = fit(
             problem,
@@ -116,7 +116,7 @@ def time_training(config: BabiRun, backend: str, stories: TrainingStories) -> di
             optimizer=config.optimizer,
             loop=config.loop,
             seed=config.seed,
-            configuration=configuration,
+            configuration=config.to_json(),
             on_progress=lambda progress: None,
         )
     # From one batch asked for to the next; what follows the last one is the validation.

@@ -12,11 +12,12 @@ from typing import Annotated
 
 import tyro
 
-from relational_rnn import recipes
 from relational_rnn._check import InputError, describe
 from relational_rnn._reading.plain import read_text
 from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.inspection import Influence, StoryReader, influence
+from relational_rnn.runs import load
+from relational_rnn.tasks.babi.pretrained import pretrained_babi
 
 EXAMPLES = (
     "relational-rnn ask",
@@ -68,7 +69,7 @@ def parse(args: Sequence[str]) -> Arguments:
 
 def run(arguments: Arguments) -> None:
     first = _read_lines(arguments.story) if arguments.story else []
-    loaded = recipes.load(arguments.run or recipes.pretrained_babi())
+    loaded = load(arguments.run or pretrained_babi(), "babi")
     limit = loaded.config.data.max_sentences
     if limit is not None:
         print(f"note: this run reads only the last {limit} sentences before a question", file=sys.stderr)

@@ -24,7 +24,6 @@ from relational_rnn.benchmarks import (
 from relational_rnn.benchmarks import run as run_benchmark
 from relational_rnn.cli.boundary import stopped_with
 from relational_rnn.cli.parsing import parse_arguments
-from relational_rnn.recipes.babi import RecipeName
 from relational_rnn.reports import read_benchmark, write_benchmark_page
 from relational_rnn.training.progress import clock
 
@@ -69,7 +68,7 @@ class Arguments:
     l0sg: Annotated[Path | None, tyro.conf.arg(metavar="CHECKOUT")] = None
     """Also time the port in this checkout of github.com/L0SG/relational-rnn-pytorch. This runs the code that lies
     there."""
-    recipe: RecipeName | None = None
+    recipe: Literal["babi", "babi-long", "demo"] | None = None
     """Also train this recipe with every backend, and report whole steps per second and the core's share of a step."""
     recipe_steps: int = 300
     """Updates of these runs; a validation follows the last."""

@@ -9,15 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from relational_rnn._check import InputError, describe, need_extra
+from relational_rnn.tasks import asks, names
 
-TASKS = {
-    "nth-farthest": "which vector is the n-th farthest from another",
-    "programs": "what a short program prints",
-    "memorize": "a sequence given back as it was, reversed, or twice",
-    "relations": "who is older, greater, above or left, over chains of comparisons",
-    "associative-recall": "the values that keys were paired with",
-}
-"""The generated tasks, each in a few words; `train` and `compare` have a command for every one of them."""
 CORPORA = {
     "wikitext-2": "download WikiText-2, 2 million words",
     "wikitext-103": "download WikiText-103, 103 million words",
@@ -28,12 +21,8 @@ CORPORA = {
 GROUPS = {
     "train": {
         "demo": "train six models, compare them, and let them answer",
-        "train babi": "train one model on the bAbI tasks",
-        **{f"train {task}": f"train one model: {line}" for task, line in TASKS.items()},
-        "train language": "train one model on a text, to predict its next character, word or byte pair",
-        "compare babi": "train several models under several seeds and print one table",
-        **{f"compare {task}": f"train several models: {line}" for task, line in TASKS.items()},
-        "compare language": "train several models on a text under several seeds",
+        **{f"train {task}": f"train one model: {asks(task)}" for task in names()},
+        **{f"compare {task}": f"train several models: {asks(task)}" for task in names()},
     },
     "use a trained model": {
         "evaluate": "measure a trained run on its test set, group by group",
@@ -57,7 +46,7 @@ IN_SHORT = {
 }
 """What the help of the whole program says of commands that differ in their last word."""
 COMMANDS = {name: line for group in GROUPS.values() for name, line in group.items()}
-"""Every command with its one line; `train babi` lives in train_babi.py, those of generated tasks in *_task.py, those of
+"""Every command with its one line; `train TASK` lives in train.py, `data fetch babi` in data_fetch_babi.py, those of
 published texts in data_fetch_corpus.py."""
 
 
@@ -89,10 +78,8 @@ def load_command(name: str) -> Command:
     """Import the file of a command."""
     need_extra("tyro", "train", f"relational-rnn {name}")
     verb, _, task = name.partition(" ")
-    if task in TASKS:
-        if verb == "train":
-            return importlib.import_module("relational_rnn.cli.train_task").TrainTask(task)
-        return importlib.import_module("relational_rnn.cli.compare_task").CompareTask(task)
+    if verb in ("train", "compare"):
+        return getattr(importlib.import_module(f"relational_rnn.cli.{verb}"), verb.capitalize())(task)
     if name.removeprefix("data fetch ") in CORPORA:
         return importlib.import_module("relational_rnn.cli.data_fetch_corpus").FetchCorpus(name.split()[-1])
     return cast(Command, importlib.import_module(f"relational_rnn.cli.{name.replace(' ', '_')}"))

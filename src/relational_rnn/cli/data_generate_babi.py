@@ -9,11 +9,11 @@ from typing import Annotated
 
 import tyro
 
-from relational_rnn import recipes
 from relational_rnn._check import InputError, describe
 from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.cli.tables import shown
-from relational_rnn.recipes.babi_problem import test_stories, training_stories
+from relational_rnn.tasks.babi.problem import test_stories, training_stories
+from relational_rnn.tasks.babi.recipes import DataConfig
 from relational_rnn.tasks.babi.story import TASK_NAMES
 from relational_rnn.tasks.babi.writing import write_babi
 
@@ -51,7 +51,7 @@ def run(arguments: Arguments) -> None:
     if out.is_dir() and any(out.iterdir()):
         raise InputError(describe(where, "this folder is not empty", got=out, hint="name a new one"))
     # The same stories as a run learns from, and is measured on, that generates its own.
-    data = recipes.DataConfig(
+    data = DataConfig(
         tasks=tasks, train_questions=arguments.questions, test_questions=arguments.test_questions, seed=arguments.seed
     )
     write_babi(out, training_stories(data).train, test_stories(data)[0])

@@ -10,18 +10,17 @@ from typing import Annotated
 
 import tyro
 
-from relational_rnn import recipes
 from relational_rnn._check import need_extra
 from relational_rnn.cli.boundary import KEPT, stopped_with
-from relational_rnn.cli.compare_babi import comparison_table, describe_run
 from relational_rnn.cli.parsing import parse_arguments
-from relational_rnn.cli.tables import shown
+from relational_rnn.cli.tables import shown, text_table
 from relational_rnn.inspection import StoryReader
 from relational_rnn.inspection.influence import rank
 from relational_rnn.nn.cores import CORES
-from relational_rnn.recipes.babi import CoreName
-from relational_rnn.recipes.babi_problem import test_stories
 from relational_rnn.reports import write_report
+from relational_rnn.runs import CoreName, compare, comparison, load
+from relational_rnn.tasks.babi.problem import test_stories
+from relational_rnn.tasks.babi.recipes import BabiRun, demo
 from relational_rnn.tasks.babi.story import TASK_NAMES, Story
 from relational_rnn.training.progress import clock
 from relational_rnn.training.run_folder import usable_cores
@@ -55,7 +54,7 @@ def run(arguments: Arguments) -> None:
     started = time.monotonic()
     # Said before the minutes of training, not after them.
     need_extra("matplotlib", "report", "the report at the end of the demo")
-    base = recipes.demo()
+    base = demo()
     jobs = min(len(DEMO_CORES), usable_cores())  # each trains with one thread
     at_a_time = "one after the other" if jobs == 1 else f"{jobs} at a time"
     print(
@@ -64,15 +63,15 @@ def run(arguments: Arguments) -> None:
         flush=True,
     )
     with stopped_with(KEPT):
-        found = recipes.compare(
+        found = compare(
             base,
             DEMO_CORES,
             [base.seed],
             arguments.out,
             jobs=jobs,
-            on_run=lambda path, e: print(describe_run(path, e), flush=True),
+            on_run=lambda path, e: print(f"{path}: {e.line()}", flush=True),
         )
-    print(f"\n{comparison_table(found)}\n")
+    print(f"\n{text_table(*comparison(list(found.values())))}\n")
     readers = {e.core: _reader(path) for path, e in found.items()}
     for story in demo_stories(base):
         print(answered_story(story, readers))
@@ -86,7 +85,7 @@ def run(arguments: Arguments) -> None:
     print(f"time: {clock(time.monotonic() - started)}")
 
 
-def demo_stories(base: recipes.BabiRun) -> list[Story]:
+def demo_stories(base: BabiRun) -> list[Story]:
     """One story of each of STORY_TASKS that no run of `base` was trained or measured on."""
     data = replace(base.data, tasks=STORY_TASKS, seed=base.data.seed + 1, test_questions=20)
     return [stories[0] for stories in test_stories(data)[0].values()]
@@ -108,5 +107,5 @@ def answered_story(story: Story, readers: Mapping[str, StoryReader]) -> str:
 
 
 def _reader(folder: Path) -> StoryReader:
-    loaded = recipes.load(folder)
+    loaded = load(folder)
     return StoryReader(loaded.model, loaded.vocabulary)

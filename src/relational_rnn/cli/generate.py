@@ -9,8 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from relational_rnn import recipes
 from relational_rnn.cli.parsing import parse_arguments
+from relational_rnn.runs import load
 from relational_rnn.tasks.language.generating import Sampling, continue_text
 
 EXAMPLES = (
@@ -48,7 +48,7 @@ def parse(args: Sequence[str]) -> Arguments:
 
 def run(arguments: Arguments) -> None:
     sampling = Sampling(temperature=arguments.temperature, top_k=arguments.top_k, top_p=arguments.top_p)
-    loaded = recipes.load_language(arguments.run)
+    loaded = load(arguments.run, "language")
     pieces = continue_text(
         loaded.model,
         loaded.vocabulary,

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import tyro
 
-from relational_rnn import recipes
 from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.inspection import (
@@ -29,10 +28,15 @@ from relational_rnn.inspection.story_page import (
 )
 from relational_rnn.inspection.text_trace import memory_of_layer, pieces_of, text_statistics, trace_text
 from relational_rnn.ops.relational_scan import Trace
-from relational_rnn.recipes.babi_problem import test_stories
-from relational_rnn.recipes.task_runs import split_batches
-from relational_rnn.recipes.tasks import NthFarthestRun
+from relational_rnn.runs import LoadedRun, load
+from relational_rnn.tasks.babi.pretrained import pretrained_babi
+from relational_rnn.tasks.babi.problem import test_stories
+from relational_rnn.tasks.babi.recipes import BabiRun, DataConfig
 from relational_rnn.tasks.babi.story import TASK_NAMES
+from relational_rnn.tasks.generated import split_batches
+from relational_rnn.tasks.language.problem import read_corpus
+from relational_rnn.tasks.language.recipes import LanguageRun
+from relational_rnn.tasks.nth_farthest import NthFarthestRun
 
 EXAMPLES = (
     "relational-rnn inspect --pretrained --text 'Mary went to the garden. John left. Where is Mary?'",
@@ -85,24 +89,22 @@ def parse(args: Sequence[str]) -> Arguments:
 
 
 def run(arguments: Arguments) -> None:
-    folder = arguments.run or recipes.pretrained_babi()
-    kind = recipes.task_of(folder)
-    if kind == "language":
-        inspect_language(arguments, folder)
-    elif kind == "babi":
-        inspect_babi(arguments, folder)
-    else:
-        inspect_task(arguments, folder, kind)
+    loaded = load(arguments.run or pretrained_babi())
+    pages = {"babi": inspect_babi, "nth-farthest": inspect_farthest, "language": inspect_language}
+    if loaded.workload.name not in pages:
+        hint = "in Python, relational_rnn.inspection.page shows the trace of any sequence"
+        problem = f"only runs on {', '.join(pages)} can be inspected"
+        raise InputError(describe("inspect", problem, got=f"a run on {loaded.workload.name}", hint=hint))
+    pages[loaded.workload.name](arguments, loaded)
 
 
-def inspect_babi(arguments: Arguments, folder: Path) -> None:
+def inspect_babi(arguments: Arguments, loaded: LoadedRun[BabiRun]) -> None:
     """A story of a run on bAbI."""
     if arguments.text is not None and arguments.task is not None and not arguments.statistics:
         raise InputError(describe("inspect", "--task has no effect with --text and without --statistics"))
-    loaded = recipes.load(folder)
     reader = StoryReader(loaded.model, loaded.vocabulary, max_sentences=loaded.config.data.max_sentences)
-    name = folder.resolve().name
-    data = recipes.DataConfig() if arguments.pretrained else loaded.config.data
+    name = loaded.folder.resolve().name
+    data = DataConfig() if arguments.pretrained else loaded.config.data
     task = data.tasks[0] if arguments.task is None else arguments.task
     check_choice("inspect", "--task", task, data.tasks, hint="these are the tasks of the run")
     needed = arguments.text is None or arguments.statistics
@@ -126,13 +128,9 @@ def inspect_babi(arguments: Arguments, folder: Path) -> None:
     save(story_page(traced, right=right, title=title, sections=sections), arguments.out)
 
 
-def inspect_task(arguments: Arguments, folder: Path, kind: str) -> None:
-    """A run on a generated task: N-th farthest has a page of its own."""
-    loaded = recipes.load_task(folder)
-    if not isinstance(loaded.config, NthFarthestRun):
-        hint = "in Python, relational_rnn.inspection.page shows the trace of any sequence"
-        problem = "only runs on babi, nth-farthest and language can be inspected"
-        raise InputError(describe("inspect", problem, got=f"a run on {kind}", hint=hint))
+def inspect_farthest(arguments: Arguments, loaded: LoadedRun[NthFarthestRun]) -> None:
+    """A test sequence of a run on N-th farthest."""
+    kind = loaded.config.task_name
     refuse(arguments, kind, "task", "text")
     number = 1 if arguments.example is None else arguments.example
     if not 1 <= number <= loaded.config.test_samples:
@@ -140,7 +138,7 @@ def inspect_task(arguments: Arguments, folder: Path, kind: str) -> None:
         raise InputError(describe("inspect", "there is no such example", got=number, expected=expected))
     place, row = divmod(number - 1, loaded.config.batch_size)
     batch = split_batches(loaded.config, "test")[place]
-    title = f"A look inside {folder.resolve().name}: {kind}, example {number}"
+    title = f"A look inside {loaded.folder.resolve().name}: {kind}, example {number}"
     task = loaded.config.data
     before = place * loaded.config.batch_size
     shown = farthest_page(
@@ -149,14 +147,13 @@ def inspect_task(arguments: Arguments, folder: Path, kind: str) -> None:
     save(shown, arguments.out)
 
 
-def inspect_language(arguments: Arguments, folder: Path) -> None:
+def inspect_language(arguments: Arguments, loaded: LoadedRun[LanguageRun]) -> None:
     """A piece of a language run's test text, read with all of its document before it, or a text of one's own."""
     refuse(arguments, "language", "task")
-    loaded = recipes.load_language(folder)
     model, vocabulary = loaded.model, loaded.vocabulary
     memory_of_layer(model, None)  # refused before a text is read
-    name = folder.resolve().name
-    text = recipes.read_corpus(loaded.config).test if arguments.text is None or arguments.statistics else None
+    name = loaded.folder.resolve().name
+    text = read_corpus(loaded.config).test if arguments.text is None or arguments.statistics else None
     if arguments.text is not None:
         traced = trace_text(model, vocabulary, vocabulary.encode(arguments.text, where="--text"))
         title = f"A look inside {name}"

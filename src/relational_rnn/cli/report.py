@@ -9,7 +9,6 @@ from typing import Annotated
 
 import tyro
 
-from relational_rnn import recipes
 from relational_rnn._check import InputError, describe
 from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.inspection import (
@@ -24,9 +23,6 @@ from relational_rnn.inspection import (
 from relational_rnn.inspection.farthest_page import farthest_question
 from relational_rnn.inspection.story_page import INSPECTED
 from relational_rnn.nn import RelationalMemory
-from relational_rnn.recipes.babi_problem import test_stories
-from relational_rnn.recipes.task_runs import split_batches
-from relational_rnn.recipes.tasks import NthFarthestRun
 from relational_rnn.reports import (
     Example,
     group_runs,
@@ -39,7 +35,11 @@ from relational_rnn.reports import (
 from relational_rnn.reports.language import is_language
 from relational_rnn.reports.page import draw_language_figures
 from relational_rnn.reports.runs import one_line
+from relational_rnn.runs import load, read_config
+from relational_rnn.tasks.babi.problem import test_stories
 from relational_rnn.tasks.babi.story import TASK_NAMES
+from relational_rnn.tasks.generated import split_batches
+from relational_rnn.tasks.nth_farthest import NthFarthestRun
 
 EXAMPLES = (
     "relational-rnn report runs/demo/rmc-0 runs/demo/lstm-0 --out runs/demo/report",
@@ -114,7 +114,7 @@ def worst_examples(folder: Path, count: int, place: str) -> list[tuple[Example, 
         InputError: the run is on another task than bAbI or N-th farthest, cannot be loaded, or its test stories are not
             there.
     """
-    kind = recipes.task_of(folder)
+    kind = read_config(folder).task_name
     if kind == "babi":
         return worst_stories(folder, count, place)
     if kind == "nth-farthest":
@@ -125,7 +125,7 @@ def worst_examples(folder: Path, count: int, place: str) -> list[tuple[Example, 
 
 def worst_stories(folder: Path, count: int, place: str) -> list[tuple[Example, Page | None]]:
     """Of a run on bAbI, for every task."""
-    loaded = recipes.load(folder)
+    loaded = load(folder)
     reader = StoryReader(loaded.model, loaded.vocabulary, max_sentences=loaded.config.data.max_sentences)
     name = one_line(folder.resolve().name)
     found = []
@@ -153,7 +153,7 @@ def worst_stories(folder: Path, count: int, place: str) -> list[tuple[Example, P
 
 def worst_farthest(folder: Path, count: int, place: str) -> list[tuple[Example, Page | None]]:
     """Of a run on N-th farthest, for every n."""
-    loaded = recipes.load_task(folder)
+    loaded = load(folder)
     assert isinstance(loaded.config, NthFarthestRun)
     task, batches, name = loaded.config.data, split_batches(loaded.config, "test"), one_line(folder.resolve().name)
     found = []

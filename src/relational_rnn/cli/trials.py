@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from relational_rnn.cli.tables import text_table
 from relational_rnn.nn.cores import CORES
-from relational_rnn.recipes.comparison import Trial, best_trials
+from relational_rnn.runs import Trial, best_trials
 from relational_rnn.training import BestBy
 
 

@@ -166,7 +166,7 @@ def _details(group: Group) -> dict[str, Any]:
     """More of what was measured, by the kind of task."""
     if group.runs[0].task == "babi":
         return {
-            "per_task": {str(n): mean_and_spread(values)[0] for n, values in group.per_task().items()},
+            "per_task": {name.split()[0]: mean_and_spread(values)[0] for name, values in group.per_group().items()},
             "tasks_above_95": mean_and_spread(group.values("tasks_above_95"))[0],
         }
     if is_language([group]):

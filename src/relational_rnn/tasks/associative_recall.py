@@ -6,6 +6,7 @@ Shape legend: B sequences, T steps, P pairs.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,8 +14,12 @@ import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_positive, describe, is_number
+from relational_rnn.nn.cores import MemorySizes
 from relational_rnn.tasks.contract import NO_ANSWER, Split, Task, TaskBatch, TaskShape
 from relational_rnn.tasks.curriculum import Curriculum, check_lessons
+from relational_rnn.tasks.generated import TaskRun, TaskWorkload, muon
+from relational_rnn.tasks.model import TaskModelConfig
+from relational_rnn.training import LoopConfig
 
 RecallCurriculum = Literal["none", "lessons"]
 
@@ -152,3 +157,38 @@ class AssociativeRecall(Task):
         inputs.scatter_(1, at, 1 + keys)
         targets = torch.full_like(inputs, NO_ANSWER).scatter_(1, at, values)
         return inputs, targets
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class AssociativeRecallRun(TaskRun):
+    """Everything that decides a run on multi-query associative recall."""
+
+    data: AssociativeRecall = dataclasses.field(default_factory=AssociativeRecall)
+    """The task."""
+
+    task_name: ClassVar[str] = AssociativeRecall.name
+
+
+def associative_recall() -> AssociativeRecallRun:
+    """Four pairs of 8 keys and 8 values in 32 steps, in lessons of one, two and four pairs.
+
+    The learning rate falls in the last third: along a cosine from the start it was too low when the lesson of four
+    pairs began, and 83.9 % were reached.
+
+    Expected score: 100.0 % on four pairs, 51.3 % on eight in twice as many steps (three seeds). Time: 171 processor
+    seconds. Machine: 2-core CPU, one thread.
+    Command: `relational-rnn train associative-recall`.
+    """
+    return AssociativeRecallRun(
+        data=AssociativeRecall(pairs=4, length=32, vocabulary=16, curriculum="lessons", mastered=0.2),
+        memory=MemorySizes(mem_slots=8, head_size=16, num_heads=4),
+        model=TaskModelConfig(embedding_size=64, head_size=128, head_layers=1),
+        optimizer=muon(learning_rate=4e-3, decay_fraction=0.3),
+        loop=LoopConfig(steps=3000, validate_every=250, checkpoint_every=250, log_every=50, threads=1),
+        batch_size=64,
+        valid_samples=1024,
+        test_samples=2048,
+    )
+
+
+WORKLOAD = TaskWorkload(AssociativeRecallRun, {"associative-recall": associative_recall})

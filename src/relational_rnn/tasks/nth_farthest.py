@@ -5,6 +5,7 @@ Shape legend: B sequences, N objects (and steps), D dimensions.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -13,8 +14,13 @@ import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn.nn.cores import MemorySizes
+from relational_rnn.runs import Published
 from relational_rnn.tasks.contract import Split, Task, TaskBatch, TaskShape
 from relational_rnn.tasks.curriculum import Curriculum, check_lessons
+from relational_rnn.tasks.generated import TaskRun, TaskWorkload
+from relational_rnn.tasks.model import TaskModelConfig
+from relational_rnn.training import LoopConfig, OptimizerConfig
 
 Convention = Literal["paper", "sonnet", "l0sg"]
 CONVENTIONS: tuple[Convention, ...] = ("paper", "sonnet", "l0sg")
@@ -187,3 +193,94 @@ def plateau_loss(objects: int) -> float:
     sizes = range(2, objects + 1)
     shares = [0.5 / len(sizes) + (0.5 if size == objects else 0.0) for size in sizes]
     return sum(share * (size - 1) / size * math.log(size - 1) for share, size in zip(shares, sizes, strict=True))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class NthFarthestRun(TaskRun):
+    """Everything that decides a run on N-th farthest."""
+
+    data: NthFarthest = dataclasses.field(default_factory=NthFarthest)
+    """The task."""
+
+    task_name: ClassVar[str] = NthFarthest.name
+
+
+def nth_farthest_small() -> NthFarthestRun:
+    """N-th farthest with 4 objects of 4 dimensions, the released example's reduced task, in lessons.
+
+    Expected score: 97.3 ± 0.2 % (three seeds; an LSTM at 2e-3 92.4 ± 0.7 %). Time: 13.5 minutes of one core. Machine:
+    2-core CPU, one thread.
+    Command: `relational-rnn train nth-farthest --recipe nth-farthest-small`.
+    """
+    return _farthest_in_lessons(
+        NthFarthest(objects=4, dimensions=4, curriculum="lessons", mastered=0.58),
+        MemorySizes(mem_slots=4, head_size=16, num_heads=4, gate_style="memory"),
+        steps=40_000,
+    )
+
+
+def nth_farthest_lessons() -> NthFarthestRun:
+    """N-th farthest of the paper's size, 8 objects of 16 dimensions, in lessons, for an hour and a quarter of one core.
+
+    Expected score: 94.3 % (one seed; an LSTM at 2e-3 33.0 %). Time: 69 minutes of one core. Machine: 2-core CPU,
+    one thread. The head is as wide as the slot: four heads of 16 numbers ended at 80.7 % after more steps.
+    Command: `relational-rnn train nth-farthest --recipe nth-farthest-lessons`.
+    """
+    return _farthest_in_lessons(
+        NthFarthest(curriculum="lessons", mastered=0.65),
+        MemorySizes(mem_slots=8, head_size=64, num_heads=1, gate_style="memory"),
+        steps=110_000,
+    )
+
+
+def _farthest_in_lessons(task: NthFarthest, memory: MemorySizes, *, steps: int) -> NthFarthestRun:
+    """What the recipes in lessons share: slots of 64 numbers, Muon, batches of 128, one thread."""
+    return NthFarthestRun(
+        data=task,
+        memory=memory,
+        model=TaskModelConfig(head_size=128, head_layers=4),
+        optimizer=OptimizerConfig(method="muon", warmup_steps=200, final_fraction=0.01, weight_decay=0.0, beta2=0.95),
+        loop=LoopConfig(steps=steps, validate_every=1000, checkpoint_every=1000, log_every=100, threads=1),
+    )
+
+
+def nth_farthest_paper() -> NthFarthestRun:
+    """N-th farthest as in the paper (A.1): 8 objects of 16 dimensions, 8 slots of 256 numbers, batches of 1,600.
+
+    Expected score: not measured yet (published: 91 %). Time: not measured yet. Machine: one GPU.
+    Command: `relational-rnn train nth-farthest --recipe nth-farthest-paper --loop.accelerator cuda --drawn-on cuda`.
+    """
+    return NthFarthestRun(
+        memory=MemorySizes(mem_slots=8, head_size=32, num_heads=8),
+        model=TaskModelConfig(head_size=256, head_layers=4),
+        optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=1000, decay="none", weight_decay=0.0),
+        loop=LoopConfig(steps=500_000, validate_every=5000, checkpoint_every=1000, log_every=100),
+        batch_size=1600,
+    )
+
+
+_SANTORO = "Santoro et al. 2018, arXiv 1806.01822, section 5.1"
+_LE = "Le et al. 2020, arXiv 2002.03519"
+# (model, accuracy, only an upper bound, what a reader must know of it, source)
+_FIGURES = (
+    ("RMC", 0.91, False, "end of training, most configurations with 8 or 16 slots", _SANTORO),
+    ("LSTM", 0.30, True, "best batch accuracy", _SANTORO),
+    ("DNC", 0.30, True, "best batch accuracy", _SANTORO),
+    ("STM", 0.98, False, "1,000,000 updates", _LE),
+    ("TPR-RNN", 0.13, False, "as measured there", _LE),
+)
+PUBLISHED = tuple(
+    Published(
+        data={"objects": 8, "dimensions": 16}, model=model, value=value, below=below, setting=setting, source=source
+    )
+    for model, value, below, setting, source in _FIGURES
+)
+WORKLOAD = TaskWorkload(
+    NthFarthestRun,
+    {
+        "nth-farthest-small": nth_farthest_small,
+        "nth-farthest-lessons": nth_farthest_lessons,
+        "nth-farthest-paper": nth_farthest_paper,
+    },
+    PUBLISHED,
+)

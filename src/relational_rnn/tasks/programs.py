@@ -6,6 +6,7 @@ Shape legend: B programs, W cells of a row (see `characters`), T characters of t
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
@@ -14,9 +15,12 @@ import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe, is_number
+from relational_rnn.nn.cores import MemorySizes
+from relational_rnn.runs import Published
 from relational_rnn.tasks.characters import Alphabet, close_gaps, constant, digit_cells, same_width
 from relational_rnn.tasks.contract import Split, Task, TaskBatch, TaskShape
 from relational_rnn.tasks.curriculum import Curriculum
+from relational_rnn.tasks.generated import TaskRun, TaskWorkload, decoding, decoding_small
 
 ProgramMode = Literal["add", "control", "program"]
 CurriculumName = Literal["none", "naive", "mix", "combined"]
@@ -311,3 +315,123 @@ def _choose(chosen: list[Tensor], options: list[Tensor]) -> Tensor:
     for rows, option in zip(chosen, options, strict=True):
         result = torch.where(rows.unsqueeze(1), option, result)
     return result
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ProgramsRun(TaskRun):
+    """Everything that decides a run on learning to execute."""
+
+    data: Programs = dataclasses.field(default_factory=Programs)
+    """The task."""
+
+    task_name: ClassVar[str] = Programs.name
+
+
+_WIDE = MemorySizes(mem_slots=2, head_size=32, num_heads=4, attention_mlp_layers=1)
+"""What does best on programs of those tried: fewer and wider slots."""
+
+
+def programs_add_small() -> ProgramsRun:
+    """Additions of two numbers of up to three digits.
+
+    Expected score: 99.6 ± 0.4 % of the characters, 98.5 % of whole answers (three seeds; LSTM at 8e-3 99.7 ± 0.0 and
+    98.9 %). Time: 124 processor seconds. Machine: 2-core CPU, one thread.
+    Command: `relational-rnn train programs --recipe programs-add-small`.
+    """
+    return ProgramsRun(**decoding_small(Programs(mode="add", length=3), _WIDE, 3000))
+
+
+def programs_control_small() -> ProgramsRun:
+    """A choice or a loop with numbers of up to two digits.
+
+    Expected score: 70.2 ± 0.6 % of the characters, 50.0 % of whole answers (three seeds; LSTM at 8e-3 76.4 ± 0.8 and
+    51.3 %). Time: 296 processor seconds. Machine: 2-core CPU, one thread.
+    Command: `relational-rnn train programs --recipe programs-control-small`.
+    """
+    return ProgramsRun(**decoding_small(Programs(mode="control", length=2), _WIDE, 4000))
+
+
+def programs_program_small() -> ProgramsRun:
+    """One operation of arithmetic, a choice or a loop, with numbers of up to two digits.
+
+    Expected score: 86.8 ± 0.6 % of the characters, 77.0 % of whole answers (three seeds; LSTM at 8e-3 87.0 ± 1.3 and
+    76.9 %). Time: 303 processor seconds. Machine: 2-core CPU, one thread.
+    Command: `relational-rnn train programs --recipe programs-program-small`.
+    """
+    return ProgramsRun(**decoding_small(Programs(mode="program", length=2), _WIDE, 4000))
+
+
+def programs_add() -> ProgramsRun:
+    """Additions of two numbers of up to five digits, as in the paper (A.2).
+
+    Expected score: not measured yet (published: 99.9 %). Time: not measured yet. Machine: one GPU.
+    Command: `relational-rnn train programs --recipe programs-add --loop.accelerator cuda`.
+    """
+    return ProgramsRun(**decoding(Programs(mode="add", length=5)))
+
+
+def programs_control() -> ProgramsRun:
+    """Choices and loops, numbers of up to five digits, nesting 2, as in the paper (A.2).
+
+    Expected score: not measured yet (published: 99.6 %). Time: not measured yet. Machine: one GPU.
+    Command: `relational-rnn train programs --recipe programs-control --loop.accelerator cuda`.
+    """
+    return ProgramsRun(**decoding(Programs(mode="control", length=5, nesting=2)))
+
+
+def programs_program() -> ProgramsRun:
+    """Arithmetic, choices and loops, numbers of up to five digits, nesting 2, as in the paper (A.2).
+
+    Expected score: not measured yet (published: 79.0 %). Time: not measured yet. Machine: one GPU.
+    Command: `relational-rnn train programs --recipe programs-program --loop.accelerator cuda`.
+    """
+    return ProgramsRun(**decoding(Programs(mode="program", length=5, nesting=2)))
+
+
+# Table 1 of the paper is an image; these of its figures are also listed in writing elsewhere.
+_SANTORO = "Santoro et al. 2018, arXiv 1806.01822, table 1 (as listed on public result pages)"
+_DEHGHANI = "Dehghani et al. 2019, arXiv 1807.03819"
+# (mode, nesting, model, accuracy of characters, what a reader must know of it, source)
+_FIGURES = (
+    *(
+        (*figure, "characters; length 5, nesting 2, another generator; best run", _SANTORO)
+        for figure in (
+            ("add", 1, "RMC", 0.999),
+            ("control", 2, "RMC", 0.996),
+            ("control", 2, "DNC", 0.838),
+            ("program", 2, "RMC", 0.79),
+        )
+    ),
+    *(
+        (*figure, "characters; length 5, nesting 2, another generator", _DEHGHANI)
+        for figure in (
+            ("add", 1, "LSTM", 0.83),
+            ("add", 1, "Transformer", 1.0),
+            ("add", 1, "Universal Transformer", 1.0),
+            ("control", 2, "LSTM", 0.68),
+            ("control", 2, "Transformer", 0.93),
+            ("control", 2, "Universal Transformer", 1.0),
+            ("program", 2, "LSTM", 0.53),
+            ("program", 2, "Transformer", 0.71),
+            ("program", 2, "Universal Transformer", 0.89),
+        )
+    ),
+)
+PUBLISHED = tuple(
+    Published(
+        data={"mode": mode, "length": 5, "nesting": nesting}, model=model, value=value, setting=setting, source=source
+    )
+    for mode, nesting, model, value, setting, source in _FIGURES
+)
+WORKLOAD = TaskWorkload(
+    ProgramsRun,
+    {
+        "programs-add-small": programs_add_small,
+        "programs-control-small": programs_control_small,
+        "programs-program-small": programs_program_small,
+        "programs-add": programs_add,
+        "programs-control": programs_control,
+        "programs-program": programs_program,
+    },
+    PUBLISHED,
+)

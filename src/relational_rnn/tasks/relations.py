@@ -5,6 +5,7 @@ Shape legend: B stories, S statements of the longest, W words of a sentence, T s
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -12,9 +13,13 @@ import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
+from relational_rnn.nn.cores import MemorySizes
 from relational_rnn.tasks.characters import Alphabet, close_gaps
 from relational_rnn.tasks.contract import Split, Task, TaskBatch, TaskShape
 from relational_rnn.tasks.curriculum import Curriculum, check_lessons
+from relational_rnn.tasks.generated import TaskRun, TaskWorkload, muon
+from relational_rnn.tasks.model import TaskModelConfig
+from relational_rnn.training import LoopConfig
 
 Form = Literal["words", "vectors"]
 FORMS: tuple[Form, ...] = ("words", "vectors")
@@ -235,3 +240,37 @@ def _words(sentences: Tensor, present: Tensor) -> Tensor:
         word("?", polar | who),
     ]
     return torch.stack(cells, 2) * present.unsqueeze(2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RelationsRun(TaskRun):
+    """Everything that decides a run on relations."""
+
+    data: Relations = dataclasses.field(default_factory=Relations)
+    """The task."""
+
+    task_name: ClassVar[str] = Relations.name
+
+
+def relations() -> RelationsRun:
+    """The chapter's exercise: a memory of 4 slots and one head on chains of up to 3 relations among 8 entities.
+
+    The memory has no gates: with them it took more steps for the first lesson (trials of one seed each).
+
+    The learning rate stays at its highest for the first half, so that a lesson that takes long leaves enough of it:
+    along a cosine from the start one seed of two ended at 82.9 %.
+
+    Expected score: 99.3 ± 0.1 % on chains of 3 (three seeds; an LSTM at 4e-3 97.5 ± 0.9 %); 87.1, 76.5 and 67.5 % on
+    chains of 4, 5 and 6. Time: 182 processor seconds. Machine: 2-core CPU, one thread.
+    Command: `relational-rnn train relations`.
+    """
+    return RelationsRun(
+        data=Relations(entities=8, curriculum="lessons"),
+        memory=MemorySizes(mem_slots=4, head_size=64, num_heads=1, gate_style=None),
+        model=TaskModelConfig(embedding_size=64, head_size=128, head_layers=2),
+        optimizer=muon(learning_rate=2e-3, decay_fraction=0.5),
+        loop=LoopConfig(steps=9000, validate_every=500, checkpoint_every=500, log_every=50, threads=1),
+    )
+
+
+WORKLOAD = TaskWorkload(RelationsRun, {"relations": relations})

@@ -1,0 +1,106 @@
+"""What `train` and `compare` have in common: the configuration that the options change, and where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from relational_rnn._check import InputError, describe
+from relational_rnn._reading.json_text import read_json_object
+from relational_rnn._reading.structure import from_json
+from relational_rnn.runs import RunConfig, Workload, read_config
+from relational_rnn.training.json_files import as_text
+
+RECIPE_HELP = "What the options start from."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """The options that decide which configuration the others change."""
+
+    recipe: str | None = None
+    """A recipe."""
+    config: Path | None = None
+    """A file with a whole configuration."""
+    out: Path | None = None
+    """A run folder."""
+    resume: bool = False
+    """Take the configuration of the run folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Common:
+    """Options of both commands."""
+
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Start from the configuration in this file, config.json of a run folder or what --print-config wrote, instead of a
+    recipe."""
+    print_config: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print the whole configuration as --config reads it, and do nothing else."""
+
+
+def starting(workload: Workload[Any], args: Sequence[str], command: str) -> tuple[str, RunConfig]:
+    """The name of the recipe, and the configuration that the other options change: its own, a file's, or a resumed
+    run's.
+
+    Args:
+        workload: the task.
+        args: the words after the command.
+        command: the command as it is typed, without the name of the program.
+
+    Raises:
+        InputError: `--resume` without `--out`, or where there is no such run; two sources of a configuration; a file
+            that holds none.
+    """
+    start, _ = tyro.cli(
+        Start, args=list(args), prog=f"relational-rnn {command}", return_unknown_args=True, add_help=False
+    )
+    first = next(iter(workload.recipes))
+    if {"-h", "--help"} & set(args):
+        start = Start(recipe=start.recipe)
+    typed = [word.split("=", 1)[0] for word in args]
+    if start.recipe is not None and start.config is not None:
+        raise InputError(describe(command, "--recipe and --config exclude each other: both are a whole configuration"))
+    if start.resume:
+        if start.out is None:
+            raise InputError(describe(command, "--resume needs to know which run", hint="name its folder with --out"))
+        for name in ("recipe", "config"):
+            if getattr(start, name) is not None:
+                problem = f"--resume goes on with the configuration of the run, so --{name} has no place"
+                raise InputError(describe(command, problem, got=f"--{name} {getattr(start, name)}"))
+        return first, read_config(start.out, workload.name)
+    if start.config is not None:
+        content = read_json_object(start.config)
+        task = content.pop("task", None)
+        if task != workload.name:
+            problem = f"this is no configuration of a run on {workload.name}"
+            raise InputError(describe(str(start.config), problem, got=f"task {task!r}"))
+        return first, workload.starting(from_json(workload.config, content, where=str(start.config)), typed)
+    # an unknown name is left to the parser, which lists the known ones
+    name = start.recipe if start.recipe is not None and start.recipe in workload.recipes else first
+    return name, workload.starting(workload.recipes[name](), typed)
+
+
+def arguments_of(workload: Workload[Any], base: type[Any], description: str, config: Any) -> type[Any]:
+    """The class of the arguments of a command: those of `base`, the recipe, and the configuration of a run."""
+    recipes = tuple(workload.recipes)
+    recipe = Annotated[Literal[recipes], tyro.conf.arg(help=RECIPE_HELP)]  # type: ignore[valid-type]
+    run = Annotated[config, tyro.conf.arg(name="")]
+    made = make_dataclass(
+        "Arguments",
+        [("recipe", recipe, field(default=recipes[0])), ("run", run, field())],
+        bases=(base,),
+        frozen=True,
+        kw_only=True,
+    )
+    made.__doc__ = description
+    return made
+
+
+def print_configuration(config: RunConfig) -> None:
+    """As `--config` reads it."""
+    print(as_text(config.to_json()), end="")

@@ -1,0 +1,36 @@
+"""Runs on any task: train one, measure it, load it, compare several."""
+
+from relational_rnn.runs.comparing import Trial, TuningConfig, best_trials, compare
+from relational_rnn.runs.config import CoreName, RunConfig
+from relational_rnn.runs.evaluation import Column, RunEvaluation, comparison, mean_and_spread
+from relational_rnn.runs.folder import Run, load, read_config, read_run
+from relational_rnn.runs.measuring import evaluate
+from relational_rnn.runs.training import build, train
+from relational_rnn.runs.weights import initial_weights, load_weights
+from relational_rnn.runs.workload import LoadedRun, Published, Workload, workload_of
+
+__all__ = [
+    "Column",
+    "CoreName",
+    "LoadedRun",
+    "Published",
+    "Run",
+    "RunConfig",
+    "RunEvaluation",
+    "Trial",
+    "TuningConfig",
+    "Workload",
+    "best_trials",
+    "build",
+    "compare",
+    "comparison",
+    "evaluate",
+    "initial_weights",
+    "load",
+    "load_weights",
+    "mean_and_spread",
+    "read_config",
+    "read_run",
+    "train",
+    "workload_of",
+]

@@ -1,0 +1,222 @@
+"""A comparison: a run for every core and every seed, each core with the learning rate that suits it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from relational_rnn._check import InputError, check_choice, check_positive, describe, is_number
+from relational_rnn.nn.cores import CORE_NAMES
+from relational_rnn.runs.config import RunConfig, check_choices
+from relational_rnn.runs.evaluation import RunEvaluation
+from relational_rnn.runs.folder import read_result, spent_on
+from relational_rnn.runs.jobs import finish_runs
+from relational_rnn.runs.measuring import evaluate
+from relational_rnn.runs.training import print_report, say_nothing, train
+from relational_rnn.runs.workload import workload_of
+from relational_rnn.training import BestBy, Progress, read_metrics
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TuningConfig:
+    """Trials before a comparison, so that no core runs with the learning rate of another one.
+
+    Raises:
+        InputError: one learning rate alone or one given twice, `steps` below 1, or `steps` without learning rates.
+    """
+
+    learning_rates: tuple[float, ...] = ()
+    """Learning rates that every core tries first, with the first seed; its runs take the one that does best on the
+    validation set. Without any, all cores run with the optimizer's."""
+    steps: int | None = None
+    """Updates of such a trial; a quarter of the budget if not given. Where there are lessons, a trial should be long
+    enough to reach the last one: before, the lesson and its loss are all there is to judge it by."""
+
+    def __post_init__(self) -> None:
+        where = "TuningConfig"
+        rates = self.learning_rates
+        if not isinstance(rates, tuple | list) or not all(is_number(rate) and 0 < rate < math.inf for rate in rates):
+            raise InputError(describe(where, "learning_rates must be numbers above 0", got=repr(rates)))
+        if len(set(rates)) < len(rates) or len(rates) == 1:
+            problem = "learning_rates must be two or more, each once"
+            hint = "one rate for all cores is the optimizer's learning_rate" if len(rates) == 1 else None
+            raise InputError(describe(where, problem, got=list(rates), hint=hint))
+        if self.steps is not None:
+            check_positive(where, steps=self.steps)
+            if not rates:
+                problem = "steps would have no effect: there are no learning_rates to try"
+                raise InputError(describe(where, problem, got=self.steps))
+
+    def steps_of(self, budget: int) -> int:
+        """Updates of a trial before runs of `budget` updates.
+
+        >>> TuningConfig(learning_rates=(1e-3, 2e-3)).steps_of(9000)
+        2250
+        """
+        return self.steps or max(1, budget // 4)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """What a core reached with one learning rate: the best of its validations, or the lesson that it has come to."""
+
+    core: str
+    learning_rate: float
+    steps: int
+    """Updates of the trial."""
+    valid_accuracy: float | None = None
+    """A fraction; None, as the loss, where training diverged."""
+    valid_loss: float | None = None
+    """In nats."""
+    lesson: int | None = None
+    """The lesson, from 1, that training was in when it ended; None where no lesson has to be mastered."""
+    lesson_loss: float | None = None
+    """The loss of that lesson, in nats, over the last updates that metrics.csv has a row of; None in the last lesson,
+    where the validation, which is always of the whole task, says more."""
+
+
+def best_trials(trials: Sequence[Trial], *, best_by: BestBy = "accuracy") -> dict[str, Trial]:
+    """The best trial of every core; of equal ones the first.
+
+    Where there are lessons, the trial that came to the latest one is the best. What a model makes of the whole task
+    before it is taught it is chance, so trials that ended in the same lesson before the last are told apart by the loss
+    of that lesson.
+
+    Args:
+        trials: of any number of cores.
+        best_by: the highest accuracy on the validation set, then the lowest loss, or the other way round.
+
+    Raises:
+        InputError: all trials of a core have diverged.
+
+    Example:
+        >>> low = Trial(core="gru", learning_rate=1e-3, steps=9, valid_accuracy=0.5, valid_loss=0.9)
+        >>> best_trials([low, replace(low, learning_rate=2e-3, valid_loss=0.8)])["gru"].learning_rate
+        0.002
+    """
+
+    def rank(trial: Trial) -> tuple[float, ...]:
+        lesson = trial.lesson or 0
+        if trial.lesson_loss is not None:
+            return lesson, -trial.lesson_loss
+        assert trial.valid_accuracy is not None
+        assert trial.valid_loss is not None
+        accuracy, loss = trial.valid_accuracy, trial.valid_loss
+        return (lesson, accuracy, -loss) if best_by == "accuracy" else (lesson, -loss, accuracy)
+
+    best = {}
+    for core in dict.fromkeys(trial.core for trial in trials):
+        done = [trial for trial in trials if trial.core == core and trial.valid_loss is not None]
+        if not done:
+            tried = [trial.learning_rate for trial in trials if trial.core == core]
+            problem = f"no learning rate works for the core {core!r}: training diverged with all of them"
+            raise InputError(describe("compare", problem, got=tried, hint="try lower ones"))
+        best[core] = max(done, key=rank)
+    return best
+
+
+def compare(
+    base: RunConfig,
+    cores: Sequence[str],
+    seeds: Sequence[int],
+    folder: Path | str,
+    *,
+    tuning: TuningConfig | None = None,
+    jobs: int = 1,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_report: Callable[[str], None] | None = None,
+    on_trials: Callable[[Sequence[Trial]], None] | None = None,
+    on_run: Callable[[Path, Any], None] | None = None,
+) -> dict[Path, Any]:
+    """Train and measure a run for every core and seed; called again, it goes on where it was stopped.
+
+    Args:
+        base: the configuration of all runs but for core and seed.
+        cores: names of cores.
+        seeds: seeds of runs; trials have the first one.
+        folder: gets a run folder `<core>-<seed>` for each run, and `trials/<core>-<learning rate>` for each trial.
+        tuning: learning rates that every core tries first; None for the base's.
+        jobs: how many runs are trained at the same time, each in a process of its own; a script that asks for several
+            does so under `if __name__ == "__main__"`, since these processes import it.
+        on_progress: see `train`; None shows each run's progress on standard error. One job only.
+        on_report: see `train`; called for the data once, where there is a run to train.
+        on_trials: called with all trials when they are done; not called where nothing is to be tried.
+        on_run: called with the folder and the measurement of each run as soon as it is there.
+
+    Returns:
+        the measurements by run folder, seeds within cores in the given order.
+
+    Raises:
+        InputError: a core or a seed is given twice or not at all; no size of a core fits; a folder holds a run of
+            another configuration; training diverges with every learning rate to try; `jobs` below 1, or several and
+            `on_progress`.
+    """
+    workload, folder = workload_of(base.task_name), Path(folder)
+    for name, values in (("cores", cores), ("seeds", seeds)):
+        if not values or len(set(values)) < len(values):
+            raise InputError(describe("compare", f"{name} must be given, each once", got=list(values)))
+    for core in cores:
+        check_choice("compare", "core", core, CORE_NAMES)
+    check_choices("compare", base, [recipe() for recipe in workload.recipes.values()], cores)
+    workload.check("compare", base, cores)
+    base = workload.absolute(base)
+    read = functools.cache(lambda: workload.read(base))
+
+    @functools.cache
+    def prepare() -> Callable[..., object]:
+        data = read()
+        # a rival that has no fitting size is found now, not after the first hours
+        models = [workload.make_model(base.for_core(core), data) for core in cores]
+        for line in workload.report(workload.make_problem(models[0], base, data)):
+            (on_report or print_report)(line)
+        sent = data if jobs == 1 or workload.pickles_data else None
+        return functools.partial(train, on_report=say_nothing, data=sent)
+
+    def measure(config: RunConfig, path: Path) -> RunEvaluation:
+        return read_result(path, workload.evaluation, config.loop.steps) or evaluate(path)
+
+    finish = functools.partial(finish_runs, prepare=prepare, jobs=jobs, on_progress=on_progress)
+    configs = {core: base.for_core(core) for core in cores}
+    if tuning is not None and tuning.learning_rates:
+        measured_trial = functools.partial(_measured_trial, best_by=workload.best_by, lessons=workload.lessons(base))
+        planned = _trial_runs(configs, seeds[0], tuning.learning_rates, tuning.steps_of(base.loop.steps), folder)
+        trials = list(finish(planned, measure=measured_trial, may_diverge=True).values())
+        if on_trials is not None:
+            on_trials(trials)
+        for core, best in best_trials(trials, best_by=workload.best_by).items():
+            configs[core] = configs[core].with_rate(best.learning_rate)
+    runs = {folder / f"{core}-{seed}": replace(configs[core], seed=seed) for core in cores for seed in seeds}
+    return finish(runs, measure=measure, on_run=on_run)
+
+
+def _trial_runs(
+    configs: Mapping[str, Any], seed: int, rates: Sequence[float], steps: int, folder: Path
+) -> dict[Path, Any]:
+    """The configuration of every trial by its folder."""
+    runs = {}
+    for core, config in configs.items():
+        loop = replace(config.loop, steps=steps)
+        for rate in rates:
+            runs[folder / "trials" / f"{core}-{rate}"] = replace(config.with_rate(rate), loop=loop, seed=seed)
+    return runs
+
+
+def _measured_trial(config: Any, path: Path, *, best_by: BestBy, lessons: int | None) -> Trial:
+    """The best validation of a trial; without figures where it has ended before its budget, that is, diverged."""
+    steps = config.loop.steps
+    trial = Trial(core=config.core, learning_rate=config.optimizer.learning_rate, steps=steps)
+    if spent_on(path).steps != steps:
+        return trial
+    rows = read_metrics(path / "metrics.csv")
+    lesson = None if lessons is None else int(rows[-1]["lesson"])
+    if lesson is not None and lesson == lessons:  # what stood before is chance
+        rows = [row for row in rows if int(row["lesson"]) == lesson]
+    validations = [
+        replace(trial, valid_accuracy=float(row["valid_accuracy"]), valid_loss=float(row["valid_loss"])) for row in rows
+    ]
+    best = best_trials(validations, best_by=best_by)[config.core]
+    return replace(best, lesson=lesson, lesson_loss=None if lesson == lessons else float(rows[-1]["train_loss"]))

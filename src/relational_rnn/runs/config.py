@@ -1,0 +1,96 @@
+"""What decides a run, whatever it is on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import ClassVar, Literal, Self
+
+from relational_rnn._check import InputError, check_choice, describe
+from relational_rnn._reading.json_text import Json
+from relational_rnn.nn.cores import CORE_NAMES, FastWeightSizes, MemorySizes, RivalSizes
+from relational_rnn.training import LATER, LoopConfig, OptimizerConfig, to_json
+
+CoreName = Literal[
+    "rmc",
+    "competitive",
+    "rnn",
+    "gru",
+    "lstm",
+    "attention",
+    "transformer",
+    "ntm",
+    "dnc",
+    "universal",
+    "deltanet",
+    "fastweights",
+]
+"""The cores of `nn.cores.CORE_NAMES`, for type checkers and help texts."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """What decides every run; a task has a subclass with its data, its model and its batches.
+
+    Raises:
+        InputError: a core or a seed that cannot be, or a choice that the core does not have.
+    """
+
+    core: CoreName = "rmc"
+    """The recurrent core."""
+    memory: MemorySizes = dataclasses.field(default_factory=MemorySizes)
+    """The relational memory."""
+    rivals: RivalSizes = dataclasses.field(default_factory=RivalSizes, metadata=LATER)
+    """Heads and layers of the cores that have them."""
+    fast: FastWeightSizes = dataclasses.field(default_factory=FastWeightSizes, metadata=LATER)
+    """The fast-weight memory, where it is the core."""
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    """Optimizer and schedule of the learning rate."""
+    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
+    """Budget, validation, device."""
+    seed: int = 0
+    """Decides everything random: initial weights, batches, dropout."""
+
+    task_name: ClassVar[str]
+    """What the runs are on, as it is typed."""
+
+    def __post_init__(self) -> None:
+        where = type(self).__name__
+        check_choice(where, "core", self.core, CORE_NAMES)
+        check_seed(where, self.seed)
+        asked = (self.memory.backend, self.memory.activations)
+        if self.core not in ("rmc", "competitive") and asked != ("auto", "store"):
+            problem = f"memory.backend and memory.activations would have no effect on the core {self.core!r}"
+            hint = "give them to runs of a relational memory (rmc, competitive) alone."
+            raise InputError(describe(where, problem, got=asked, expected=("auto", "store"), hint=hint))
+
+    def for_core(self, core: str) -> Self:
+        """The same configuration for another core; of its choices, those that this core has."""
+        return dataclasses.replace(self, core=core, rivals=self.rivals.of(core), fast=self.fast.of(core))  # type: ignore[arg-type]
+
+    def with_rate(self, rate: float) -> Self:
+        """The same with another learning rate."""
+        return dataclasses.replace(self, optimizer=dataclasses.replace(self.optimizer, learning_rate=rate))
+
+    def to_json(self) -> dict[str, Json]:
+        """As config.json holds it: the name of the task comes first."""
+        configuration = to_json(self)
+        assert isinstance(configuration, dict)
+        return {"task": self.task_name, **configuration}
+
+
+def check_seed(where: str, seed: int) -> None:
+    """Refuse anything but a whole number from 0 to 2^31 - 1."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise InputError(describe(where, "seed must be a whole number", got=repr(seed), expected="0 to 2147483647"))
+
+
+def check_choices(where: str, config: RunConfig, recipes: Iterable[RunConfig], cores: Iterable[str]) -> None:
+    """Refuse choices for rivals and fast weights that none of the cores has.
+
+    What a recipe says of the fast weights is there for whoever wants them, and not asked for.
+    """
+    cores = list(cores)
+    config.rivals.check(where, *cores)
+    if config.fast not in [recipe.fast for recipe in recipes]:
+        config.fast.check(where, *cores)

@@ -1,0 +1,263 @@
+"""Reading a run folder: configuration, metrics, measurement, model; `training.run_folder` writes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from relational_rnn._check import InputError, check_choice, describe
+from relational_rnn._reading.json_text import read_json_object
+from relational_rnn._reading.structure import check_entries, from_json
+from relational_rnn._reading.tables import number_in, read_table
+from relational_rnn.nn.cores import CORES
+from relational_rnn.runs.config import RunConfig
+from relational_rnn.runs.evaluation import RunEvaluation
+from relational_rnn.runs.workload import LoadedRun, Workload, workload_of
+from relational_rnn.tasks import names
+from relational_rnn.training import read_metrics
+from relational_rnn.training.json_files import Json
+from relational_rnn.training.run_folder import CONFIG, VERSIONS
+
+CHAPTER = "rmc-chapter"
+"""What results call a relational memory of the formulation "chapter"."""
+LOOKED_AT = {"task": str, "batch_size": int, "memory": Mapping[str, Any], "data": Mapping[str, Any]}
+"""What of a configuration is looked at without a class for all of it."""
+RESULT, METRICS, DATA = "result.json", "metrics.csv", "data.json"
+
+
+def read_configuration(folder: Path | str) -> dict[str, Json]:
+    """The config.json of a run folder as it stands there.
+
+    Raises:
+        InputError: there is no run in the folder, or the file cannot be read.
+    """
+    folder = Path(folder)
+    path = folder / CONFIG
+    if not path.is_file():
+        where, expected = str(folder), f"a folder with {CONFIG}, as `relational-rnn train ... --out DIR` writes it"
+        raise InputError(describe(where, "there is no run in this folder", expected=expected, hint=_again(folder)))
+    # runs on bAbI of early versions do not say what they are on
+    return {"task": "babi", **read_json_object(path)}
+
+
+def _again(folder: Path) -> str | None:
+    """What to do where a run was killed before its configuration was written, as earlier versions could leave it."""
+    versions = folder / VERSIONS
+    command = read_json_object(versions).get("command") if versions.exists() else None
+    return f"a run was stopped here before it began; start it again: {command}" if command else None
+
+
+def read_config(folder: Path | str, task: str | None = None) -> RunConfig:
+    """The configuration of the run in a folder.
+
+    Args:
+        folder: the run folder.
+        task: what the run must be on; None takes any.
+
+    Raises:
+        InputError: there is no run in the folder, it is on another task, or another version of this package wrote it.
+    """
+    content = read_configuration(folder)
+    name = content.pop("task")
+    if task is not None and name != task:
+        raise InputError(describe(str(folder), f"the run is not on {task}", got=name))
+    where = str(Path(folder) / CONFIG)
+    check_choice(where, "task", name, names())
+    workload = workload_of(str(name))
+    workload.check_version(content, where)
+    return from_json(workload.config, content, where=where)
+
+
+def load(folder: Path | str, task: str | None = None) -> LoadedRun[Any]:
+    """The best weights of a run, with all that is needed to use them; for `task` see `read_config`.
+
+    Raises:
+        InputError: see `read_config`; or there are no weights yet, or a file cannot be read.
+
+    Example:
+        >>> from relational_rnn.tasks.babi.pretrained import pretrained_babi
+        >>> load(pretrained_babi()).config.core
+        'fastweights'
+    """
+    folder = Path(folder)
+    config = read_config(folder, task)
+    workload = workload_of(config.task_name)
+    model, vocabulary = workload.load(folder, config)
+    return LoadedRun(folder=folder, workload=workload, config=config, model=model, vocabulary=vocabulary)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spent:
+    """What has gone into a run by its last validation."""
+
+    steps: int
+    """Updates done."""
+    seconds: float
+    """Training and validation, all sittings."""
+    processor_seconds: float | None
+    """What the process computed in them, its threads together; None where it was not recorded."""
+
+    def unfinished(self, steps: int) -> tuple[str, ...]:
+        """One line where the budget of `steps` is not used up."""
+        return (f"the run is not finished: {self.steps:,} of {steps:,} steps",) if self.steps < steps else ()
+
+
+def spent_on(folder: Path) -> Spent:
+    """What has gone into the run in a folder; nothing before its first validation."""
+    path = folder / METRICS
+    rows = read_metrics(path) if path.exists() else []
+    if not rows:
+        return Spent(0, 0.0, None)
+    processor = rows[-1].get("processor_seconds")
+    return Spent(int(rows[-1]["step"]), float(rows[-1]["seconds"]), float(processor) if processor else None)
+
+
+def read_result(folder: Path, kind: type[RunEvaluation], steps: int) -> RunEvaluation | None:
+    """The measurement of a run after its last step, where it was made already."""
+    path = folder / RESULT
+    if not path.exists():
+        return None
+    entries = read_json_object(path)
+    if entries.keys() != {field.name for field in dataclasses.fields(kind)} or entries["steps"] != steps:
+        return None  # of an unfinished run, or of another version: measured again
+    return kind.from_json(entries, where=str(path))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What one run folder says, without its model."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    """The resolved configuration (config.json), with its task."""
+    versions: Mapping[str, Any]
+    """Machine, commit and package versions (versions.json)."""
+    metrics: Mapping[str, tuple[float | None, ...]]
+    """Columns of metrics.csv; None where a row has no value."""
+    result: Mapping[str, Any] | None
+    """The evaluation (result.json), or None while the run has not been evaluated."""
+    groups: Mapping[str, float]
+    """Of it, the accuracy of every group, by names that readers understand."""
+    training_words: int | None = None
+    """Language: words of the training text."""
+    notes: tuple[str, ...]
+    """What a reader must know: files that were missing, questions that lost sentences, a run that is not finished."""
+
+    @property
+    def name(self) -> str:
+        """What the folder is called, as text that can stand on a line of any page."""
+        return one_line(self.folder.resolve().name)
+
+    @property
+    def core(self) -> str:
+        """The core's name; a relational memory with the arithmetic of the chapter counts as one of its own, one whose
+        slots compete as the core of that name.
+        """
+        memory = self.config.get("memory", {})
+        if self.config["core"] == "rmc" and memory.get("gate_style") == "competitive":
+            return "competitive"
+        if self.config["core"] == "rmc" and memory.get("formulation") == "chapter":
+            return CHAPTER
+        return one_line(str(self.config["core"]))
+
+    @property
+    def seed(self) -> int:
+        return int(self.config["seed"])
+
+    @property
+    def title(self) -> str:
+        return core_label(self.core)
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return str(self.config["task"])
+
+    @property
+    def workload(self) -> Workload[Any]:
+        """The task."""
+        return workload_of(self.task)
+
+    def curve(self, x: str, y: str) -> tuple[list[float], list[float]]:
+        """The rows of metrics.csv where both columns have a value; "samples" is what the run has been shown by then:
+        sequences of a generated task, questions of bAbI.
+        """
+        columns = [self._column(x), self.metrics.get(y, ())]
+        pairs = [(a, b) for a, b in zip(*columns, strict=False) if a is not None and b is not None]
+        return [a for a, _ in pairs], [b for _, b in pairs]
+
+    def _column(self, name: str) -> tuple[float | None, ...]:
+        if name != "samples":
+            return self.metrics.get(name, ())
+        if "batch_size" not in self.config:
+            return self.metrics.get("questions_seen", ())
+        size = int(self.config["batch_size"])
+        return tuple(None if step is None else step * size for step in self.metrics.get("step", ()))
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read a run folder without loading its model.
+
+    Raises:
+        InputError: there is no run in the folder, or a file in it cannot be read as what it is.
+    """
+    folder = Path(folder)
+    config = read_configuration(folder)  # as it stands: that of another version can be told of, if not trained
+    where = str(folder / CONFIG)
+    check_entries(config, {"core": str, "seed": int}, LOOKED_AT, where=where)
+    check_choice(where, "task", config["task"], names())
+    result_path, versions_path, metrics_path, data_path = (folder / n for n in (RESULT, VERSIONS, METRICS, DATA))
+    result = None
+    if result_path.exists():
+        entries, kind = read_json_object(result_path), workload_of(str(config["task"])).evaluation
+        needed = {field.name: get_type_hints(kind)[field.name] for field in dataclasses.fields(kind)}
+        hint = f"run `relational-rnn evaluate {folder}` again"
+        check_entries(entries, needed, {}, where=str(result_path), hint=hint)
+        result = kind.from_json(entries, where=str(result_path))
+    data: dict[str, Any] = read_json_object(data_path) if data_path.exists() else {}
+    check_entries(data, {}, {"report": tuple[str, ...], "text": Mapping[str, Mapping[str, int]]}, where=str(data_path))
+    return Run(
+        folder=folder,
+        config=config,
+        versions=read_json_object(versions_path) if versions_path.exists() else {},
+        metrics=_read_columns(metrics_path) if metrics_path.exists() else {},
+        result=None if result is None else result.to_json(),
+        groups={} if result is None else result.groups(),
+        training_words=data.get("text", {}).get("train", {}).get("words"),
+        notes=tuple(dict.fromkeys([*data.get("report", []), *(() if result is None else result.report)])),
+    )
+
+
+def _read_columns(path: Path) -> dict[str, tuple[float | None, ...]]:
+    header, rows = read_table(path)
+    return {
+        name: tuple(_number(path, line, name, row[place]) for line, row in enumerate(rows, start=2))
+        for place, name in enumerate(header)
+    }
+
+
+def _number(path: Path, line: int, name: str, cell: str) -> float | None:
+    if cell == "":
+        return None
+    value = number_in(path, line, name, cell)
+    # A loss that ran away has no place on a curve.
+    return value if math.isfinite(value) else None
+
+
+def one_line(text: str) -> str:
+    """The text without what is no letter, sign or blank: line ends, control characters, bytes that are no UTF-8.
+
+    >>> one_line("run\\n1")
+    'run\N{REPLACEMENT CHARACTER}1'
+    """
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def core_label(core: str) -> str:
+    """What readers call a core; one that this version does not know (a published rival) is called by its name."""
+    if core == CHAPTER:
+        return f"{CORES['rmc'].label}, chapter's formulation"
+    return CORES[core].label if core in CORES else core

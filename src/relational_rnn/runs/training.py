@@ -1,0 +1,97 @@
+"""Training a run into its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from relational_rnn.runs.config import RunConfig, check_choices
+from relational_rnn.runs.workload import workload_of
+from relational_rnn.training import Outcome, Problem, Progress, RunFolder, fit
+
+
+def train(
+    config: RunConfig,
+    folder: Path | str,
+    *,
+    resume: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_report: Callable[[str], None] | None = None,
+    data: Any = None,
+) -> Outcome:
+    """Train a run into a folder.
+
+    Args:
+        config: everything that decides the run.
+        folder: the run folder; see `training.run_folder` for what it will hold.
+        resume: continue a run that was stopped, from its last checkpoint.
+        on_progress: called now and then; None shows the progress on standard error.
+        on_report: called once for each thing to know about the data; None prints it on standard error.
+        data: those of `read(config)`, where they are at hand already.
+
+    Raises:
+        InputError: what was given cannot be used, or the disk is full; see `training.fit`.
+        KeyboardInterrupt: stopped with Ctrl-C; the message says how to continue.
+
+    Example:
+        >>> from relational_rnn.tasks.nth_farthest import nth_farthest_small
+        >>> config = nth_farthest_small()
+        >>> config = dataclasses.replace(config, loop=dataclasses.replace(config.loop, steps=100))
+        >>> outcome = train(config, "runs/first")  # doctest: +SKIP
+    """
+    workload, folder = workload_of(config.task_name), Path(folder)
+    config = workload.absolute(config)
+    check_choices("train", config, [recipe() for recipe in workload.recipes.values()], [config.core])
+    workload.check("train", config, [config.core])
+    config = dataclasses.replace(config, fast=config.fast.of(config.core))  # a recipe has sizes whatever the core
+    place = RunFolder.claim(folder, config.to_json(), resume=resume)  # refused before minutes are spent on reading
+    problem = build(config, workload.read(config) if data is None else data)
+    files = workload.files(problem)
+    if place.resumed:
+        workload.check_resumed(folder, files)
+    for line in workload.report(problem):
+        (on_report or print_report)(line)
+    return fit(
+        problem,
+        folder,
+        optimizer=config.optimizer,
+        loop=config.loop,
+        seed=config.seed,
+        configuration=config.to_json(),
+        resume=resume,
+        on_progress=on_progress,
+        files=files,
+        best_by=workload.best_by,
+        **workload.fit_options(config),
+    )
+
+
+def build(config: RunConfig, data: Any = None) -> Problem[Any]:
+    """The model of a configuration with its initial weights, and its batches.
+
+    Args:
+        config: everything that decides the run.
+        data: those of `read(config)`, where they are at hand already.
+
+    Example:
+        >>> from relational_rnn.tasks.nth_farthest import nth_farthest_small
+        >>> problem = build(nth_farthest_small())
+        >>> problem.measure(problem.train_batch(0)).losses.shape
+        torch.Size([128])
+    """
+    workload = workload_of(config.task_name)
+    workload.check("build", config, [config.core])
+    data = workload.read(config) if data is None else data
+    return workload.make_problem(workload.make_model(config, data), config, data)
+
+
+def print_report(line: str) -> None:
+    """What is said about the data, where nobody listens: on standard error."""
+    print(line, file=sys.stderr)
+
+
+def say_nothing(line: str) -> None:
+    """What is said about the data, where it has been said."""
