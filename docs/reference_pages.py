@@ -26,8 +26,9 @@ def on_config(config: MkDocsConfig) -> None:
     for module in modules():
         _, part, *rest = module.split(".")
         parts.setdefault(part, []).append({".".join(rest) or part: page(module)})
-    if (Path(config.docs_dir) / "cli.md").exists():
-        config.nav.append({"Command line": "cli.md"})
+    folder = Path(config.docs_dir) / "cli"
+    names = ["index", "shared", *sorted(path.stem for path in folder.glob("*.md"))]
+    config.nav.append({"Command line": [f"cli/{name}.md" for name in dict.fromkeys(names)]})
     config.nav.append({"Reference": [{part: pages} for part, pages in parts.items()]})
 
 

@@ -1,4 +1,4 @@
-"""docs/cli.md is the help that the commands print."""
+"""docs/cli is the help that the commands print."""
 
 from pathlib import Path
 
@@ -7,6 +7,10 @@ from scripts import load
 MAKER = Path(__file__).parents[2] / "docs" / "make_cli.py"
 
 
-def test_the_page_is_the_help_of_today():
+def test_the_pages_are_the_help_of_today():
     maker = load(MAKER)
-    assert maker.PAGE.read_text(encoding="utf-8") == maker.render(), "run `python docs/make_cli.py`"
+    there = {path.name: path.read_text(encoding="utf-8") for path in maker.FOLDER.glob("*.md")}
+    assert there == maker.render(), "run `python docs/make_cli.py`"
+    assert "--optimizer.learning-rate FLOAT" in there["shared.md"]
+    assert "--data." not in there["shared.md"]
+    assert sum("--optimizer.learning-rate FLOAT" in text for text in there.values()) == 1

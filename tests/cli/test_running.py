@@ -7,13 +7,11 @@ import signal
 from dataclasses import replace
 
 import pytest
-from relational_rnn.cli.babi_options import RecipeName
-from relational_rnn.cli.compare_babi import Arguments as CompareArguments
 
 from relational_rnn.cli import main
 from relational_rnn.cli.commands import COMMANDS, find_command, load_command
 from relational_rnn.nn.cores import FastWeightSizes
-from relational_rnn.tasks.babi.recipes import RECIPES, BabiRun, DataConfig, babi, demo
+from relational_rnn.tasks.babi.recipes import RECIPES, DataConfig, babi, demo
 from relational_rnn.training import Progress
 from relational_rnn.training.progress import ConsoleProgress
 
@@ -50,7 +48,7 @@ def test_train_leaves_a_run_that_evaluate_measures(call, tiny, tmp_path):
     assert lines[2].startswith("15 basic-deduction")
     result = json.loads((folder / "result.json").read_text())
     assert lines[3].split() == ["mean", f"{100 * result['mean_accuracy']:.1f}"]
-    assert lines[5].startswith("GRU, seed 3: 0 of 2 tasks above 95 % on 40 test questions; ")
+    assert lines[5].startswith("GRU, seed 3, babi: 0 of 2 tasks above 95 % on 40 test questions; ")
     assert f"{result['parameters']:,} parameters" in lines[5]
 
 
@@ -88,9 +86,9 @@ def test_the_short_data_option_reads_the_published_format(call, tiny, published,
 def test_files_can_be_read_with_a_recipe_that_generates_few_stories(published, monkeypatch):
     few = replace(demo(), data=DataConfig(train_questions=7, test_questions=5, tasks=(1, 2)))
     monkeypatch.setitem(RECIPES, "demo", lambda: few)
-    config = load_command("train babi").parse(["--recipe", "demo", "--data", str(published)]).config
+    config = load_command("train babi").parse(["--recipe", "demo", "--data", str(published)]).run
     assert config == replace(few, data=DataConfig(path=published, tasks=(1, 2)))
-    assert load_command("train babi").parse(["--recipe", "demo"]).config == few
+    assert load_command("train babi").parse(["--recipe", "demo"]).run == few
 
 
 def test_ctrl_c_keeps_the_run_says_how_to_go_on_and_resume_ends_like_an_undisturbed_run(
@@ -257,16 +255,45 @@ def test_the_demo_wants_matplotlib_before_it_trains(call, tmp_path, monkeypatch)
     assert not (tmp_path / "demo").exists()
 
 
-def test_the_help_names_every_recipe_and_every_field_of_a_run():
-    assert set(RecipeName.__args__) == set(RECIPES)
-    assert {f for f in BabiRun.__dataclass_fields__} - {"core", "seed"} <= set(CompareArguments.__dataclass_fields__)
-    base = replace(demo(), batch_questions=7)
-    parsed = load_command("compare babi").parse(["--recipe", "demo", "--batch-questions", "7"])
-    assert parsed.base == base
+def test_compare_changes_a_field_of_a_recipe_and_has_no_core_and_no_seed(call):
+    command = load_command("compare babi")
+    parsed = command.parse(["--recipe", "demo", "--batch-questions", "7"])
+    assert command.base(parsed) == replace(demo(), batch_questions=7)
+    for option in ("--core", "--seed"):
+        assert call("compare", "babi", option, "3").code == 2
+
+
+def test_a_printed_configuration_is_where_another_run_starts(call, tmp_path):
+    done = call("train", "babi", "--recipe", "demo", "--core", "gru", "--loop.steps", 7, "--print-config")
+    assert done.code == 0
+    path = tmp_path / "mine.json"
+    path.write_text(done.out)
+    again = load_command("train babi").parse(["--config", str(path), "--seed", "5"]).run
+    demo_of_gru = replace(demo(), core="gru", seed=5)
+    assert again == replace(demo_of_gru, loop=replace(demo_of_gru.loop, steps=7))
+    several = load_command("compare babi")
+    assert several.base(several.parse(["--config", str(path)])).loop.steps == 7
+    for words, message in (
+        (["train", "relations", "--config", path], "this is no configuration of a run on relations"),
+        (["train", "babi", "--config", path, "--recipe", "demo"], "--recipe and --config exclude each other"),
+        (["train", "babi", "--config", path, "--out", tmp_path, "--resume"], "so --config has no place"),
+        (["train", "babi", "--config", tmp_path / "gone.json"], "gone.json"),
+    ):
+        refused = call(*words)
+        assert (refused.code, refused.out) == (2, "")
+        assert message in refused.err
+
+
+def test_help_names_the_shared_groups_and_help_all_lists_them(capsys):
+    assert main(["train", "babi", "--help"]) == 0
+    short = capsys.readouterr().out
+    assert "--data.tasks" in short
+    assert "--optimizer.learning-rate" not in short
+    assert "`relational-rnn train babi --help-all`" in " ".join(short.split())
 
 
 def test_every_field_of_a_configuration_can_be_changed(capsys):
-    assert main(["train", "babi", "--help"]) == 0
+    assert main(["train", "babi", "--help-all"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     config = babi()
     for group in ("data", "memory", "model", "optimizer", "loop"):

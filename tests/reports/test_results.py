@@ -78,7 +78,14 @@ def test_runs_on_a_known_corpus_have_published_perplexities_beside_them(tmp_path
     }
     config = {"task": "language", "core": "rmc", "seed": 3, "data": {"vocabulary": "word"}}
     run = Run(
-        folder=tmp_path, config=config, versions={}, metrics={}, result=result, groups={}, training_words=2_088_628, notes=()
+        folder=tmp_path,
+        config=config,
+        versions={},
+        metrics={},
+        result=result,
+        groups={},
+        training_words=2_088_628,
+        notes=(),
     )
     records = records_of(group_runs([run]), task="wikitext-2-small")
     text = write_results(tmp_path / "wikitext", records, title="Words")[0].read_text(encoding="utf-8")

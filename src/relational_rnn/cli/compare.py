@@ -11,7 +11,7 @@ import tyro
 
 from relational_rnn._check import need_extra
 from relational_rnn.cli.boundary import KEPT, stopped_with
-from relational_rnn.cli.options import Common, arguments_of, print_configuration, starting
+from relational_rnn.cli.options import SHARED, Common, arguments_of, folder_of, print_configuration, starting
 from relational_rnn.cli.parsing import parse_arguments, spell_out
 from relational_rnn.cli.tables import text_table
 from relational_rnn.cli.trials import TrialReport
@@ -61,7 +61,11 @@ class Compare:
         base = _without_core_and_seed(self.workload.config)
         kind = arguments_of(self.workload, Options, description, base)
         default = kind(recipe=recipe, run=base(**_fields(config)))
-        return parse_arguments(kind, words, command=self.command, examples=self.EXAMPLES, default=default)
+        arguments = parse_arguments(
+            kind, words, command=self.command, examples=self.EXAMPLES, default=default, shared=SHARED
+        )
+        out = arguments.out or folder_of(self.workload, self.base(arguments), words, recipe)
+        return dataclasses.replace(arguments, out=out)
 
     def base(self, arguments: Any) -> RunConfig:
         """The configuration of all runs but for core and seed."""
@@ -73,8 +77,7 @@ class Compare:
             print_configuration(base)
             return
         need_extra("matplotlib", "report", "the report at the end of a comparison")  # said before the training
-        asked = arguments.recipe != next(iter(self.workload.recipes))
-        out = arguments.out or self.workload.folder(base, arguments.recipe, asked=asked)
+        out = arguments.out
         trials = TrialReport(self.workload.best_by)
         with stopped_with(KEPT):
             found = compare(

@@ -16,6 +16,8 @@ from relational_rnn.runs import RunConfig, Workload, read_config
 from relational_rnn.training.json_files import as_text
 
 RECIPE_HELP = "What the options start from."
+SHARED = ("memory", "rivals", "fast", "optimizer", "loop")
+"""Groups of options that every task has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +62,7 @@ def starting(workload: Workload[Any], args: Sequence[str], command: str) -> tupl
         Start, args=list(args), prog=f"relational-rnn {command}", return_unknown_args=True, add_help=False
     )
     first = next(iter(workload.recipes))
-    if {"-h", "--help"} & set(args):
+    if {"-h", "--help", "--help-all"} & set(args):
         start = Start(recipe=start.recipe)
     typed = [word.split("=", 1)[0] for word in args]
     if start.recipe is not None and start.config is not None:
@@ -99,6 +101,11 @@ def arguments_of(workload: Workload[Any], base: type[Any], description: str, con
     )
     made.__doc__ = description
     return made
+
+
+def folder_of(workload: Workload[Any], config: RunConfig, words: Sequence[str], recipe: str) -> Path:
+    """Where runs go that name no folder."""
+    return workload.folder(config, recipe, asked=any(word.split("=", 1)[0] == "--recipe" for word in words))
 
 
 def print_configuration(config: RunConfig) -> None:

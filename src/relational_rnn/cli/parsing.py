@@ -17,6 +17,7 @@ from relational_rnn.cli.tables import terminal_width
 
 Arguments = TypeVar("Arguments")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_HEADING = re.compile("(?:\u256d\u2500)? (?:([a-z]+) )?options *(?:\u2500|$)")
 
 
 def parse_arguments(
@@ -26,6 +27,7 @@ def parse_arguments(
     command: str,
     examples: Sequence[str],
     default: Arguments | None = None,
+    shared: Sequence[str] = (),
 ) -> Arguments:
     """Make `arguments`, a dataclass, from words; its docstring is the description, its fields' docstrings the help.
 
@@ -35,10 +37,13 @@ def parse_arguments(
         command: the command as it is typed, without the name of the program.
         examples: lines to end the help with.
         default: values of the fields that are not given; by default those of the dataclass.
+        shared: names of groups of options that --help only names, and --help-all prints.
 
     Raises:
         SystemExit: 0 after printing help, 2 after printing what is wrong.
     """
+    everything = bool(shared) and "--help-all" in args
+    args = [word for word in args if word != "--help-all"] + (["--help"] if everything else [])
     asked = {"-h", "--help"} & set(args)
     printed = _Printed(sys.stdout)
     try:
@@ -53,10 +58,30 @@ def parse_arguments(
     except SystemExit as stop:
         if stop.code == 0 and asked:
             width = terminal_width()
-            print("\n\n".join(_wrapped(block, width) for block in printed.getvalue().rstrip("\n").split("\n\n")))
+            text = printed.getvalue().rstrip("\n")
+            if shared and not everything:
+                text = without_groups(text, shared)
+                names = ", ".join(f"--{name}.*" for name in shared)
+                text += f"\n\nFurther options are {names}: `relational-rnn {command} --help-all` lists them."
+            print("\n\n".join(_wrapped(block, width) for block in text.split("\n\n")))
             print("\n" + ("example:" if len(examples) == 1 else "examples:"))
             print("\n".join(wrap_command(example, width) for example in examples))
         raise
+
+
+def without_groups(text: str, titles: Sequence[str]) -> str:
+    """What tyro prints, in boxes or without, less these groups of options."""
+    lines, kept = [], True
+    for line in text.splitlines():
+        plain = _COLOUR.sub("", line)
+        heading = _HEADING.match(plain)
+        if heading:
+            kept = heading[1] not in titles
+        elif plain and not plain.startswith((" ", "\u2502", "\u2570")):  # after the last group
+            kept = True
+        if kept:
+            lines.append(line)
+    return "\n".join(lines)
 
 
 @contextlib.contextmanager

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from relational_rnn.cli.options import Common, arguments_of, print_configuration, starting
+from relational_rnn.cli.options import SHARED, Common, arguments_of, folder_of, print_configuration, starting
 from relational_rnn.cli.parsing import parse_arguments, spell_out
 from relational_rnn.cli.tables import shown
 from relational_rnn.runs import Workload, train, workload_of
@@ -23,7 +23,7 @@ changed.
 """
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Options(Common):
     """What is no part of the run's configuration."""
 
@@ -49,7 +49,12 @@ class Train:
         description = DESCRIPTION.format(task=self.workload.name, data=data)
         kind = arguments_of(self.workload, Options, description, self.workload.config)
         default = kind(recipe=recipe, run=config)
-        return parse_arguments(kind, words, command=self.command, examples=self.EXAMPLES, default=default)
+        arguments = parse_arguments(
+            kind, words, command=self.command, examples=self.EXAMPLES, default=default, shared=SHARED
+        )
+        run = arguments.run
+        out = arguments.out or folder_of(self.workload, run, words, recipe) / f"{run.core}-{run.seed}"
+        return dataclasses.replace(arguments, out=out)
 
     def run(self, arguments: Any) -> None:
         config = arguments.run
@@ -57,9 +62,6 @@ class Train:
             print_configuration(config)
             return
         folder = arguments.out
-        if folder is None:
-            asked = arguments.recipe != next(iter(self.workload.recipes))
-            folder = self.workload.folder(config, arguments.recipe, asked=asked) / f"{config.core}-{config.seed}"
         try:
             outcome = train(config, folder, resume=arguments.resume)
         except (KeyboardInterrupt, Terminated) as stop:

@@ -1,0 +1,57 @@
+"""A task of another package is known to every command by its entry point alone."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("lightning")
+pytest.importorskip("matplotlib")
+
+PAGE = Path(__file__).parents[2] / "docs" / "tasks.md"
+COMMANDS = """
+import json, sys
+from relational_rnn.cli import main
+
+sys.path.insert(0, sys.argv[1])
+little = ["--loop.steps", "4", "--loop.validate-every", "2", "--batch-size", "8", "--valid-samples", "16"]
+little += ["--test-samples", "24", "--data.length", "5"]
+codes = [
+    main(["train", "--help"]),
+    main(["train", "parity", "--core", "gru", "--out", "runs/one", *little]),
+    main(["evaluate", "runs/one"]),
+    main(["compare", "parity", "--cores", "rmc", "lstm", "--out", "runs/several", *little]),
+    main(["report", "runs/one", "--out", "page"]),
+    main(["report", "runs/one", "--results", "results/parity", "--task", "parity"]),
+    main(["inspect", "runs/one"]),
+]
+print(json.dumps(codes))
+"""
+
+
+def test_every_command_takes_it(tmp_path):
+    text = PAGE.read_text(encoding="utf-8")
+    section = text[text.index("## A task of your own") :]
+    code = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert code
+    (tmp_path / "parity.py").write_text(code[1])
+    entry = re.search(r"```toml\n\[project.entry-points.\"(.*?)\"\]\n(.*?)```", section, re.DOTALL)
+    assert entry
+    info = tmp_path / "parity-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: parity\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[{entry[1]}]\n" + entry[2].replace('"', ""))
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{COMMANDS}", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [0, 0, 0, 0, 0, 0, 2], done.stderr
+    assert "train parity" in done.stdout
+    assert "runs/one: 4 steps" in done.stdout
+    assert "can be inspected\n  got       a run on parity" in done.stderr
+    result = json.loads((tmp_path / "runs" / "one" / "result.json").read_text())
+    assert (result["task"], result["sequences"], list(result["per_group"])) == ("parity", 24, ["bits"])
+    config = json.loads((tmp_path / "runs" / "several" / "lstm-0" / "config.json").read_text())
+    assert config["data"] == {"length": 5}
