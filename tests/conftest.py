@@ -11,8 +11,9 @@ import solver_summary
 import torch
 
 from relational_rnn.ops.relational_scan.cpu import kernels_report
-from relational_rnn.runs.jobs import process_context
 
+# `torch.manual_seed` writes down the stack for every kind of device that is not there, a millisecond in each test.
+SEED = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that are started from here
 # A script that runs the suite in the background has Ctrl-C ignored, also in every process that is started from here.
@@ -34,7 +35,7 @@ def pytest_report_header() -> str:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Weights that a test leaves to PyTorch's own generator are the same in every run of the tests."""
-    torch.manual_seed(20180605)
+    SEED(20180605)
 
 
 @pytest.fixture
@@ -48,6 +49,8 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def forked() -> SpawnContext | ForkServerContext:
     """Where processes are forks of one that has imported what training needs: begun in a hundredth of the time."""
+    from relational_rnn.runs.jobs import process_context  # heavy, for one that only hands out the tests
+
     return process_context()
 
 

@@ -79,7 +79,13 @@ def test_a_model_with_any_core_exports(case):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("create", [lambda: GRU(3, 4), lambda: GatedDeltaNet(3, 6, num_heads=2, chunk_size=3)])
+@pytest.mark.parametrize(
+    "create",
+    [
+        lambda: GRU(3, 4),
+        pytest.param(lambda: GatedDeltaNet(3, 6, num_heads=2, chunk_size=3), marks=pytest.mark.slow),  # chunks: seconds
+    ],
+)
 def test_a_program_of_a_core_takes_any_length(create):
     torch.manual_seed(2)
     core, batch, steps = create(), torch.export.Dim("batch"), torch.export.Dim("steps")

@@ -182,18 +182,26 @@ def test_operator_without_steps_copies_the_memory(rng):
     assert got[1].data_ptr() != memory.data_ptr()
 
 
-@pytest.mark.parametrize("kernels", [False, True])
-def test_operator_keeps_the_rules_of_operators(kernels, rng):
+CHECKS = ["test_schema", "test_autograd_registration", "test_faketensor"]
+
+
+@pytest.mark.parametrize(
+    ("kernels", "checks"),
+    [
+        (False, CHECKS[:2]),  # how it is traced does not depend on what runs it
+        (True, CHECKS),
+        # compiled layers of any length are traced in the same way: tests/nn/test_relational_memory_transforms.py
+        pytest.param(True, ["test_aot_dispatch_dynamic"], marks=pytest.mark.slow),
+    ],
+)
+def test_operator_keeps_the_rules_of_operators(kernels, checks, rng):
     """Schema, fake tensors, autograd registration and dynamic shapes, as `torch.library.opcheck` sees them."""
-    cell, x, memory = cell_and_input("unit", rng)
+    cell, x, memory = cell_and_input("unit", rng, steps=2)  # every operation of every step is checked
     x.requires_grad_()
     spec = Spec(
         **dataclasses.asdict(cell.settings), mlp_layers=2, blocks=2, gates=True, input_rows=False, autocast=None
     )
-    arguments = (x, memory, flatten(cell.scan_parameters()), torch.tensor([7, 3, 0, 6, 1]), None, None)
-    # how it is traced does not depend on what runs it, and takes longest to check
-    checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
-    checks = checks if kernels else checks[:2]
+    arguments = (x, memory, flatten(cell.scan_parameters()), torch.tensor([2, 1, 0, 2, 1]), None, None)
     torch.library.opcheck(torch.ops.relational_rnn.scan, (*arguments, kernels, *spec), test_utils=checks)
 
 

@@ -11,11 +11,11 @@ from test_sonnet_golden import BOUNDS, CASES, assert_close, layer_of, recorded
 from relational_rnn.nn.export import export_onnx, export_sequence
 
 BOUND = BOUNDS[torch.float32][0]
-QUICK = ("sonnet_20",)  # two blocks; the other cases are slow only because there are many
-ALL = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in CASES]
+# That the layer is the original, and that an exported layer is the layer, has quick tests of its own.
+pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(params=ALL)
+@pytest.fixture(params=CASES)
 def golden(request):
     """A case in float32: the layer, its input [B, T, ...], and the recorded runs."""
     arrays = recorded(request.param)
@@ -40,7 +40,6 @@ def test_onnx_sequence_reproduces_the_original(golden, tmp_path):
         assert_close("final memory", torch.from_numpy(memory), run["mem_final"], BOUND)
 
 
-@pytest.mark.slow
 def test_onnx_step_reproduces_the_original(golden, tmp_path):
     layer, x, runs = golden
     session = session_of(layer, tmp_path / "memory.onnx")
@@ -51,7 +50,6 @@ def test_onnx_step_reproduces_the_original(golden, tmp_path):
             assert_close(f"output {t}", torch.from_numpy(y), run["out"][t], BOUND)
 
 
-@pytest.mark.slow
 def test_exported_sequence_reproduces_the_original(golden):
     layer, x, runs = golden
     program = export_sequence(layer).module()

@@ -68,7 +68,9 @@ def test_a_process_that_ends_without_a_word_is_told_of(name, kind, message, tmp_
 
 
 @pytest.mark.parametrize(
-    "ended_by", [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+    "ended_by",
+    # the others end like one that gives up, whose test is above; each takes two processes that import everything
+    [signal.SIGKILL, *(pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGINT, signal.SIGTERM))],
 )
 def test_no_process_outlives_the_one_that_started_it(ended_by, tmp_path):
     script = [sys.executable, playing.__file__, str(tmp_path)]

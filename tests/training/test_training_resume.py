@@ -78,7 +78,8 @@ def test_a_run_with_muon_resumes_exactly(tmp_path):
     assert_same_run(tmp_path / "broken", tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize("step", [3, 9, 21, 57])
+# Before the first checkpoint and right after a validation; a random moment has a test above.
+@pytest.mark.parametrize("step", [3, 21, *(pytest.param(s, marks=pytest.mark.slow) for s in (9, 57))])
 def test_a_run_broken_off_anywhere_resumes_exactly(step, undisturbed, tmp_path):
     with pytest.raises(Stop):
         toy.run(tmp_path / "run", on_progress=stop_at(step))
@@ -90,7 +91,9 @@ def test_a_run_broken_off_anywhere_resumes_exactly(step, undisturbed, tmp_path):
 
 
 # As often as after every step; now and then, whatever the machine does; and by the steps alone.
-@pytest.mark.parametrize(("step", "seconds"), [(9, 1e-9), (33, 1e-9), (15, 0.03), (21, None)])
+@pytest.mark.parametrize(
+    ("step", "seconds"), [pytest.param(9, 1e-9, marks=pytest.mark.slow), (33, 1e-9), (15, 0.03), (21, None)]
+)
 def test_checkpoints_by_the_clock_change_nothing(step, seconds, undisturbed, tmp_path):
     loop = dataclasses.replace(toy.LOOP, checkpoint_seconds=seconds)
     with pytest.raises(Stop):

@@ -181,7 +181,15 @@ def test_the_order_of_words_counts_after_training_of_the_positions():
     assert not close(ask(model, STORIES[0]), ask(model, swapped))
 
 
-@pytest.mark.parametrize("sizes", [MemorySizes(), MemorySizes(mem_slots=4, head_size=16, num_heads=2), SIZES])
+# Larger sizes are those of the recipes, which have a test of their own.
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param(MemorySizes(), marks=pytest.mark.slow),
+        pytest.param(MemorySizes(mem_slots=4, head_size=16, num_heads=2), marks=pytest.mark.slow),
+        SIZES,
+    ],
+)
 def test_the_whole_models_of_all_cores_have_the_same_number_of_parameters(sizes):
     with torch.device("meta"):  # drawing the weights takes most of the time
         models = {name: StoryModel.build(BABI, name, sizes, fast=FAST.of(name)) for name in CORE_NAMES}
