@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from relational_rnn import InputError, tasks
+from relational_rnn.runs import workload_of
+
 pytest.importorskip("lightning")
 pytest.importorskip("matplotlib")
 
@@ -55,3 +58,27 @@ def test_every_command_takes_it(tmp_path):
     assert (result["task"], result["sequences"], list(result["per_group"])) == ("parity", 24, ["bits"])
     config = json.loads((tmp_path / "runs" / "several" / "lstm-0" / "config.json").read_text())
     assert config["data"] == {"length": 5}
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import nowhere", "cannot be loaded: No module named 'nowhere'"),
+        ("WORK = 1", "cannot be loaded: .* has no attribute 'WORKLOAD'"),
+        ("WORKLOAD = 1", "got       int\n  expected  a relational_rnn.runs.Workload"),
+        ("from relational_rnn.tasks.relations import WORKLOAD", "got       one named 'relations'"),
+    ],
+)
+def test_a_module_that_is_no_task_is_refused(code, message, tmp_path, monkeypatch):
+    name = f"task_{abs(hash(code))}"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    point = tasks.EntryPoint(name="mine", value=name, group=tasks.GROUP)
+    monkeypatch.setattr(tasks, "_others", lambda: {"mine": point})
+    with pytest.raises(InputError, match=message):
+        workload_of("mine")
+
+
+def test_a_task_that_is_not_there_is_told_with_those_that_are():
+    with pytest.raises(InputError, match=r"there is no task 'chess'\n  expected  babi, .*, language"):
+        workload_of("chess")

@@ -187,8 +187,11 @@ def workload_of(name: str) -> Workload[Any]:
     """The task of that name.
 
     Raises:
-        InputError: there is no such task.
+        InputError: there is no such task, or that of another package is none.
     """
     found = find(name)
-    assert isinstance(found, Workload), f"{name}: WORKLOAD must be a relational_rnn.runs.Workload"
+    if not isinstance(found, Workload) or found.name != name:
+        expected = f"a relational_rnn.runs.Workload whose runs have the task_name {name!r}"
+        got = f"one named {found.name!r}" if isinstance(found, Workload) else type(found).__name__
+        raise InputError(describe(name, "WORKLOAD is not that of the task", got=got, expected=expected))
     return found
