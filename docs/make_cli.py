@@ -27,8 +27,8 @@ which has a checkpoint saved first where a model is trained. Anything else, and 
 SHARED_INTRODUCTION = f"""# Options that every task has
 
 The memory, the rivals, the optimizer and the loop have the same options wherever a model is trained. The defaults below
-are those of `relational-rnn {{command}}`; a recipe sets its own, and `relational-rnn train TASK --recipe RECIPE --help-all`
-prints them. {BY_HAND}
+are those of `relational-rnn {{command}}`; a recipe sets its own, and
+`relational-rnn train TASK --recipe RECIPE --help-all` prints them. {BY_HAND}
 """
 SHOWN = "train nth-farthest"
 """The command whose help has the shared options."""

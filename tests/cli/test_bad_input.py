@@ -122,22 +122,22 @@ def test_a_damaged_line_is_named_with_file_and_line(call, options, files, tmp_pa
         (["compare", "babi", "--jobs", "0"], ["jobs must be a whole number of at least 1"]),
         (
             ["train", "babi", "--core", "lstm", "--fast.key-size", "5"],
-            ["train babi: --fast.key-size would have no effect on lstm"],
+            ["train: fast.key_size would have no effect on lstm"],
         ),
         (
             ["compare", "babi", "--cores", "rmc", "lstm", "--fast.reads=3"],
-            ["compare babi: --fast.reads would have no effect on rmc, lstm"],
+            ["compare: fast.reads would have no effect on rmc, lstm"],
         ),
         (
             ["train", "babi", "--core", "fastweights", "--model.read-heads", "2"],
             [
-                "train babi: --model.read-heads would have no effect on fastweights",
+                "train: model.read_heads would have no effect on fastweights",
                 "the cores that have it: rmc, competitive, rnn",
             ],
         ),
         (
             ["compare", "babi", "--cores", "deltanet", "fastweights", "--model.read_heads=2"],
-            ["compare babi: --model.read_heads would have no effect on deltanet, fastweights"],
+            ["compare: model.read_heads would have no effect on deltanet, fastweights"],
         ),
         (["compare", "babi", "--seed", "3"], ["Unrecognized options: --seed"]),
         (["evaluate"], ["RUN"]),

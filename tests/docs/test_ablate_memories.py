@@ -183,7 +183,7 @@ def call(ablate, monkeypatch):
 
 
 def test_a_run_is_one_file_that_says_all(call, tmp_path):
-    data = load(ROOT / "tests" / "recipes" / "little_runs.py").write_files(tmp_path / "set", train=60, test=2)
+    data = load(ROOT / "tests" / "runs" / "little_runs.py").write_files(tmp_path / "set", train=60, test=2)
     words = ["--data", data, "--out", tmp_path / "out", "--tasks", 1, 6, "--steps", 2, "--seeds", 4]
     assert call(*words, "--variants", "slots-two-gates") == 0
     (path,) = (tmp_path / "out").iterdir()

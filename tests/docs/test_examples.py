@@ -69,11 +69,7 @@ def test_turning_from_the_lstm_changes_one_line():
     assert changed[0][1].startswith("layer = RelationalMemory(")
 
 
-# Its example plans the largest model; the same figure of a smaller plan is tested beside the plan.
-LONG = ("relational_rnn.recipes.language_memory",)
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in MODULES])
+@pytest.mark.parametrize("name", MODULES)
 def test_doctests(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if ".relational_scan._triton_" in name:

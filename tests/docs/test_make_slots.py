@@ -87,8 +87,6 @@ def test_a_bar_for_each_kind_a_dot_for_each_run(maker):
 
 
 def test_a_run_of_another_core_is_refused(maker, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        maker.recipes, "load", lambda folder: type("Run", (), {"config": type("C", (), {"core": "gru"})})
-    )
+    monkeypatch.setattr(maker, "load", lambda folder: type("Run", (), {"config": type("C", (), {"core": "gru"})}))
     with pytest.raises(InputError, match="the run has another core"):
         maker.measure(tmp_path, "rmc")

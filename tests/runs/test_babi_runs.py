@@ -258,7 +258,7 @@ def test_compare_trains_what_is_missing_and_keeps_what_is_done(data, tmp_path):
     config = little_run(data, steps=4)
     done: list[str] = []
 
-    def compare(cores, on_progress=quiet):
+    def again(cores, on_progress=quiet):
         return compare(
             config, cores, [0, 7], tmp_path, on_progress=on_progress, on_report=silent,
             on_run=lambda folder, evaluation: done.append(folder.name),
@@ -272,10 +272,10 @@ def test_compare_trains_what_is_missing_and_keeps_what_is_done(data, tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        compare(["gru", "rmc"], on_progress=stop)
+        again(["gru", "rmc"], on_progress=stop)
     assert done == ["gru-0"]
     first = (tmp_path / "gru-0" / "last.ckpt").stat().st_mtime_ns
-    results = compare(["gru", "rmc"])
+    results = again(["gru", "rmc"])
     assert done == ["gru-0", "gru-0", "gru-7", "rmc-0", "rmc-7"]
     assert (tmp_path / "gru-0" / "last.ckpt").stat().st_mtime_ns == first
     assert [(e.core, e.seed) for e in results.values()] == [("gru", 0), ("gru", 7), ("rmc", 0), ("rmc", 7)]

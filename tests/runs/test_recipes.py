@@ -16,8 +16,9 @@ pytest.importorskip("lightning")
 from relational_rnn import InputError
 from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, count_parameters
 from relational_rnn.runs import CoreName, build
+from relational_rnn.tasks.babi import problem
 from relational_rnn.tasks.babi.encoding import BABI
-from relational_rnn.tasks.babi.problem import build_data, build_model, build_vocabulary, test_stories, training_stories
+from relational_rnn.tasks.babi.problem import build_data, build_model, build_vocabulary, training_stories
 from relational_rnn.tasks.babi.reading import LANGUAGES
 from relational_rnn.tasks.babi.recipes import RECIPES, BabiRun, DataConfig
 from relational_rnn.tasks.language.problem import build_language_model
@@ -159,7 +160,7 @@ def test_the_vocabulary_is_that_of_the_stories_or_of_all_english_tasks(data):
 
 def test_generated_stories_are_made_anew_for_every_seed_and_part():
     config = DataConfig(tasks=(1, 15), train_questions=40, test_questions=30)
-    train, (test, report) = training_stories(config), test_stories(config)
+    train, (test, report) = training_stories(config), problem.test_stories(config)
     assert train.valid is None
     assert train.report == report == ()
     for task in (1, 15):
@@ -169,7 +170,7 @@ def test_generated_stories_are_made_anew_for_every_seed_and_part():
     assert training_stories(config).train == train.train
     other = dataclasses.replace(config, seed=1)
     assert training_stories(other).train != train.train
-    assert test_stories(config)[0] != test_stories(other)[0]
+    assert problem.test_stories(config)[0] != problem.test_stories(other)[0]
 
 
 def test_all_generated_tasks_fit_the_vocabulary_of_the_published_ones():

@@ -92,5 +92,6 @@ def check_choices(where: str, config: RunConfig, recipes: Iterable[RunConfig], c
     """
     cores = list(cores)
     config.rivals.check(where, *cores)
-    if config.fast not in [recipe.fast for recipe in recipes]:
-        config.fast.check(where, *cores)
+    known = [recipe.fast.asked for recipe in recipes]
+    asked = {name: value for name, value in config.fast.asked.items() if value not in [k.get(name) for k in known]}
+    dataclasses.replace(FastWeightSizes(), **asked).check(where, *cores)

@@ -107,7 +107,7 @@ class BabiWorkload(Workload[BabiRun]):
         having = [core for core in CORE_NAMES if core not in READ_AS_MATRICES]
         if heads not in {recipe().model.read_heads for recipe in RECIPES.values()} and not set(cores) & set(having):
             problem = f"model.read_heads would have no effect on {', '.join(cores)}"
-            hint = f"the cores whose state is looked at by attention: {', '.join(having)}."
+            hint = f"the cores that have it: {', '.join(having)}."
             raise InputError(describe(where, problem, got=heads, hint=hint))
 
     def read(self, config: BabiRun) -> TrainingStories:
