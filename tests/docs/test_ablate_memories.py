@@ -1,4 +1,4 @@
-"""docs/ablate_memories.py: memories with one part changed compute what they say; their page says what was measured."""
+"""ablate_memories.py: memories with one part changed compute what they say; their page says what was measured."""
 
 import contextlib
 import copy
@@ -26,9 +26,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def ablate():
-    sys.path.insert(0, str(ROOT / "docs"))
+    sys.path.insert(0, str(ROOT / "experiments"))
     yield importlib.import_module("ablate_memories")
-    sys.path.remove(str(ROOT / "docs"))
+    sys.path.remove(str(ROOT / "experiments"))
 
 
 @pytest.fixture(scope="module")
@@ -299,6 +299,6 @@ def test_the_page_is_that_of_the_results(ablate):
     page = ablate.PAGE.read_text(encoding="utf-8")
     assert [name for _, name, _ in ablate.BLOCK.findall(page)] == list(ablate.MADE)
     results = ablate.read(ablate.RESULTS)
-    assert ablate.render(page, results) == page, "run `python docs/ablate_memories.py --page`"
+    assert ablate.render(page, results) == page, "run `python experiments/ablate_memories.py --page`"
     if results:
         assert ablate.DRAWING.exists()

@@ -1,4 +1,4 @@
-"""docs/results/raw holds what the pages of results are made from."""
+"""results holds what the pages of results are made from."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,8 @@ from scripts import load
 from relational_rnn.reports.runs import read_run
 
 ROOT = Path(__file__).parents[2]
-KEPT = ROOT / "docs" / "results" / "raw"
-PAGES = sorted(path.name for path in KEPT.iterdir())
+KEPT = ROOT / "results"
+PAGES = sorted({path.parent.parent.name for path in KEPT.glob("*/*/config.json")})
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -34,7 +34,7 @@ def test_a_page_has_a_heading_of_its_own(page):
 
 
 def test_runs_are_kept_without_weights_and_folder_names(tmp_path):
-    keep_runs = load(ROOT / "docs" / "keep_runs.py")
+    keep_runs = load(ROOT / "experiments" / "keep_runs.py")
     run = tmp_path / "rmc-0"
     run.mkdir()
     for name in ("metrics.csv", "result.json", "model.safetensors"):
@@ -55,7 +55,7 @@ def test_runs_are_kept_without_weights_and_folder_names(tmp_path):
 
 
 def test_of_a_run_that_is_not_evaluated_nothing_is_kept(tmp_path):
-    keep_runs = load(ROOT / "docs" / "keep_runs.py")
+    keep_runs = load(ROOT / "experiments" / "keep_runs.py")
     run = tmp_path / "rmc-0"
     run.mkdir()
     for name in ("metrics.csv", "config.json", "versions.json"):

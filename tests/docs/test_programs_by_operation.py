@@ -1,4 +1,4 @@
-"""The script docs/programs_by_operation.py: which operations a model has learned."""
+"""The script experiments/programs_by_operation.py: which operations a model has learned."""
 
 import dataclasses
 from collections import Counter
@@ -14,7 +14,7 @@ from relational_rnn.tasks.programs import CHARACTERS, OPERATIONS, Programs, prog
 
 @pytest.fixture(scope="module")
 def script():
-    return load(Path(__file__).parents[2] / "docs" / "programs_by_operation.py")
+    return load(Path(__file__).parents[2] / "experiments" / "programs_by_operation.py")
 
 
 @pytest.mark.parametrize("mode", ["add", "control", "program"])

@@ -1,4 +1,4 @@
-"""The experiment of docs/slots_apart.py: slots that do not see one another."""
+"""The experiment of experiments/slots_apart.py: slots that do not see one another."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from relational_rnn import RelationalMemory
 
 @pytest.fixture(scope="module")
 def slots_apart():
-    return load(Path(__file__).parents[2] / "docs" / "slots_apart.py")
+    return load(Path(__file__).parents[2] / "experiments" / "slots_apart.py")
 
 
 def test_each_slot_is_a_memory_of_its_own_with_the_same_parameters(slots_apart):

@@ -49,8 +49,9 @@ class LanguageRun(RunConfig):
 def shakespeare_char() -> LanguageRun:
     """Characters of tiny-shakespeare: one memory of 256 numbers, read by 16 heads; matrices are trained by Muon.
 
-    What did best of 24 trials by Muon (LOG.md). Expected score: 2.52 ± 0.03 bits per character on the test text (three
-    seeds); LSTM 2.38, Transformer 2.47, each with settings of its own (docs/results/shakespeare-char.md).
+    What did best of 24 trials by Muon (log/2026-11.md).
+    Expected score: 2.52 ± 0.03 bits per character on the test text (three seeds); LSTM 2.38, Transformer 2.47, each
+    with settings of its own (docs/results/shakespeare-char.md).
     Time: 67 seconds of one processor core. Machine: 2-core AMD EPYC, torch 2.13.
     Command: `relational-rnn train language --data.path data/tiny-shakespeare.txt`.
     """

@@ -1,7 +1,7 @@
-"""Keeps what a page of results is made from: `python docs/keep_runs.py PAGE RUN ...`.
+"""Keeps what a page of results is made from: `python experiments/keep_runs.py PAGE RUN ...`.
 
-Copies configuration, versions, metrics and evaluation of every run folder to docs/results/raw/PAGE/, weights and
-checkpoints left out, so that later runs can be put beside them: `relational-rnn report docs/results/raw/PAGE/* ...`.
+Copies configuration, versions, metrics and evaluation of every run folder to results/PAGE/, weights and
+checkpoints left out, so that later runs can be put beside them: `relational-rnn report results/PAGE/* ...`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from relational_rnn._files import write_whole
 from relational_rnn.cli.boundary import guarded
 from relational_rnn.reports.records import without_folder
 
-KEPT = Path(__file__).parent / "results" / "raw"
+KEPT = Path(__file__).parents[1] / "results"
 COPIED = ("metrics.csv", "result.json")
 
 

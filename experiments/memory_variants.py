@@ -1,4 +1,4 @@
-"""What docs/ablate_memories.py trains: slots that compete and fast weights, each with one part changed, and rivals.
+"""What ablate_memories.py trains: slots that compete and fast weights, each with one part changed, and rivals.
 
 What the package has no option for is done to a core after it was built, by replacing a function of its plain
 definition. Axes: B batch, N slots, n input rows, W width of a slot, G matrices (batch and heads), K key, V value.

@@ -1,4 +1,4 @@
-"""Which operations are learned? `python docs/programs_by_operation.py runs/programs-control-small/* ...`.
+"""Which operations are learned? `python experiments/programs_by_operation.py runs/programs-control-small/* ...`.
 
 Reads runs on programs of one operation each and the test set of their seeds; prints, for every run and operation, how
 many programs there are, the share of their characters, and the share of whole answers, that the model gives right.

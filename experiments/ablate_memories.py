@@ -1,9 +1,9 @@
 """What makes the difference in slots that compete and in fast weights? One part of a memory is changed at a time.
 
-    python docs/ablate_memories.py --data PATH --out docs/results/ablation --variants slots slots-no-share
-    python docs/ablate_memories.py --page --out docs/results/ablation
+    python experiments/ablate_memories.py --data PATH --out results/ablation --variants slots slots-no-share
+    python experiments/ablate_memories.py --page --out results/ablation
 
-Trains the model of the recipe `babi` with every variant (docs/memory_variants.py) and keeps its accuracy on the
+Trains the model of the recipe `babi` with every variant (experiments/memory_variants.py) and keeps its accuracy on the
 validation stories, since settings are compared here: a file for each variant, tasks, updates and seed. What is there is
 not trained again. `--page` makes the tables of docs/ablation.md and its figure from these files.
 """
@@ -43,8 +43,9 @@ from relational_rnn.training.json_files import read_json_object, write_json
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DOCS = Path(__file__).parent
-PAGE, DRAWING, RESULTS = DOCS / "ablation.md", DOCS / "figures" / "ablation-state.svg", DOCS / "results" / "ablation"
+ROOT = Path(__file__).parents[1]
+PAGE, DRAWING = ROOT / "docs" / "ablation.md", ROOT / "docs" / "figures" / "ablation-state.svg"
+RESULTS = ROOT / "results" / "ablation"
 BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.S)
 EVERY = 250
 """Updates from one validation to the next."""

@@ -1,4 +1,6 @@
-"""What is lost when slots cannot see one another? `python docs/slots_apart.py --steps 8000 --out runs/slots-apart`.
+"""What is lost when slots cannot see one another?
+
+`python experiments/slots_apart.py --steps 8000 --out runs/slots-apart`
 
 Trains the relational memory of N-th farthest (recipe `nth-farthest-small`, the learning rate not falling) with every
 slot alone: it attends to itself and the input, with the same parameters and as many slots. Beside it:
