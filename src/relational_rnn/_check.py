@@ -114,6 +114,15 @@ MOST_NUMBERS = 2**32
 """The most numbers that the weights and one state of a module may have together, 16 GiB in float32."""
 
 
+def one_line(text: str) -> str:
+    """The text without what is no letter, sign or blank: line ends, control characters, bytes that are no UTF-8.
+
+    >>> one_line("run\\n1")
+    'run\N{REPLACEMENT CHARACTER}1'
+    """
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
 def check_numbers(where: str, **values: float) -> None:
     """Refuse what is no number, NaN, and whole numbers that no float holds.
 

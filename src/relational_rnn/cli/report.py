@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from relational_rnn._check import InputError, describe
+from relational_rnn._check import InputError, describe, one_line
 from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.inspection import (
     Page,
@@ -32,9 +32,6 @@ from relational_rnn.reports import (
     write_report,
     write_results,
 )
-from relational_rnn.reports.language import is_language
-from relational_rnn.reports.page import draw_language_figures
-from relational_rnn.reports.runs import one_line
 from relational_rnn.runs import load, read_config
 from relational_rnn.tasks.babi.problem import test_stories
 from relational_rnn.tasks.babi.story import TASK_NAMES
@@ -101,8 +98,7 @@ def run(arguments: Arguments) -> None:
     assert arguments.task is not None
     groups = group_runs(read_runs(arguments.runs))
     records = records_of(groups, task=arguments.task, notes=arguments.note)
-    figures = draw_language_figures(groups) if is_language(groups) else results_figures(groups)
-    for path in write_results(arguments.results, records, title=arguments.title, figures=figures):
+    for path in write_results(arguments.results, records, title=arguments.title, figures=results_figures(groups)):
         print(path)
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.inspection.page import Page, TokenValues, page
-from relational_rnn.inspection.reference import ReferenceExample, reference_section
+from relational_rnn.inspection.following import ReferenceExample, reference_section
+from relational_rnn.inspection.page import Page, page
 from relational_rnn.inspection.statistics import attention_statistics, statistics_section
+from relational_rnn.inspection.token_values import TokenValues
 from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.tasks.contract import TaskBatch
 from relational_rnn.tasks.model import TaskModel

@@ -15,8 +15,9 @@ from relational_rnn.inspection.answering import StoryReader
 from relational_rnn.inspection.fast_page import fast_page
 from relational_rnn.inspection.influence import Influence, influence
 from relational_rnn.inspection.opening import slots_opening
-from relational_rnn.inspection.page import Page, Section, TokenValues, page
+from relational_rnn.inspection.page import Around, Page, Section, page
 from relational_rnn.inspection.statistics import AttentionStatistics, attention_statistics
+from relational_rnn.inspection.token_values import TokenValues
 from relational_rnn.nn.fast_weight_memory import FastWeightMemory
 from relational_rnn.nn.fast_weight_trace import FastWeightTrace
 from relational_rnn.nn.relational_memory import RelationalMemory
@@ -144,33 +145,25 @@ def story_page(traced: StoryTrace, *, right: str | None = None, title: str, sect
         most=1,
     )
     notes = [f"The story was read once, and {traced.question!r} asked after every sentence, as if it ended there."]
-    answers = dict(zip(traced.answers, traced.probabilities[1:].T.tolist(), strict=True))
+    around: Around = {
+        "lead": lead,
+        "answers": dict(zip(traced.answers, traced.probabilities[1:].T.tolist(), strict=True)),
+        "right": right,
+        "token_values": [left_out],
+        "notes": notes,
+        "sections": sections,
+    }
     if isinstance(traced.trace, FastWeightTrace):
-        return fast_page(
-            traced.trace,
-            traced.looks,
-            traced.statements,
-            title=title,
-            lead=lead,
-            answers=answers,
-            right=right,
-            token_values=[left_out],
-            notes=notes,
-            sections=sections,
-        )
+        return fast_page(traced.trace, traced.looks, traced.statements, title=title, **around)
+    opening = slots_opening(traced.trace, traced.looks)
     return page(
         traced.trace,
         traced.statements,
         title=title,
-        lead=lead,
         before=traced.before,
-        answers=answers,
-        right=right,
-        token_values=[left_out],
         layout="lines",
-        notes=notes,
-        sections=sections,
-        opening=slots_opening(traced.trace, traced.looks),
+        opening=opening,
+        **around,
     )
 
 

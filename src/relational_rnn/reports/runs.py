@@ -10,7 +10,7 @@ from typing import Any
 
 from relational_rnn._check import InputError, describe
 from relational_rnn.runs import mean_and_spread, read_run
-from relational_rnn.runs.folder import CHAPTER, Run, core_label, one_line
+from relational_rnn.runs.folder import CHAPTER, Run, core_label
 from relational_rnn.tasks.babi.story import TASK_NAMES
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "core_label",
     "group_runs",
     "mean_and_spread",
-    "one_line",
     "read_run",
     "read_runs",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from relational_rnn._check import InputError, check_choice, describe
+from relational_rnn._check import InputError, check_choice, describe, one_line
 from relational_rnn._reading.json_text import read_json_object
 from relational_rnn._reading.structure import check_entries, from_json
 from relational_rnn._reading.tables import number_in, read_table
@@ -245,15 +245,6 @@ def _number(path: Path, line: int, name: str, cell: str) -> float | None:
     value = number_in(path, line, name, cell)
     # A loss that ran away has no place on a curve.
     return value if math.isfinite(value) else None
-
-
-def one_line(text: str) -> str:
-    """The text without what is no letter, sign or blank: line ends, control characters, bytes that are no UTF-8.
-
-    >>> one_line("run\\n1")
-    'run\N{REPLACEMENT CHARACTER}1'
-    """
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def core_label(core: str) -> str:
