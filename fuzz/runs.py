@@ -34,7 +34,7 @@ def files() -> dict[str, Any]:
     score = {"step": 10, "valid_accuracy": 0.5, "valid_loss": 2.0}
     ours = {"configuration": {"seed": 1}, "step": 10, "seconds": 1.5, "best": score, "valid_accuracy": 0.5}
     buffer = io.BytesIO()
-    torch.save({CHECKPOINT_KEY: ours, "state_dict": {"model.w": torch.zeros(3)}}, buffer)
+    torch.save({CHECKPOINT_KEY: ours, "model": {"w": torch.zeros(3)}}, buffer)
     return {
         "babi": {name: json.loads((pretrained / name).read_text()) for name in ("config.json", "vocabulary.json")},
         "task": {"config.json": config.to_json()},

@@ -14,14 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import language_runs
+import lightning_fabric  # noqa: F401  (imported once, not in every process)
 import little_runs
 import torch
+import torch.utils.tensorboard
 
 from relational_rnn import runs
 from relational_rnn.nn.cores import MemorySizes
 from relational_rnn.tasks.model import TaskModelConfig
 from relational_rnn.tasks.nth_farthest import NthFarthest, NthFarthestRun
-from relational_rnn.training import LoopConfig, lightning_loop  # noqa: F401  (imported once, not in every process)
+from relational_rnn.training import LoopConfig
 
 TASK = NthFarthestRun(
     data=NthFarthest(objects=2, dimensions=1),

@@ -15,7 +15,7 @@ import torch
 from little_runs import TASKS, little_run, quiet, silent, train_quietly, with_data, write_files
 from safetensors.torch import load_file
 
-pytest.importorskip("lightning")
+pytest.importorskip("lightning_fabric")
 
 from relational_rnn import InputError
 from relational_rnn.runs import compare, evaluate, load, read_config, train

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("lightning")
+pytest.importorskip("lightning_fabric")
 
 import language_runs as little
 from language_runs import little_run, train_quietly, write_text
@@ -67,7 +67,7 @@ def assert_same_run(got: Path, expected: Path) -> None:
     assert kept[0] == kept[1]
     assert (got / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
     a, b = (torch.load(folder / "last.ckpt", weights_only=True) for folder in (got, expected))
-    torch.testing.assert_close(a["state_dict"], b["state_dict"], rtol=0, atol=0)
+    torch.testing.assert_close(a["model"], b["model"], rtol=0, atol=0)
     torch.testing.assert_close(a["relational_rnn"]["carried"], b["relational_rnn"]["carried"], rtol=0, atol=0)
 
 
@@ -118,7 +118,7 @@ def test_gradients_added_up_are_those_of_all_streams_at_once(text, tmp_path):
     whole = dataclasses.replace(parts, accumulate=1, batch_size=6)
     for name, config in (("parts", parts), ("whole", whole)):
         train_quietly(config, tmp_path / name)
-    a, b = (torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"] for name in ("parts", "whole"))
+    a, b = (torch.load(tmp_path / name / "last.ckpt", weights_only=True)["model"] for name in ("parts", "whole"))
     torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from little_runs import TASKS, little_run
 
-pytest.importorskip("lightning")
+pytest.importorskip("lightning_fabric")
 
 from relational_rnn import InputError
 from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, count_parameters

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-pytest.importorskip("lightning")
+pytest.importorskip("lightning_fabric")
 
 from relational_rnn import InputError
 from relational_rnn.nn.cores import MemorySizes, count_parameters

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-pytest.importorskip("lightning")
+pytest.importorskip("lightning_fabric")
 
 import training_toy as toy
 from training_toy import Stop, metrics, stop_at
@@ -80,7 +80,7 @@ def run(folder, problem=None, *, loop=LOOP, resume=False, on_progress=lambda p: 
 
 
 def weights(folder):
-    return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]["model.weight"]
+    return torch.load(folder / "last.ckpt", weights_only=True)["model"]["weight"]
 
 
 def test_two_batches_added_up_are_one_of_twice_the_size(tmp_path, monkeypatch):
@@ -125,7 +125,7 @@ def test_a_run_broken_off_resumes_exactly(extras, stop, seconds, tmp_path):
     a, b = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("run", "undisturbed"))
     torch.testing.assert_close(a["relational_rnn"]["carried"], b["relational_rnn"]["carried"], rtol=0, atol=0)
     torch.testing.assert_close(a["relational_rnn"]["average"], b["relational_rnn"]["average"], rtol=0, atol=0)
-    assert torch.equal(a["state_dict"]["model.weight"], b["state_dict"]["model.weight"])
+    assert torch.equal(a["model"]["weight"], b["model"]["weight"])
 
 
 def test_validation_and_the_saved_weights_are_the_average_and_training_goes_on_with_its_own(tmp_path):
@@ -165,18 +165,10 @@ def test_the_exponential_average_follows_its_rule():
 
 
 def test_the_best_weights_can_be_those_of_the_least_loss(tmp_path, monkeypatch):
-    from relational_rnn.training import lightning_loop
+    from relational_rnn.training import loop
 
     dictated = iter([(0.9, 1.0), (0.5, 0.7), (0.6, 0.8)])
-
-    class Dictated(lightning_loop.Recorder):
-        def _end_validation(self, trainer, module, step):
-            accuracy, loss = next(dictated)
-            monkeypatch.setattr(type(module.valid_totals), "accuracy", property(lambda self: accuracy))
-            monkeypatch.setattr(type(module.valid_totals), "loss", property(lambda self: loss))
-            super()._end_validation(trainer, module, step)
-
-    monkeypatch.setattr(lightning_loop, "Recorder", Dictated)
+    monkeypatch.setattr(loop, "evaluate", lambda problem, batches: toy.dictated(*next(dictated)))
     told = []
     outcome = run(tmp_path / "run", on_progress=told.append, best_by="loss")
     assert (outcome.best_step, outcome.valid_loss, outcome.valid_accuracy) == (10, 0.7, 0.5)

@@ -14,14 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-pytest.importorskip("lightning")
+pytest.importorskip("lightning_fabric")
 
 import training_toy as toy
 from training_toy import Stop, metrics, stop_at
 
 from relational_rnn import InputError, _files
-from relational_rnn.training import LoopConfig, Terminated, fit, lightning_loop, loop, to_json
-from relational_rnn.training.lightning_loop import next_stop, step_seed
+from relational_rnn.training import LoopConfig, Terminated, fit, loop, recorder, to_json
+from relational_rnn.training.loop import step_seed
 
 SHORT = LoopConfig(steps=10, validate_every=4, checkpoint_every=3, log_every=1)
 
@@ -34,11 +34,16 @@ def test_it_learns(tmp_path):
     assert float(last["train_loss"]) < float(first["train_loss"])
 
 
-def test_intervals_end_at_checkpoints_validations_and_the_end():
-    stops = [0]
-    while stops[-1] < SHORT.steps:
-        stops.append(next_stop(stops[-1], SHORT))
-    assert stops == [0, 3, 4, 6, 8, 9, 10]
+def test_checkpoints_are_saved_now_and_then_with_validations_and_at_the_end(tmp_path, monkeypatch):
+    save, steps = recorder.save_checkpoint, []
+
+    def seen(path, checkpoint):
+        steps.append(checkpoint["relational_rnn"]["step"])
+        save(path, checkpoint)
+
+    monkeypatch.setattr(recorder, "save_checkpoint", seen)
+    toy.run(tmp_path / "run", loop=dataclasses.replace(SHORT, checkpoint_seconds=None))
+    assert steps == [3, 4, 6, 8, 9, 10]
 
 
 def test_every_step_has_a_seed_of_its_own():
@@ -95,24 +100,17 @@ def test_the_best_weights_are_kept_and_not_the_last(tmp_path, monkeypatch):
     dictated = iter([(0.75, 1.0), (0.75, 0.9), (0.5, 0.1)])
     seen = []
 
-    class Dictated(lightning_loop.Recorder):
-        def _end_validation(self, trainer, module, step):
-            accuracy, loss = next(dictated)
-            weights = {name: tensor.clone() for name, tensor in module.model.state_dict().items()}
-            seen.append((step, weights))
-            totals = type(module.valid_totals)
-            monkeypatch.setattr(totals, "accuracy", property(lambda self: accuracy))
-            monkeypatch.setattr(totals, "loss", property(lambda self: loss))
-            super()._end_validation(trainer, module, step)
+    def dictate(problem, batches):
+        seen.append({name: tensor.clone() for name, tensor in problem.model.state_dict().items()})
+        return toy.dictated(*next(dictated))
 
-    monkeypatch.setattr(lightning_loop, "Recorder", Dictated)
+    monkeypatch.setattr(loop, "evaluate", dictate)
     outcome = toy.run(tmp_path / "run", loop=SHORT)
     assert (outcome.best_step, outcome.valid_accuracy, outcome.valid_loss) == (8, 0.75, 0.9)
     saved = load_file(tmp_path / "run" / "model.safetensors")
-    (step, expected) = seen[1]
-    assert step == 8
-    assert all(torch.equal(saved[name], tensor) for name, tensor in expected.items())
-    assert saved.keys() == expected.keys()
+    assert len(seen) == 3
+    assert all(torch.equal(saved[name], tensor) for name, tensor in seen[1].items())
+    assert saved.keys() == seen[1].keys()
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
@@ -162,7 +160,7 @@ def test_divergence_is_reported_and_the_last_good_checkpoint_kept(tmp_path):
     with pytest.raises(InputError, match=r"training diverged: the loss is nan by step 8\n.*checkpoint of step 6"):
         fit(problem, tmp_path / "run", optimizer=toy.OPTIMIZER, loop=SHORT, seed=11, configuration={},
             on_progress=lambda progress: None)  # fmt: skip
-    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 6
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["relational_rnn"]["step"] == 6
 
 
 def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
@@ -178,7 +176,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(tmp_path, mon
     with pytest.raises(InputError) as error:
         toy.run(tmp_path / "run")
     monkeypatch.undo()
-    kept = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"]
+    kept = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["relational_rnn"]["step"]
     assert kept > 0
     assert str(error.value) == (
         f"{tmp_path / 'run'}: cannot be written: No space left on device; the checkpoint of step {kept} is kept\n"
@@ -231,7 +229,7 @@ def test_sigterm_saves_the_update_at_hand_and_says_so(tmp_path):
         f"{tmp_path / 'run'}: stopped; the checkpoint of step 24 of 60 is kept\n"
         "  hint      continue with resume (--resume)"
     )
-    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 24
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["relational_rnn"]["step"] == 24
     assert signal.getsignal(signal.SIGTERM) is before
     assert toy.run(tmp_path / "run", resume=True).steps == 60
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("lightning")
+pytest.importorskip("lightning_fabric")
 
 import training_toy as toy
 from training_toy import Stop, metrics, stop_at
@@ -23,13 +23,11 @@ def assert_same_run(got: Path, expected: Path) -> None:
     assert metrics(got) == metrics(expected)
     assert (got / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
     a, b = (torch.load(folder / "last.ckpt", weights_only=True) for folder in (got, expected))
-    for name, tensor in b["state_dict"].items():
-        assert torch.equal(a["state_dict"][name], tensor), name
-    for ours, theirs in zip(a["optimizer_states"], b["optimizer_states"], strict=True):
-        torch.testing.assert_close(ours["state"], theirs["state"], rtol=0, atol=0)
-        assert ours["param_groups"] == theirs["param_groups"]
-    assert a["lr_schedulers"] == b["lr_schedulers"]
-    assert a["global_step"] == b["global_step"] == toy.LOOP.steps
+    for name, tensor in b["model"].items():
+        assert torch.equal(a["model"][name], tensor), name
+    torch.testing.assert_close(a["optimizer"]["state"], b["optimizer"]["state"], rtol=0, atol=0)
+    assert a["optimizer"]["param_groups"] == b["optimizer"]["param_groups"]
+    assert a["relational_rnn"]["step"] == b["relational_rnn"]["step"] == toy.LOOP.steps
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +97,7 @@ def test_checkpoints_by_the_clock_change_nothing(step, seconds, undisturbed, tmp
     with pytest.raises(Stop):
         toy.run(tmp_path / "run", loop=loop, on_progress=stop_at(step))
     if seconds == 1e-9:  # nothing is lost but the step that was broken off
-        assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == step - 1
+        assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["relational_rnn"]["step"] == step - 1
     toy.run(tmp_path / "run", loop=loop, resume=True)
     assert_same_run(tmp_path / "run", undisturbed)
 
@@ -166,6 +164,62 @@ def test_a_file_that_is_no_checkpoint_is_refused(content, tmp_path):
         toy.run(tmp_path / "run", on_progress=stop_at(9))
     (tmp_path / "run" / "last.ckpt").write_bytes(content)
     with pytest.raises(InputError, match=r"last\.ckpt: the checkpoint is damaged"):
+        toy.run(tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("extras", ["adamw", "muon"])
+def test_a_checkpoint_of_lightnings_trainer_is_gone_on_with(extras, tmp_path):
+    optimizer = {"adamw": toy.OPTIMIZER, "muon": toy.MUON}[extras]
+    toy.run(tmp_path / "undisturbed", optimizer=optimizer)
+    with pytest.raises(Stop):
+        toy.run(tmp_path / "run", optimizer=optimizer, on_progress=stop_at(33))
+    path = tmp_path / "run" / "last.ckpt"
+    torch.save(as_lightning_had_it(torch.load(path, weights_only=True)), path)
+    toy.run(tmp_path / "run", optimizer=optimizer, resume=True)
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint.keys() == torch.load(tmp_path / "undisturbed" / "last.ckpt", weights_only=True).keys()
+    for group in checkpoint["optimizer"]["param_groups"]:
+        assert group.pop("initial_lr") == 1.0
+    torch.save(checkpoint, path)
+    assert_same_run(tmp_path / "run", tmp_path / "undisturbed")
+
+
+def as_lightning_had_it(checkpoint):
+    """The checkpoint of step 28 as it was written when Lightning's Trainer trained."""
+    ours, groups = checkpoint["relational_rnn"], checkpoint["optimizer"]["param_groups"]
+    assert ours["step"] == 28
+    return {
+        "epoch": 4,
+        "global_step": 28,
+        "pytorch-lightning_version": "2.6.6",
+        "state_dict": {f"model.{name}": tensor for name, tensor in checkpoint["model"].items()},
+        "loops": {"fit_loop": {"state_dict": {}}, "validate_loop": {}, "test_loop": {}, "predict_loop": {}},
+        "callbacks": {},
+        "optimizer_states": [
+            {
+                "state": checkpoint["optimizer"]["state"],
+                "param_groups": [{**group, "lr": 0.0123, "initial_lr": 1.0} for group in groups],
+            }
+        ],
+        "lr_schedulers": [{"base_lrs": [1.0], "last_epoch": 28, "_last_lr": [0.0123], "lr_lambdas": [None]}],
+        "relational_rnn": {name: value for name, value in ours.items() if name not in ("valid_loss", "data_seconds")},
+    }
+
+
+@pytest.mark.parametrize("change", [
+    lambda checkpoint: checkpoint.pop("optimizer"),
+    lambda checkpoint: checkpoint["optimizer"]["param_groups"].pop(),
+    lambda checkpoint: checkpoint["relational_rnn"].pop("train_totals"),
+    lambda checkpoint: checkpoint.update({"pytorch-lightning_version": "2.6.6", "state_dict": [1]}),
+])  # fmt: skip
+def test_a_checkpoint_that_lacks_something_is_refused(change, tmp_path):
+    with pytest.raises(Stop):
+        toy.run(tmp_path / "run", on_progress=stop_at(9))
+    path = tmp_path / "run" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, path)
+    with pytest.raises(InputError, match=r"last\.ckpt: the checkpoint is damaged or incomplete"):
         toy.run(tmp_path / "run", resume=True)
 
 

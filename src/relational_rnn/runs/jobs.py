@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import multiprocessing
 import os
 import signal
@@ -161,7 +160,7 @@ def process_context() -> SpawnContext | ForkServerContext:
     if sys.platform != "linux":  # elsewhere libraries of the system may not survive a fork
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["relational_rnn.runs", "relational_rnn.training.lightning_loop"])
+    context.set_forkserver_preload(["relational_rnn.runs", "lightning_fabric", "torch.utils.tensorboard"])
     return context
 
 
@@ -170,8 +169,6 @@ def _train_here(
 ) -> None:
     """What the process of a run does; errors that are told in a sentence go back, others end it with a traceback."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # that this process is told to stop is no news to the one who pressed Ctrl-C
-    logging.getLogger("lightning.pytorch.trainer.connectors.signal_connector").setLevel(logging.WARNING)
     torch.set_num_threads(threads)
     error = None
     try:

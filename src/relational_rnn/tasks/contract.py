@@ -25,7 +25,7 @@ NO_ANSWER = -1
 """The target of a place that asks for nothing."""
 
 
-@dataclass(slots=True)  # not frozen: Lightning puts batches together anew to convert their numbers
+@dataclass(frozen=True, slots=True)
 class TaskBatch:
     """Sequences, what is asked about them, and the right answers."""
 

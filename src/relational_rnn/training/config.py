@@ -116,7 +116,7 @@ class LoopConfig:
     accelerator: Accelerator = "cpu"
     """Where to compute: one device of this kind; "auto" takes the first of cuda, mps and cpu that is there."""
     precision: Precision = "32-true"
-    """Number format, in Lightning's words."""
+    """Number format, in the words of Lightning Fabric."""
     threads: int | None = None
     """CPU threads; None leaves PyTorch's choice. Another number of threads may round differently."""
     deterministic: bool = True

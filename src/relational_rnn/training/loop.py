@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import logging
-import signal
+import hashlib
+import os
 import sys
-import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
@@ -21,9 +19,14 @@ from relational_rnn._signals import Terminated, on_terminate
 from relational_rnn.training.averaging import AveragingConfig, WeightAverage
 from relational_rnn.training.config import LoopConfig, OptimizerConfig, learning_rate_at
 from relational_rnn.training.json_files import Json
-from relational_rnn.training.problem import Problem
+from relational_rnn.training.optimizers import build_optimizer
+from relational_rnn.training.problem import Problem, evaluate, in_numbers_of
 from relational_rnn.training.progress import BestBy, ConsoleProgress, Progress
+from relational_rnn.training.recorder import Recorder
 from relational_rnn.training.run_folder import CHECKPOINT_KEY, RunFolder
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +93,7 @@ def fit(
         DivergedError: the loss is no longer a number; it is an `InputError`.
         KeyboardInterrupt: the run was stopped with Ctrl-C; the message says how to continue.
         Terminated: it was stopped with SIGTERM, after the update at hand; a checkpoint of it is saved.
-        MissingExtraError: Lightning or TensorBoard is not installed.
+        MissingExtraError: Lightning Fabric or TensorBoard is not installed.
     """
     check_positive("fit", accumulate=accumulate)
     check_choice("fit", "best_by", best_by, get_args(BestBy))
@@ -107,57 +110,122 @@ def fit(
             if start == loop.steps:
                 place.keep_configuration()
                 return _finish(place, checkpoint[CHECKPOINT_KEY])
-        for module in ("lightning.pytorch", "tensorboard"):
+        for module in ("lightning_fabric", "tensorboard"):
             need_extra(module, "train", "training")
-        from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-        from relational_rnn.training import lightning_loop as ll
-
-        recorder = ll.Recorder(place, loop, optimizer, best_by)
-        recorder.step = start
-        stack.enter_context(_quiet())
         stack.enter_context(_process_settings(loop))
-        if on_progress is None:
-            on_progress = stack.enter_context(ConsoleProgress(folder.name))
-        recorder.listener = on_progress
-        try:
-            trainer = ll.build_trainer(place, recorder, loop, optimizer, start, accumulate)
-        except MisconfigurationException as error:
-            raise InputError(describe("LoopConfig", f"this machine cannot train like that: {error}")) from error
+        fabric = _build_fabric(loop)
         average = None
         if averaging is not None and averaging.kind != "none":
             average = WeightAverage(problem.model, averaging)
-        module = ll.TrainingModule(problem, optimizer, loop, seed, accumulate=accumulate, average=average)
-        stack.enter_context(on_terminate(module.end))
+        recorder = Recorder(place, problem, loop, optimizer, average=average, best_by=best_by)
+        recorder.listener = on_progress or stack.enter_context(ConsoleProgress(folder.name))
+        stack.enter_context(on_terminate(recorder.end))
         try:
             made = not place.path.exists()
-            place.begin(step=start, device=str(trainer.strategy.root_device), files=files or {})
+            place.begin(step=start, device=str(fabric.device), files=files or {})
             if made:
                 stack.enter_context(place.held())
-            trainer.fit(module, ckpt_path=place.checkpoint if checkpoint is not None else None)
+            _train(problem, recorder, fabric, checkpoint, optimizer, loop, seed, accumulate)
         except OSError as error:
             raise _cannot_be_written(folder, error, recorder.step) from error
-        except (KeyboardInterrupt, SystemExit) as stop:
-            # Lightning turns Ctrl-C into an exit with code 1, and SIGTERM before the first update into one with code 0
-            if trainer.received_sigterm:
-                raise Terminated(_stopped(folder, recorder.step, loop.steps)) from stop
-            if not trainer.interrupted:
-                raise
+        except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(_stopped(folder, recorder.step, loop.steps)) from stop
         if recorder.step < loop.steps:
-            assert module.ending, "Lightning ended the run before its budget"
             raise Terminated(_stopped(folder, recorder.step, loop.steps))
         assert recorder.best is not None, "the last step is always validated"
         state = {
             "step": loop.steps,
             "seconds": recorder.seconds,
-            "data_seconds": module.data_seconds,
+            "data_seconds": recorder.data_seconds,
             "best": recorder.best,
         }
         outcome = _finish(place, state)
-        if module.ending:
+        if recorder.ending:
             raise Terminated(f"{folder}: the run of {loop.steps} steps is finished")
     return outcome
+
+
+def _train(
+    problem: Problem[Any],
+    recorder: Recorder,
+    fabric: Fabric,
+    checkpoint: Mapping[str, Any] | None,
+    config: OptimizerConfig,
+    loop: LoopConfig,
+    seed: int,
+    accumulate: int,
+) -> None:
+    """The updates from a checkpoint, or from the start, to the end of the budget or to SIGTERM."""
+    bare = build_optimizer(problem.model, config)
+    model, optimizer = fabric.setup(problem.model, bare)
+    dtype = INPUTS.get(loop.precision)
+
+    def prepared(batch: Any) -> Any:
+        return in_numbers_of(dtype, fabric.to_device(batch))
+
+    parts = {"model": problem.model, "optimizer": bare, "precision": fabric.strategy.precision}
+    with recorder.begin(checkpoint, parts):
+        for step in range(recorder.step + 1, loop.steps + 1):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(config, step - 1, loop.steps)
+            optimizer.zero_grad()
+            batch_loss = 0.0
+            for number in range((step - 1) * accumulate, step * accumulate):
+                with recorder.waiting():
+                    batch = problem.train_batch(number)
+                batch = prepared(batch)
+                torch.manual_seed(step_seed(seed, number))
+                with fabric.autocast():
+                    measure = problem.measure(batch)
+                    loss = measure.losses.mean()
+                fabric.backward(loss / accumulate)
+                batch_loss = batch_loss + loss.detach() / accumulate
+                recorder.train.add(measure)
+            if config.clip_norm is not None:  # a loss that is no number is reported in our own words
+                fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
+            optimizer.step()
+            if recorder.average is not None:
+                recorder.average.update(step - 1)
+
+            validates = step % loop.validate_every == 0 or step == loop.steps
+            if step % loop.log_every == 0:
+                recorder.note_update(step, float(batch_loss))
+            if validates or step % loop.checkpoint_every == 0 or recorder.checkpoint_is_due:
+                recorder.refuse_divergence(step)
+                if validates:
+                    with recorder.waiting():
+                        batches = problem.valid_batches()
+                    with recorder.averaged(), fabric.autocast():
+                        valid = evaluate(problem, map(prepared, batches))
+                    recorder.note_validation(step, valid)
+                recorder.save(step)
+            if recorder.ending:
+                break
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of PyTorch's generators (dropout and the like) for one batch, so that no earlier one matters."""
+    digest = hashlib.blake2b(f"{seed} {step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+INPUTS = {"bf16-true": torch.bfloat16, "64-true": torch.float64}
+"""What floating-point inputs become under a precision; under others they stay."""
+
+
+def _build_fabric(loop: LoopConfig) -> Fabric:
+    """Lightning Fabric for a device and a precision; one process, whatever scheduler has started it."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        fabric = Fabric(
+            accelerator=loop.accelerator, devices=1, precision=loop.precision, plugins=LightningEnvironment()
+        )
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        raise InputError(describe("LoopConfig", f"this machine cannot train like that: {error}")) from error
+    return fabric
 
 
 def _stopped(folder: Path, step: int, steps: int) -> str:
@@ -220,7 +288,7 @@ def _finish(place: RunFolder, state: Mapping[str, Any]) -> Outcome:
 
 def _check_parameters(place: RunFolder, checkpoint: Mapping[str, Any], problem: Problem[Any]) -> None:
     """Refuse a checkpoint of another model, which another version of this package may build from one configuration."""
-    there = {name.removeprefix("model."): tuple(t.shape) for name, t in checkpoint["state_dict"].items()}
+    there = {name: tuple(tensor.shape) for name, tensor in checkpoint["model"].items()}
     here = {name: tuple(t.shape) for name, t in problem.model.state_dict().items()}
     wrong = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
     if wrong:
@@ -236,47 +304,19 @@ def _process_settings(loop: LoopConfig) -> Iterator[None]:
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    main_thread = threading.current_thread() is threading.main_thread()
-    on_interrupt = signal.getsignal(signal.SIGINT)
+    cache = torch.is_autocast_cache_enabled()
     if loop.threads is not None:
         torch.set_num_threads(loop.threads)
+    torch.use_deterministic_algorithms(loop.deterministic)
+    if loop.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS demands it
     # the deterministic mode would also fill every new tensor, a costly help for hunting bugs
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.set_autocast_cache_enabled(False)  # a weight is used at every step; its gradients are added up in float32
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        torch.set_autocast_cache_enabled(cache)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
-        if main_thread and on_interrupt is not None:  # Lightning leaves Ctrl-C switched off after the first one
-            signal.signal(signal.SIGINT, on_interrupt)
-
-
-# What Lightning says that is of no use to the person at the terminal: advertisements, the list of hardware that is
-# not there, and events that we report in our own words.
-_NOT_FOR_USERS = (
-    "💡 Tip",
-    "GPU available",
-    "TPU available",
-    "Restoring states from the checkpoint",
-    "Restored all states from the checkpoint",
-    "\nDetected KeyboardInterrupt",
-)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep those messages, and only those, from the terminal."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-
-    def wanted(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(_NOT_FOR_USERS)
-
-    logger.addFilter(wanted)
-    try:
-        with warnings.catch_warnings():
-            # Lightning 2.6 calls something that PyTorch 2.13 deprecates; not the user's business
-            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-            yield
-    finally:
-        logger.removeFilter(wanted)

@@ -5,8 +5,8 @@ Axes: M the items of a batch that have an answer (questions, tokens, ...).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -144,12 +144,28 @@ class Totals:
 def evaluate(problem: Problem[BatchT], batches: Iterable[BatchT]) -> Totals:
     """The model of `problem` on `batches`, in evaluation mode and without gradients; its mode is put back."""
     totals = Totals()
-    training = problem.model.training
+    training = {module: module.training for module in problem.model.modules()}
     problem.model.eval()
     try:
         with torch.inference_mode():
             for batch in batches:
                 totals.add(problem.measure(batch))
     finally:
-        problem.model.train(training)
+        for module, mode in training.items():
+            module.training = mode
     return totals
+
+
+def in_numbers_of(dtype: torch.dtype | None, batch: Any) -> Any:
+    """A batch with its floating-point tensors as `dtype`, in whatever containers and data classes; None: as it is."""
+    if dtype is None:
+        return batch
+    if isinstance(batch, Tensor):
+        return batch.to(dtype) if batch.is_floating_point() else batch
+    if isinstance(batch, Mapping):
+        return {name: in_numbers_of(dtype, value) for name, value in batch.items()}
+    if isinstance(batch, list | tuple):
+        return type(batch)(in_numbers_of(dtype, value) for value in batch)
+    if is_dataclass(batch) and not isinstance(batch, type):
+        return replace(batch, **{f.name: in_numbers_of(dtype, getattr(batch, f.name)) for f in fields(batch)})
+    return batch

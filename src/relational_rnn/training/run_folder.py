@@ -34,7 +34,7 @@ import torch
 import relational_rnn
 from relational_rnn._check import InputError, describe, is_text
 from relational_rnn._files import is_part, make_folder, sweep, write_whole
-from relational_rnn._reading.guard import shown
+from relational_rnn._reading.guard import damaged, shown
 from relational_rnn._reading.structure import check_entries
 from relational_rnn._reading.tables import number_in, read_table, whole_number_in
 from relational_rnn._reading.tensors import read_pickled
@@ -193,7 +193,7 @@ class RunFolder:
         if not self.checkpoint.exists():
             return None
         checkpoint = load_checkpoint(self.checkpoint)
-        ours, weights = checkpoint.get(CHECKPOINT_KEY), checkpoint.get("state_dict")
+        ours, weights = checkpoint.get(CHECKPOINT_KEY), checkpoint.get("model")
         where = str(self.checkpoint)
         if not isinstance(ours, dict) or "configuration" not in ours or not isinstance(weights, dict):
             raise InputError(describe(where, "is not a checkpoint of relational-rnn"))
@@ -230,9 +230,10 @@ class RunFolder:
 
 WHOLE_COLUMNS, EMPTY_COLUMNS = ("step", "questions_seen"), ("processor_seconds", "lesson")
 """The columns of whole numbers, and those that may be empty."""
+DAMAGED = "the checkpoint is damaged or incomplete"
 RESTORE = "restore the file from a copy, or delete it and resume to train again from the start"
 CHECKPOINT_KEY = "relational_rnn"
-"""Our part of a checkpoint; the rest is Lightning's."""
+"""What a checkpoint holds besides the states of the "model", the "optimizer" and the "precision"."""
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
@@ -262,10 +263,23 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is truncated, damaged, or holds something else.
     """
-    checkpoint = read_pickled(path, problem="the checkpoint is damaged or incomplete", hint=RESTORE)
+    checkpoint = read_pickled(path, problem=DAMAGED, hint=RESTORE)
     if not isinstance(checkpoint, dict):
         raise InputError(describe(str(path), "is not a checkpoint of relational-rnn", got=type(checkpoint).__name__))
-    return checkpoint
+    if "pytorch-lightning_version" not in checkpoint:
+        return checkpoint
+    with damaged(path, DAMAGED, hint=RESTORE):
+        return _from_lightning(checkpoint)
+
+
+def _from_lightning(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint as versions that trained with Lightning's Trainer wrote it, in our form."""
+    return {
+        CHECKPOINT_KEY: checkpoint.get(CHECKPOINT_KEY),
+        "model": {name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()},
+        "optimizer": next(iter(checkpoint["optimizer_states"]), None),
+        "precision": checkpoint.get("MixedPrecision", {}),
+    }
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
@@ -286,7 +300,7 @@ def refuse_differences(path: Path, there: Json, here: Json) -> None:
 def describe_software() -> dict[str, Json]:
     """Versions of what decides the numbers, the commit where this package runs from a checkout, and the date."""
     versions: dict[str, Json] = {"relational_rnn": relational_rnn.__version__, "python": platform.python_version()}
-    for name in ("torch", "lightning", "numpy", "safetensors"):
+    for name in ("torch", "lightning-fabric", "numpy", "safetensors"):
         versions[name] = metadata.version(name)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return {**versions, "commit": git_commit(), "date": today, "command": command_line()}

@@ -19,7 +19,7 @@ from relational_rnn.tasks.babi.passes import Passes, pack
 from relational_rnn.tasks.babi.story import Question, Story
 
 
-@dataclass(slots=True)  # not frozen: Lightning puts batches together anew to convert their numbers
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Stories and all their questions, as numbers; every field is a tensor of int64."""
 

@@ -24,19 +24,14 @@ VALIDATION = -1
 """The place of the validation text's state among those of the training streams."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
 class Reading:
-    """A batch, and whose state it goes on with.
+    """A batch, and whose state it goes on with."""
 
-    Not a dataclass: Lightning takes those apart to convert their numbers, and a frozen one cannot be put together.
-
-    Args:
-        batch: the next chunk of some streams.
-        place: which part of the streams it belongs to, or VALIDATION.
-    """
-
-    def __init__(self, batch: LanguageBatch, place: int) -> None:
-        self.batch = batch
-        self.place = place
+    batch: LanguageBatch
+    """The next chunk of some streams."""
+    place: int
+    """Which part of the streams it belongs to, or VALIDATION."""
 
     def to(self, device: torch.device | str) -> Reading:
         """The same on another device."""
