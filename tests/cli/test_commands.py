@@ -105,7 +105,7 @@ def test_help_and_mistakes_need_neither_torch_nor_lightning():
         "from relational_rnn.cli import main\n"
         "assert main(['--help']) == 0\n"
         "assert main(['trian']) == 2\n"
-        "heavy = {'torch', 'lightning', 'matplotlib', 'tyro', 'rich'} & set(sys.modules)\n"
+        "heavy = {'torch', 'lightning_fabric', 'matplotlib', 'tyro', 'rich'} & set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)

@@ -11,7 +11,7 @@ import pytest
 from relational_rnn import InputError, tasks
 from relational_rnn.runs import workload_of
 
-pytest.importorskip("lightning")
+pytest.importorskip("lightning_fabric")
 pytest.importorskip("matplotlib")
 
 PAGE = Path(__file__).parents[2] / "docs" / "tasks.md"

@@ -5,6 +5,7 @@ Axes: B streams, T tokens of a chunk, M tokens to predict.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Sequence
