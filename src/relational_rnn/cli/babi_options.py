@@ -9,7 +9,7 @@ from typing import cast
 from relational_rnn._check import InputError, describe
 from relational_rnn.cli.training import starting_configuration
 from relational_rnn.nn.cores import CORE_NAMES, READ_AS_MATRICES
-from relational_rnn.nn.fast_weight_sizes import FAST_WEIGHTS
+from relational_rnn.nn.sizes import FAST_WEIGHTS
 from relational_rnn.recipes import RECIPES, BabiRun, DataConfig, read_config
 from relational_rnn.recipes.babi import RecipeName
 

@@ -8,29 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from relational_rnn._check import InputError, check_choice, check_flags, check_positive, describe, is_number
-from relational_rnn.nn.cores import CORE_NAMES, FastWeightSizes, MemorySizes, RivalSizes
+from relational_rnn.nn.cores import CORE_NAMES, CoreName, FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.recipes.checks import check_memory_options, check_seed
 from relational_rnn.tasks.babi.model import ModelConfig
 from relational_rnn.tasks.babi.reading import LANGUAGES
 from relational_rnn.tasks.babi.story import TASK_NAMES
 from relational_rnn.training import LATER, LoopConfig, OptimizerConfig
-
-CoreName = Literal[
-    "rmc",
-    "competitive",
-    "rnn",
-    "gru",
-    "lstm",
-    "attention",
-    "transformer",
-    "ntm",
-    "dnc",
-    "universal",
-    "deltanet",
-    "fastweights",
-]
-"""The cores of `nn.cores.CORE_NAMES`, for type checkers and help texts."""
-
 
 RecipeName = Literal["babi", "babi-long", "demo"]
 """The names of `RECIPES`, for type checkers and help texts."""
