@@ -41,8 +41,8 @@ from relational_rnn.inspection.fast_page import held_writes, shares_read
 from relational_rnn.inspection.opening import most_left, what_is_left
 from relational_rnn.nn import RelationalMemory
 from relational_rnn.nn.cores import CORES, MemorySizes
-from relational_rnn.nn.fast_weight_sizes import FAST_WEIGHTS, FastWeightSizes
 from relational_rnn.nn.fast_weight_trace import FastWeightTrace
+from relational_rnn.nn.sizes import FAST_WEIGHTS, FastWeightSizes
 from relational_rnn.pages import Table
 from relational_rnn.runs import load
 from relational_rnn.tasks.babi.problem import test_stories

@@ -18,7 +18,7 @@ from fuzz.engine import Family
 from fuzz.mutations import damage, damaged_json
 from relational_rnn import RelationalMemory
 from relational_rnn.nn import DNC, GRU, FastWeightMemory, Transformer
-from relational_rnn.nn._sonnet import sonnet_variables
+from relational_rnn.nn._importing import sonnet_variables
 from relational_rnn.nn.compat import PortedRelationalMemory
 
 SIZES = {"mem_slots": 3, "head_size": 4}

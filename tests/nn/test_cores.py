@@ -1,6 +1,7 @@
 """What single rivals promise beyond the contract, and how their sizes are matched."""
 
 import dataclasses
+from typing import get_args
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from relational_rnn.nn.core import state_bytes
 from relational_rnn.nn.cores import (
     CORE_NAMES,
     CORES,
+    CoreName,
     FastWeightSizes,
     MemorySizes,
     RivalSizes,
@@ -300,8 +302,13 @@ def test_heads_and_layers_of_a_rival_can_be_chosen_at_equal_parameters(name, cho
 
 
 def test_the_table_names_the_choices_that_a_core_has():
-    chosen = {name: tuple(choice for core, choice, _ in CHOSEN if core == name) for name in CORE_NAMES}
-    assert {name: row.choices for name, row in CORES.items()} == chosen
+    chosen = {choice: {core for core, one, _ in CHOSEN if one == choice} for _, choice, _ in CHOSEN}
+    assert {choice: set(cores) for choice, cores in RivalSizes.having.items()} == chosen
+    assert FastWeightSizes.having.keys() == FastWeightSizes().but().keys()
+
+
+def test_the_names_of_the_cores_are_those_of_the_table():
+    assert tuple(CORES) == CORE_NAMES == get_args(CoreName)
 
 
 def test_without_a_choice_machines_read_with_the_heads_of_the_memory_and_layers_have_four():

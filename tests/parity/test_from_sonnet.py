@@ -82,7 +82,7 @@ def test_a_changed_dtype_is_refused(arrays):
     arrays["relational_memory/linear_1/b"] = arrays["relational_memory/linear_1/b"].astype(np.float16)
     assert refusal(arrays) == (
         "RelationalMemory.from_sonnet: the arrays must all have one dtype\n"
-        "  got       float16 (relational_memory/linear_1/b), float32 (relational_memory/linear/w)\n"
+        "  got       float32 (relational_memory/linear/w), float16 (relational_memory/linear_1/b)\n"
         "  expected  all float32 or all float64"
     )
 

@@ -14,7 +14,7 @@ import torch
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from relational_rnn import RelationalMemory
-from relational_rnn.nn._sonnet import sonnet_variables
+from relational_rnn.nn._importing import sonnet_variables
 from relational_rnn.ops.relational_scan import BACKENDS, relational_step
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -163,7 +163,7 @@ def test_addresses_that_no_server_has(url):
 
 def arrays_of(path, **changes):
     layer = RelationalMemory(5, 3, 4)
-    from relational_rnn.nn._sonnet import sonnet_variables
+    from relational_rnn.nn._importing import sonnet_variables
 
     found = {
         name: (p.T if transposed else p).detach().numpy()

@@ -2,10 +2,9 @@
 
 from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.core import Core, State
-from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, RivalSizes, build_core
+from relational_rnn.nn.cores import CORE_NAMES, build_core
 from relational_rnn.nn.dnc import DNC
 from relational_rnn.nn.fast_weight_memory import FastWeightMemory
-from relational_rnn.nn.fast_weight_sizes import FastWeightSizes
 from relational_rnn.nn.fast_weight_trace import FastWeightTrace
 from relational_rnn.nn.gated_delta_net import GatedDeltaNet
 from relational_rnn.nn.gru import GRU
@@ -16,6 +15,7 @@ from relational_rnn.nn.relation_network import RelationNetwork
 from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 from relational_rnn.nn.rnn import RNN
+from relational_rnn.nn.sizes import CoreName, FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.nn.transformer import Transformer
 from relational_rnn.nn.universal_transformer import UniversalTransformer
 
@@ -28,6 +28,7 @@ __all__ = [
     "RNN",
     "AttentionLSTM",
     "Core",
+    "CoreName",
     "FastWeightMemory",
     "FastWeightSizes",
     "FastWeightTrace",

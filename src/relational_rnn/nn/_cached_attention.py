@@ -12,22 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from relational_rnn._check import InputError, check_positive, check_room, describe
-from relational_rnn.nn._growing import (
-    compact_steps,
-    latest_steps,
-    positions,
-    segments,
-    valid_after,
-    valid_at,
-    visible,
-    within,
-)
-from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensors, check_step, start_at
-from relational_rnn.nn._recurrent import asked_steps, blank, valid_steps
-from relational_rnn.nn.core import Core, Numbers, State
+from relational_rnn.nn._growing import GrowingCore, positions, visible
+from relational_rnn.nn.core import State
 
 
-class CachedAttentionCore(Core):
+class CachedAttentionCore(GrowingCore):
     """A core whose every step attends to the steps before it; subclasses define `attend` and inherit the rest.
 
     Args:
@@ -88,76 +77,26 @@ class CachedAttentionCore(Core):
             (outputs [B, T, W], for each pass the keys [B, S + T, H, K] of stored and new steps, and the values).
         """
 
-    def initial_state(
-        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    def state_axes(self, batch_size: int) -> dict[str, dict[str, int | None]]:
+        stored = {"B": batch_size, "S": None}
+        heads = {**stored, "L": self.passes, "H": self.num_heads, "K": self.head_size}
+        return {"keys": heads, "values": heads, "outputs": {**stored, "W": self.hidden_size}, "valid": stored}
+
+    def take(
+        self, x: Tensor, state: dict[str, Tensor], segment: Tensor, lengths: Tensor | None, reset: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        mask = visible(state["valid"], segment)
+        position = torch.cat([state["valid"].cumsum(1) - 1, positions(mask)], 1)
+        seen = self.within_window(mask).unsqueeze(1)
+        y, keys, values = self.attend(x, state["keys"], state["values"], seen, position)
+        outputs = torch.cat([state["outputs"], y], 1)
+        return y, {"keys": torch.stack(keys, 2), "values": torch.stack(values, 2), "outputs": outputs}
+
+    def take_until(
+        self, x: Tensor, state: dict[str, Tensor], segment: Tensor, rows: Tensor, at: Tensor
     ) -> dict[str, Tensor]:
-        device, dtype = start_at(self, batch_size, device, dtype)
-        outputs = torch.zeros(batch_size, 0, self.hidden_size, device=device, dtype=dtype)
-        keys = outputs.new_zeros(batch_size, 0, self.passes, self.num_heads, self.head_size)
-        return {
-            "keys": keys,
-            "values": keys.clone(),
-            "outputs": outputs,
-            "valid": outputs.new_zeros(batch_size, 0, dtype=torch.bool),
-        }
-
-    def step(self, x_t: Tensor, state: State, *, reset: Tensor | None = None) -> tuple[Tensor, State]:
-        check_step(self, x_t, reset)
-        y, state = self.forward(x_t.unsqueeze(1), state, reset=None if reset is None else reset.unsqueeze(1))
-        return y.squeeze(1), state
-
-    def forward(
-        self, x: Tensor, state: State | None = None, *, lengths: Numbers | None = None, reset: Tensor | None = None
-    ) -> tuple[Tensor, State]:
-        lengths = check_sequence(self, x, lengths, reset)
-        batch_size, steps = x.shape[:2]
-        state = self._started(state, batch_size)
-        segment = segments(reset, state["valid"], steps)
-        valid = valid_after(state["valid"], segment, lengths)
-        if lengths is None:
-            y, cache = self._attend(x, state, segment)
-            return y, self._kept({**cache, "valid": valid})
-        in_length = valid_steps(lengths, steps)
-        y, cache = self._attend(blank(x, in_length), state, segment)
-        return blank(y, in_length), self._kept({**cache, "valid": valid})
-
-    def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> State:
-        check_sequence(self, x, None, None)
-        rows, at = check_questions(self, x, rows, at)
-        state = self._started(state, x.shape[0])
-        segment = segments(None, state["valid"], x.shape[1])
-        _, cache = self._attend(blank(x, asked_steps(x, rows, at)), state, segment)
-        valid = valid_at(state["valid"], x.shape[1], rows, at)
-        return self._kept({**{name: tensor[rows] for name, tensor in cache.items()}, "valid": valid})
+        return {name: tensor[rows] for name, tensor in self.take(x, state, segment, None, None)[1].items()}
 
     def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
         assert isinstance(state, dict)
         return state["outputs"], state["valid"]
-
-    def compact(self, state: State) -> dict[str, Tensor]:
-        """The same state without the stored steps that no row sees any more: padding, and what a reset left behind."""
-        assert isinstance(state, dict)
-        return compact_steps(state, tuple(state))
-
-    def _started(self, state: State | None, batch_size: int) -> dict[str, Tensor]:
-        if state is None:
-            return self.initial_state(batch_size)
-        stored = {"B": batch_size, "S": None}
-        heads = {**stored, "L": self.passes, "H": self.num_heads, "K": self.head_size}
-        outputs = {**stored, "W": self.hidden_size}
-        axes = {"valid": stored, "keys": heads, "values": heads, "outputs": outputs}
-        return check_state_tensors(self, state, axes, masks=("valid",))
-
-    def _attend(self, x: Tensor, state: dict[str, Tensor], segment: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The outputs [B, T, W], and the cache with the new steps appended."""
-        mask = visible(state["valid"], segment)
-        position = torch.cat([state["valid"].cumsum(1) - 1, positions(mask)], 1)
-        if self.window is not None:
-            mask = within(mask, self.window)
-        y, keys, values = self.attend(x, state["keys"], state["values"], mask.unsqueeze(1), position)
-        outputs = torch.cat([state["outputs"], y], 1)
-        return y, {"keys": torch.stack(keys, 2), "values": torch.stack(values, 2), "outputs": outputs}
-
-    def _kept(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The state without what the next step will not see."""
-        return state if self.window is None else latest_steps(state, tuple(state), self.window - 1)

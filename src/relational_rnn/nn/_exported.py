@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from relational_rnn.nn.core import Core, State, map_state, select_state
+from relational_rnn.nn.core import Core, State, StateT, map_state, select_state
 
 Tensors = tuple[Tensor, ...]
 
@@ -21,8 +22,8 @@ def any_length(x: Tensor) -> bool:
 
 
 def sequence_of_any_length(
-    core: Core, x: Tensor, state: State | None, lengths: Tensor | None, reset: Tensor | None
-) -> tuple[Tensor, State]:
+    core: Core, x: Tensor, state: StateT, lengths: Tensor | None, reset: Tensor | None
+) -> tuple[Tensor, StateT]:
     """`forward` of a core whose state is [B, ...] and keeps its size, as one loop; no gradients flow through it."""
     start = core.initial_state(x.shape[0])
     names = None if isinstance(start, Tensor) else tuple(start)
@@ -49,9 +50,9 @@ def sequence_of_any_length(
         x = x.masked_fill(~happens.unsqueeze(2), 0)  # padding may hold anything, even NaN
     given = {"x": x, "happens": happens, "reset": reset}
     steps = {name: tensor.movedim(1, 0).detach() for name, tensor in given.items() if tensor is not None}
-    before, start = map_state(torch.detach, start if state is None else state), map_state(torch.detach, start)
+    before, start = map_state(torch.detach, state), map_state(torch.detach, start)
     y, last = loop(step, pick, flat(before), flat(start), steps)
-    return y.movedim(0, 1), whole(last)
+    return y.movedim(0, 1), cast(StateT, whole(last))
 
 
 class _Step(nn.Module):

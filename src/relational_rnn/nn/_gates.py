@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from relational_rnn._check import check_positive, check_room
-from relational_rnn.nn._inputs import check_state_tensor, start_at
 from relational_rnn.nn._recurrent import RecurrentCore
-from relational_rnn.nn.core import State
+from relational_rnn.nn.core import State, StateT
 
 
-class GatedCore(RecurrentCore):
+class GatedCore(RecurrentCore[StateT]):
     """A recurrent network of G gates: weights [G * H, I] and [G * H, H], two biases [G * H].
 
     The weights start as usual for these networks: the input's Glorot-uniform, the recurrent ones orthogonal (Saxe et
@@ -56,26 +55,15 @@ class GatedCore(RecurrentCore):
         """What the gates see of the hidden state: [B, H] to [B, G * H]."""
         return nn.functional.linear(h, self.weight_hh_l0, self.bias_hh_l0)
 
-    def zeros(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> Tensor:
-        """[B, H] zeros; device and dtype default to the parameters'."""
-        device, dtype = start_at(self, batch_size, device, dtype, self.hidden_size)
-        return torch.zeros(batch_size, self.hidden_size, device=device, dtype=dtype)
 
+class HiddenStateCore(GatedCore[Tensor]):
+    """A gated core whose state is its hidden state: one tensor [B, H]."""
 
-class HiddenStateCore(GatedCore):
-    """A gated core whose state is its hidden state: one tensor [B, H], zeros at the start."""
+    def state_axes(self, batch_size: int) -> dict[str, dict[str, int]]:
+        return {"": {"B": batch_size, "H": self.hidden_size}}
 
-    def initial_state(
-        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Tensor:
-        return self.zeros(batch_size, device, dtype)
-
-    def output(self, state: State) -> Tensor:
-        assert isinstance(state, Tensor)
+    def output(self, state: Tensor) -> Tensor:
         return state
-
-    def check_state(self, state: State, batch_size: int) -> None:
-        check_state_tensor(self, state, {"B": batch_size, "H": self.hidden_size})
 
     def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
         assert isinstance(state, Tensor)

@@ -9,12 +9,82 @@ Axes: B batch, S stored steps, T new steps, M questions.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
-from relational_rnn.nn._recurrent import valid_steps
+from relational_rnn.nn._inputs import check_questions, check_sequence, check_step
+from relational_rnn.nn._recurrent import asked_steps, blank, valid_steps
+from relational_rnn.nn._stateful import StatefulCore
+from relational_rnn.nn.core import Numbers, State
+
+
+class GrowingCore(StatefulCore[dict[str, Tensor]]):
+    """A core that keeps every step, or with a `window` the last ones; subclasses define `take` and `take_until`."""
+
+    masks = ("valid",)
+    window: int | None
+    """How many steps a step sees at most, itself included; None for all."""
+
+    @abstractmethod
+    def take(
+        self, x: Tensor, state: dict[str, Tensor], segment: Tensor, lengths: Tensor | None, reset: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The outputs [B, T, O] of all steps at once, and the state after them but for "valid".
+
+        `segment` is that of every new step; whatever lies past a length is blank in `x`.
+        """
+
+    @abstractmethod
+    def take_until(
+        self, x: Tensor, state: dict[str, Tensor], segment: Tensor, rows: Tensor, at: Tensor
+    ) -> dict[str, Tensor]:
+        """The states, but for "valid", of `rows` [M] after `at` [M] steps, each with all the steps stored."""
+
+    def step(self, x_t: Tensor, state: State, *, reset: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        check_step(self, x_t, reset)
+        y, after = self.forward(x_t.unsqueeze(1), state, reset=None if reset is None else reset.unsqueeze(1))
+        return y.squeeze(1), after
+
+    def forward(
+        self, x: Tensor, state: State | None = None, *, lengths: Numbers | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        lengths = check_sequence(self, x, lengths, reset)
+        before = self.started(state, x.shape[0])
+        segment = segments(reset, before["valid"], x.shape[1])
+        valid = valid_after(before["valid"], segment, lengths)
+        in_length = None if lengths is None else valid_steps(lengths, x.shape[1])
+        x = x if in_length is None else blank(x, in_length)
+        y, after = self.take(x, before, segment, lengths, reset)
+        return y if in_length is None else blank(y, in_length), self._kept(after, valid)
+
+    def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> dict[str, Tensor]:
+        check_sequence(self, x, None, None)
+        rows, at = check_questions(self, x, rows, at)
+        before = self.started(state, x.shape[0])
+        segment = segments(None, before["valid"], x.shape[1])
+        after = self.take_until(blank(x, asked_steps(x, rows, at)), before, segment, rows, at)
+        return self._kept(after, torch.cat([before["valid"][rows], valid_steps(at, x.shape[1])], 1))
+
+    def compact(self, state: State) -> dict[str, Tensor]:
+        """The same state without the stored steps that no row sees any more: padding, and what a reset left behind."""
+        assert isinstance(state, dict)
+        return compact_steps(state, self._stored())
+
+    def within_window(self, mask: Tensor) -> Tensor:
+        """The mask of what is seen, where a new step sees the steps of the window alone."""
+        return mask if self.window is None else within(mask, self.window)
+
+    def _stored(self) -> list[str]:
+        """The tensors of a state that hold one entry per step."""
+        return [name for name, axes in self.state_axes(1).items() if "S" in axes]
+
+    def _kept(self, state: dict[str, Tensor], valid: Tensor) -> dict[str, Tensor]:
+        """The state with its mask, without what the next step will not see."""
+        state = {**state, "valid": valid}
+        return state if self.window is None else latest_steps(state, self._stored(), self.window - 1)
 
 
 def segments(reset: Tensor | None, valid: Tensor, steps: int) -> Tensor:
@@ -56,11 +126,6 @@ def valid_after(valid: Tensor, segment: Tensor, lengths: Tensor | None) -> Tenso
     before_each = torch.nn.functional.pad(segment, (1, 0))
     last = before_each.gather(1, lengths.long().unsqueeze(1))
     return torch.cat([valid & (last == 0), valid_steps(lengths, steps) & (segment == last)], 1)
-
-
-def valid_at(valid: Tensor, steps: int, rows: Tensor, at: Tensor) -> Tensor:
-    """[M, S + T]: the mask of the stored steps of row `rows[m]` after its first `at[m]` of T new ones."""
-    return torch.cat([valid[rows], valid_steps(at, steps)], 1)
 
 
 def compact_steps(state: dict[str, Tensor], stored: Collection[str]) -> dict[str, Tensor]:

@@ -6,14 +6,17 @@ values do not exist yet, and only shapes and dtypes are checked.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from relational_rnn._check import MOST, MOST_NUMBERS, InputError, check_shape, describe
-from relational_rnn.nn.core import Core, Numbers, State
+
+if TYPE_CHECKING:
+    from relational_rnn.nn.core import Core, Numbers
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 STEPS_HINT = (
@@ -97,53 +100,6 @@ def check_whole_numbers(
         got = f"values from {low} to {high}"
         raise InputError(describe(where, f"{name} is out of range", got=got, expected=f"0 to {highest}"))
     return tensor
-
-
-def check_state_tensor(core: Core, state: State, axes: Mapping[str, int | None]) -> None:
-    """Refuse `state` unless it is one tensor with the named axes."""
-    where = type(core).__name__
-    if not isinstance(state, Tensor):
-        problem = "state must be a tensor"
-        raise InputError(describe(where, problem, got=type(state).__name__, hint=START_HINT))
-    check_shape(where, "state", state, axes, hint=_state_hint(state, axes))
-    check_kind(core, "state", state)
-
-
-def _state_hint(tensor: object, axes: Mapping[str, int | None]) -> str:
-    """What to do instead, for a tensor of a state that may be one per time step."""
-    sizes = list(axes.values())
-    if isinstance(tensor, Tensor) and tensor.dim() == len(sizes) + 1:
-        of_steps = all(size in (None, found) for size, found in zip(sizes[1:], tensor.shape[2:], strict=True))
-        return STEPS_HINT if of_steps else START_HINT
-    return START_HINT
-
-
-def check_state_tensors(
-    core: Core, state: State, axes: Mapping[str, Mapping[str, int | None]], *, masks: Collection[str] = ()
-) -> dict[str, Tensor]:
-    """Refuse `state` unless it is a dict of exactly the named tensors and axes; S is the same in all of them.
-
-    `masks` are booleans, all others of the parameters' dtype.
-    """
-    where = type(core).__name__
-    if not isinstance(state, dict) or set(state) != set(axes):
-        got = sorted(state) if isinstance(state, dict) else type(state).__name__
-        problem = "state must be a dict of the tensors of this core"
-        pair = isinstance(state, tuple | list) and {"h", "c"} <= set(axes)
-        hint = 'of a pair (h, c): {"h": h, "c": c}, without an axis of layers.' if pair else START_HINT
-        raise InputError(describe(where, problem, got=got, expected=sorted(axes), hint=hint))
-    stored = None
-    for name, expected in axes.items():
-        if "S" in expected:
-            expected = {**expected, "S": stored}
-        check_shape(where, f'state["{name}"]', state[name], expected, hint=_state_hint(state[name], expected))
-        if "S" in expected:
-            stored = state[name].shape[1]
-        if name in masks:
-            check_booleans(where, f'state["{name}"]', state[name], place_of(core)[0], hint=START_HINT)
-        else:
-            check_kind(core, f'state["{name}"]', state[name])
-    return state
 
 
 def check_booleans(where: str, name: str, tensor: Tensor, device: torch.device, *, hint: str | None = None) -> None:

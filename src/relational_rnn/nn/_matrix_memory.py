@@ -5,13 +5,10 @@ Axes: B batch, I input features, H hidden size, N slots, W word size, R read hea
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from relational_rnn._check import check_positive, check_room
-from relational_rnn.nn._inputs import check_state_tensors, start_at
 from relational_rnn.nn._recurrent import RecurrentCore
 from relational_rnn.nn.core import State
 
@@ -19,14 +16,14 @@ EPSILON = 1e-6
 """Added to squared norms, so that a row of zeros has similarity 0 to every key, and a slope."""
 
 
-class MatrixMemoryCore(RecurrentCore):
+class MatrixMemoryCore(RecurrentCore[dict[str, Tensor]]):
     """An LSTM whose input includes what was read from a memory matrix one step before.
 
     Its hidden state sets the interface, the numbers that a subclass moves its heads with, in one linear map:
 
         h_t, c_t = LSTM([x_t; r_{t-1}], h_{t-1}, c_{t-1}),    interface_t = W h_t + b,    y_t = W_y [h_t; r_t] + b_y
 
-    Subclasses define `advance`, `initial_state` and `state_axes`; their states hold "h", "c", "memory" and "reads".
+    Subclasses define `advance` and extend `state_axes`; their states hold "h", "c", "memory" and "reads".
     """
 
     def __init__(
@@ -76,16 +73,6 @@ class MatrixMemoryCore(RecurrentCore):
             "reads": {"B": batch_size, "R": self.read_heads, "W": self.word_size},
         }
 
-    def zeros(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> dict[str, Tensor]:
-        """A state of zeros; device and dtype default to the parameters'."""
-        numbers = sum(math.prod([*sizes.values()]) for sizes in self.state_axes(1).values())
-        device, dtype = start_at(self, batch_size, device, dtype, numbers)
-        axes = self.state_axes(batch_size).items()
-        return {name: torch.zeros(*sizes.values(), device=device, dtype=dtype) for name, sizes in axes}
-
-    def check_state(self, state: State, batch_size: int) -> None:
-        check_state_tensors(self, state, self.state_axes(batch_size))
-
     def project_input(self, x: Tensor) -> Tensor:
         return self.input(x)
 
@@ -96,14 +83,13 @@ class MatrixMemoryCore(RecurrentCore):
         h = torch.sigmoid(o) * torch.tanh(c)
         return h, c, self.interface(h).to(h.dtype)  # autocast multiplies in half precision, what follows is exact
 
-    def output(self, state: State) -> Tensor:
-        assert isinstance(state, dict)
+    def output(self, state: dict[str, Tensor]) -> Tensor:
         return self.out(_seen(state))
 
-    def outputs(self, states: list[State], x: Tensor) -> Tensor:
+    def outputs(self, states: list[dict[str, Tensor]], x: Tensor) -> Tensor:
         if len(states) == 1:
-            return x.new_zeros(x.shape[0], 0, self.output_size)
-        return self.out(torch.stack([_seen(state) for state in states[1:] if isinstance(state, dict)], 1))
+            return super().outputs(states, x)
+        return self.out(torch.stack([_seen(state) for state in states[1:]], 1))
 
     def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
         assert isinstance(state, dict)

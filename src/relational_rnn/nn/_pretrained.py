@@ -12,7 +12,9 @@ import functools
 import inspect
 import json
 import math
-from collections.abc import Callable, Mapping
+import re
+import tempfile
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, describe
+from relational_rnn._check import InputError, describe, need_extra
 from relational_rnn._files import write_whole
 from relational_rnn._reading.building import sized_by
 from relational_rnn._reading.guard import shown
@@ -34,6 +36,21 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 HEADER = "relational-rnn"
 PLACEMENT = ("device", "dtype")
 """Arguments that say where weights live and how precise they are, not what is computed; they are not saved."""
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+"""How one of the Hugging Face hub is named."""
+CARD = """---
+library_name: relational-rnn
+tags: [relational-memory, recurrent]
+---
+
+A `{kind}` of the package relational-rnn:
+
+```python
+from {module} import {kind}
+
+layer = {kind}.from_pretrained("{repository}")
+```
+"""
 
 
 class Pretrained(nn.Module):
@@ -93,9 +110,7 @@ class Pretrained(nn.Module):
         where = f"{cls.__name__}.from_pretrained"
         folder = Path(source)
         if not folder.is_dir():
-            from relational_rnn.nn._hub import download
-
-            folder = download(where, source, revision)
+            folder = _download(where, source, revision)
         elif revision is not None:
             raise InputError(describe(where, "a folder has no revisions", got=f"revision={revision!r}"))
         config = _read_config(where, folder / CONFIG)
@@ -137,9 +152,21 @@ class Pretrained(nn.Module):
             InputError: the name cannot be used, or the hub refuses.
             MissingExtraError: the extra is not installed.
         """
-        from relational_rnn.nn._hub import upload
-
-        return upload(self, repository, private=private, message=message)
+        where = f"{type(self).__name__}.push_to_hub"
+        if not REPOSITORY.fullmatch(repository):
+            raise InputError(describe(where, "the repository must be named as user/name", got=repr(repository)))
+        hub = need_extra("huggingface_hub", "hub", where)
+        card = CARD.format(kind=type(self).__name__, module=type(self).__module__, repository=repository)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+            api = hub.HfApi()
+            try:
+                api.create_repo(repository, private=private, exist_ok=True)
+                commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
+            except (OSError, ValueError) as error:
+                raise InputError(describe(where, f"{repository} cannot be written", got=_first_line(error))) from error
+        return str(commit.commit_url)
 
 
 def _remembering(init: Callable[..., None]) -> Callable[..., None]:
@@ -239,19 +266,40 @@ def _check_class(where: str, cls: type[Pretrained], config: dict[str, Any]) -> N
         hint = f"call {config['class']}.from_pretrained."
         raise InputError(describe(where, "the files are of another class", got=config["class"], hint=hint))
     known = {name: p for name, p in inspect.signature(cls).parameters.items() if name not in PLACEMENT}
-    unknown = sorted(set(config["arguments"]) - set(known))
-    missing = sorted(n for n, p in known.items() if p.default is p.empty and n not in config["arguments"])
-    if unknown or missing:
-        got = f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
-        raise InputError(describe(where, f"{CONFIG} holds arguments that {cls.__name__} does not have", got=got))
+    found = {*config["arguments"], *(name for name, p in known.items() if p.default is not p.empty)}
+    check_names(where, f"{CONFIG} holds arguments that {cls.__name__} does not have", known, found)
 
 
 def _check_tensors(where: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    missing, unknown = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
-    if missing or unknown:
-        got = f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
-        raise InputError(describe(where, f"{WEIGHTS} does not hold the weights of this layer", got=got))
+    check_names(where, f"{WEIGHTS} does not hold the weights of this layer", wanted, found)
     for name, tensor in wanted.items():
         got, expected = (f"{tuple(t.shape)} of {t.dtype}" for t in (found[name], tensor))
         if got != expected:
             raise InputError(describe(where, f"{name} has the wrong shape or dtype", got=got, expected=expected))
+
+
+def check_names(
+    where: str, problem: str, wanted: Collection[str], found: Collection[str], *, hint: str | None = None
+) -> None:
+    """Refuse names that are not exactly the wanted ones."""
+    missing, unknown = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    if missing or unknown:
+        got = f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
+        raise InputError(describe(where, problem, got=got, hint=hint))
+
+
+def _download(where: str, source: str | Path, revision: str | None) -> Path:
+    """The folder of a repository's files, downloaded unless they are here already."""
+    if not isinstance(source, str) or not REPOSITORY.fullmatch(source):
+        hint = 'a repository of the Hugging Face hub is named as a string, "user/name".'
+        raise InputError(describe(where, f"there is no folder {str(source)!r}", hint=hint))
+    hub = need_extra("huggingface_hub", "hub", f"{where}: there is no folder {source!r}, and downloading it")
+    try:
+        files = [CONFIG, WEIGHTS]
+        return Path(hub.snapshot_download(source, revision=revision, allow_patterns=files))
+    except (OSError, ValueError) as error:  # what the hub's client raises: no such repository, no network, a bad name
+        raise InputError(describe(where, f"{source} cannot be downloaded", got=_first_line(error))) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -17,13 +18,14 @@ from torch import Tensor
 from relational_rnn.nn._exported import any_length, sequence_of_any_length
 from relational_rnn.nn._inputs import check_questions, check_sequence, check_step
 from relational_rnn.nn._plain import remake_weights
-from relational_rnn.nn.core import Core, Numbers, State, map_state, select_state
+from relational_rnn.nn._stateful import StatefulCore
+from relational_rnn.nn.core import Numbers, State, StateT, map_state, select_state
 from relational_rnn.ops.relational_scan.pieces import in_pieces
 
 _PIECE_NUMBERS = 1 << 16  # of the states that are there together without gradients
 
 
-class RecurrentCore(Core):
+class RecurrentCore(StatefulCore[StateT]):
     """A core whose state keeps its size; subclasses define one step and inherit the sequence."""
 
     @abstractmethod
@@ -31,56 +33,51 @@ class RecurrentCore(Core):
         """What a step needs of its input: `x` [B, I] or [B, T, I], to [B, ...] or [B, T, ...]."""
 
     @abstractmethod
-    def advance(self, projected_t: Tensor, state: State) -> State:
+    def advance(self, projected_t: Tensor, state: StateT) -> StateT:
         """The state after one step, from the projected input of that step and the state before it.
 
         A dict may hold more than a state does, for `output` alone; `strip` takes it out again.
         """
 
     @abstractmethod
-    def output(self, state: State) -> Tensor:
+    def output(self, state: StateT) -> Tensor:
         """The output [B, O] of the step that ended in `state`."""
 
-    @abstractmethod
-    def check_state(self, state: State, batch_size: int) -> None:
-        """Refuse a state that is not one of this core's for `batch_size` sequences."""
-
-    def strip(self, state: State) -> State:
+    def strip(self, state: StateT) -> StateT:
         """The state alone, without what `advance` has added for `output`; by default nothing is."""
         return state
 
-    def step(self, x_t: Tensor, state: State, *, reset: Tensor | None = None) -> tuple[Tensor, State]:
+    def step(self, x_t: Tensor, state: State, *, reset: Tensor | None = None) -> tuple[Tensor, StateT]:
         check_step(self, x_t, reset)
-        self.check_state(state, x_t.shape[0])
+        before = self.check_state(state, x_t.shape[0])
         remake_weights(self)
         if reset is not None:
-            state = select_state(reset, self.initial_state(x_t.shape[0]), state)
-        state = self.advance(self.project_input(x_t), state)
-        return self.output(state).clone(), self.strip(state)  # an output of its own, where it is part of the state
+            before = select_state(reset, self.initial_state(x_t.shape[0]), before)
+        after = self.advance(self.project_input(x_t), before)
+        return self.output(after).clone(), self.strip(after)  # an output of its own, where it is part of the state
 
     def forward(
         self, x: Tensor, state: State | None = None, *, lengths: Numbers | None = None, reset: Tensor | None = None
-    ) -> tuple[Tensor, State]:
+    ) -> tuple[Tensor, StateT]:
         lengths = check_sequence(self, x, lengths, reset)
-        if state is not None:
-            self.check_state(state, x.shape[0])
+        before = self.started(state, x.shape[0])
         if any_length(x):
-            return sequence_of_any_length(self, x, state, lengths, reset)
-        (y,), state = self.take_in_pieces(x, state, lengths, reset)
-        assert state is not None
-        return y, state
+            return sequence_of_any_length(self, x, before, lengths, reset)
+        (y,), after = self.take_in_pieces(x, before, lengths, reset)
+        return y, after
 
     def take_in_pieces(
-        self, x: Tensor, state: State | None, lengths: Tensor | None, reset: Tensor | None
-    ) -> tuple[list[Tensor], State | None]:
+        self, x: Tensor, state: StateT, lengths: Tensor | None, reset: Tensor | None
+    ) -> tuple[list[Tensor], StateT]:
         """`forward` of arguments that were checked; without gradients few states are there at once."""
-        together = _PIECE_NUMBERS // max(1, sum(t.numel() for t in _tensors(self.initial_state(x.shape[0]))))
-        given = [x, lengths, reset, *_tensors(state), *self.parameters()]
+        tensors = [state] if isinstance(state, Tensor) else list(state.values())
+        together = _PIECE_NUMBERS // max(1, sum(t.numel() for t in tensors))
+        given = [x, lengths, reset, *tensors, *self.parameters()]
         return in_pieces(self._take, max(1, together), x, state, lengths, reset, given=given)
 
     def _take(
-        self, x: Tensor, state: State | None, lengths: Tensor | None, reset: Tensor | None
-    ) -> tuple[list[Tensor], State | None]:
+        self, x: Tensor, state: StateT, lengths: Tensor | None, reset: Tensor | None
+    ) -> tuple[list[Tensor], StateT]:
         """All steps, with all their states."""
         if lengths is None:
             states = self.states(x, state, reset)
@@ -90,21 +87,16 @@ class RecurrentCore(Core):
         row = torch.arange(x.shape[0], device=x.device)
         return [blank(self.outputs(states, x), valid)], pick_states(states, row, lengths)
 
-    def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> State:
+    def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> StateT:
         check_sequence(self, x, None, None)
         rows, at = check_questions(self, x, rows, at)
         remake_weights(self)
         x = blank(x, asked_steps(x, rows, at))
-        return asked_states(self.states(x, state, None), rows, at)
+        return asked_states(self.states(x, self.started(state, x.shape[0]), None), rows, at)
 
-    def states(self, x: Tensor, state: State | None, reset: Tensor | None) -> list[State]:
+    def states(self, x: Tensor, state: StateT, reset: Tensor | None) -> list[StateT]:
         """The T + 1 states before, between and after the steps of `x`, not stripped but for the first."""
-        start = self.initial_state(x.shape[0])
-        if state is None:
-            state = start
-        else:
-            self.check_state(state, x.shape[0])
-        states = [state]
+        start, states = self.initial_state(x.shape[0]), [state]
         # unbind, not indexing: its backward is one stack, where T indexings would each fill a tensor as large as x.
         for t, projected_t in enumerate(self.project_input(x).unbind(1)):
             if reset is not None:
@@ -113,17 +105,11 @@ class RecurrentCore(Core):
             states.append(state)
         return states if len(states) > 1 else [map_state(torch.clone, state)]  # the caller's tensors stay the caller's
 
-    def outputs(self, states: list[State], x: Tensor) -> Tensor:
+    def outputs(self, states: list[StateT], x: Tensor) -> Tensor:
         """The outputs [B, T, O] of the steps that ended in `states[1:]`."""
         if len(states) == 1:
             return x.new_zeros(x.shape[0], 0, self.output_size)
         return torch.stack([self.output(state) for state in states[1:]], 1)
-
-
-def _tensors(state: State | None) -> list[Tensor]:
-    if state is None:
-        return []
-    return [state] if isinstance(state, Tensor) else list(state.values())
 
 
 def valid_steps(lengths: Tensor, steps: int) -> Tensor:
@@ -143,12 +129,12 @@ def blank(x: Tensor, valid: Tensor) -> Tensor:
     return x.masked_fill(~valid.view(*valid.shape, *[1] * (x.dim() - valid.dim())), 0)
 
 
-def pick_states(states: list[State], rows: Tensor, at: Tensor) -> State:
+def pick_states(states: list[StateT], rows: Tensor, at: Tensor) -> StateT:
     """For every m, row `rows[m]` of `states[at[m]]`; of dicts, the tensors that the first state has."""
     return _of_every_tensor(states, lambda tensors: torch.stack(tensors)[at, rows])
 
 
-def asked_states(states: list[State], rows: Tensor, at: Tensor) -> State:
+def asked_states(states: list[StateT], rows: Tensor, at: Tensor) -> StateT:
     """The same as `pick_states`, but states are copied only where a question asks for them, not whole."""
     if torch.compiler.is_compiling():  # how many questions a step has is a value, and there are none yet
         return pick_states(states, rows, at)
@@ -163,9 +149,8 @@ def asked_states(states: list[State], rows: Tensor, at: Tensor) -> State:
     return _of_every_tensor(states, pick)
 
 
-def _of_every_tensor(states: list[State], pick: Callable[[list[Tensor]], Tensor]) -> State:
+def _of_every_tensor(states: list[StateT], pick: Callable[[list[Tensor]], Tensor]) -> StateT:
     """`pick` of the states' tensors; of dicts, tensor by tensor of those that the first state has."""
-    first = states[0]
-    if isinstance(first, Tensor):
-        return pick([state for state in states if isinstance(state, Tensor)])
-    return {name: pick([state[name] for state in states if isinstance(state, dict)]) for name in first}
+    if isinstance(states[0], Tensor):
+        return cast(StateT, pick(cast(list[Tensor], states)))
+    return cast(StateT, {name: pick([cast(dict, state)[name] for state in states]) for name in states[0]})

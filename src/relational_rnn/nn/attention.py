@@ -6,15 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from relational_rnn._check import InputError, check_positive, describe
-from relational_rnn.nn._growing import compact_steps, latest_steps, segments, valid_after, valid_at, visible, within
-from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensors, check_step
+from relational_rnn.nn._growing import GrowingCore, visible
 from relational_rnn.nn._plain import MAKERS, remake_weights
-from relational_rnn.nn._recurrent import asked_steps, blank, pick_states, valid_steps
-from relational_rnn.nn.core import Core, Numbers, State
+from relational_rnn.nn._recurrent import pick_states
+from relational_rnn.nn.core import State
 from relational_rnn.nn.lstm import LSTM
 
 
-class AttentionLSTM(Core):
+class AttentionLSTM(GrowingCore):
     r"""An LSTM whose every state attends to all states so far, itself included.
 
     With h_t the hidden states of an LSTM, "general" attention and the attentional state of Luong et al. (2015,
@@ -72,63 +71,31 @@ class AttentionLSTM(Core):
         nn.init.xavier_uniform_(self.combine.weight)
         nn.init.zeros_(self.combine.bias)
 
-    def initial_state(
-        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> dict[str, Tensor]:
-        start = self.lstm.initial_state(batch_size, device=device, dtype=dtype)
-        states = start["h"].new_zeros(batch_size, 0, self.hidden_size)
-        return {**start, "states": states, "valid": states.new_zeros(batch_size, 0, dtype=torch.bool)}
+    def state_axes(self, batch_size: int) -> dict[str, dict[str, int | None]]:
+        fixed: dict[str, int | None] = {"B": batch_size, "H": self.hidden_size}
+        states: dict[str, int | None] = {"B": batch_size, "S": None, "H": self.hidden_size}
+        return {"h": fixed, "c": fixed, "states": states, "valid": {"B": batch_size, "S": None}}
 
-    def step(self, x_t: Tensor, state: State, *, reset: Tensor | None = None) -> tuple[Tensor, State]:
-        check_step(self, x_t, reset)
-        y, state = self.forward(x_t.unsqueeze(1), state, reset=None if reset is None else reset.unsqueeze(1))
-        return y.squeeze(1), state
-
-    def forward(
-        self, x: Tensor, state: State | None = None, *, lengths: Numbers | None = None, reset: Tensor | None = None
-    ) -> tuple[Tensor, State]:
-        lengths = check_sequence(self, x, lengths, reset)
-        batch_size, steps = x.shape[:2]
-        state = self._started(state, batch_size)
-        segment = segments(reset, state["valid"], steps)
-        valid = valid_after(state["valid"], segment, lengths)
-        if lengths is not None:
-            x = blank(x, valid_steps(lengths, steps))
+    def take(
+        self, x: Tensor, state: dict[str, Tensor], segment: Tensor, lengths: Tensor | None, reset: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         h, carried = self.lstm(x, {"h": state["h"], "c": state["c"]}, lengths=lengths, reset=reset)
         store = torch.cat([state["states"], h], 1)
-        y = self._attend(h, store, self._visible(state["valid"], segment))
-        if lengths is not None:
-            y = blank(y, valid_steps(lengths, steps))
-        return y, self._grown(carried, store, valid)
+        mask = self.within_window(visible(state["valid"], segment))
+        return self._attend(h, store, mask), {**carried, "states": store}
 
-    def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> State:
-        check_sequence(self, x, None, None)
-        rows, at = check_questions(self, x, rows, at)
-        state = self._started(state, x.shape[0])
-        carried = self._states_of_lstm(blank(x, asked_steps(x, rows, at)), state)
+    def take_until(
+        self, x: Tensor, state: dict[str, Tensor], segment: Tensor, rows: Tensor, at: Tensor
+    ) -> dict[str, Tensor]:
+        carried = self._states_of_lstm(x, state)
         store = torch.cat([state["states"], self.lstm.outputs(carried, x)], 1)
-        valid = valid_at(state["valid"], x.shape[1], rows, at)
-        return self._grown(pick_states(carried, rows, at), store[rows], valid)
+        return {**pick_states(carried, rows, at), "states": store[rows]}
 
     def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
         assert isinstance(state, dict)
         return state["states"], state["valid"]
 
-    def compact(self, state: State) -> dict[str, Tensor]:
-        """The same state without the stored steps that no row sees any more: padding, and what a reset left behind."""
-        assert isinstance(state, dict)
-        return compact_steps(state, ("states", "valid"))
-
-    def _started(self, state: State | None, batch_size: int) -> dict[str, Tensor]:
-        if state is None:
-            return self.initial_state(batch_size)
-        fixed = {"B": batch_size, "H": self.hidden_size}
-        stored = {"B": batch_size, "S": None}
-        states = {**stored, "H": self.hidden_size}
-        axes = {"h": fixed, "c": fixed, "valid": stored, "states": states}
-        return check_state_tensors(self, state, axes, masks=("valid",))
-
-    def _states_of_lstm(self, x: Tensor, state: dict[str, Tensor]) -> list[State]:
+    def _states_of_lstm(self, x: Tensor, state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """All T + 1 states of the LSTM, which a call of it does not give."""
         others = [hook for hook in self.lstm._forward_pre_hooks.values() if not isinstance(hook, MAKERS)]
         if others or self.lstm._forward_hooks or type(self.lstm).forward is not LSTM.forward:
@@ -144,12 +111,3 @@ class AttentionLSTM(Core):
         query, stored, seen = (tensor.unsqueeze(1) for tensor in (self.score(h), store, mask))
         context = nn.functional.scaled_dot_product_attention(query, stored, stored, attn_mask=seen).squeeze(1)
         return torch.tanh(self.combine(torch.cat([context, h], -1)))
-
-    def _visible(self, valid: Tensor, segment: Tensor) -> Tensor:
-        mask = visible(valid, segment)
-        return mask if self.window is None else within(mask, self.window)
-
-    def _grown(self, carried: State, states: Tensor, valid: Tensor) -> dict[str, Tensor]:
-        assert isinstance(carried, dict)
-        state = {**carried, "states": states, "valid": valid}
-        return state if self.window is None else latest_steps(state, ("states", "valid"), self.window - 1)

@@ -8,17 +8,35 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import check_choice, check_counts, check_numbers, check_positive, check_room
-from relational_rnn.nn._inputs import check_state_tensor, start_at
-from relational_rnn.nn._ports import port_state_dict
+from relational_rnn._check import check_choice, check_positive, check_room
 from relational_rnn.nn._recurrent import RecurrentCore
 from relational_rnn.nn.core import State
-from relational_rnn.nn.relational_memory_cell import GateStyle
+from relational_rnn.nn.sizes import GateStyle, MemorySizes
 from relational_rnn.ops.relational_scan.compat import PortedParameters, ported_advance, ported_input_terms
-from relational_rnn.ops.relational_scan.reference import CalledBlock, Settings
+from relational_rnn.ops.relational_scan.reference import CalledBlock
+
+PORT_NAMES = {  # theirs to ours; the layers of the MLP come on top
+    "input_projector": "input",
+    "qkv_projector": "qkv",
+    "qkv_layernorm": "qkv_norm",
+    "attended_memory_layernorm": "attention_norm",
+    "attended_memory_layernorm2": "mlp_norm",
+    "input_gate_projector": "gate_input",
+    "memory_gate_projector": "gate_memory",
+}
 
 
-class PortedRelationalMemory(RecurrentCore):
+class SizesOfPorted(MemorySizes):
+    """Those of a constructor of the ports' memory."""
+
+    where = "PortedRelationalMemory"
+
+    def __post_init__(self) -> None:
+        check_choice(self.where, "gate_style", self.gate_style, ("unit", "memory", None))
+        super().__post_init__()
+
+
+class PortedRelationalMemory(RecurrentCore[Tensor]):
     """What L0SG's `RelationalMemory` computes, and TextGAN-PyTorch's, which share their arithmetic.
 
     It is not the function of the paper's authors, which `RelationalMemory` computes. The differences, spelled out in
@@ -75,25 +93,17 @@ class PortedRelationalMemory(RecurrentCore):
         input_bias: float = 0.0,
     ) -> None:
         super().__init__()
-        where = "PortedRelationalMemory"
-        sizes = {"input_size": input_size, "mem_slots": mem_slots, "head_size": head_size, "num_heads": num_heads}
-        check_positive(where, **sizes)
-        check_counts(where, num_blocks=num_blocks, attention_mlp_layers=attention_mlp_layers)
-        if key_size is not None:
-            check_positive(where, key_size=key_size)
-        check_choice(where, "gate_style", gate_style, ("unit", "memory", None))
-        check_numbers(where, forget_bias=forget_bias, input_bias=input_bias)
+        sizes = SizesOfPorted.among(locals())
+        where, width = sizes.where, sizes.width
+        check_positive(where, input_size=input_size)
         self.input_size = input_size
         self.mem_slots = mem_slots
-        self.width = width = num_heads * head_size
+        self.width = width
         self.output_size = mem_slots * width
         self.num_blocks = num_blocks
         self.attention_mlp_layers = attention_mlp_layers
-        keys = head_size if key_size is None else key_size
-        self.settings = Settings(
-            formulation="sonnet", num_heads=num_heads, key_size=keys, forget_bias=0.0, input_bias=0.0
-        )
-        rows, qkv = mem_slots + 1, num_heads * (2 * keys + head_size)
+        self.settings = sizes.settings
+        rows, qkv = mem_slots + 1, 2 * num_heads * self.settings.key_size + width
         check_room(where, width * (input_size + qkv + 5 * width), rows * (qkv + 3 * width))
         self.input = nn.Linear(input_size, width)
         self.qkv = nn.Linear(width, qkv)
@@ -122,23 +132,20 @@ class PortedRelationalMemory(RecurrentCore):
     def initial_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Tensor:
-        device, dtype = start_at(self, batch_size, device, dtype, self.mem_slots * self.width)
-        eye = torch.eye(self.mem_slots, self.width, device=device, dtype=dtype)
-        return eye.repeat(batch_size, 1, 1)
+        zeros = super().initial_state(batch_size, device=device, dtype=dtype)
+        return zeros + torch.eye(self.mem_slots, self.width, device=zeros.device, dtype=zeros.dtype)
+
+    def state_axes(self, batch_size: int) -> dict[str, dict[str, int]]:
+        return {"": {"B": batch_size, "N": self.mem_slots, "W": self.width}}
 
     def project_input(self, x: Tensor) -> Tensor:
         return ported_input_terms(x, self.parameters_of_a_step())
 
-    def advance(self, projected_t: Tensor, state: State) -> Tensor:
-        assert isinstance(state, Tensor)
+    def advance(self, projected_t: Tensor, state: Tensor) -> Tensor:
         return ported_advance(state, projected_t, self.parameters_of_a_step())
 
-    def output(self, state: State) -> Tensor:
-        assert isinstance(state, Tensor)
+    def output(self, state: Tensor) -> Tensor:
         return state.flatten(1)
-
-    def check_state(self, state: State, batch_size: int) -> None:
-        check_state_tensor(self, state, {"B": batch_size, "N": self.mem_slots, "W": self.width})
 
     def rows(self, state: State) -> tuple[Tensor, None]:
         assert isinstance(state, Tensor)
@@ -172,4 +179,34 @@ class PortedRelationalMemory(RecurrentCore):
             >>> layer(torch.zeros(7, 11, 5))[0].shape
             torch.Size([7, 11, 12])
         """
-        return port_state_dict(self)
+        ours = self.state_dict()
+        found = {theirs: ours[name] for name, theirs in port_names(self).items()}
+        for name, shape in port_shapes(self).items():
+            if name.startswith("attention_mlp."):
+                found[name] = ours[f"mlp.{name.rpartition('.')[2]}"]
+            elif name not in found:  # what the ports have, and do not use, where there are no gates
+                found[name] = self.input.weight.new_zeros(shape)
+        return found
+
+
+def port_names(layer: PortedRelationalMemory) -> dict[str, str]:
+    """The port's name of every parameter of ours."""
+    theirs = {ours: name for name, ours in PORT_NAMES.items()} | {"mlp": "attention_mlp.0"}
+    found = {}
+    for name in layer.state_dict():
+        module, _, kind = name.rpartition(".")
+        found[name] = f"{theirs[module]}.{kind}" if module else name
+    return found
+
+
+def port_shapes(layer: PortedRelationalMemory) -> dict[str, tuple[int, ...]]:
+    """What the port's state dict holds: ours, every layer of the MLP again, and empty gates where there are none."""
+    width, ours = layer.width, layer.state_dict()
+    shapes = {theirs: tuple(ours[name].shape) for name, theirs in port_names(layer).items()}
+    for i in range(layer.attention_mlp_layers):
+        shapes |= {f"attention_mlp.{i}.weight": (width, width), f"attention_mlp.{i}.bias": (width,)}
+    if layer.gate_memory is None:
+        for name in ("input_gate_projector", "memory_gate_projector"):
+            shapes |= {f"{name}.weight": (0, width), f"{name}.bias": (0,)}
+        shapes |= dict.fromkeys(("forget_bias", "input_bias"), ())
+    return shapes

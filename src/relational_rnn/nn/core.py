@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -26,28 +27,28 @@ from relational_rnn.nn.readers import RowReader, StateReader
 State = Tensor | dict[str, Tensor]
 """What a core carries from step to step: one tensor, or a dict of tensors; the batch is the first axis of each."""
 
+StateT = TypeVar("StateT", bound=State)
+
 Numbers = Tensor | Sequence[int] | np.ndarray
 """Whole numbers, as lengths and places of questions may come."""
 
 
-def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
+def map_state(function: Callable[[Tensor], Tensor], state: StateT) -> StateT:
     """Apply `function` to every tensor of a state."""
     if isinstance(state, Tensor):
-        return function(state)
-    return {name: function(tensor) for name, tensor in state.items()}
+        return cast(StateT, function(state))
+    return cast(StateT, {name: function(tensor) for name, tensor in state.items()})
 
 
-def select_state(keep: Tensor, old: State, new: State) -> State:
+def select_state(keep: Tensor, old: StateT, new: State) -> StateT:
     """Row by row, `old` where `keep` [B] is true and `new` elsewhere; both states have the same shapes."""
 
     def pick(a: Tensor, b: Tensor) -> Tensor:
         return torch.where(keep.view(-1, *[1] * (a.dim() - 1)), a, b)
 
     if isinstance(old, Tensor):
-        assert isinstance(new, Tensor)
-        return pick(old, new)
-    assert isinstance(new, dict)
-    return {name: pick(old[name], new[name]) for name in old}
+        return cast(StateT, pick(old, cast(Tensor, new)))
+    return cast(StateT, {name: pick(tensor, cast(dict, new)[name]) for name, tensor in old.items()})
 
 
 def state_bytes(state: State) -> int:

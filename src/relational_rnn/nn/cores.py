@@ -5,125 +5,29 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import torch
 from torch import nn
 
-from relational_rnn._check import InputError, check_choice, check_counts, check_positive, describe, is_number
+from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.core import Core, state_bytes
 from relational_rnn.nn.dnc import DNC
 from relational_rnn.nn.fast_weight_memory import FastWeightMemory
-from relational_rnn.nn.fast_weight_sizes import FAST_WEIGHTS, FastWeightSizes
 from relational_rnn.nn.gated_delta_net import GatedDeltaNet
 from relational_rnn.nn.gru import GRU
 from relational_rnn.nn.lstm import LSTM
 from relational_rnn.nn.ntm import NTM
 from relational_rnn.nn.relational_memory import RelationalMemory
-from relational_rnn.nn.relational_memory_cell import FORGET_BIAS, GateStyle, InitialMemory
 from relational_rnn.nn.rnn import RNN
+from relational_rnn.nn.sizes import FAST_WEIGHTS, FORGET_BIAS, CoreName, FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.nn.transformer import Transformer
 from relational_rnn.nn.universal_transformer import UniversalTransformer
-from relational_rnn.ops.relational_scan import ACTIVATION_MODES, BACKENDS, ActivationMode, Backend, Formulation
 
 TOLERANCE = 0.1
 """A rival's parameter count may differ from its target by this share."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MemorySizes:
-    """Sizes and choices of the relational memory; its rivals are sized to the same number of parameters."""
-
-    mem_slots: int = 8
-    """Slots of the memory."""
-    head_size: int = 32
-    """Numbers per head in a slot; a slot is num_heads * head_size wide."""
-    num_heads: int = 4
-    """Attention heads."""
-    num_blocks: int = 1
-    """Attention blocks per step."""
-    key_size: int | None = None
-    """Size of queries and keys per head; None means head_size."""
-    attention_mlp_layers: int = 2
-    """Layers of the MLP after the attention."""
-    gate_style: GateStyle | None = "unit"
-    """Gates per number (unit) or per slot (memory), slots that compete for the input (competitive), or none."""
-    forget_bias: float = FORGET_BIAS
-    """Constant added to the forget gate before its sigmoid; slots that compete have no such gate."""
-    input_bias: float = 0.0
-    """Constant added to the input gate before its sigmoid."""
-    formulation: Formulation = "sonnet"
-    """Arithmetic of a step: that of the authors' released code, or a plain attention block."""
-    initial_memory: InitialMemory = "identity"
-    """What the memory holds before the first step."""
-    backend: Backend = "auto"
-    """What runs its sequences: reference, cpu, triton, or auto, the fastest that can. A name is obeyed or refused."""
-    activations: ActivationMode = "store"
-    """Keep what the backward pass needs (store), or compute it again (recompute) to save memory in long sequences."""
-
-    def __post_init__(self) -> None:
-        check_positive(
-            "MemorySizes",
-            mem_slots=self.mem_slots,
-            head_size=self.head_size,
-            num_heads=self.num_heads,
-        )
-        check_counts("MemorySizes", num_blocks=self.num_blocks, attention_mlp_layers=self.attention_mlp_layers)
-        if self.key_size is not None:
-            check_positive("MemorySizes", key_size=self.key_size)
-        check_choice("MemorySizes", "gate_style", self.gate_style, (*get_args(GateStyle), None))
-        check_choice("MemorySizes", "formulation", self.formulation, get_args(Formulation))
-        check_choice("MemorySizes", "initial_memory", self.initial_memory, get_args(InitialMemory))
-        for name, bias in (("forget_bias", self.forget_bias), ("input_bias", self.input_bias)):
-            if not is_number(bias):
-                raise InputError(describe("MemorySizes", f"{name} must be a number", got=repr(bias)))
-        check_choice("MemorySizes", "backend", self.backend, BACKENDS)
-        check_choice("MemorySizes", "activations", self.activations, ACTIVATION_MODES)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RivalSizes:
-    """Choices of the rivals that have them; what is left of a rival is sized to the relational memory.
-
-    Raises:
-        InputError: a number below 1.
-    """
-
-    num_heads: int | None = None
-    """Heads that attend (transformer, universal, deltanet; None: 4) or read (ntm, dnc; None: the memory's number)."""
-    num_layers: int | None = None
-    """Layers (transformer; None: 3, deltanet; None: 2) or passes (universal; None: 4)."""
-
-    def __post_init__(self) -> None:
-        check_counts("RivalSizes", **self.asked)
-
-    @property
-    def asked(self) -> dict[str, int]:
-        """The choices that are made."""
-        every = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in every.items() if value is not None}
-
-    def of(self, core: str) -> RivalSizes:
-        """The choices that the named core has; the others are left open.
-
-        >>> RivalSizes(num_heads=2, num_layers=5).of("dnc")
-        RivalSizes(num_heads=2, num_layers=None)
-        """
-        return replace(self, **dict.fromkeys(self.asked.keys() - set(CORES[core].choices)))
-
-    def check(self, where: str, *cores: str) -> None:
-        """Refuse a choice that none of the named cores has.
-
-        Raises:
-            InputError: names the choice, and the cores that have it.
-        """
-        for name, value in self.asked.items():
-            if not any(name in CORES[core].choices for core in cores):
-                having = ", ".join(core for core, row in CORES.items() if name in row.choices)
-                problem = f"rivals.{name} would have no effect on {', '.join(cores)}"
-                raise InputError(describe(where, problem, got=value, hint=f"the cores that have it: {having}."))
 
 
 Builder = Callable[[int, MemorySizes, RivalSizes, int], Core]
@@ -141,8 +45,6 @@ class CoreRow:
     """One line for help texts."""
     build: Builder
     """What makes it."""
-    choices: tuple[str, ...] = ()
-    """The fields of `RivalSizes` that it has."""
 
 
 def build_core(
@@ -172,54 +74,50 @@ def build_core(
         >>> build_core("lstm", 16, MemorySizes(mem_slots=4, head_size=8, num_heads=2))
         LSTM(16, 19)
     """
-    check_choice("build_core", "name", name, CORE_NAMES)
+    build = builder("build_core", name, input_size, sizes, rivals, fast)
     check_positive("build_core", input_size=input_size)
-    rivals = rivals or RivalSizes()
-    rivals.check("build_core", name)
-    fast = fast or FastWeightSizes()
-    fast.check("build_core", name)
     if target_parameters is None:
         target_parameters = count_on_meta(lambda: relational_memory(input_size, sizes))
     else:
         check_positive("build_core", target_parameters=target_parameters)
-    core = builder(name, fast)(input_size, sizes, rivals, target_parameters)
+    core = build(name, target_parameters)
     count = count_parameters(core)
     if abs(count - target_parameters) > TOLERANCE * target_parameters:
-        raise InputError(
-            describe(
-                "build_core",
-                f"no size of {name!r} has a parameter count within {TOLERANCE:.0%} of the target",
-                got=f"{count:,} parameters",
-                expected=f"{target_parameters:,} parameters",
-                hint="change the sizes of the relational memory or the target.",
-            )
-        )
+        problem = f"no size of {name!r} has a parameter count within {TOLERANCE:.0%} of the target"
+        got, expected = f"{count:,} parameters", f"{target_parameters:,} parameters"
+        hint = "change the sizes of the relational memory or the target."
+        raise InputError(describe("build_core", problem, got=got, expected=expected, hint=hint))
     return core
 
 
-def builder(name: str, fast: FastWeightSizes) -> Builder:
-    """What makes the named core, where the fast-weight memory is to have the choices `fast`."""
-    return size_fast_weights(fast) if name == FAST_WEIGHTS else CORES[name].build
+def builder(
+    where: str,
+    name: str,
+    input_size: int,
+    sizes: MemorySizes,
+    rivals: RivalSizes | None,
+    fast: FastWeightSizes | None,
+) -> Callable[[str, int], Core]:
+    """What makes a core, from its name and a number of parameters, for the named core and those beside it.
+
+    Raises:
+        InputError: an unknown name, or a choice that the named core does not have.
+    """
+    check_choice(where, "name", name, CORE_NAMES)
+    rivals, fast = rivals or RivalSizes(), fast or FastWeightSizes()
+    rivals.check(where, name)
+    fast.check(where, name)
+
+    def build(name: str, parameters: int) -> Core:
+        row = size_fast_weights(fast) if name == FAST_WEIGHTS else CORES[name].build
+        return row(input_size, sizes, rivals, parameters)
+
+    return build
 
 
 def relational_memory(input_size: int, sizes: MemorySizes) -> Core:
     """The relational memory of `sizes`."""
-    return RelationalMemory(
-        input_size,
-        sizes.mem_slots,
-        sizes.head_size,
-        num_heads=sizes.num_heads,
-        num_blocks=sizes.num_blocks,
-        key_size=sizes.key_size,
-        attention_mlp_layers=sizes.attention_mlp_layers,
-        gate_style=sizes.gate_style,
-        forget_bias=sizes.forget_bias,
-        input_bias=sizes.input_bias,
-        formulation=sizes.formulation,
-        initial_memory=sizes.initial_memory,
-        backend=sizes.backend,
-        activations=sizes.activations,
-    )
+    return RelationalMemory(input_size, **sizes.but())
 
 
 def competing_slots(input_size: int, sizes: MemorySizes, rivals: RivalSizes, target: int) -> Core:
@@ -328,16 +226,7 @@ def size_machine(kind: type[NTM] | type[DNC]) -> Builder:
 
 def fast_weights(input_size: int, hidden_size: int, fast: FastWeightSizes) -> Core:
     """The fast-weight memory of a width with the choices of `fast`."""
-    return FastWeightMemory(
-        input_size,
-        hidden_size,
-        num_heads=fast.num_heads,
-        key_size=fast.key_size,
-        value_size=fast.value_size,
-        reads=fast.reads,
-        carry=fast.carry,
-        max_strength=fast.max_strength,
-    )
+    return FastWeightMemory(input_size, hidden_size, **fast.but())
 
 
 def size_fast_weights(fast: FastWeightSizes) -> Builder:
@@ -373,31 +262,26 @@ CORES = {
         label="Transformer",
         description="causal Transformer whose cache is its state",
         build=size_layers(Transformer, "num_layers"),
-        choices=("num_heads", "num_layers"),
     ),
     "ntm": CoreRow(
         label="NTM",
         description="Neural Turing Machine: heads that move over a matrix",
         build=size_machine(NTM),
-        choices=("num_heads",),
     ),
     "dnc": CoreRow(
         label="DNC",
         description="Differentiable Neural Computer: a matrix with free slots and an order of writing",
         build=size_machine(DNC),
-        choices=("num_heads",),
     ),
     "universal": CoreRow(
         label="Universal Transformer",
         description="causal Transformer that applies one block again and again",
         build=size_layers(UniversalTransformer, "num_passes"),
-        choices=("num_heads", "num_layers"),
     ),
     "deltanet": CoreRow(
         label="Gated DeltaNet",
         description="fast weights in linear time, corrected by the gated delta rule",
         build=size_layers(GatedDeltaNet, "num_layers"),
-        choices=("num_heads", "num_layers"),
     ),
     FAST_WEIGHTS: CoreRow(
         label="Fast weights",
@@ -405,6 +289,7 @@ CORES = {
         build=size_fast_weights(FastWeightSizes()),
     ),
 }
-CORE_NAMES = tuple(CORES)
+CORE_NAMES: tuple[CoreName, ...] = get_args(CoreName)
+"""The names of `CORES`, as a test holds."""
 READ_AS_MATRICES = ("deltanet", FAST_WEIGHTS)
 """The cores whose `reader` looks into matrices, each with a query of its own: heads of a look have no effect there."""

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from relational_rnn._check import check_positive, check_room
 from relational_rnn.nn._matrix_memory import MatrixMemoryCore, content_weights
-from relational_rnn.nn.core import State
 
 # Shape legend: B batch, I input features, H hidden size, N slots, W word size, R read heads
 
@@ -90,11 +89,6 @@ class DNC(MatrixMemoryCore):
         super().__init__(input_size, hidden_size, memory_slots, word_size, read_heads, sum(parts), output_size)
         self.parts = parts
 
-    def initial_state(
-        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> dict[str, Tensor]:
-        return self.zeros(batch_size, device, dtype)
-
     def state_axes(self, batch_size: int) -> dict[str, dict[str, int]]:
         slots = {"B": batch_size, "N": self.memory_slots}
         return {
@@ -106,8 +100,7 @@ class DNC(MatrixMemoryCore):
             "read_weights": {"B": batch_size, "R": self.read_heads, "N": self.memory_slots},
         }
 
-    def advance(self, projected_t: Tensor, state: State) -> dict[str, Tensor]:
-        assert isinstance(state, dict)
+    def advance(self, projected_t: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
         h, c, interface = self.control(projected_t, state)
         keys, strengths, erase, vector, free, allocate, write, modes = interface.split(self.parts, -1)
         keys, strengths = keys.unflatten(-1, (-1, self.word_size)), 1 + F.softplus(strengths)

@@ -5,24 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import (
-    InputError,
-    check_choice,
-    check_counts,
-    check_flags,
-    check_positive,
-    check_room,
-    describe,
-)
+from relational_rnn._check import InputError, check_choice, check_positive, check_room, describe
 from relational_rnn.nn._fast_weight_step import Step, write_and_read
-from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensors, place_of, start_at
+from relational_rnn.nn._inputs import check_questions, check_sequence, place_of
 from relational_rnn.nn._plain import first_beyond
 from relational_rnn.nn._recurrent import RecurrentCore, asked_steps, blank, valid_steps
 from relational_rnn.nn.core import Numbers, State, select_state
-from relational_rnn.nn.fast_weight_sizes import check_strength
 from relational_rnn.nn.fast_weight_trace import FastWeightTrace
 from relational_rnn.nn.initial_weights import draw_truncated_normal
 from relational_rnn.nn.readers import MatrixReader
+from relational_rnn.nn.sizes import SizesOfFastWeights
 from relational_rnn.ops.fast_weight_scan import (
     FAST_WEIGHT_BACKENDS,
     FastWeightBackend,
@@ -49,7 +41,7 @@ WRITTEN_AT_FIRST = 4.0
 """The first bias of the strength: a write is nearly whole. From facts written by half, chains are not learned."""
 
 
-class FastWeightMemory(RecurrentCore):
+class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
     r"""A memory that maps keys to values, read before it is written and corrected by what it holds.
 
     Each head keeps a matrix S that maps keys to values; key(z) scales each head's K numbers to length 1, and LN is a
@@ -122,11 +114,8 @@ class FastWeightMemory(RecurrentCore):
         backend: FastWeightBackend = "auto",
     ) -> None:
         super().__init__()
-        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_heads": num_heads, "key_size": key_size}
-        check_positive("FastWeightMemory", **sizes, value_size=value_size)
-        check_counts("FastWeightMemory", reads=reads)
-        check_strength("FastWeightMemory", max_strength)
-        check_flags("FastWeightMemory", carry=carry)
+        SizesOfFastWeights.among(locals())
+        check_positive("FastWeightMemory", input_size=input_size, hidden_size=hidden_size)
         check_choice("FastWeightMemory", "backend", backend, FAST_WEIGHT_BACKENDS)
         self.input_size = input_size
         self.output_size = self.hidden_size = hidden_size
@@ -167,36 +156,22 @@ class FastWeightMemory(RecurrentCore):
         nn.init.constant_(strengths, WRITTEN_AT_FIRST)
         nn.init.constant_(keeps, KEPT_AT_FIRST)
 
-    def initial_state(
-        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> dict[str, Tensor]:
-        numbers = self.num_heads * self.key_size * self.value_size + self.hidden_size
-        device, dtype = start_at(self, batch_size, device, dtype, numbers)
-        axes = self.state_axes(batch_size).items()
-        return {name: torch.zeros(*sizes.values(), device=device, dtype=dtype) for name, sizes in axes}
-
     def state_axes(self, batch_size: int) -> dict[str, dict[str, int]]:
-        """Names and axes of the tensors of a state."""
         fast = {"B": batch_size, "H": self.num_heads, "K": self.key_size, "V": self.value_size}
         carried = {} if self.recurrent is None else {"carried": {"B": batch_size, "W": self.hidden_size}}
         return {"fast": fast, **carried}
 
-    def check_state(self, state: State, batch_size: int) -> None:
-        check_state_tensors(self, state, self.state_axes(batch_size))
-
     def project_input(self, x: Tensor) -> Tensor:
         return torch.cat([self.input(x), self.write_key(x)], -1)
 
-    def advance(self, projected_t: Tensor, state: State) -> dict[str, Tensor]:
+    def advance(self, projected_t: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
         taken = self.take(projected_t, state)
         return {"fast": taken.memory.unflatten(0, (-1, self.num_heads)), "carried": taken.output}
 
-    def output(self, state: State) -> Tensor:
-        assert isinstance(state, dict)
+    def output(self, state: dict[str, Tensor]) -> Tensor:
         return state["carried"]
 
-    def strip(self, state: State) -> State:
-        assert isinstance(state, dict)
+    def strip(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         return state if self.recurrent is not None else {"fast": state["fast"]}
 
     def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
@@ -208,30 +183,29 @@ class FastWeightMemory(RecurrentCore):
         return MatrixReader(_matrices, (self.num_heads, self.key_size, self.value_size), size, looks)
 
     def take_in_pieces(
-        self, x: Tensor, state: State | None, lengths: Tensor | None, reset: Tensor | None
-    ) -> tuple[list[Tensor], State | None]:
-        given = [x, lengths, reset, *([] if state is None else _as_state(state)), *self.parameters()]
+        self, x: Tensor, state: dict[str, Tensor], lengths: Tensor | None, reset: Tensor | None
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        given = [x, lengths, reset, *state.values(), *self.parameters()]
         together = max(1, _PIECE_ROWS // max(1, x.shape[0]))
         return in_pieces(self._take_by_kernels, together, x, state, lengths, reset, given=given)
 
     def _take_by_kernels(
-        self, x: Tensor, state: State | None, lengths: Tensor | None, reset: Tensor | None
-    ) -> tuple[list[Tensor], State | None]:
+        self, x: Tensor, state: dict[str, Tensor], lengths: Tensor | None, reset: Tensor | None
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """All steps by the kernels, which keep no states; by operations where they do not run."""
         scan = self._scan(x, state, lengths, reset, states=False)
         if scan is None:
             return super().take_in_pieces(x, state, lengths, reset)
         assert scan.outputs is not None
-        return [scan.outputs], _as_dict(scan.final)
+        return [scan.outputs], {name: t for name, t in scan.final._asdict().items() if t is not None}
 
-    def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> State:
+    def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> dict[str, Tensor]:
         check_sequence(self, x, None, None)
         rows, at = check_questions(self, x, rows, at)
-        scan = self._scan(blank(x, asked_steps(x, rows, at)), state, None, None, states=True)
+        start = self.started(state, x.shape[0])
+        scan = self._scan(blank(x, asked_steps(x, rows, at)), start, None, None, states=True)
         if scan is None:
             return super().snapshots(x, rows, at, state)
-        start = self.initial_state(x.shape[0]) if state is None else state
-        assert isinstance(start, dict)
         every = {"fast": scan.states, "carried": scan.outputs}
 
         def pick(first: Tensor, after: Tensor | None) -> Tensor:
@@ -240,7 +214,7 @@ class FastWeightMemory(RecurrentCore):
             chosen = after[rows, (at - 1).clamp(min=0)]
             return torch.where((at > 0).view(-1, *[1] * (first.dim() - 1)), chosen, first[rows])
 
-        return {name: pick(start[name], every[name]) for name in self.state_axes(0)}
+        return {name: pick(first, every[name]) for name, first in start.items()}
 
     def backend_report(self, x: Tensor | None = None) -> BackendReport:
         """What runs the sequence `x` [B, T, I], or a long one if none is given, and why, as things are now.
@@ -281,19 +255,15 @@ class FastWeightMemory(RecurrentCore):
         return odd
 
     def _scan(
-        self, x: Tensor, state: State | None, lengths: Tensor | None, reset: Tensor | None, *, states: bool
+        self, x: Tensor, state: dict[str, Tensor], lengths: Tensor | None, reset: Tensor | None, *, states: bool
     ) -> FastWeightScan | None:
         """The sequence by the kernels, or None where the steps are taken one by one."""
         if self.backend == "reference" or self._beyond_kernels() is not None:
             return None
-        first = self.initial_state(x.shape[0])
-        if state is None:
-            state = first
-        self.check_state(state, x.shape[0])
         if lengths is not None:
             x = blank(x, valid_steps(lengths, x.shape[1]))
         projected, params = self.project_input(x), self._parameters_of_scan()
-        given, initial = _as_state(state), None if reset is None else _as_state(first)
+        given, initial = _as_state(state), None if reset is None else _as_state(self.initial_state(x.shape[0]))
         if choose(self.backend, projected, given, params, initial).runs == "reference" or x.shape[1] == 0:
             return None
         return fast_weight_scan(
@@ -324,9 +294,8 @@ class FastWeightMemory(RecurrentCore):
             out_norm=_norm(self.out_norm),
         )
 
-    def take(self, projected_t: Tensor, state: State) -> Step:
+    def take(self, projected_t: Tensor, state: dict[str, Tensor]) -> Step:
         """One step, with all that it computed."""
-        assert isinstance(state, dict)
         memory = state["fast"].flatten(0, 1)
         h, key = projected_t.tensor_split([self.hidden_size], -1)
         h = h if self.recurrent is None else h + self.recurrent(state["carried"])
@@ -382,11 +351,7 @@ class FastWeightMemory(RecurrentCore):
         """
         lengths = check_sequence(self, x, lengths, reset)
         batch, steps = x.shape[:2]
-        first = now = self.initial_state(batch)
-        if state is not None:
-            self.check_state(state, batch)
-            assert isinstance(state, dict)
-            now = state
+        first, now = self.initial_state(batch), self.started(state, batch)
         start = now["fast"]
         happens = valid_steps(torch.full((batch,), steps, device=x.device) if lengths is None else lengths, steps)
         if steps == 0:  # one step that does not happen has the shapes
@@ -398,7 +363,6 @@ class FastWeightMemory(RecurrentCore):
             step = self.take(projected_t, now)
             after = {"fast": step.memory.unflatten(0, (-1, self.num_heads)), "carried": step.output}
             now = select_state(~happens[:, t], now, after)
-            assert isinstance(now, dict)
             taken.append(step)
             memories.append(now["fast"])
         return FastWeightTrace.of(taken, memories, start, happens, reset, steps)
@@ -420,10 +384,5 @@ def _norm(module: nn.Module) -> Norm:
     return Norm(module.weight, module.bias)
 
 
-def _as_state(state: State) -> FastWeightState:
-    assert isinstance(state, dict)
+def _as_state(state: dict[str, Tensor]) -> FastWeightState:
     return FastWeightState(state["fast"], state.get("carried"))
-
-
-def _as_dict(state: FastWeightState) -> dict[str, Tensor]:
-    return {"fast": state.fast} if state.carried is None else {"fast": state.fast, "carried": state.carried}

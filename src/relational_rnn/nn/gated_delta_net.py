@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from relational_rnn._check import InputError, check_counts, check_positive, check_room, describe
 from relational_rnn.nn._exported import any_length, sequence_of_any_length
-from relational_rnn.nn._inputs import check_questions, check_sequence, check_state_tensor, check_step, start_at
+from relational_rnn.nn._inputs import check_questions, check_sequence, check_step
 from relational_rnn.nn._recurrent import asked_steps, blank, valid_steps
-from relational_rnn.nn.core import Core, Numbers, State
+from relational_rnn.nn._stateful import StatefulCore
+from relational_rnn.nn.core import Numbers, State
+from relational_rnn.nn.initial_weights import draw_glorot
 from relational_rnn.nn.readers import MatrixReader
 
 # Shape legend: B batch, T time, I input features, M questions, W width, L layers, H heads, K head size (W = H * K),
@@ -35,7 +37,7 @@ def _as_precise_as_it_is(tensor: Tensor) -> contextlib.AbstractContextManager[ob
     return torch.autocast(device, enabled=False)
 
 
-class GatedDeltaNet(Core):
+class GatedDeltaNet(StatefulCore[Tensor]):
     r"""Layers of the gated delta rule (Yang et al., 2024, arXiv:2412.06464, equation 10) and feed-forward parts.
 
     A head keeps a matrix S that maps keys to values. A step forgets a share of it, compares what it holds for the key
@@ -116,19 +118,13 @@ class GatedDeltaNet(Core):
         nn.init.xavier_uniform_(self.embed.weight)
         nn.init.zeros_(self.embed.bias)
 
-    def initial_state(
-        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Tensor:
+    def state_axes(self, batch_size: int) -> dict[str, dict[str, int]]:
         head_size = self.hidden_size // self.num_heads
-        numbers = len(self.layers) * self.hidden_size * head_size
-        device, dtype = start_at(self, batch_size, device, dtype, numbers)
-        return torch.zeros(
-            batch_size, len(self.layers), self.num_heads, head_size, head_size, device=device, dtype=dtype
-        )
+        return {"": {"B": batch_size, "L": len(self.layers), "H": self.num_heads, "K": head_size, "V": head_size}}
 
     def step(self, x_t: Tensor, state: State, *, reset: Tensor | None = None) -> tuple[Tensor, State]:
         check_step(self, x_t, reset)
-        u, memories, after = self.embed(x_t), self._started(state, x_t.shape[0]), []
+        u, memories, after = self.embed(x_t), self.started(state, x_t.shape[0]), []
         if reset is not None:
             memories = memories.masked_fill(reset.view(-1, 1, 1, 1, 1), 0)
         for layer, memory in zip(self.layers, memories.unbind(1), strict=True):
@@ -146,7 +142,7 @@ class GatedDeltaNet(Core):
         lengths = check_sequence(self, x, lengths, reset)
         batch_size, steps = x.shape[:2]
         if any_length(x):
-            return sequence_of_any_length(self, x, state, lengths, reset)
+            return sequence_of_any_length(self, x, self.started(state, batch_size), lengths, reset)
         row = torch.arange(batch_size, device=x.device)
         if lengths is None:
             return self._run(x, state, reset, row, torch.full_like(row, steps))
@@ -173,20 +169,11 @@ class GatedDeltaNet(Core):
         key_size = self.hidden_size // self.num_heads
         return MatrixReader(self.matrices, (len(self.layers) * self.num_heads, key_size, key_size), size, looks)
 
-    def _started(self, state: State | None, batch_size: int) -> Tensor:
-        if state is None:
-            return self.initial_state(batch_size)
-        head_size = self.hidden_size // self.num_heads
-        axes = {"B": batch_size, "L": len(self.layers), "H": self.num_heads, "K": head_size, "V": head_size}
-        check_state_tensor(self, state, axes)
-        assert isinstance(state, Tensor)
-        return state
-
     def _run(
         self, x: Tensor, state: State | None, reset: Tensor | None, rows: Tensor, at: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The outputs [B, T, W], and the states of `rows` [M] after `at` [M] steps."""
-        u, memories, after = self.embed(x), self._started(state, x.shape[0]), []
+        u, memories, after = self.embed(x), self.started(state, x.shape[0]), []
         for layer, memory in zip(self.layers, memories.unbind(1), strict=True):
             assert isinstance(layer, DeltaLayer)
 
@@ -230,13 +217,7 @@ class DeltaLayer(nn.Module):
         self._draw_others()
 
     def _draw_others(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
-                module.reset_parameters()
+        draw_glorot(self)
         with torch.no_grad():
             step = torch.empty_like(self.log_rate).uniform_(math.log(SLOWEST), math.log(FASTEST)).exp()
             self.strength_decay.bias[self.num_heads :] = step.expm1().log()  # softplus of it is `step`

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from relational_rnn.nn._gates import HiddenStateCore
-from relational_rnn.nn.core import State
 
 
 class GRU(HiddenStateCore):
@@ -38,8 +37,7 @@ class GRU(HiddenStateCore):
 
     gates = 3
 
-    def advance(self, projected_t: Tensor, state: State) -> Tensor:
-        assert isinstance(state, Tensor)
+    def advance(self, projected_t: Tensor, state: Tensor) -> Tensor:
         x_rz, x_n = projected_t.split((2 * self.hidden_size, self.hidden_size), -1)
         h_rz, h_n = self.project_hidden(state).split((2 * self.hidden_size, self.hidden_size), -1)
         r, z = torch.sigmoid(x_rz + h_rz).chunk(2, -1)

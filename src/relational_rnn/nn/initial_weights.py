@@ -23,3 +23,14 @@ def draw_truncated_normal(module: nn.Module) -> None:
             nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def draw_glorot(module: nn.Module) -> None:
+    """Draw every linear layer in `module` Glorot-uniform, with biases of 0, and its norms as usual."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.LayerNorm | nn.RMSNorm):
+            layer.reset_parameters()

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from relational_rnn.nn._gates import GatedCore
-from relational_rnn.nn._inputs import check_state_tensors
 from relational_rnn.nn.core import State
 
 
-class LSTM(GatedCore):
+class LSTM(GatedCore[dict[str, Tensor]]):
     r"""A long short-term memory with forget gates (Hochreiter and Schmidhuber, 1997; Gers et al., 2000):
 
     $$ (i_t, f_t, g_t, o_t) = W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh} $$
@@ -42,24 +41,17 @@ class LSTM(GatedCore):
         super().reset_parameters()
         nn.init.ones_(self.bias_ih_l0.detach()[self.hidden_size : 2 * self.hidden_size])
 
-    def initial_state(
-        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> dict[str, Tensor]:
-        return {"h": self.zeros(batch_size, device, dtype), "c": self.zeros(batch_size, device, dtype)}
+    def state_axes(self, batch_size: int) -> dict[str, dict[str, int]]:
+        axes = {"B": batch_size, "H": self.hidden_size}
+        return {"h": axes, "c": axes}
 
-    def advance(self, projected_t: Tensor, state: State) -> dict[str, Tensor]:
-        assert isinstance(state, dict)
+    def advance(self, projected_t: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
         i, f, g, o = (projected_t + self.project_hidden(state["h"])).chunk(4, -1)
         c = torch.sigmoid(f) * state["c"] + torch.sigmoid(i) * torch.tanh(g)
         return {"h": torch.sigmoid(o) * torch.tanh(c), "c": c}
 
-    def output(self, state: State) -> Tensor:
-        assert isinstance(state, dict)
+    def output(self, state: dict[str, Tensor]) -> Tensor:
         return state["h"]
-
-    def check_state(self, state: State, batch_size: int) -> None:
-        axes = {"B": batch_size, "H": self.hidden_size}
-        check_state_tensors(self, state, {"h": axes, "c": axes})
 
     def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
         assert isinstance(state, dict)

@@ -15,16 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.nn.core import Core
-from relational_rnn.nn.cores import (
-    CORE_NAMES,
-    TOLERANCE,
-    FastWeightSizes,
-    MemorySizes,
-    RivalSizes,
-    builder,
-    count_parameters,
-    state_bytes_after,
-)
+from relational_rnn.nn.cores import TOLERANCE, builder, count_parameters, state_bytes_after
+from relational_rnn.nn.sizes import FastWeightSizes, MemorySizes, RivalSizes
 
 Match = Literal["parameters", "state", "flops"]
 """What a rival has as much of as the relational memory."""
@@ -77,16 +69,8 @@ def build_matched(
     Raises:
         InputError: an unknown name, a choice that the core does not have, or no size of it comes within 10 %.
     """
-    check_choice("build_matched", "name", name, CORE_NAMES)
     check_choice("build_matched", "match", match, get_args(Match))
-    rivals = rivals or RivalSizes()
-    rivals.check("build_matched", name)
-    fast = fast or FastWeightSizes()
-    fast.check("build_matched", name)
-
-    def build(name: str, parameters: int) -> Core:
-        return builder(name, fast)(input_size, sizes, rivals, parameters)
-
+    build = builder("build_matched", name, input_size, sizes, rivals, fast)
     if name == "rmc":
         return build(name, 1)
     if match == "parameters":
@@ -105,15 +89,10 @@ def build_matched(
     target, found = nearest_cost(sized, wanted, count_parameters(memory))
     if abs(found - wanted) > TOLERANCE * wanted:
         what = "bytes of state" if match == "state" else "operations"
-        raise InputError(
-            describe(
-                "build_matched",
-                f"no size of the core {name!r} comes within {TOLERANCE:.0%} of the relational memory's {what}",
-                got=f"{found:,} {what} for a sequence of {steps}",
-                expected=f"{wanted:,}",
-                hint="choose larger sizes for the memory, or match something else.",
-            )
-        )
+        problem = f"no size of the core {name!r} comes within {TOLERANCE:.0%} of the relational memory's {what}"
+        got, expected = f"{found:,} {what} for a sequence of {steps}", f"{wanted:,}"
+        hint = "choose larger sizes for the memory, or match something else."
+        raise InputError(describe("build_matched", problem, got=got, expected=expected, hint=hint))
     return build(name, target)
 
 
@@ -179,13 +158,9 @@ def match_parameters(core_name: str, build: Callable[[str, int], Core], wrap: Ca
         target = max(1, target - round(misses[target] / slope))
     best = min(misses, key=lambda target: abs(misses[target]))
     if abs(misses[best]) > TOLERANCE * wanted:
-        raise InputError(
-            describe(
-                "build_matched",
-                f"no size of the core {core_name!r} comes within {TOLERANCE:.0%} of the relational memory's parameters",
-                got=f"{wanted + misses[best]:,} parameters of the whole model",
-                expected=f"{wanted:,}",
-                hint="choose larger sizes for the memory.",
-            )
+        problem = (
+            f"no size of the core {core_name!r} comes within {TOLERANCE:.0%} of the relational memory's parameters"
         )
+        got, hint = f"{wanted + misses[best]:,} parameters of the whole model", "choose larger sizes for the memory."
+        raise InputError(describe("build_matched", problem, got=got, expected=f"{wanted:,}", hint=hint))
     return best

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from relational_rnn._check import InputError, check_positive, check_room, describe
 from relational_rnn.nn._matrix_memory import MatrixMemoryCore, content_weights
-from relational_rnn.nn.core import State
 
 # Shape legend: B batch, I input features, H hidden size, N slots, W word size, R read heads,
 #               E write heads, A = E + R all heads (write heads first), D shifts
@@ -95,7 +94,7 @@ class NTM(MatrixMemoryCore):
     def initial_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> dict[str, Tensor]:
-        state = self.zeros(batch_size, device, dtype)
+        state = super().initial_state(batch_size, device=device, dtype=dtype)
         state["memory"] += START
         state["weights"][..., 0] = 1
         return state
@@ -104,8 +103,7 @@ class NTM(MatrixMemoryCore):
         heads = self.write_heads + self.read_heads
         return {**super().state_axes(batch_size), "weights": {"B": batch_size, "A": heads, "N": self.memory_slots}}
 
-    def advance(self, projected_t: Tensor, state: State) -> dict[str, Tensor]:
-        assert isinstance(state, dict)
+    def advance(self, projected_t: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
         h, c, interface = self.control(projected_t, state)
         keys, strengths, gates, shifts, sharpness, erase, add = interface.split(self.parts, -1)
         every, word = self.write_heads + self.read_heads, self.word_size

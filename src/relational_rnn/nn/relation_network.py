@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from relational_rnn._check import check_counts, check_positive, check_room, check_shape
 from relational_rnn.nn._inputs import check_booleans, check_kind
 from relational_rnn.nn._pretrained import Pretrained
+from relational_rnn.nn.initial_weights import draw_glorot
 
 # Shape legend: B batch, R objects, D features of an object, Q features of a question, G width of the pairs' MLP,
 #               A features of the answer
@@ -89,11 +90,7 @@ class RelationNetwork(Pretrained):
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        draw_glorot(self)
 
     def forward(self, objects: Tensor, question: Tensor, mask: Tensor | None = None) -> Tensor:
         self._check(objects, question, mask)

@@ -27,6 +27,7 @@ from relational_rnn._check import (
     describe,
 )
 from relational_rnn.nn._called_cell import report_of_calls, scan_by_calls
+from relational_rnn.nn._importing import PortImports, load_sonnet
 from relational_rnn.nn._inputs import RESET_HINT, check_booleans, check_kind, check_questions, place_of
 from relational_rnn.nn._layout import (
     WHERE,
@@ -39,20 +40,12 @@ from relational_rnn.nn._layout import (
     refuse_nan,
     split_state,
 )
-from relational_rnn.nn._ports import PortImports
 from relational_rnn.nn._read_head import KINDS, ReadHead, ReadHeadKind
-from relational_rnn.nn._sonnet import load_sonnet
 from relational_rnn.nn.core import Core, Numbers, State
 from relational_rnn.nn.initial_weights import draw_truncated_normal
-from relational_rnn.nn.relational_memory_cell import (
-    FORGET_BIAS,
-    GateStyle,
-    InitialMemory,
-    RelationalMemoryCell,
-)
+from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
+from relational_rnn.nn.sizes import FORGET_BIAS, GateStyle, InitialMemory, SizesOfLayer
 from relational_rnn.ops.relational_scan import (
-    ACTIVATION_MODES,
-    BACKENDS,
     ActivationMode,
     Backend,
     BackendReport,
@@ -178,8 +171,6 @@ class RelationalMemory(PortImports, Core):
         check_choice(WHERE, "read_head", read_head, KINDS)
         check_counts(WHERE, num_layers=num_layers)
         check_positive(WHERE, **({} if output_size is None else {"output_size": output_size}))
-        check_choice(WHERE, "backend", backend, BACKENDS)
-        check_choice(WHERE, "activations", activations, ACTIVATION_MODES)
         check_flags(WHERE, batch_first=batch_first, check_finite=check_finite)
         if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
             raise InputError(describe(WHERE, "dropout must be a probability", got=repr(dropout), expected="0 <= p < 1"))
@@ -187,24 +178,10 @@ class RelationalMemory(PortImports, Core):
             hint = "there is nothing to drop between layers: pass num_layers of at least 2, or dropout=0."
             raise InputError(describe(WHERE, "dropout needs more than one layer", got="num_layers=1", hint=hint))
 
+        sizes = SizesOfLayer.among(locals()).but("backend", "activations")
+
         def cell(size: int, rows: int | None) -> RelationalMemoryCell:
-            return RelationalMemoryCell(
-                size,
-                mem_slots,
-                head_size,
-                num_heads=num_heads,
-                num_blocks=num_blocks,
-                key_size=key_size,
-                attention_mlp_layers=attention_mlp_layers,
-                gate_style=gate_style,
-                forget_bias=forget_bias,
-                input_bias=input_bias,
-                input_rows=rows,
-                formulation=formulation,
-                initial_memory=initial_memory,
-                device=device,
-                dtype=dtype,
-            )
+            return RelationalMemoryCell(size, input_rows=rows, device=device, dtype=dtype, **sizes)
 
         first = cell(input_size, input_rows)
         above = (num_layers - 1) * mem_slots * first.width * first.width

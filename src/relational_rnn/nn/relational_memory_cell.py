@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,6 @@ from torch.utils.hooks import RemovableHandle
 
 from relational_rnn._check import (
     InputError,
-    check_choice,
-    check_counts,
-    check_numbers,
     check_positive,
     check_room,
     check_shape,
@@ -28,6 +25,7 @@ from relational_rnn.nn._arguments import of_a_cell
 from relational_rnn.nn._inputs import check_kind, check_place, start_at
 from relational_rnn.nn._plain import first_beyond, hooked, remake_weights
 from relational_rnn.nn.initial_weights import draw_truncated_normal
+from relational_rnn.nn.sizes import FORGET_BIAS, GateStyle, InitialMemory, SizesOfLayer
 from relational_rnn.ops.relational_scan import (
     After,
     Backend,
@@ -39,15 +37,11 @@ from relational_rnn.ops.relational_scan import (
     Norm,
     Place,
     ScanParameters,
-    Settings,
     StepCache,
     relational_step_after,
 )
 from relational_rnn.ops.relational_scan.readable import watcher
 
-GateStyle = Literal["unit", "memory", "competitive"]
-InitialMemory = Literal["identity", "zeros", "random", "learned"]
-FORGET_BIAS = 1.0
 RANDOM_STD = 0.1
 CELL_HINT = "start with cell.initial_memory(batch_size), or pass memory=None."
 
@@ -197,54 +191,15 @@ class RelationalMemoryCell(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        where = "RelationalMemory"
-        check_positive(
-            where,
-            input_size=input_size,
-            mem_slots=mem_slots,
-            head_size=head_size,
-            num_heads=num_heads,
-            **({} if key_size is None else {"key_size": key_size}),
-            **({} if input_rows is None else {"input_rows": input_rows}),
-        )
-        check_counts(where, num_blocks=num_blocks, attention_mlp_layers=attention_mlp_layers)
-        check_choice(where, "gate_style", gate_style, (*get_args(GateStyle), None))
-        check_choice(where, "formulation", formulation, ("sonnet", "chapter"))
-        check_choice(where, "initial_memory", initial_memory, get_args(InitialMemory))
-        check_numbers(where, forget_bias=forget_bias, input_bias=input_bias)
-        if formulation == "chapter" and gate_style is not None:
-            raise InputError(
-                describe(
-                    where,
-                    "the chapter's formulation has no gates",
-                    got=f"gate_style={gate_style!r}",
-                    expected="gate_style=None",
-                    hint="pass gate_style=None, or formulation='sonnet' to have gates.",
-                )
-            )
-        if gate_style == "competitive" and forget_bias != FORGET_BIAS:
-            raise InputError(
-                describe(
-                    where,
-                    "slots that compete have no forget gate, so forget_bias would have no effect",
-                    got=f"forget_bias={forget_bias!r}",
-                    expected=f"forget_bias={FORGET_BIAS}, the default",
-                    hint="leave it out, or pass gate_style='unit' or 'memory' to have a forget gate.",
-                )
-            )
+        sizes = SizesOfLayer.among(locals())
+        where, width = sizes.where, sizes.width
+        check_positive(where, input_size=input_size, **({} if input_rows is None else {"input_rows": input_rows}))
         self.input_size = input_size
         self.mem_slots = mem_slots
-        self.width = width = num_heads * head_size
+        self.width = width
         self.input_rows = input_rows
         self.gate_style = gate_style
-        self.settings = Settings(
-            formulation=formulation,
-            num_heads=num_heads,
-            key_size=head_size if key_size is None else key_size,
-            forget_bias=float(forget_bias),
-            input_bias=float(input_bias),
-            competitive=gate_style == "competitive",
-        )
+        self.settings = sizes.settings
         check_place(where, device, dtype)
         device = torch.get_default_device() if device is None else torch.device(device)
         dtype = torch.get_default_dtype() if dtype is None else dtype

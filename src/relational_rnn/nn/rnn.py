@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from relational_rnn.nn._gates import HiddenStateCore
-from relational_rnn.nn.core import State
 
 
 class RNN(HiddenStateCore):
@@ -35,7 +34,6 @@ class RNN(HiddenStateCore):
 
     gates = 1
 
-    def advance(self, projected_t: Tensor, state: State) -> Tensor:
-        assert isinstance(state, Tensor)
+    def advance(self, projected_t: Tensor, state: Tensor) -> Tensor:
         # Under autocast the sum is of lower precision; the state keeps its own.
         return torch.tanh(projected_t + self.project_hidden(state)).to(state.dtype)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from relational_rnn._check import check_counts
 from relational_rnn.nn._cached_attention import CachedAttentionCore
 from relational_rnn.nn._inputs import place_of
+from relational_rnn.nn.initial_weights import draw_glorot
 
 # Shape legend: B batch, S stored steps, T new steps, I input features, W width, L layers, H heads,
 #               K head size (W = H * K)
@@ -77,12 +78,7 @@ class Transformer(CachedAttentionCore):
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.LayerNorm):
-                module.reset_parameters()
+        draw_glorot(self)
 
     def attend(
         self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor, position: Tensor

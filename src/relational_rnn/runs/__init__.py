@@ -1,7 +1,8 @@
 """Runs on any task: train one, measure it, load it, compare several."""
 
+from relational_rnn.nn.cores import CoreName
 from relational_rnn.runs.comparing import Trial, TuningConfig, best_trials, compare
-from relational_rnn.runs.config import CoreName, RunConfig
+from relational_rnn.runs.config import RunConfig
 from relational_rnn.runs.evaluation import Column, RunEvaluation, comparison, mean_and_spread
 from relational_rnn.runs.folder import Run, load, read_config, read_run
 from relational_rnn.runs.measuring import evaluate

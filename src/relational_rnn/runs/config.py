@@ -4,28 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn._reading.json_text import Json
-from relational_rnn.nn.cores import CORE_NAMES, FastWeightSizes, MemorySizes, RivalSizes
+from relational_rnn.nn.cores import CORE_NAMES, CoreName, FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.training import LATER, LoopConfig, OptimizerConfig, to_json
-
-CoreName = Literal[
-    "rmc",
-    "competitive",
-    "rnn",
-    "gru",
-    "lstm",
-    "attention",
-    "transformer",
-    "ntm",
-    "dnc",
-    "universal",
-    "deltanet",
-    "fastweights",
-]
-"""The cores of `nn.cores.CORE_NAMES`, for type checkers and help texts."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
