@@ -11,7 +11,7 @@ import solver_summary
 import torch
 
 from relational_rnn.ops.relational_scan.cpu import kernels_report
-from relational_rnn.recipes.side_by_side import process_context
+from relational_rnn.training.processes import process_context
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that are started from here
@@ -48,7 +48,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def forked() -> SpawnContext | ForkServerContext:
     """Where processes are forks of one that has imported what training needs: begun in a hundredth of the time."""
-    return process_context()
+    return process_context("relational_rnn.recipes")
 
 
 @pytest.fixture

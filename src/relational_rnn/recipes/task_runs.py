@@ -31,7 +31,7 @@ from relational_rnn.recipes.running import (
 from relational_rnn.recipes.tasks import TASK_RUNS, TaskRun, check_device
 from relational_rnn.tasks.contract import Split, TaskBatch, draw_batch
 from relational_rnn.tasks.model import TaskModel, whole_answers
-from relational_rnn.training import Measure, Outcome, Progress, Totals, fit, from_json
+from relational_rnn.training import Measure, Outcome, Progress, Totals, fit, from_json, rows_of_part
 from relational_rnn.training.json_files import Json, write_json
 
 
@@ -55,6 +55,10 @@ class TaskProblem:
             device=config.drawn_on,
             level=None if curriculum is None else curriculum.level,
         )
+
+    def part(self, batch: TaskBatch, index: int, of: int) -> TaskBatch:
+        """Some of the sequences of a batch, for one of several processes."""
+        return batch.rows(rows_of_part(len(batch.targets), index, of))
 
     @property
     def lesson(self) -> tuple[int, int] | None:
