@@ -49,9 +49,9 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def forked() -> SpawnContext | ForkServerContext:
     """Where processes are forks of one that has imported what training needs: begun in a hundredth of the time."""
-    from relational_rnn.runs.jobs import process_context  # heavy, for one that only hands out the tests
+    from relational_rnn.training.processes import process_context  # heavy, for one that only hands out the tests
 
-    return process_context()
+    return process_context("relational_rnn.runs")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""SIGTERM, by which schedulers ask a process to end."""
+"""SIGTERM, by which schedulers ask a process to end, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -44,14 +44,21 @@ def on_terminate(act: Callable[[], object]) -> Iterator[None]:
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
-    take_over(act)
+    signal.signal(signal.SIGTERM, lambda number, frame: act())
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
-def take_over(act: Callable[[], object]) -> None:
-    """SIGTERM calls `act`, whoever has asked for it before; in another than the main thread nothing is changed."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda number, frame: act())
+@contextlib.contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """A process that is started within is not told of Ctrl-C; in another than the main thread it is."""
+    if threading.current_thread() is not threading.main_thread():  # only there can it be changed
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

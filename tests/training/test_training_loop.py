@@ -155,6 +155,12 @@ def test_an_absent_accelerator_is_refused_before_anything_is_written(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_precision_that_the_processor_lacks_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"precision 16-mixed is not for the CPU"):
+        toy.run(tmp_path / "run", loop=dataclasses.replace(SHORT, precision="16-mixed"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_divergence_is_reported_and_the_last_good_checkpoint_kept(tmp_path):
     problem = toy.Toy(11, broken_at=7)
     with pytest.raises(InputError, match=r"training diverged: the loss is nan by step 8\n.*checkpoint of step 6"):

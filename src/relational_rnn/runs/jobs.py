@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-import signal
-import sys
-import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,10 +13,11 @@ import torch
 
 from relational_rnn._check import InputError, MissingExtraError, check_positive, describe
 from relational_rnn._files import sweep
-from relational_rnn._signals import end_now, on_terminate
+from relational_rnn._signals import end_now, interrupts_ignored, on_terminate
 from relational_rnn.runs.config import RunConfig
 from relational_rnn.runs.folder import spent_on
 from relational_rnn.training import ConsoleProgress, DivergedError, Progress, RunFolder
+from relational_rnn.training.processes import end_with_parent, process_context
 
 ResultT = TypeVar("ResultT")
 
@@ -119,7 +114,7 @@ def train_side_by_side(
         InputError: a process was killed.
         RuntimeError: a process ended with an error that is not told in a sentence, but by its traceback.
     """
-    context = process_context()
+    context = process_context("relational_rnn.runs")
     waiting = list(runs.items())
     running: dict[Connection, tuple[Path, BaseProcess]] = {}
     try:
@@ -130,7 +125,7 @@ def train_side_by_side(
                 threads = max(1, torch.get_num_threads() // jobs)
                 arguments = (sender, threads, train, config, path, resumed[path])
                 process = context.Process(target=_train_here, args=arguments, name=path.name, daemon=True)
-                with _interrupts_ignored():  # by the new process: Ctrl-C is told this one, which then ends the others
+                with interrupts_ignored():  # by the new process: Ctrl-C is told this one, which then ends the others
                     process.start()
                 sender.close()
                 running[receiver] = path, process
@@ -155,20 +150,11 @@ def train_side_by_side(
             process.join()
 
 
-def process_context() -> SpawnContext | ForkServerContext:
-    """How processes are made: on Linux as forks of one that has imported, once for all, what training needs."""
-    if sys.platform != "linux":  # elsewhere libraries of the system may not survive a fork
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["relational_rnn.runs", "lightning_fabric", "torch.utils.tensorboard"])
-    return context
-
-
 def _train_here(
     sender: Connection, threads: int, train: Callable[..., object], config: Any, path: Path, resume: bool
 ) -> None:
     """What the process of a run does; errors that are told in a sentence go back, others end it with a traceback."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()  # a checkpoint is a minute old at most
     torch.set_num_threads(threads)
     error = None
     try:
@@ -177,23 +163,3 @@ def _train_here(
     except (InputError, MissingExtraError, OSError) as problem:
         error = problem
     sender.send(error)
-
-
-def _end_with_parent() -> None:
-    """End this process as soon as the one that started it is gone; its checkpoint is a minute old at most."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-@contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # only there can it be changed
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

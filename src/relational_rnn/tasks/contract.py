@@ -45,6 +45,11 @@ class TaskBatch:
         inputs, targets, groups = (t.to(device, non_blocking=True) for t in (self.inputs, self.targets, self.groups))
         return TaskBatch(inputs, lengths, targets, groups)
 
+    def rows(self, rows: slice) -> TaskBatch:
+        """Some of the sequences."""
+        lengths = None if self.lengths is None else self.lengths[rows]
+        return TaskBatch(self.inputs[rows], lengths, self.targets[rows], self.groups[rows])
+
     @property
     def asked(self) -> Tensor:
         """[B, K] booleans: where an answer is asked for."""

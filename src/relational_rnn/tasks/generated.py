@@ -22,7 +22,7 @@ from relational_rnn.runs.evaluation import Table
 from relational_rnn.runs.weights import initial_weights, load_weights
 from relational_rnn.tasks.contract import Split, Task, TaskBatch, draw_batch
 from relational_rnn.tasks.model import TaskModel, TaskModelConfig, whole_answers
-from relational_rnn.training import LoopConfig, Measure, OptimizerConfig, Totals
+from relational_rnn.training import LoopConfig, Measure, OptimizerConfig, Totals, rows_of_part
 
 DrawnOn = Literal["cpu", "cuda"]
 
@@ -86,6 +86,10 @@ class TaskProblem:
             device=config.drawn_on,
             level=None if curriculum is None else curriculum.level,
         )
+
+    def part(self, batch: TaskBatch, index: int, of: int) -> TaskBatch:
+        """Some of the sequences of a batch, for one of several processes."""
+        return batch.rows(rows_of_part(len(batch.targets), index, of))
 
     @property
     def lesson(self) -> tuple[int, int] | None:

@@ -5,7 +5,17 @@ from relational_rnn._signals import Terminated
 from relational_rnn.training.averaging import AveragingConfig, WeightAverage
 from relational_rnn.training.config import LATER, LoopConfig, OptimizerConfig, to_json
 from relational_rnn.training.loop import Outcome, fit
-from relational_rnn.training.problem import Carrier, DivergedError, Measure, Problem, Taught, Totals, evaluate
+from relational_rnn.training.problem import (
+    Carrier,
+    DivergedError,
+    Divisible,
+    Measure,
+    Problem,
+    Taught,
+    Totals,
+    evaluate,
+    rows_of_part,
+)
 from relational_rnn.training.progress import BestBy, ConsoleProgress, Progress
 from relational_rnn.training.run_folder import METRICS_COLUMNS, RunFolder, read_metrics
 
@@ -17,6 +27,7 @@ __all__ = [
     "Carrier",
     "ConsoleProgress",
     "DivergedError",
+    "Divisible",
     "LoopConfig",
     "Measure",
     "OptimizerConfig",
@@ -32,5 +43,6 @@ __all__ = [
     "fit",
     "from_json",
     "read_metrics",
+    "rows_of_part",
     "to_json",
 ]

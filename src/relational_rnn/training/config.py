@@ -24,6 +24,10 @@ Decay = Literal["cosine", "linear", "none"]
 Accelerator = Literal["cpu", "cuda", "mps", "auto"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"]
 
+LATER = {"later": True}
+"""Metadata of a field that files of earlier versions do not have. Its default means what was done before there was the
+choice, and only something else is written, so that runs of both versions can be read and gone on with."""
+
 
 def _check_range(
     where: str, name: str, value: float, low: float, high: float = math.inf, *, above: bool = False
@@ -121,6 +125,9 @@ class LoopConfig:
     """CPU threads; None leaves PyTorch's choice. Another number of threads may round differently."""
     deterministic: bool = True
     """Refuse operations that may give other numbers in a second run with the same seed."""
+    processes: int = dataclasses.field(default=1, metadata=LATER)
+    """Train in so many processes, each on its part of every batch, with cuda on a GPU of its own; not on texts, nor in
+    lessons. All items of a batch weigh the same, whatever the sizes of the parts. One process validates and writes."""
 
     def __post_init__(self) -> None:
         where = "LoopConfig"
@@ -130,6 +137,7 @@ class LoopConfig:
             validate_every=self.validate_every,
             checkpoint_every=self.checkpoint_every,
             log_every=self.log_every,
+            processes=self.processes,
         )
         if self.checkpoint_seconds is not None:
             _check_range(where, "checkpoint_seconds", self.checkpoint_seconds, 0.0, above=True)
@@ -143,11 +151,6 @@ class LoopConfig:
 def _check_whole(where: str, name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise InputError(describe(where, f"{name} must be a whole number, 0 or more", got=repr(value)))
-
-
-LATER = {"later": True}
-"""Metadata of a field that files of earlier versions do not have. Its default means what was done before there was the
-choice, and only something else is written, so that runs of both versions can be read and gone on with."""
 
 
 def to_json(value: Any) -> Json:

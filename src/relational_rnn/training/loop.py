@@ -20,7 +20,8 @@ from relational_rnn.training.averaging import AveragingConfig, WeightAverage
 from relational_rnn.training.config import LoopConfig, OptimizerConfig, learning_rate_at
 from relational_rnn.training.json_files import Json
 from relational_rnn.training.optimizers import build_optimizer
-from relational_rnn.training.problem import Problem, evaluate, in_numbers_of
+from relational_rnn.training.problem import Measure, Problem, evaluate, in_numbers_of
+from relational_rnn.training.processes import Team, check_divisible, working
 from relational_rnn.training.progress import BestBy, ConsoleProgress, Progress
 from relational_rnn.training.recorder import Recorder
 from relational_rnn.training.run_folder import CHECKPOINT_KEY, RunFolder
@@ -97,6 +98,7 @@ def fit(
     """
     check_positive("fit", accumulate=accumulate)
     check_choice("fit", "best_by", best_by, get_args(BestBy))
+    check_divisible(problem, loop)
     place = RunFolder.claim(folder, configuration, resume=resume, files=tuple(files or ()))
     with contextlib.ExitStack() as stack:
         if place.path.exists():
@@ -118,6 +120,7 @@ def fit(
         if averaging is not None and averaging.kind != "none":
             average = WeightAverage(problem.model, averaging)
         recorder = Recorder(place, problem, loop, optimizer, average=average, best_by=best_by)
+        recorder.step = start
         recorder.listener = on_progress or stack.enter_context(ConsoleProgress(folder.name))
         stack.enter_context(on_terminate(recorder.end))
         try:
@@ -125,7 +128,7 @@ def fit(
             place.begin(step=start, device=str(fabric.device), files=files or {})
             if made:
                 stack.enter_context(place.held())
-            _train(problem, recorder, fabric, checkpoint, optimizer, loop, seed, accumulate)
+            _train(_Job(problem, optimizer, loop, seed, accumulate), fabric, recorder, checkpoint)
         except OSError as error:
             raise _cannot_be_written(folder, error, recorder.step) from error
         except KeyboardInterrupt as stop:
@@ -133,99 +136,144 @@ def fit(
         if recorder.step < loop.steps:
             raise Terminated(_stopped(folder, recorder.step, loop.steps))
         assert recorder.best is not None, "the last step is always validated"
-        state = {
-            "step": loop.steps,
-            "seconds": recorder.seconds,
-            "data_seconds": recorder.data_seconds,
-            "best": recorder.best,
-        }
-        outcome = _finish(place, state)
+        outcome = _finish(place, recorder.state_dict())
         if recorder.ending:
             raise Terminated(f"{folder}: the run of {loop.steps} steps is finished")
     return outcome
 
 
-def _train(
-    problem: Problem[Any],
-    recorder: Recorder,
-    fabric: Fabric,
-    checkpoint: Mapping[str, Any] | None,
-    config: OptimizerConfig,
-    loop: LoopConfig,
-    seed: int,
-    accumulate: int,
-) -> None:
-    """The updates from a checkpoint, or from the start, to the end of the budget or to SIGTERM."""
-    bare = build_optimizer(problem.model, config)
-    model, optimizer = fabric.setup(problem.model, bare)
-    dtype = INPUTS.get(loop.precision)
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What every process of a training knows."""
 
-    def prepared(batch: Any) -> Any:
-        return in_numbers_of(dtype, fabric.to_device(batch))
+    problem: Problem[Any]
+    optimizer: OptimizerConfig
+    loop: LoopConfig
+    seed: int
+    accumulate: int
 
-    parts = {"model": problem.model, "optimizer": bare, "precision": fabric.strategy.precision}
-    with recorder.begin(checkpoint, parts):
-        for step in range(recorder.step + 1, loop.steps + 1):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(config, step - 1, loop.steps)
-            optimizer.zero_grad()
-            batch_loss = 0.0
-            for number in range((step - 1) * accumulate, step * accumulate):
-                with recorder.waiting():
-                    batch = problem.train_batch(number)
-                batch = prepared(batch)
-                torch.manual_seed(step_seed(seed, number))
-                with fabric.autocast():
-                    measure = problem.measure(batch)
-                    loss = measure.losses.mean()
-                fabric.backward(loss / accumulate)
-                batch_loss = batch_loss + loss.detach() / accumulate
+
+def _train(job: _Job, fabric: Fabric, recorder: Recorder, checkpoint: Mapping[str, Any] | None) -> None:
+    """Train from a checkpoint, or from the start, to the end of the budget or to SIGTERM; validate and save."""
+    problem, loop = job.problem, job.loop
+    model, optimizer = fabric.setup(problem.model, build_optimizer(problem.model, job.optimizer))
+    precision = fabric.strategy.precision
+    with contextlib.ExitStack() as stack:
+        parts = {"model": problem.model, "optimizer": optimizer, "precision": precision}
+        stack.enter_context(recorder.begin(checkpoint, parts))
+        given = job, recorder.step, optimizer.state_dict(), precision.state_dict()
+        team = stack.enter_context(working(loop.processes, _work, *given))
+        for step, measures in _updates(job, fabric, model, optimizer, team, recorder.step, recorder.waiting):
+            for measure in measures:
                 recorder.train.add(measure)
-            if config.clip_norm is not None:  # a loss that is no number is reported in our own words
-                fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
-            optimizer.step()
             if recorder.average is not None:
                 recorder.average.update(step - 1)
-
-            validates = step % loop.validate_every == 0 or step == loop.steps
             if step % loop.log_every == 0:
-                recorder.note_update(step, float(batch_loss))
+                recorder.note_update(step, sum(float(m.losses.detach().mean()) for m in measures) / len(measures))
+            validates = step % loop.validate_every == 0 or step == loop.steps
             if validates or step % loop.checkpoint_every == 0 or recorder.checkpoint_is_due:
                 recorder.refuse_divergence(step)
                 if validates:
-                    with recorder.waiting():
-                        batches = problem.valid_batches()
+                    batches = recorder.waited(problem.valid_batches)
                     with recorder.averaged(), fabric.autocast():
-                        valid = evaluate(problem, map(prepared, batches))
+                        valid = evaluate(problem, (_on_device(batch, fabric, loop) for batch in batches))
                     recorder.note_validation(step, valid)
                 recorder.save(step)
-            if recorder.ending:
+            if recorder.ending and recorder.step == step:  # with a checkpoint of this very update
                 break
 
 
-def step_seed(seed: int, step: int) -> int:
-    """The seed of PyTorch's generators (dropout and the like) for one batch, so that no earlier one matters."""
-    digest = hashlib.blake2b(f"{seed} {step}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+def _updates(
+    job: _Job,
+    fabric: Fabric,
+    model: Any,
+    optimizer: Any,
+    team: Team,
+    start: int,
+    waiting: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+) -> Iterator[tuple[int, list[Measure]]]:
+    """Every update after the first `start` ones; yields how many are done, and how the model did on each batch of it.
+
+    Args:
+        job: what to train.
+        fabric: for this process's device.
+        model: of the job, as `fabric.setup` gave it.
+        optimizer: the same.
+        team: the processes that make the updates together.
+        start: updates done before.
+        waiting: around the making of a batch.
+    """
+    problem, config, accumulate = job.problem, job.optimizer, job.accumulate
+    for step in range(start + 1, job.loop.steps + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(config, step - 1, job.loop.steps)
+        optimizer.zero_grad()
+        measures = []
+        for number in range((step - 1) * accumulate, step * accumulate):
+            with waiting():
+                batch = team.part(problem, problem.train_batch(number))
+            batch = _on_device(batch, fabric, job.loop)
+            torch.manual_seed(step_seed(job.seed, number, team.rank))
+            with fabric.autocast():
+                measure = problem.measure(batch)
+                loss = team.share_of_mean(measure.losses)
+            fabric.backward(loss / accumulate)
+            measures.append(measure)
+        team.add_up_gradients(problem.model)
+        if config.clip_norm is not None:  # a loss that is no number is told in our own words
+            fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
+        optimizer.step()
+        yield step, [team.whole(measure) for measure in measures]
+
+
+def _work(team: Team, job: _Job, start: int, optimizer_state: dict[str, Any], precision_state: dict[str, Any]) -> None:
+    """What the other processes of a training do."""
+    with _process_settings(job.loop):
+        fabric = _build_fabric(job.loop, team.rank)
+        model, optimizer = fabric.setup(job.problem.model, build_optimizer(job.problem.model, job.optimizer))
+        optimizer.load_state_dict(optimizer_state)
+        fabric.strategy.precision.load_state_dict(precision_state)
+        for _ in _updates(job, fabric, model, optimizer, team, start):
+            pass
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """The seed of PyTorch's generators (dropout and the like) for one batch, so that no earlier one matters.
+
+    Args:
+        seed: of the run.
+        step: the number of the batch.
+        rank: of the process; each draws for its part of the batch.
+    """
+    text = f"{seed} {step} {rank}" if rank else f"{seed} {step}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 INPUTS = {"bf16-true": torch.bfloat16, "64-true": torch.float64}
 """What floating-point inputs become under a precision; under others they stay."""
 
 
-def _build_fabric(loop: LoopConfig) -> Fabric:
-    """Lightning Fabric for a device and a precision; one process, whatever scheduler has started it."""
+def _on_device(batch: Any, fabric: Fabric, loop: LoopConfig) -> Any:
+    """A batch where the model is, in the numbers of the model."""
+    return in_numbers_of(INPUTS.get(loop.precision), fabric.to_device(batch))
+
+
+def _build_fabric(loop: LoopConfig, rank: int = 0) -> Fabric:
+    """Lightning Fabric for the device of a process, whatever scheduler has started it, and for a precision."""
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+    if loop.precision == "16-mixed" and loop.accelerator == "cpu":  # Fabric would take another
+        problem = "precision 16-mixed is not for the CPU"
+        raise InputError(describe("LoopConfig", problem, got="accelerator = 'cpu'", hint="bf16-mixed is"))
+    devices = [rank] if loop.accelerator == "cuda" else 1
     try:
-        fabric = Fabric(
-            accelerator=loop.accelerator, devices=1, precision=loop.precision, plugins=LightningEnvironment()
+        return Fabric(
+            accelerator=loop.accelerator, devices=devices, precision=loop.precision, plugins=LightningEnvironment()
         )
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise InputError(describe("LoopConfig", f"this machine cannot train like that: {error}")) from error
-    return fabric
 
 
 def _stopped(folder: Path, step: int, steps: int) -> str:
@@ -305,8 +353,7 @@ def _process_settings(loop: LoopConfig) -> Iterator[None]:
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     cache = torch.is_autocast_cache_enabled()
-    if loop.threads is not None:
-        torch.set_num_threads(loop.threads)
+    torch.set_num_threads(loop.threads or max(1, threads // loop.processes))
     torch.use_deterministic_algorithms(loop.deterministic)
     if loop.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS demands it

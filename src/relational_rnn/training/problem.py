@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError
+from relational_rnn._check import InputError, describe
 
 BatchT = TypeVar("BatchT")
 
@@ -80,6 +80,31 @@ class Taught(Protocol):
     def lesson(self) -> tuple[int, int] | None:
         """The lesson that training is at, from 1, and how many there are; None where there are none."""
         ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A problem that several processes can train together: its items have losses of their own, whatever the batch."""
+
+    def part(self, batch: Any, index: int, of: int) -> Any:
+        """Part number `index` (from 0) of the `of` parts of a batch; together they have all its items, in order."""
+        ...
+
+
+def rows_of_part(count: int, index: int, of: int) -> slice:
+    """Which of `count` rows are part number `index` of `of`; the first parts have one more where they cannot be alike.
+
+    Raises:
+        InputError: there are fewer rows than parts.
+
+    >>> [rows_of_part(8, i, 3) for i in range(3)]
+    [slice(0, 3, None), slice(3, 6, None), slice(6, 8, None)]
+    """
+    if count < of:
+        raise InputError(describe("LoopConfig", "processes: a batch has fewer rows", got=count, expected=f">= {of}"))
+    size, more = divmod(count, of)
+    start = index * size + min(index, more)
+    return slice(start, start + size + (index < more))
 
 
 class Totals:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from safetensors.torch import save as serialize_tensors
@@ -112,12 +112,11 @@ class Recorder:
         if self.average is not None:
             self.average.load_state_dict(ours["average"])
 
-    def save(self, step: int) -> None:
-        """Write the checkpoint of update number `step`, counted from 1."""
-        self._points.flush()  # a kill must not take points that no resumed run computes again
-        ours = {
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps besides the parts."""
+        return {
             "configuration": self._folder.configuration,
-            "step": step,
+            "step": self.step,
             "seconds": self.seconds,
             "processor_seconds": self.processor_seconds,
             "data_seconds": self.data_seconds,
@@ -127,8 +126,12 @@ class Recorder:
             "carried": self._problem.state_dict() if isinstance(self._problem, Carrier) else None,
             "average": None if self.average is None else self.average.state_dict(),
         }
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint of update number `step`, counted from 1."""
+        self._points.flush()  # a kill must not take points that no resumed run computes again
         parts = {name: part.state_dict() for name, part in self._parts.items()}
-        save_checkpoint(self._folder.checkpoint, {CHECKPOINT_KEY: ours, **parts})
+        save_checkpoint(self._folder.checkpoint, {CHECKPOINT_KEY: {**self.state_dict(), "step": step}, **parts})
         self.step = step
         self._saved_at = time.monotonic()
 
@@ -160,6 +163,15 @@ class Recorder:
         start = time.perf_counter()
         yield
         self.data_seconds += time.perf_counter() - start
+
+    def waited(self, make: Callable[[], Sequence[Any]]) -> Iterator[Any]:
+        """The batches that `make` gives; making them counts as waiting for data."""
+        with self.waiting():
+            batches = make()
+        for number in range(len(batches)):
+            with self.waiting():
+                batch = batches[number]
+            yield batch
 
     def averaged(self) -> contextlib.AbstractContextManager[None]:
         """The model has the weights that are judged and saved within."""

@@ -42,6 +42,14 @@ class Batch:
         """The same batch on another device."""
         return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
 
+    def rows(self, rows: slice) -> Batch:
+        """Some of the stories, and their questions."""
+        kept = (self.story >= rows.start) & (self.story < rows.stop)
+        questions, story, at, answers, tasks = (
+            values[kept] for values in (self.questions, self.story, self.at, self.answers, self.tasks)
+        )
+        return Batch(self.statements[rows], self.lengths[rows], questions, story - rows.start, at, answers, tasks)
+
 
 def cut_story(story: Story, max_sentences: int) -> list[Story]:
     """The story as pieces of at most `max_sentences` statements; each question still sees the last ones before it.

@@ -19,7 +19,7 @@ from relational_rnn.tasks.babi.model import StoryModel
 from relational_rnn.tasks.babi.reading import read_babi
 from relational_rnn.tasks.babi.recipes import QUESTIONS, BabiRun, DataConfig
 from relational_rnn.tasks.babi.story import TASK_NAMES, Story
-from relational_rnn.training import Measure
+from relational_rnn.training import Measure, rows_of_part
 
 StoriesByTask = dict[int, list[Story]]
 
@@ -109,6 +109,10 @@ class BabiProblem:
     def train_batch(self, step: int) -> Batch:
         """The training batch of this step (from 0)."""
         return self.data.train_batch(step)
+
+    def part(self, batch: Batch, index: int, of: int) -> Batch:
+        """Some of the stories of a batch, and their questions, for one of several processes."""
+        return batch.rows(rows_of_part(len(batch.lengths), index, of))
 
     def valid_batches(self) -> Sequence[Batch]:
         """Every validation story once."""
