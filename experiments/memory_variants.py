@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relational_rnn.nn import FastWeightMemory, RelationalMemory, _fast_weight_step, fast_weight_memory
+from relational_rnn.nn import FastWeightMemory, RelationalMemory, fast_weight_memory
 from relational_rnn.nn.cores import CORES, FastWeightSizes, MemorySizes
+from relational_rnn.nn.fast_weight_memory import write_and_read
 from relational_rnn.nn.initial_weights import draw_truncated_normal
 from relational_rnn.ops.relational_scan import ScanParameters, Step, loop, reference
 
@@ -85,7 +86,7 @@ def add_only(memory: Tensor, keys: Tensor, value: Tensor, strength: Tensor, keep
 
 def keep_all(memory: Tensor, keys: Tensor, value: Tensor, strength: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     """A write that forgets nothing."""
-    return _fast_weight_step.write_and_read(memory, keys, value, strength, torch.ones_like(keep))
+    return write_and_read(memory, keys, value, strength, torch.ones_like(keep))
 
 
 Alter = Callable[[Any], contextlib.AbstractContextManager[Any]]

@@ -8,9 +8,8 @@ from cores_table import assert_close, draw
 from torch import nn
 
 from relational_rnn import InputError
-from relational_rnn.nn._fast_weight_step import write_and_read
 from relational_rnn.nn.core import state_bytes
-from relational_rnn.nn.fast_weight_memory import FastWeightMemory
+from relational_rnn.nn.fast_weight_memory import FastWeightMemory, write_and_read
 from relational_rnn.ops.fast_weight_scan.reference import KEY_EPSILON as EPSILON
 from relational_rnn.ops.fast_weight_scan.reference import unit
 

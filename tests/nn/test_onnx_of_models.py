@@ -124,7 +124,7 @@ def test_the_loop_that_exporters_take_is_the_scan(name):
     with torch.no_grad():
         expected = relational_scan(x, memory, params, **given)
         spec = spec_of(params, input_rows=True)
-        found = scan_as_loop(x, memory, flatten(params), lengths, reset, start, False, *spec)
+        found = scan_as_loop(x, memory, flatten(params), lengths, reset, start, False, *spec.flat())
     assert compiled.scan_operator in torch._decomp.decomposition_table
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0.0, atol=1e-12)

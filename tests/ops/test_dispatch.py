@@ -15,7 +15,6 @@ from relational_rnn.nn import FastWeightMemory
 from relational_rnn.nn.cores import MemorySizes, build_core
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 from relational_rnn.ops.relational_scan import BACKENDS, _native, choose, relational_scan
-from relational_rnn.ops.relational_scan import dispatch as dispatch_module
 from relational_rnn.ops.relational_scan import scan as scan_module
 
 
@@ -98,7 +97,7 @@ def test_on_a_gpu_the_triton_scan_is_asked_for_by_name(reason, given, monkeypatc
     """A stand-in for the input tells the device, so that no GPU is needed."""
     _, memory, p = given
     x = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
-    monkeypatch.setattr(dispatch_module.triton_scan, "unsupported", lambda *_, **__: reason)
+    monkeypatch.setattr(scan_module.triton_scan, "unsupported", lambda *_, **__: reason)
     why = "the Triton scan has not been measured on a GPU and runs where it is asked for by name"
     for activations in ("store", "recompute"):
         report = choose("auto", activations, x, memory, p)

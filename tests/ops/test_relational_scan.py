@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 
@@ -21,7 +20,7 @@ from relational_rnn.ops.relational_scan import (
 )
 from relational_rnn.ops.relational_scan.compiled import scan_as_operator
 from relational_rnn.ops.relational_scan.cpu import kernels_report
-from relational_rnn.ops.relational_scan.spec import Spec, flatten
+from relational_rnn.ops.relational_scan.spec import flatten, spec_of
 
 # Every size differs on every axis; B 5, T 7, I 4.
 SIZES = {
@@ -198,9 +197,7 @@ def test_operator_keeps_the_rules_of_operators(kernels, checks, rng):
     """Schema, fake tensors, autograd registration and dynamic shapes, as `torch.library.opcheck` sees them."""
     cell, x, memory = cell_and_input("unit", rng, steps=2)  # every operation of every step is checked
     x.requires_grad_()
-    spec = Spec(
-        **dataclasses.asdict(cell.settings), mlp_layers=2, blocks=2, gates=True, input_rows=False, autocast=None
-    )
+    spec = spec_of(cell.scan_parameters(), input_rows=False).flat()
     arguments = (x, memory, flatten(cell.scan_parameters()), torch.tensor([2, 1, 0, 2, 1]), None, None)
     torch.library.opcheck(torch.ops.relational_rnn.scan, (*arguments, kernels, *spec), test_utils=checks)
 

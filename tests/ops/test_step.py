@@ -14,8 +14,8 @@ from cpu_scan_cases import SIZES, cell_and_input
 from relational_rnn import InputError, RelationalMemory
 from relational_rnn.ops.relational_scan import relational_step, relational_step_after
 from relational_rnn.ops.relational_scan import step as module
-from relational_rnn.ops.relational_scan._ready_step import ReadyStep
 from relational_rnn.ops.relational_scan.cpu import kernels_report
+from relational_rnn.ops.relational_scan.step import ReadyStep
 from relational_rnn.testing import assert_as_good_as
 
 

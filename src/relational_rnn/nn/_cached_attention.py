@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from relational_rnn._check import InputError, check_positive, check_room, describe
 from relational_rnn.nn._growing import GrowingCore, positions, visible
 from relational_rnn.nn.core import State
+from relational_rnn.nn.initial_weights import draw_glorot
 
 
 class CachedAttentionCore(GrowingCore):
@@ -59,6 +60,10 @@ class CachedAttentionCore(GrowingCore):
         self.window = window
         self.embed = nn.Linear(input_size, hidden_size)
 
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        draw_glorot(self)
+
     @abstractmethod
     def attend(
         self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor, position: Tensor
@@ -100,3 +105,9 @@ class CachedAttentionCore(GrowingCore):
     def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
         assert isinstance(state, dict)
         return state["outputs"], state["valid"]
+
+
+def attended(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """What the heads of `q` [B, T, H, K] find in `keys` and `values` [B, S + T, H, K], side by side [B, T, W]."""
+    q, keys, values = (tensor.transpose(1, 2) for tensor in (q, keys, values))
+    return nn.functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask).transpose(1, 2).flatten(2)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from relational_rnn.nn.core import Core, State, StateT, map_state, select_state
+from relational_rnn.ops.relational_scan.pieces import valid_steps
 
 Tensors = tuple[Tensor, ...]
 
@@ -45,7 +46,7 @@ def sequence_of_any_length(
     def pick(rows: Tensor, yes: Tensors, no: Tensors) -> Tensors:
         return flat(select_state(rows, whole(yes), whole(no)))
 
-    happens = None if lengths is None else torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
+    happens = None if lengths is None else valid_steps(lengths, x.shape[1])
     if happens is not None:
         x = x.masked_fill(~happens.unsqueeze(2), 0)  # padding may hold anything, even NaN
     given = {"x": x, "happens": happens, "reset": reset}

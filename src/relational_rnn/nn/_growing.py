@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from relational_rnn.nn._inputs import check_questions, check_sequence, check_step
-from relational_rnn.nn._recurrent import asked_steps, blank, valid_steps
+from relational_rnn.nn._recurrent import asked_steps, blank
 from relational_rnn.nn._stateful import StatefulCore
 from relational_rnn.nn.core import Numbers, State
+from relational_rnn.ops.relational_scan.pieces import valid_steps
 
 
 class GrowingCore(StatefulCore[dict[str, Tensor]]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -22,20 +22,35 @@ from relational_rnn.nn.compat import PortedRelationalMemory, port_names, port_sh
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 from relational_rnn.nn.sizes import GateStyle
 
-if TYPE_CHECKING:
-    from relational_rnn.nn.relational_memory import RelationalMemory
-
 DIFFERENCES = (
     "layer norms over slots and features together with weights for every slot, one MLP layer applied repeatedly with a "
     "ReLU after the last time too, all weights shared by the attention blocks, trained gate biases"
 )
 SONNET = "RelationalMemory.from_sonnet"
 SCOPE = "relational_memory/"
-Layer = TypeVar("Layer", bound="RelationalMemory")
 
 
-class PortImports:
-    """The constructors that read the ports' weights; a base class of `RelationalMemory`."""
+class ForeignWeights:
+    """The constructors of `RelationalMemory` that read the weights of others."""
+
+    @classmethod
+    def from_sonnet(cls, source: str | Path | Mapping[str, np.ndarray], **sizes: Any) -> Self:
+        """A layer with the weights of a Sonnet v1 `RelationalMemory`.
+
+        Args:
+            source: an .npz file, or a mapping, from variable name ("relational_memory/linear/w", ...) to array; all
+                arrays float32 or all float64, which becomes the layer's dtype.
+            sizes: the arguments of the constructor that the module was built with, all but `input_size` and `dtype`,
+                which the arrays tell. An input of several axes per step counts as one row of their product, or, where
+                it was treated as a matrix, as rows of the product of all axes but the first.
+
+        Raises:
+            InputError: a variable is missing, unknown, or of another shape or dtype than these sizes have.
+
+        Example:
+            >>> layer = RelationalMemory.from_sonnet("rmc.npz", mem_slots=4, head_size=32)  # doctest: +SKIP
+        """
+        return load_sonnet(cls, source, sizes)
 
     @classmethod
     def from_l0sg(
@@ -106,7 +121,7 @@ class PortImports:
 
 
 def load_port(port: str, given: Mapping[str, Any]) -> PortedRelationalMemory:
-    """See `PortImports.from_l0sg`; `given` are its arguments."""
+    """See `ForeignWeights.from_l0sg`; `given` are its arguments."""
     where, source, prefix = f"RelationalMemory.from_{port}", given["source"], given["prefix"]
     if given["compat"] is None:
         hint = f"pass compat={port!r} for a PortedRelationalMemory, which computes that function."
@@ -181,10 +196,8 @@ def sonnet_variables(cell: RelationalMemoryCell) -> dict[str, tuple[Tensor, bool
     return found
 
 
-def load_sonnet(
-    make: Callable[..., Layer], source: str | Path | Mapping[str, np.ndarray], sizes: dict[str, Any]
-) -> Layer:
-    """See `RelationalMemory.from_sonnet`."""
+def load_sonnet(make: Callable[..., Any], source: str | Path | Mapping[str, np.ndarray], sizes: dict[str, Any]) -> Any:
+    """See `ForeignWeights.from_sonnet`."""
     for name in ("input_size", "dtype"):
         if name in sizes:
             raise InputError(describe(SONNET, f"{name} comes from the arrays; leave it out", got=repr(sizes[name])))

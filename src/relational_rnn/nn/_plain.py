@@ -1,19 +1,38 @@
-"""What an inner module is beyond its weight and bias, which kernels take without calling the module."""
+"""An inner module's weight and bias, which kernels take without calling it; and what it is beyond them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules import module as every_module
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from relational_rnn.ops.relational_scan.reference import LAYER_NORM_EPS
+from relational_rnn.ops.relational_scan.reference import LAYER_NORM_EPS, Linear, Norm
 
 MAKERS = (BasePruningMethod, SpectralNorm, WeightNorm)
 """Hooks that make a weight before each call, whatever the input is."""
+
+
+def _own(module: nn.Module | None) -> tuple[Tensor, Tensor]:
+    """A module's weight and bias, looked up where they lie: `module.weight` takes longer than a small step's share."""
+    assert module is not None
+    weight, bias = module._parameters["weight"], module._parameters["bias"]
+    assert weight is not None
+    assert bias is not None
+    return weight, bias
+
+
+def linear_of(module: nn.Module | None) -> Linear:
+    """Those of a linear layer."""
+    return Linear(*_own(module))
+
+
+def norm_of(module: nn.Module | None) -> Norm:
+    """Those of a layer norm."""
+    return Norm(*_own(module))
 
 
 def beyond_weights(name: str, module: nn.Module, *, bias: bool = True) -> str | None:

@@ -20,7 +20,7 @@ from relational_rnn.nn._inputs import check_questions, check_sequence, check_ste
 from relational_rnn.nn._plain import remake_weights
 from relational_rnn.nn._stateful import StatefulCore
 from relational_rnn.nn.core import Numbers, State, StateT, map_state, select_state
-from relational_rnn.ops.relational_scan.pieces import in_pieces
+from relational_rnn.ops.relational_scan.pieces import in_pieces, valid_steps
 
 _PIECE_NUMBERS = 1 << 16  # of the states that are there together without gradients
 
@@ -110,11 +110,6 @@ class RecurrentCore(StatefulCore[StateT]):
         if len(states) == 1:
             return x.new_zeros(x.shape[0], 0, self.output_size)
         return torch.stack([self.output(state) for state in states[1:]], 1)
-
-
-def valid_steps(lengths: Tensor, steps: int) -> Tensor:
-    """[B, T] booleans: true at the first `lengths[b]` of T steps."""
-    return torch.arange(steps, device=lengths.device) < lengths.unsqueeze(1)
 
 
 def asked_steps(x: Tensor, rows: Tensor, at: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from relational_rnn._check import check_choice, check_positive, check_room
 from relational_rnn.nn._recurrent import RecurrentCore
 from relational_rnn.nn.core import State
 from relational_rnn.nn.sizes import GateStyle, MemorySizes
-from relational_rnn.ops.relational_scan.compat import PortedParameters, ported_advance, ported_input_terms
+from relational_rnn.ops.relational_scan.ported import PortedParameters, ported_advance, ported_input_terms
 from relational_rnn.ops.relational_scan.reference import CalledBlock
 
 PORT_NAMES = {  # theirs to ours; the layers of the MLP come on top
@@ -40,7 +40,7 @@ class PortedRelationalMemory(RecurrentCore[Tensor]):
     """What L0SG's `RelationalMemory` computes, and TextGAN-PyTorch's, which share their arithmetic.
 
     It is not the function of the paper's authors, which `RelationalMemory` computes. The differences, spelled out in
-    `relational_rnn/ops/relational_scan/compat.py`:
+    `relational_rnn/ops/relational_scan/ported.py`:
 
     - layer norms take mean and variance over rows and features together, and have a gain and a bias for every row, so
       that slots are not alike and their number is fixed;
@@ -152,7 +152,7 @@ class PortedRelationalMemory(RecurrentCore[Tensor]):
         return state, None
 
     def parameters_of_a_step(self) -> PortedParameters:
-        """The parameters as the functions in `relational_rnn.ops.relational_scan.compat` take them."""
+        """The parameters as the functions in `relational_rnn.ops.relational_scan.ported` take them."""
 
         return PortedParameters(
             settings=self.settings,

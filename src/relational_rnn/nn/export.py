@@ -33,6 +33,7 @@ from relational_rnn._files import write_whole
 from relational_rnn.nn._exported import Tensors, loop
 from relational_rnn.nn.core import Core, State
 from relational_rnn.nn.relational_memory import RelationalMemory
+from relational_rnn.ops.relational_scan.pieces import valid_steps
 
 BATCH, TIME, STORED = "batch", "time", "stored"
 EXAMPLE = {BATCH: 3, TIME: 4, STORED: 2}  # sizes while tracing; not 0 or 1, which would be taken for fixed
@@ -245,7 +246,7 @@ class _Loop(_Sequence):
         x = x.movedim(self.time_axis, 0)
         steps, initial = {"x": x}, ()
         if lengths is not None:
-            steps["happens"] = torch.arange(x.shape[0], device=x.device).unsqueeze(1) < lengths
+            steps["happens"] = valid_steps(lengths, x.shape[0]).T
         if reset is not None:
             steps["reset"] = reset.movedim(self.time_axis, 0)
             initial = self.layout.flat(self.core.initial_state(x.shape[1]))

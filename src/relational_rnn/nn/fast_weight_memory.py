@@ -6,12 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from relational_rnn._check import InputError, check_choice, check_positive, check_room, describe
-from relational_rnn.nn._fast_weight_step import Step, write_and_read
 from relational_rnn.nn._inputs import check_questions, check_sequence, place_of
-from relational_rnn.nn._plain import first_beyond
-from relational_rnn.nn._recurrent import RecurrentCore, asked_steps, blank, valid_steps
+from relational_rnn.nn._plain import first_beyond, linear_of, norm_of
+from relational_rnn.nn._recurrent import RecurrentCore, asked_steps, blank
 from relational_rnn.nn.core import Numbers, State, select_state
-from relational_rnn.nn.fast_weight_trace import FastWeightTrace
+from relational_rnn.nn.fast_weight_trace import FastWeightTrace, Step
 from relational_rnn.nn.initial_weights import draw_truncated_normal
 from relational_rnn.nn.readers import MatrixReader
 from relational_rnn.nn.sizes import SizesOfFastWeights
@@ -21,15 +20,13 @@ from relational_rnn.ops.fast_weight_scan import (
     FastWeightParameters,
     FastWeightScan,
     FastWeightState,
-    Linear,
-    Norm,
     Read,
     choose,
     fast_weight_scan,
 )
 from relational_rnn.ops.fast_weight_scan.reference import unit
 from relational_rnn.ops.relational_scan import BackendReport
-from relational_rnn.ops.relational_scan.pieces import in_pieces
+from relational_rnn.ops.relational_scan.pieces import in_pieces, valid_steps
 
 # Shape legend: B batch, T time, I input features, W width, H heads, K key size, V value size, R reads,
 #               G = B * H matrices: inside a step, batch and heads are one axis, as batched products want it
@@ -285,13 +282,13 @@ class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
             num_heads=self.num_heads,
             max_strength=self.max_strength,
             recurrent=None if self.recurrent is None else self.recurrent.weight,
-            reads=tuple(Read(_linear(key), _linear(value), _norm(norm)) for key, value, norm in reads),
-            mlp_in=_linear(self.mlp_in),
-            mlp_out=_linear(self.mlp_out),
-            mlp_norm=_norm(self.mlp_norm),
-            write=_linear(self.write),
-            out=_linear(self.out),
-            out_norm=_norm(self.out_norm),
+            reads=tuple(Read(linear_of(key), linear_of(value), norm_of(norm)) for key, value, norm in reads),
+            mlp_in=linear_of(self.mlp_in),
+            mlp_out=linear_of(self.mlp_out),
+            mlp_norm=norm_of(self.mlp_norm),
+            write=linear_of(self.write),
+            out=linear_of(self.out),
+            out_norm=norm_of(self.out_norm),
         )
 
     def take(self, projected_t: Tensor, state: dict[str, Tensor]) -> Step:
@@ -374,15 +371,29 @@ def _matrices(state: State) -> Tensor:
     return state["fast"]
 
 
-def _linear(module: nn.Module) -> Linear:
-    assert isinstance(module, nn.Linear)
-    return Linear(module.weight, module.bias)
-
-
-def _norm(module: nn.Module) -> Norm:
-    assert isinstance(module, nn.LayerNorm)
-    return Norm(module.weight, module.bias)
-
-
 def _as_state(state: dict[str, Tensor]) -> FastWeightState:
     return FastWeightState(state["fast"], state.get("carried"))
+
+
+def write_and_read(
+    memory: Tensor, keys: Tensor, value: Tensor, strength: Tensor, keep: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gated delta rule, and a read of what it leaves.
+
+    Args:
+        memory: [G, K, V].
+        keys: [G, 2, K], of the write and of the read.
+        value: [G, 1, V].
+        strength: beta [G, 1, 1].
+        keep: alpha [G, 1, 1].
+
+    Returns:
+        (the memory after the write [G, K, V], what the second key reads there [G, 1, V]).
+    """
+    key, query = keys.chunk(2, 1)
+    held, seen = torch.bmm(keep * keys, memory).chunk(2, 1)  # of what is kept, which may be in range where all is not
+    correction = strength * (value - held)
+    # What the query reads after the write is what it saw before and its share of the correction: the memory, by far
+    # the largest tensor of a step, is not gone over again.
+    found = seen + (query * key).sum(-1, keepdim=True) * correction
+    return keep * memory + torch.bmm(key.mT, correction), found

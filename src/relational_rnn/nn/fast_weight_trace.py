@@ -8,10 +8,34 @@ import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_shape, describe
-from relational_rnn.nn._fast_weight_step import Step
 from relational_rnn.nn._inputs import check_device
 
-# Shape legend: B batch, T time, H heads, K key size, V value size, R reads before the write
+# Shape legend: B batch, T time, H heads, K key size, V value size, R reads before the write, W width,
+#               G = B * H matrices: inside a step, batch and heads are one axis, as batched products want it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """All that one step computed."""
+
+    read_keys: list[Tensor]
+    """Of each read before the write, [G, 1, K]."""
+    reads: list[Tensor]
+    """What each found, [G, 1, V]."""
+    keys: Tensor
+    """[G, 2, K]: k of the write, q of the read after it."""
+    value: Tensor
+    """[G, 1, V]."""
+    strength: Tensor
+    """beta [G, 1, 1]."""
+    keep: Tensor
+    """alpha [G, 1, 1]."""
+    found: Tensor
+    """What the read after the write found, [G, 1, V]."""
+    memory: Tensor
+    """After the step, [G, K, V]."""
+    output: Tensor
+    """y [B, W]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

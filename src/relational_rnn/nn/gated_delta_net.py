@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,12 @@ from torch import Tensor, nn
 from relational_rnn._check import InputError, check_counts, check_positive, check_room, describe
 from relational_rnn.nn._exported import any_length, sequence_of_any_length
 from relational_rnn.nn._inputs import check_questions, check_sequence, check_step
-from relational_rnn.nn._recurrent import asked_steps, blank, valid_steps
+from relational_rnn.nn._recurrent import asked_steps, blank
 from relational_rnn.nn._stateful import StatefulCore
 from relational_rnn.nn.core import Numbers, State
 from relational_rnn.nn.initial_weights import draw_glorot
 from relational_rnn.nn.readers import MatrixReader
+from relational_rnn.ops.relational_scan.pieces import valid_steps
 
 # Shape legend: B batch, T time, I input features, M questions, W width, L layers, H heads, K head size (W = H * K),
 #               N chunks, C steps of a chunk
@@ -122,19 +124,12 @@ class GatedDeltaNet(StatefulCore[Tensor]):
         head_size = self.hidden_size // self.num_heads
         return {"": {"B": batch_size, "L": len(self.layers), "H": self.num_heads, "K": head_size, "V": head_size}}
 
-    def step(self, x_t: Tensor, state: State, *, reset: Tensor | None = None) -> tuple[Tensor, State]:
+    def step(self, x_t: Tensor, state: State, *, reset: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_step(self, x_t, reset)
-        u, memories, after = self.embed(x_t), self.started(state, x_t.shape[0]), []
+        memories = self.started(state, x_t.shape[0])
         if reset is not None:
             memories = memories.masked_fill(reset.view(-1, 1, 1, 1, 1), 0)
-        for layer, memory in zip(self.layers, memories.unbind(1), strict=True):
-            assert isinstance(layer, DeltaLayer)
-
-            def read(projected: Projected, before: Tensor = memory) -> Tensor:
-                return _noting(after, *delta_step(*projected, before))
-
-            u = layer(u, read)
-        return self.norm(u), torch.stack(after, 1)
+        return self._through(x_t, memories, delta_step)
 
     def forward(
         self, x: Tensor, state: State | None = None, *, lengths: Numbers | None = None, reset: Tensor | None = None
@@ -173,23 +168,27 @@ class GatedDeltaNet(StatefulCore[Tensor]):
         self, x: Tensor, state: State | None, reset: Tensor | None, rows: Tensor, at: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The outputs [B, T, W], and the states of `rows` [M] after `at` [M] steps."""
-        u, memories, after = self.embed(x), self.started(state, x.shape[0]), []
+
+        def in_chunks(*given: Any) -> tuple[Tensor, Tensor]:
+            chunks, dtype = Chunks.solve(*given, reset=reset, chunk_size=self.chunk_size), given[-1].dtype
+            return chunks.reads(x.shape[1]).to(dtype), chunks.memory(rows, at).to(dtype)
+
+        return self._through(x, self.started(state, x.shape[0]), in_chunks)
+
+    def _through(
+        self, x: Tensor, memories: Tensor, rule: Callable[..., tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """The outputs of all layers, and what `rule` makes of each one's memory; it takes that of `delta_step`."""
+        u, after = self.embed(x), []
         for layer, memory in zip(self.layers, memories.unbind(1), strict=True):
-            assert isinstance(layer, DeltaLayer)
 
-            def read(projected: Projected, before: Tensor = memory) -> Tensor:
-                chunks = Chunks.solve(*projected, before, reset, self.chunk_size)
-                read, left = chunks.reads(x.shape[1]), chunks.memory(rows, at)
-                return _noting(after, read.to(before.dtype), left.to(before.dtype))
+            def remember(projected: Projected, before: Tensor = memory) -> Tensor:
+                read, left = rule(*projected, before)
+                after.append(left)
+                return read
 
-            u = layer(u, read)
+            u = layer(u, remember)
         return self.norm(u), torch.stack(after, 1)
-
-
-def _noting(after: list[Tensor], read: Tensor, memory: Tensor) -> Tensor:
-    """`read`, with the memory that it leaves behind put at the end of `after`."""
-    after.append(memory)
-    return read
 
 
 class DeltaLayer(nn.Module):

@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,40 +23,21 @@ from relational_rnn._check import (
     check_shape,
     describe,
 )
-from relational_rnn.nn._called_cell import report_of_calls, scan_by_calls
-from relational_rnn.nn._importing import PortImports, load_sonnet
+from relational_rnn.nn._importing import ForeignWeights
 from relational_rnn.nn._inputs import RESET_HINT, check_booleans, check_kind, check_questions, place_of
-from relational_rnn.nn._layout import (
-    WHERE,
-    Given,
-    Layout,
-    check_query,
-    join_state,
-    open_sequence,
-    pack_like,
-    refuse_nan,
-    split_state,
-)
+from relational_rnn.nn._layered_cells import WHERE, Given, LayeredCells, Layout, join_state, pack_like, refuse_nan
 from relational_rnn.nn._read_head import KINDS, ReadHead, ReadHeadKind
-from relational_rnn.nn.core import Core, Numbers, State
+from relational_rnn.nn.core import Numbers, State
 from relational_rnn.nn.initial_weights import draw_truncated_normal
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 from relational_rnn.nn.sizes import FORGET_BIAS, GateStyle, InitialMemory, SizesOfLayer
-from relational_rnn.ops.relational_scan import (
-    ActivationMode,
-    Backend,
-    BackendReport,
-    CalledParameters,
-    Formulation,
-    Scan,
-    Trace,
-    choose,
-    relational_scan,
-    relational_trace,
-)
+from relational_rnn.ops.relational_scan.loop import ActivationMode
+from relational_rnn.ops.relational_scan.reference import CalledParameters, Formulation, Scan
+from relational_rnn.ops.relational_scan.scan import Backend, BackendReport, choose, relational_scan
+from relational_rnn.ops.relational_scan.trace import Trace, relational_trace
 
 
-class RelationalMemory(PortImports, Core):
+class RelationalMemory(ForeignWeights, LayeredCells):
     r"""A recurrent layer whose state is a small table of slots that attend to one another.
 
     At each step the input becomes one more row under the table, every row attends to every row (multi-head attention,
@@ -215,23 +193,6 @@ class RelationalMemory(PortImports, Core):
         if self.projection is not None:
             draw_truncated_normal(self.projection)
 
-    def cell(self, layer: int = 0) -> RelationalMemoryCell:
-        """The parameters of one layer, the lowest by default."""
-        cell = self.cells[layer]
-        if not isinstance(cell, RelationalMemoryCell):
-            problem = f"cells.{layer} is not a cell of a relational memory"
-            hint = "put other modules in the places within it, such as its input."
-            got, expected = type(cell).__name__, "RelationalMemoryCell"
-            raise InputError(describe(WHERE, problem, got=got, expected=expected, hint=hint))
-        return cell
-
-    def initial_state(
-        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Tensor:
-        """The memory before the first step, [batch_size, N, W] or [L, batch_size, N, W]; a fresh tensor every time."""
-        cells = [self.cell(i) for i in range(self.num_layers)]
-        return join_state([cell.initial_memory(batch_size, device=device, dtype=dtype) for cell in cells])
-
     def step(
         self, x_t: Tensor, state: State, *, reset: Tensor | None = None, query: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -240,7 +201,7 @@ class RelationalMemory(PortImports, Core):
         Without `B` throughout where `x_t` has no batch axis. `reset` [B] booleans: true where a row returns to its
         initial memory *before* the step. `query` [B, W] replaces the learned query of an "attention" read head.
         """
-        quick = self._quick_step(x_t, state) if query is None and reset is None else None
+        quick = self._quick(x_t, state, sequence=False) if query is None and reset is None else None
         if quick is not None:
             return quick
         axes = self.cell().row_axes()
@@ -249,9 +210,9 @@ class RelationalMemory(PortImports, Core):
         check_kind(self, "x_t", x_t)
         x_t = layout.to_inner(x_t)
         if query is not None:
-            check_query(self, query, {"B": x_t.shape[0]} if layout.batched else {})
+            self._check_query(query, {"B": x_t.shape[0]} if layout.batched else {})
             query = layout.to_inner(query)
-        memories = split_state(self, state, x_t.shape[0], batched=layout.batched)
+        memories = self._split_state(state, x_t.shape[0], batched=layout.batched)
         if self.check_finite:
             refuse_nan(x_t.unsqueeze(1), memories, None)
         if reset is not None:
@@ -264,15 +225,13 @@ class RelationalMemory(PortImports, Core):
         for i, memory in enumerate(memories):
             if i > 0:
                 rows = self._between(memories[i - 1])
-            cell, wanted = self.cell(i), self.read_head.kind == "input" and i == self.num_layers - 1
-            alone = cell.stands_alone()
-            if alone is not None:
-                why = f"cells.{i} {alone}"
-                report_of_calls(why, "reference", "store", input_rows=wanted)  # single steps are always plain
+            cell = self.cell(i)
+            if self._is_called(i, "reference", "store"):  # single steps are always plain
                 memories[i] = cell(rows.squeeze(-2) if cell.input_rows is None else rows, memory)
                 continue
-            memories[i], input_rows = cell.step_after(rows, memory, input_rows=wanted, backend=self.backend)
-        y = self._output_of_step(memories[-1], input_rows, query)
+            after = cell.step_after(rows, memory, input_rows=self._wants_rows(i), backend=self.backend)
+            memories[i], input_rows = after
+        y = self._output(memories[-1], input_rows, query, own=True)
         return layout.to_outer(y), join_state(memories, batched=layout.batched)
 
     def forward(
@@ -301,10 +260,10 @@ class RelationalMemory(PortImports, Core):
             (y [B, T, O] laid out like x, the memory after each row's last valid step, shaped like `state`).
         """
         if lengths is None and reset is None and query is None and self.batch_first:
-            quick = self._quick_sequence(x, state)
+            quick = self._quick(x, state, sequence=True)
             if quick is not None:
                 return quick
-        given = open_sequence(self, x, state, lengths, reset, query)
+        given = self._open(x, state, lengths, reset, query)
         scans = self._scan(given, self.num_layers, top=True)
         y = self._output(scans[-1].memories, scans[-1].input_rows, given.query)
         if given.happens is not None and not (self.read_head.kind == "flatten" and self.projection is None):
@@ -348,21 +307,14 @@ class RelationalMemory(PortImports, Core):
         """
         top = self.num_layers - 1 if layer is None else layer
         check_choice(WHERE, "layer", top, range(self.num_layers))
-        given = open_sequence(self, x, state, lengths, reset)
+        given = self._open(x, state, lengths, reset)
         rows = self._rows(given.x, self._scan(given, top))
         cell, memory = self.cell(top), given.memories[top]
         alone = cell.stands_alone()
         if alone is not None:
             problem = f"a trace is of the modules in a cell, and cells.{top} {alone}"
             raise InputError(describe(WHERE, problem, hint="put hooks on the modules within the cell."))
-        traced = relational_trace(
-            rows,
-            memory,
-            cell.step_parameters(),
-            lengths=given.lengths,
-            reset=given.reset,
-            initial=None if given.reset is None else cell.initial_memory(memory.shape[0], dtype=memory.dtype),
-        )
+        traced = relational_trace(rows, memory, cell.step_parameters(), **given.marks(cell, memory))
         return traced.map(given.layout.to_outer)
 
     def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> Tensor:
@@ -370,7 +322,7 @@ class RelationalMemory(PortImports, Core):
 
         One pass over the sequence, then a gather; 0 steps is the start.
         """
-        given = open_sequence(self, x, state)
+        given = self._open(x, state)
         batch = given.x.shape[0]
         rows, at = check_questions(self, given.x, rows, at)
         # Steps that no question sees may hold anything, even NaN, as they do past a length.
@@ -400,56 +352,36 @@ class RelationalMemory(PortImports, Core):
             axes = [size for size in self.cell().row_axes().values() if size is not None]
             device, dtype = place_of(self)
             x = torch.zeros(*((1, 64) if self.batch_first else (64, 1)), *axes, device=device, dtype=dtype)
-        given = open_sequence(self, x, None)
+        given = self._open(x, None)
         rows = self._rows(given.x, [])
         reports = []
         for i, memory in enumerate(given.memories):
-            cell, wanted = self.cell(i), self.read_head.kind == "input" and i == self.num_layers - 1
-            alone = cell.stands_alone()
-            if alone is not None:
-                why = f"cells.{i} {alone}"
-                reports.append(report_of_calls(why, self.backend, self.activations, input_rows=wanted))
+            called = self._is_called(i, self.backend, self.activations)
+            if called:
+                reports.append(called)
                 continue
-            params = cell.step_parameters()
+            params = self.cell(i).step_parameters()
             if isinstance(params, CalledParameters) and self.num_layers > 1:
                 params = params._replace(why=f"of cells.{i}, {params.why}")
+            wanted = self._wants_rows(i)
             reports.append(choose(self.backend, self.activations, rows, memory, params, input_rows=wanted))
             rows = rows[:, :, :1]  # what is above has one row per step
         # All layers run alike, unless some of them hold modules that have to be called.
         return next((report for report in reports if report.runs == "reference"), reports[0])
-
-    @classmethod
-    def from_sonnet(cls, source: str | Path | Mapping[str, np.ndarray], **sizes: Any) -> Self:
-        """A layer with the weights of a Sonnet v1 `RelationalMemory`.
-
-        Args:
-            source: an .npz file, or a mapping, from variable name ("relational_memory/linear/w", ...) to array; all
-                arrays float32 or all float64, which becomes the layer's dtype.
-            sizes: the arguments of the constructor that the module was built with, all but `input_size` and `dtype`,
-                which the arrays tell. An input of several axes per step counts as one row of their product, or, where
-                it was treated as a matrix, as rows of the product of all axes but the first.
-
-        Raises:
-            InputError: a variable is missing, unknown, or of another shape or dtype than these sizes have.
-
-        Example:
-            >>> layer = RelationalMemory.from_sonnet("rmc.npz", mem_slots=4, head_size=32)  # doctest: +SKIP
-        """
-        return load_sonnet(cls, source, sizes)
 
     def extra_repr(self) -> str:
         shown = {"num_layers": self.num_layers, "output_size": self.output_size, "read_head": self.read_head.kind}
         shown |= {"backend": self.backend, "activations": self.activations}
         return ", ".join([self.cell().extra_repr(), *(f"{name}={value!r}" for name, value in shown.items())])
 
-    def _quick_step(self, x_t: Tensor, state: State | None) -> tuple[Tensor, Tensor] | None:
-        """`step` like one before, without gradients: then nothing is left to check but that nothing has changed."""
+    def _quick(self, x: Any, state: State | None, *, sequence: bool) -> tuple[Tensor, Tensor] | None:
+        """A step, or a sequence of one, like one before: then nothing is left to check but that nothing has changed."""
         if torch.compiler.is_compiling() or torch.is_grad_enabled():
             return None
-        if type(x_t) is not Tensor or type(state) is not Tensor:
+        if type(x) is not Tensor or type(state) is not Tensor or not _is_dense(x) or not _is_dense(state):
             return None
-        # what has no shape, or the wrong number of axes, is refused in words by the checks
-        if not _is_dense(x_t) or not _is_dense(state) or x_t.dim() != (2 if self.input_rows is None else 3):
+        # the wrong number of axes is refused in words by the checks
+        if x.dim() != (2 if self.input_rows is None else 3) + sequence or (sequence and x.shape[1] != 1):
             return None
         if self.num_layers > 1 or self.check_finite or self.backend not in ("auto", "cpu"):
             return None
@@ -457,19 +389,39 @@ class RelationalMemory(PortImports, Core):
         cell = None if cells is None else cells._modules["0"]
         if not isinstance(cell, RelationalMemoryCell):
             return None
-        wanted = self.read_head.kind == "input"
+        x_t = x.squeeze(1) if sequence else x
         rows = x_t if self.input_rows is not None else x_t.unsqueeze(-2)
-        after = cell.ready_step(rows, state, input_rows=wanted)
-        return None if after is None else (self._output_of_step(after.memory, after.input_rows), after.memory)
+        after = cell.ready_step(rows, state, input_rows=self.read_head.kind == "input")
+        if after is None:
+            return None
+        y = self._output(after.memory, after.input_rows, own=True)
+        return y.unsqueeze(1) if sequence else y, after.memory
 
-    def _quick_sequence(self, x: Tensor | PackedSequence, state: State | None) -> tuple[Tensor, Tensor] | None:
-        """A sequence of one step, without gradients, as `_quick_step`."""
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or type(x) is not Tensor:
+    def _wants_rows(self, layer: int) -> bool:
+        """Whether the attended rows of the input of a layer are read."""
+        return self.read_head.kind == "input" and layer == self.num_layers - 1
+
+    def _is_called(self, layer: int, backend: Backend, activations: ActivationMode) -> BackendReport | None:
+        """What runs a layer whose cell is called for every step, as it is more than the modules in it; or None.
+
+        Raises:
+            InputError: something else was asked for by name, or the attended rows are wanted, which no call gives.
+        """
+        alone = self.cell(layer).stands_alone()
+        if alone is None:
             return None
-        if not _is_dense(x) or x.dim() != (3 if self.input_rows is None else 4) or x.shape[1] != 1:
-            return None
-        quick = self._quick_step(x.squeeze(1), state)
-        return None if quick is None else (quick[0].unsqueeze(1), quick[1])
+        why, can = f"cells.{layer} {alone}", "can run here"
+        if backend not in ("auto", "reference"):
+            problem = f"backend {backend!r} cannot run here: it calls no inner modules, and {why}"
+            raise InputError(describe(WHERE, problem, hint=f"backend='reference' {can}, and so can 'auto'."))
+        if activations == "recompute":
+            problem = f"activations='recompute' cannot be obeyed here: {why}"
+            raise InputError(describe(WHERE, problem, hint=f"activations='store' {can}."))
+        if self._wants_rows(layer):
+            problem = f"read_head='input' needs more of a step than a call of its cell gives, and {why}"
+            hint = "put hooks and other modules in the places within the cell."
+            raise InputError(describe(WHERE, problem, hint=hint))
+        return BackendReport(asked=backend, runs="reference", why=f"every step is a call, as {why}")
 
     def _between(self, memories: Tensor) -> Tensor:
         """What a layer takes from the one below: its memories [..., N, W] as one row [..., 1, N * W], dropped out."""
@@ -489,11 +441,9 @@ class RelationalMemory(PortImports, Core):
             cell, rows = self.cell(i), self._rows(given.x, scans)
             if top and scans:
                 scans[-1] = scans[-1]._replace(memories=memory.new_empty(0))
-            wanted = self.read_head.kind == "input" and i == self.num_layers - 1
-            alone = cell.stands_alone()
-            if alone is not None:
-                report_of_calls(f"cells.{i} {alone}", self.backend, self.activations, input_rows=wanted)
-                scans.append(scan_by_calls(cell, rows, memory, given.lengths, given.reset))
+            wanted = self._wants_rows(i)
+            if self._is_called(i, self.backend, self.activations):
+                scans.append(cell.by_calls(rows, memory, given.lengths, given.reset))
                 continue
             if one and self.backend in ("auto", "cpu"):
                 after = cell.ready_step(rows.squeeze(1), memory, input_rows=wanted, checked=True)
@@ -501,28 +451,19 @@ class RelationalMemory(PortImports, Core):
                     attended = after.input_rows.unsqueeze(1) if after.input_rows is not None else None
                     scans.append(Scan(after.memory.unsqueeze(1), after.memory.clone(), attended))
                     continue
-            scan = relational_scan(
-                rows,
-                memory,
-                cell.step_parameters(),
-                lengths=given.lengths,
-                reset=given.reset,
-                initial=None if given.reset is None else cell.initial_memory(memory.shape[0], dtype=memory.dtype),
-                input_rows=wanted,
-                backend=self.backend,
-                activations=self.activations,
-            )
-            scans.append(scan)
+            how: dict[str, Any] = {"backend": self.backend, "activations": self.activations, "input_rows": wanted}
+            scans.append(relational_scan(rows, memory, cell.step_parameters(), **given.marks(cell, memory), **how))
         return scans
 
-    def _output_of_step(self, memory: Tensor, input_rows: Tensor | None, query: Tensor | None = None) -> Tensor:
-        """The output of a step whose memory is handed out as well, in memory of its own."""
-        y = self._output(memory, input_rows, query)
-        return y.clone() if self.read_head.kind == "flatten" and self.projection is None else y
-
-    def _output(self, memory: Tensor, input_rows: Tensor | None, query: Tensor | None) -> Tensor:
-        y = self.read_head(memory, input_rows, query)
-        return y if self.projection is None else self.projection(y)
+    def _output(
+        self, memory: Tensor, input_rows: Tensor | None, query: Tensor | None = None, *, own: bool = False
+    ) -> Tensor:
+        """The output; `own` where the memory is handed out as well, and both are to lie apart."""
+        head, projection = self.read_head, self.projection
+        y = head(memory, input_rows, query)
+        if projection is not None:
+            return projection(y)
+        return y.clone() if own and head.kind == "flatten" else y
 
 
 def _is_dense(tensor: Tensor) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,24 +24,22 @@ from relational_rnn._check import (
 )
 from relational_rnn.nn._arguments import of_a_cell
 from relational_rnn.nn._inputs import check_kind, check_place, start_at
-from relational_rnn.nn._plain import first_beyond, hooked, remake_weights
+from relational_rnn.nn._plain import first_beyond, hooked, linear_of, norm_of, remake_weights
 from relational_rnn.nn.initial_weights import draw_truncated_normal
 from relational_rnn.nn.sizes import FORGET_BIAS, GateStyle, InitialMemory, SizesOfLayer
-from relational_rnn.ops.relational_scan import (
-    After,
-    Backend,
+from relational_rnn.ops.relational_scan.loop import happening
+from relational_rnn.ops.relational_scan.readable import watcher
+from relational_rnn.ops.relational_scan.reference import (
     Block,
     CalledBlock,
     CalledParameters,
     Formulation,
     Linear,
-    Norm,
-    Place,
+    Scan,
     ScanParameters,
-    StepCache,
-    relational_step_after,
 )
-from relational_rnn.ops.relational_scan.readable import watcher
+from relational_rnn.ops.relational_scan.scan import Backend
+from relational_rnn.ops.relational_scan.step import After, StepCache, relational_step_after
 
 RANDOM_STD = 0.1
 CELL_HINT = "start with cell.initial_memory(batch_size), or pass memory=None."
@@ -67,41 +66,30 @@ def warn_of_a_start_of_zeros(where: str) -> None:
     )
 
 
-def _own(module: nn.Module) -> tuple[Tensor, Tensor]:
-    """A module's weight and bias, looked up where they lie: `module.weight` takes longer than a small step's share."""
-    weight, bias = module._parameters["weight"], module._parameters["bias"]
-    assert weight is not None
-    assert bias is not None
-    return weight, bias
-
-
-def _linear(module: nn.Module | None) -> Linear:
-    assert isinstance(module, nn.Linear)
-    return Linear(*_own(module))
-
-
 def _below(gate: nn.Module | None, share: nn.Module | None) -> Linear:
     """A linear of gates, and the one for the shares of slots that compete under it, as the functions take them."""
     if share is None:
-        return _linear(gate)
+        return linear_of(gate)
     assert isinstance(share, nn.Linear)
-    weight, bias = _linear(gate)
+    weight, bias = linear_of(gate)
     below = torch.zeros_like(bias) if share.bias is None else share.bias
     return Linear(torch.cat([weight, share.weight]), torch.cat([bias, below]))
 
 
-def _norm(module: nn.Module | None) -> Norm:
-    assert isinstance(module, nn.LayerNorm)
-    return Norm(*_own(module))
+def _that_never_runs(register: Callable[..., RemovableHandle]) -> Callable[..., RemovableHandle]:
+    """`register`, with a word about the hook."""
 
+    @functools.wraps(register)
+    def warning(self: nn.Module, *args: Any, **kwargs: Any) -> RemovableHandle:
+        warnings.warn(
+            "a hook on a block of attention never runs, as a step calls the modules within it alone: put it on one of "
+            "those, such as its qkv, or on the cell.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return register(self, *args, **kwargs)
 
-def _warn_that_it_never_runs() -> None:
-    warnings.warn(
-        "a hook on a block of attention never runs, as a step calls the modules within it alone: put it on one of "
-        "those, such as its qkv, or on the cell.",
-        UserWarning,
-        stacklevel=3,
-    )
+    return warning
 
 
 class AttentionBlock(nn.Module):
@@ -123,26 +111,15 @@ class AttentionBlock(nn.Module):
 
     def scan_block(self) -> Block:
         own = self._modules
-        qkv, mlp_norm = _linear(own["qkv"]), _norm(own["mlp_norm"])
+        qkv, mlp_norm = linear_of(own["qkv"]), norm_of(own["mlp_norm"])
         if own.get("out") is not None:
-            return Block(qkv, mlp_norm, out=_linear(own["out"]))
-        return Block(qkv, mlp_norm, qkv_norm=_norm(own["qkv_norm"]), attention_norm=_norm(own["attention_norm"]))
+            return Block(qkv, mlp_norm, out=linear_of(own["out"]))
+        return Block(qkv, mlp_norm, qkv_norm=norm_of(own["qkv_norm"]), attention_norm=norm_of(own["attention_norm"]))
 
-    def register_forward_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
-        _warn_that_it_never_runs()
-        return super().register_forward_hook(*args, **kwargs)
-
-    def register_forward_pre_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
-        _warn_that_it_never_runs()
-        return super().register_forward_pre_hook(*args, **kwargs)
-
-    def register_full_backward_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
-        _warn_that_it_never_runs()
-        return super().register_full_backward_hook(*args, **kwargs)
-
-    def register_full_backward_pre_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
-        _warn_that_it_never_runs()
-        return super().register_full_backward_pre_hook(*args, **kwargs)
+    register_forward_hook = _that_never_runs(nn.Module.register_forward_hook)
+    register_forward_pre_hook = _that_never_runs(nn.Module.register_forward_pre_hook)
+    register_full_backward_hook = _that_never_runs(nn.Module.register_full_backward_hook)
+    register_full_backward_pre_hook = _that_never_runs(nn.Module.register_full_backward_pre_hook)
 
     def called_block(self) -> CalledBlock:
         return CalledBlock(self.qkv, self.mlp_norm, self.qkv_norm, self.attention_norm, self.out)
@@ -257,15 +234,12 @@ class RelationalMemoryCell(nn.Module):
 
     def scan_parameters(self) -> ScanParameters:
         """The parameters as the functions in `relational_rnn.ops.relational_scan` take them; modules must be plain."""
-        own = self._modules
-        blocks, mlp, gated = own["blocks"], own["mlp"], own.get("gate_input") is not None
-        assert blocks is not None
-        assert mlp is not None
+        own, gated = self._modules, self._modules.get("gate_input") is not None
         return ScanParameters(
             settings=self.settings,
-            input=_linear(own["input"]),
-            blocks=tuple(block.scan_block() for block in blocks._modules.values() if isinstance(block, AttentionBlock)),
-            mlp=tuple(_linear(layer) for layer in mlp._modules.values()),
+            input=linear_of(own["input"]),
+            blocks=tuple(block.scan_block() for block in self._within("blocks") if isinstance(block, AttentionBlock)),
+            mlp=tuple(map(linear_of, self._within("mlp"))),
             gate_input=_below(own["gate_input"], own.get("share_query")) if gated else None,
             gate_memory=_below(own["gate_memory"], own.get("share_key")) if gated else None,
         )
@@ -299,25 +273,19 @@ class RelationalMemoryCell(nn.Module):
             return "has a forward of its own"
         return None
 
+    def _within(self, name: str) -> list[nn.Module | None]:
+        """The modules of a list of them."""
+        modules = self._modules[name]
+        assert modules is not None
+        return list(modules._modules.values())
+
     def _inner(self) -> list[nn.Module]:
         """The modules that a step computes with."""
         own = self._modules
-        blocks, mlp = own["blocks"], own["mlp"]
-        assert blocks is not None
-        assert mlp is not None
-        found = [
-            own["input"],
-            own.get("gate_input"),
-            own.get("gate_memory"),
-            own.get("share_query"),
-            own.get("share_key"),
-        ]
-        found += mlp._modules.values()
-        for i, block in blocks._modules.items():
-            where, hint = (
-                "RelationalMemoryCell",
-                "put hooks and other modules in the places within it, such as its qkv.",
-            )
+        found = [own.get(name) for name in ("input", "gate_input", "gate_memory", "share_query", "share_key")]
+        found += self._within("mlp")
+        where, hint = "RelationalMemoryCell", "put hooks and other modules in the places within it, such as its qkv."
+        for i, block in enumerate(self._within("blocks")):
             if not isinstance(block, AttentionBlock):
                 problem = f"blocks.{i} is not a block of attention, and a step cannot be computed with it"
                 got, expected = type(block).__name__, "AttentionBlock"
@@ -342,14 +310,13 @@ class RelationalMemoryCell(nn.Module):
         if torch.compiler.is_compiling() or every_module._has_any_global_hook():
             return None
         after = self._steps.step(rows, memory, input_rows=input_rows)
-        if after is not None or not checked:
+        if after is not None or not checked or torch.is_grad_enabled():
             return after
-        if torch.is_grad_enabled() or self.beyond_weights() is not None or self.stands_alone() is not None:
+        if self.beyond_weights() is not None or self.stands_alone() is not None:
             return None
-        modules = [self, *self._inner()]
-        if not self._steps.prepare(rows, memory, self.scan_parameters, self._places, modules, input_rows=input_rows):
-            return None
-        return self._steps.step(rows, memory, input_rows=input_rows)
+        if self._steps.prepare(rows, memory, self.scan_parameters(), self, self._inner(), input_rows):
+            return self._steps.step(rows, memory, input_rows=input_rows)
+        return None
 
     def step_after(self, rows: Tensor, memory: Tensor, *, input_rows: bool = False, backend: Backend = "auto") -> After:
         """A step of tensors that were checked: `rows` [B, n, I] and `memory` [B, N, M]; see `relational_step_after`."""
@@ -359,14 +326,23 @@ class RelationalMemoryCell(nn.Module):
                 return after
         return relational_step_after(rows, memory, self.step_parameters(), input_rows=input_rows, backend=backend)
 
-    def _places(self) -> list[Place]:
-        settings = Place(self.__dict__, "settings", self.settings)
-        return [settings] + [
-            Place(table, name, held)
-            for module in self.modules()
-            for table in (module._modules, module._parameters)
-            for name, held in table.items()
-        ]
+    def by_calls(self, rows: Tensor, memory: Tensor, lengths: Tensor | None, reset: Tensor | None) -> Scan:
+        """`relational_scan` where every step is a call of the cell: `rows` [B, T, n, I] and `memory` [B, N, M]."""
+        initial = None if reset is None else self.initial_memory(memory.shape[0], dtype=memory.dtype)
+        happens, memories = happening(lengths, rows.shape[1], rows.device), []
+        if happens is not None:
+            rows = rows.where(happens[:, :, None, None], 0)
+        x = rows.squeeze(2) if self.input_rows is None else rows
+        for t, x_t in enumerate(x.unbind(1)):
+            before = memory
+            if reset is not None and initial is not None:
+                before = torch.where(reset[:, t, None, None], initial, memory)
+            after = self(x_t, before)
+            memory = after if happens is None else torch.where(happens[:, t, None, None], after, memory)
+            memories.append(after if happens is None else after.where(happens[:, t, None, None], 0))
+        if not memories:
+            return Scan(memory.new_zeros(rows.shape[0], 0, *memory.shape[1:]), memory, None)
+        return Scan(torch.stack(memories, dim=1), memory, None)
 
     def initial_memory(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from relational_rnn._check import check_counts
-from relational_rnn.nn._cached_attention import CachedAttentionCore
+from relational_rnn.nn._cached_attention import CachedAttentionCore, attended
 from relational_rnn.nn._inputs import place_of
-from relational_rnn.nn.initial_weights import draw_glorot
 
 # Shape legend: B batch, S stored steps, T new steps, I input features, W width, L layers, H heads,
 #               K head size (W = H * K)
@@ -76,10 +75,6 @@ class Transformer(CachedAttentionCore):
         self.norm = nn.LayerNorm(hidden_size)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw all weights anew."""
-        draw_glorot(self)
-
     def attend(
         self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor, position: Tensor
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -116,10 +111,7 @@ class Layer(nn.Module):
         new = (turn[0][:, keys.shape[1] :], turn[1][:, keys.shape[1] :])
         keys = torch.cat([keys, k], 1)
         values = torch.cat([values, v], 1)
-        attended = nn.functional.scaled_dot_product_attention(
-            rotate(q, new).transpose(1, 2), rotate(keys, turn).transpose(1, 2), values.transpose(1, 2), attn_mask=mask
-        )
-        a = u + self.attention_out(attended.transpose(1, 2).flatten(2))
+        a = u + self.attention_out(attended(rotate(q, new), rotate(keys, turn), values, mask))
         u = a + self.feedforward_out(nn.functional.gelu(self.feedforward_in(self.feedforward_norm(a))))
         return u, keys, values
 

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relational_rnn._check import check_counts
-from relational_rnn.nn._cached_attention import CachedAttentionCore
+from relational_rnn.nn._cached_attention import CachedAttentionCore, attended
 from relational_rnn.nn._inputs import place_of
-from relational_rnn.nn.initial_weights import draw_glorot
 
 # Shape legend: B batch, S stored steps, T new steps, I input features, W width, L passes, H heads,
 #               K head size (W = H * K)
@@ -73,10 +72,6 @@ class UniversalTransformer(CachedAttentionCore):
         self.transition_norm = nn.LayerNorm(hidden_size)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw all weights anew."""
-        draw_glorot(self)
-
     def attend(
         self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor, position: Tensor
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -91,10 +86,7 @@ class UniversalTransformer(CachedAttentionCore):
             q, k, v = heads.unbind(2)
             all_keys.append(torch.cat([keys[:, :, index], k], 1))
             all_values.append(torch.cat([values[:, :, index], v], 1))
-            attended = F.scaled_dot_product_attention(
-                q.transpose(1, 2), all_keys[-1].transpose(1, 2), all_values[-1].transpose(1, 2), attn_mask=mask
-            )
-            a = self.attention_norm(p + self.attention_out(attended.transpose(1, 2).flatten(2)))
+            a = self.attention_norm(p + self.attention_out(attended(q, all_keys[-1], all_values[-1], mask)))
             u = self.transition_norm(a + self.transition_out(F.relu(self.transition_in(a))))
         return u, all_keys, all_values
 

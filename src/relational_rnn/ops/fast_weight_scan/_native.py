@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import ctypes
+from collections import namedtuple
 from enum import IntEnum
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from relational_rnn.ops.relational_scan._native import LibraryCall, fresh
+from relational_rnn.ops.relational_scan._native import LibraryCall, fresh, over_time
 
 _LONG, _POINTER, _DOUBLE = ctypes.c_long, ctypes.c_void_p, ctypes.c_double
 _ALIGNED = 16  # numbers
@@ -44,15 +45,12 @@ class FastCall(LibraryCall):
         ("max_strength", _DOUBLE),
         *((name, _LONG) for name in ("tile_batch", "kept", "next")),
         ("parameters", _POINTER),
-        ("p", _POINTER),
-        *((name, _LONG) for name in ("p_batch", "p_step")),
+        *over_time("p"),
         *((name, _POINTER) for name in ("memory", "carried", "initial", "initial_carried")),
         *((name, _LONG) for name in ("initial_batch", "initial_carried_batch")),
         *((name, _POINTER) for name in ("lengths", "reset", "outputs", "memories", "final", "final_carried")),
-        ("d_outputs", _POINTER),
-        *((name, _LONG) for name in ("d_outputs_batch", "d_outputs_step")),
-        ("d_memories", _POINTER),
-        *((name, _LONG) for name in ("d_memories_batch", "d_memories_step")),
+        *over_time("d_outputs"),
+        *over_time("d_memories"),
         *((name, _POINTER) for name in ("d_memory", "d_carried", "d_initial", "d_initial_carried")),
         *((name, _POINTER) for name in ("activations", "activation_widths", "differences", "difference_widths")),
         *((name, _POINTER) for name in ("packed", "sums", "scratch")),
@@ -89,45 +87,14 @@ class Sizes(NamedTuple):
         return self.keys + self.values + 2 * self.heads
 
 
-class Activations(NamedTuple):
-    """The first tables of native/fast_call.h; those of every read follow."""
-
-    carried: Tensor
-    mlp_input: Tensor
-    hidden: Tensor
-    mlp_total: Tensor
-    mlp_stats: Tensor
-    writer: Tensor
-    keys: Tensor
-    written: Tensor
-    scales: Tensor
-    old: Tensor
-    found: Tensor
-    out_total: Tensor
-    out_stats: Tensor
-
-
-class ReadActivations(NamedTuple):
-    input: Tensor
-    key: Tensor
-    scales: Tensor
-    found: Tensor
-    total: Tensor
-    stats: Tensor
-
-
-class Differences(NamedTuple):
-    input: Tensor
-    keys: Tensor
-    hidden: Tensor
-    mlp: Tensor
-    written: Tensor
-    out: Tensor
-
-
-class ReadDifferences(NamedTuple):
-    key: Tensor
-    value: Tensor
+# The tables of native/fast_call.h, tensors all; first those of every step, then those of every read.
+Activations = namedtuple(
+    "Activations",
+    "carried mlp_input hidden mlp_total mlp_stats writer keys written scales old found out_total out_stats",
+)
+ReadActivations = namedtuple("ReadActivations", "input key scales found total stats")
+Differences = namedtuple("Differences", "input keys hidden mlp written out")
+ReadDifferences = namedtuple("ReadDifferences", "key value")
 
 
 def activation_widths(s: Sizes) -> list[int]:

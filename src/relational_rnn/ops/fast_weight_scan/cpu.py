@@ -34,7 +34,7 @@ from relational_rnn.ops.fast_weight_scan.reference import (
     flatten,
     unflatten,
 )
-from relational_rnn.ops.relational_scan._native import Kernels, find, fresh
+from relational_rnn.ops.relational_scan._native import Kernels, address, addresses, find, fresh
 from relational_rnn.ops.relational_scan._plain_backward import own_leaves, pull_back
 from relational_rnn.ops.relational_scan.readable import (
     backward_against,
@@ -128,9 +128,6 @@ def fast_weight_scan_cpu(
         raise InputError(describe("fast_weight_scan_cpu", f"cannot be used here: {reason}", hint=hint))
     sizes = sizes_of(p, state, params, outputs_wanted)
     initial = None if reset is None else initial
-    wrong = misfit(sizes, state, params, initial)
-    if wrong is not None:
-        raise InputError(describe("fast_weight_scan_cpu", wrong))
     if 0 in p.shape[:2]:
         made = fast_weight_scan_reference(p, state, params, outputs_wanted=outputs_wanted, states_wanted=states_wanted)
         carried = None if made.final.carried is None else made.final.carried.clone()
@@ -218,23 +215,17 @@ def _copy(d: Tensor | None, of: Tensor | None) -> Tensor | None:
     return torch.zeros_like(of) if d is None else settled(d).clone(memory_format=torch.contiguous_format)
 
 
-def _address(t: Tensor | None) -> int | None:
-    return None if t is None else t.data_ptr()
-
-
 def _describe(call: Call, g: Given, kept: Tables) -> tuple[FastCall, Any]:
     """What forward and backward calls have in common, and what must live as long."""
     s = call.sizes
     assert call.kernels.library.fast_call_bytes() == ctypes.sizeof(FastCall)
     native = FastCall(*s, call.max_strength, call.tile_batch, call.kept)
-    places = [t.data_ptr() for t in g.parameters]
-    recurrent = places.pop(0) if s.carry else None
-    parameters = (ctypes.c_void_p * (len(places) + 2))(recurrent, None, *places)
+    parameters = addresses([g.parameters[0] if s.carry else None, None, *g.parameters[s.carry :]])
     native.parameters = ctypes.addressof(parameters)
-    native.p, native.p_batch, native.p_step = g.p.data_ptr(), g.p.stride(0), g.p.stride(1)
-    native.memory, native.carried = g.memory.data_ptr(), _address(g.carried)
-    native.lengths, native.reset = _address(g.lengths), _address(g.reset)
-    native.initial, native.initial_carried = _address(g.initial), _address(g.initial_carried)
+    native.put(p=g.p)
+    native.memory, native.carried = g.memory.data_ptr(), address(g.carried)
+    native.lengths, native.reset = address(g.lengths), address(g.reset)
+    native.initial, native.initial_carried = address(g.initial), address(g.initial_carried)
     if g.initial is not None and g.initial.dim() == 4:
         native.initial_batch = s.memory
     if g.initial_carried is not None and g.initial_carried.dim() == 2:
@@ -267,8 +258,8 @@ class _Scan(torch.autograd.Function):
         final_carried = None if g.carried is None else torch.empty_like(g.carried)
         room = {what: call.kernels.numbers(native, what, double=double) for what in Numbers}
         packed, scratch = fresh(room[Numbers.PACKED], dtype), fresh(call.threads * room[Numbers.SCRATCH], dtype)
-        native.outputs, native.memories = _address(outputs), _address(memories)
-        native.final, native.final_carried = final.data_ptr(), _address(final_carried)
+        native.outputs, native.memories = address(outputs), address(memories)
+        native.final, native.final_carried = final.data_ptr(), address(final_carried)
         native.packed, native.scratch = packed.data_ptr(), scratch.data_ptr()
         call.kernels.run(native, (Phase.PACK_FORWARD, Phase.FORWARD), call.threads, double=double)
         del parameters
@@ -300,16 +291,12 @@ def _backward(
     native.difference_widths = ctypes.addressof(differences.widths)
     native.memories = memories.data_ptr()
     d_outputs, d_memories = (None if d is None else _rows(d) for d in cotangents[:2])
-    for name, d in (("d_outputs", d_outputs), ("d_memories", d_memories)):
-        if d is not None:
-            setattr(native, name, d.data_ptr())
-            setattr(native, name + "_batch", d.stride(0))
-            setattr(native, name + "_step", d.stride(1))
+    native.put(d_outputs=d_outputs, d_memories=d_memories)
     d_memory, d_carried = _copy(cotangents[2], g.memory), _copy(cotangents[3], g.carried)
     d_initial = torch.zeros_like(g.memory) if native.initial_batch else None
     d_initial_carried = torch.zeros_like(g.carried) if native.initial_carried_batch and g.carried is not None else None
-    native.d_memory, native.d_carried = _address(d_memory), _address(d_carried)
-    native.d_initial, native.d_initial_carried = _address(d_initial), _address(d_initial_carried)
+    native.d_memory, native.d_carried = address(d_memory), address(d_carried)
+    native.d_initial, native.d_initial_carried = address(d_initial), address(d_initial_carried)
     room = {what: call.kernels.numbers(native, what, double=double) for what in Numbers}
     packed, scratch = fresh(room[Numbers.PACKED], dtype), fresh(call.threads * room[Numbers.SCRATCH], dtype)
     sums = torch.zeros(call.tiles, room[Numbers.SUMS], dtype=dtype, device="cpu")

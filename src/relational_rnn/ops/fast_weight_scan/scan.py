@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ from relational_rnn.ops.fast_weight_scan.reference import (
     fast_weight_scan_reference,
     flatten,
 )
-from relational_rnn.ops.relational_scan.dispatch import BackendReport
 from relational_rnn.ops.relational_scan.pieces import in_pieces
+from relational_rnn.ops.relational_scan.scan import BackendReport
 
 FastWeightBackend = Literal["auto", "reference", "cpu"]
 """What may be asked for.
@@ -116,16 +116,8 @@ def fast_weight_scan(
     _check_sequence(p, lengths, reset)
     runs = choose(backend, p, state, params, initial).runs
     scan = fast_weight_scan_cpu if runs == "cpu" else _loop
-    return scan(
-        p,
-        state,
-        params,
-        lengths=lengths,
-        reset=reset,
-        initial=initial,
-        outputs_wanted=outputs_wanted,
-        states_wanted=states_wanted,
-    )
+    given = {"lengths": lengths, "reset": reset, "initial": initial}
+    return scan(p, state, params, **given, outputs_wanted=outputs_wanted, states_wanted=states_wanted)
 
 
 def _loop(
@@ -136,24 +128,15 @@ def _loop(
     lengths: Tensor | None,
     reset: Tensor | None,
     initial: FastWeightState | None,
-    outputs_wanted: bool,
-    states_wanted: bool,
+    **wanted: Any,
 ) -> FastWeightScan:
     """The reference, in pieces."""
 
     def take(
         p: Tensor, state: FastWeightState, lengths: Tensor | None, reset: Tensor | None
     ) -> tuple[list[Tensor], FastWeightState]:
-        made = fast_weight_scan_reference(
-            p,
-            state,
-            params,
-            lengths=lengths,
-            reset=reset,
-            initial=initial,
-            outputs_wanted=outputs_wanted,
-            states_wanted=states_wanted,
-        )
+        given = {"lengths": lengths, "reset": reset, "initial": initial}
+        made = fast_weight_scan_reference(p, state, params, **given, **wanted)
         return [t for t in (made.outputs, made.states) if t is not None], made.final
 
     if p.shape[1] == 0:  # the caller's state stays the caller's
@@ -162,8 +145,8 @@ def _loop(
     given = (p, *state, lengths, reset, *(initial or ()), *flatten(params))
     together = max(1, _PIECE_ROWS // max(1, p.shape[0]))
     results, final = in_pieces(take, together, p, state, lengths, reset, given=given)
-    outputs = results.pop(0) if outputs_wanted else None
-    return FastWeightScan(outputs, results.pop(0) if states_wanted else None, final)
+    outputs = results.pop(0) if wanted["outputs_wanted"] else None
+    return FastWeightScan(outputs, results.pop(0) if wanted["states_wanted"] else None, final)
 
 
 def _check_sequence(p: Tensor, lengths: Tensor | None, reset: Tensor | None) -> None:

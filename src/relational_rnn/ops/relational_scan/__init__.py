@@ -4,9 +4,7 @@
 one of several backends. README.md beside this file has the derivation, the cost and what each backend refuses.
 """
 
-from relational_rnn.ops.relational_scan._ready_step import After, Place, StepCache
-from relational_rnn.ops.relational_scan.dispatch import ACTIVATION_MODES, BACKENDS, Backend, BackendReport, choose
-from relational_rnn.ops.relational_scan.exported import scan_as_loop
+from relational_rnn.ops.relational_scan.compiled import scan_as_loop
 from relational_rnn.ops.relational_scan.loop import ActivationMode
 from relational_rnn.ops.relational_scan.reference import (
     Block,
@@ -22,8 +20,15 @@ from relational_rnn.ops.relational_scan.reference import (
     relational_scan_reference,
     relational_step,
 )
-from relational_rnn.ops.relational_scan.scan import relational_scan
-from relational_rnn.ops.relational_scan.step import relational_step_after
+from relational_rnn.ops.relational_scan.scan import (
+    ACTIVATION_MODES,
+    BACKENDS,
+    Backend,
+    BackendReport,
+    choose,
+    relational_scan,
+)
+from relational_rnn.ops.relational_scan.step import After, StepCache, relational_step_after
 from relational_rnn.ops.relational_scan.trace import Trace, relational_trace
 
 __all__ = [
@@ -39,7 +44,6 @@ __all__ = [
     "Formulation",
     "Linear",
     "Norm",
-    "Place",
     "Scan",
     "ScanParameters",
     "Settings",

@@ -65,6 +65,22 @@ class LibraryCall(ctypes.Structure):
     if TYPE_CHECKING:  # a field of every such struct
         next: int
 
+    def put(self, **tensors: Tensor | None) -> None:
+        """Where tensors lie that run over batch and time, and how far apart their sequences and steps."""
+        for name, t in tensors.items():
+            if t is not None:
+                for field, value in (
+                    (name, t.data_ptr()),
+                    (f"{name}_batch", t.stride(0)),
+                    (f"{name}_step", t.stride(1)),
+                ):
+                    setattr(self, field, value)
+
+
+def over_time(name: str) -> tuple[tuple[str, Any], ...]:
+    """The fields of a tensor that runs over batch and time."""
+    return (name, _POINTER), (f"{name}_batch", _LONG), (f"{name}_step", _LONG)
+
 
 class NativeCall(LibraryCall):
     """`Call` of native/call.h, where the fields are explained."""
@@ -77,33 +93,15 @@ class NativeCall(LibraryCall):
         ("forget_bias", _DOUBLE),
         *((name, _LONG) for name in ("tile_batch", "tile_from", "tile_to", "step_from", "step_to")),
         *((name, _LONG) for name in ("kept_tile_from", "kept_from", "kept_steps", "packed_weights", "next")),
-        ("parameters", _POINTER),
-        ("gradients", _POINTER),
-        ("x", _POINTER),
-        ("x_batch", _LONG),
-        ("x_step", _LONG),
-        ("memory", _POINTER),
-        ("initial", _POINTER),
+        *((name, _POINTER) for name in ("parameters", "gradients")),
+        *over_time("x"),
+        *((name, _POINTER) for name in ("memory", "initial")),
         ("initial_batch", _LONG),
-        ("lengths", _POINTER),
-        ("reset", _POINTER),
-        ("outputs", _POINTER),
-        ("attended", _POINTER),
-        ("final", _POINTER),
-        ("d_outputs", _POINTER),
-        ("d_outputs_batch", _LONG),
-        ("d_outputs_step", _LONG),
-        ("d_attended", _POINTER),
-        ("d_attended_batch", _LONG),
-        ("d_attended_step", _LONG),
-        ("d_memory", _POINTER),
-        ("d_initial", _POINTER),
-        ("d_x", _POINTER),
-        ("packed", _POINTER),
-        ("kept", _POINTER),
-        ("differences", _POINTER),
-        ("sums", _POINTER),
-        ("scratch", _POINTER),
+        *((name, _POINTER) for name in ("lengths", "reset", "outputs", "attended", "final")),
+        *over_time("d_outputs"),
+        *over_time("d_attended"),
+        *((name, _POINTER) for name in ("d_memory", "d_initial", "d_x")),
+        *((name, _POINTER) for name in ("packed", "kept", "differences", "sums", "scratch")),
     )
 
 
@@ -204,6 +202,16 @@ def _team() -> int | None:
         return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, _POINTER).value
     except (AttributeError, OSError, TypeError):
         return None
+
+
+def address(t: Tensor | None) -> int | None:
+    """Where the numbers of a tensor lie."""
+    return None if t is None else t.data_ptr()
+
+
+def addresses(tensors: Sequence[Tensor | None]) -> Any:
+    """A table of addresses, which has to live as long as the call that gets its own."""
+    return (_POINTER * len(tensors))(*map(address, tensors))
 
 
 def fresh(count: int, dtype: torch.dtype) -> Tensor:

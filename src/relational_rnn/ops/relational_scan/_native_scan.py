@@ -6,12 +6,21 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from relational_rnn.ops.relational_scan._native import Kernels, NativeCall, Numbers, Phase, fresh
+from relational_rnn.ops.relational_scan._native import (
+    Kernels,
+    NativeCall,
+    Numbers,
+    Phase,
+    address,
+    addresses,
+    fresh,
+)
 from relational_rnn.ops.relational_scan._plain_backward import plain_backward
 from relational_rnn.ops.relational_scan.readable import backward_against, settled
 from relational_rnn.ops.relational_scan.spec import Spec
@@ -63,17 +72,9 @@ def _inner(t: Tensor) -> Tensor:
     return t if t.stride(3) == 1 and t.stride(2) == t.shape[3] else t.contiguous()
 
 
-def _address(t: Tensor | None) -> int | None:
-    return None if t is None else t.data_ptr()
-
-
-def _addresses(tensors: tuple[Tensor, ...] | list[Tensor]) -> Any:
-    return (ctypes.c_void_p * len(tensors))(*[t.data_ptr() for t in tensors])
-
-
-def prepare(given: Given) -> Given:
-    """The same with everything laid as the kernels want it."""
-    x, memory, lengths, reset, initial, parameters = given
+def prepare(tensors: Sequence[Any]) -> Given:
+    """The tensors of a call, the parameters flat, with everything laid as the kernels want it."""
+    x, memory, lengths, reset, initial, *parameters = tensors
     return Given(
         x=_inner(x),
         memory=settled(memory).contiguous(),
@@ -88,25 +89,12 @@ def describe_sizes(
     spec: Spec, batch: int, steps: int, inputs: int, features: int, slots: int, width: int, gates: int
 ) -> NativeCall:
     """A call's sizes and choices, and nothing else; `gates` is the number of rows of the gates' weights."""
-    competitive = spec.competitive and spec.gates
-    return NativeCall(
-        batch,
-        steps,
-        slots,
-        inputs,
-        features,
-        width,
-        spec.num_heads,
-        spec.key_size,
-        gates // 2 if competitive else gates,
-        spec.blocks,
-        spec.mlp_layers,
-        spec.formulation == "sonnet",
-        competitive,
-        spec.input_rows,
-        spec.input_bias,
-        spec.forget_bias,
-    )
+    settings = spec.settings
+    competitive = settings.competitive and spec.gates
+    shape = batch, steps, slots, inputs, features, width, settings.num_heads, settings.key_size
+    layers = gates // 2 if competitive else gates, spec.blocks, spec.mlp_layers
+    choices = settings.formulation == "sonnet", competitive, spec.input_rows
+    return NativeCall(*shape, *layers, *choices, settings.input_bias, settings.forget_bias)
 
 
 def describe_call(spec: Spec, g: Given, p: Plan) -> NativeCall:
@@ -117,8 +105,8 @@ def describe_call(spec: Spec, g: Given, p: Plan) -> NativeCall:
     call = describe_sizes(spec, batch, steps, inputs, features, slots, width, gates)
     call.tile_batch, call.tile_to, call.step_to = p.tile_batch, p.tiles, steps
     call.packed_weights = 1
-    call.x, call.x_batch, call.x_step = g.x.data_ptr(), g.x.stride(0), g.x.stride(1)
-    call.lengths, call.reset, call.initial = _address(g.lengths), _address(g.reset), _address(g.initial)
+    call.put(x=g.x)
+    call.lengths, call.reset, call.initial = address(g.lengths), address(g.reset), address(g.initial)
     if g.initial is not None:
         call.initial_batch = 0 if g.initial.dim() == 2 else g.initial.stride(0)
     return call
@@ -129,19 +117,11 @@ class NativeScan(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        kernels: Kernels,
-        spec: Spec,
-        mode: str | None,
-        x: Tensor,
-        memory: Tensor,
-        lengths: Tensor | None,
-        reset: Tensor | None,
-        initial: Tensor | None,
-        *tensors: Tensor,
+        ctx: Any, kernels: Kernels, spec: Spec, mode: str | None, *tensors: Any
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         recompute, store = mode == "recompute", mode == "store"
-        g = prepare(Given(x, memory, lengths, reset, initial, tensors))
+        g = prepare(tensors)
+        x, memory = tensors[:2]
         batch, steps, inputs, _ = x.shape
         slots, width = memory.shape[1:]
         p = plan(batch, steps, slots, slots + inputs, recompute=recompute)
@@ -149,13 +129,13 @@ class NativeScan(torch.autograd.Function):
         outputs = x.new_empty(batch, steps, slots, width)
         final = x.new_empty(batch, slots, width)
         attended = x.new_empty(batch, steps, inputs, width) if spec.input_rows else None
-        parameters = _addresses(g.parameters)
+        parameters = addresses(g.parameters)
         call.parameters = ctypes.addressof(parameters)
         call.kept_steps = steps if store else 0
         room = {what: kernels.numbers(call, what, double=double) for what in Numbers}
         packed, scratch = fresh(room[Numbers.PACKED], x.dtype), fresh(p.threads * room[Numbers.SCRATCH], x.dtype)
         kept = fresh((p.tiles if store else p.threads) * room[Numbers.KEPT], x.dtype)
-        call.outputs, call.attended, call.final = outputs.data_ptr(), _address(attended), final.data_ptr()
+        call.outputs, call.attended, call.final = outputs.data_ptr(), address(attended), final.data_ptr()
         call.packed, call.scratch, call.kept = packed.data_ptr(), scratch.data_ptr(), kept.data_ptr()
         call.memory = g.memory.data_ptr()
         if not recompute:
@@ -174,7 +154,7 @@ class NativeScan(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.native = kernels, spec, recompute, p
         if mode is not None:
-            ctx.save_for_backward(x, memory, lengths, reset, initial, *tensors, kept)
+            ctx.save_for_backward(*tensors, kept)
         return outputs, final, attended
 
     @staticmethod
@@ -184,8 +164,7 @@ class NativeScan(torch.autograd.Function):
         needed = ctx.needs_input_grad[3:]
         if backward_against(cotangents):
             return None, None, None, *plain_backward(spec, tuple(inputs), needed, cotangents)
-        given = Given(*inputs[:5], parameters=tuple(inputs[5:]))
-        gradients = _backward(kernels, spec, recompute, p, given, kept, cotangents)
+        gradients = _backward(kernels, spec, recompute, p, prepare(inputs), kept, cotangents)
         return None, None, None, *(d if need else None for d, need in zip(gradients, needed, strict=True))
 
 
@@ -194,11 +173,11 @@ def _backward(
     spec: Spec,
     recompute: bool,
     p: Plan,
-    given: Given,
+    g: Given,
     kept: Tensor,
     cotangents: tuple[Tensor | None, ...],
 ) -> list[Tensor | None]:
-    g, dtype = prepare(given), given.x.dtype
+    dtype = g.x.dtype
     double = dtype == torch.float64
     steps = g.x.shape[1]
     d_outputs, d_attended = (None if d is None else _inner(d) for d in (cotangents[0], cotangents[2]))
@@ -212,14 +191,10 @@ def _backward(
     d_parameters = [torch.zeros_like(t) for t in g.parameters]
 
     call = describe_call(spec, g, p)
-    parameters, gradients = _addresses(g.parameters), _addresses(d_parameters)
+    parameters, gradients = addresses(g.parameters), addresses(d_parameters)
     call.parameters, call.gradients = ctypes.addressof(parameters), ctypes.addressof(gradients)
-    for name, d in (("d_outputs", d_outputs), ("d_attended", d_attended)):
-        if d is not None:
-            setattr(call, name, d.data_ptr())
-            setattr(call, name + "_batch", d.stride(0))
-            setattr(call, name + "_step", d.stride(1))
-    call.d_memory, call.d_initial, call.d_x = d_memory.data_ptr(), _address(d_initial), d_x.data_ptr()
+    call.put(d_outputs=d_outputs, d_attended=d_attended)
+    call.d_memory, call.d_initial, call.d_x = d_memory.data_ptr(), address(d_initial), d_x.data_ptr()
     call.step_to = p.chunk  # the longest chunk, for the sizes below
     call.kept_steps = p.chunk if recompute else steps
     room = {what: kernels.numbers(call, what, double=double) for what in Numbers}

@@ -8,14 +8,17 @@ scan. Its backward keeps nothing but the inputs and runs the steps once more.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._decomp import register_decomposition
 
 from relational_rnn._check import InputError, describe
 from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu, unsupported
 from relational_rnn.ops.relational_scan.loop import loop
-from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters
+from relational_rnn.ops.relational_scan.pieces import valid_steps
+from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters, advance, input_terms
 from relational_rnn.ops.relational_scan.spec import Spec, flatten, spec_of, unflatten
 
 TENSORS = "Tensor x, Tensor memory, Tensor[] tensors, Tensor? lengths, Tensor? reset, Tensor? initial"
@@ -40,7 +43,7 @@ def scan_as_operator(
     device = x.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     spec = spec_of(params, input_rows=input_rows, autocast=autocast)
-    outputs = _forward(x, memory, flatten(params), lengths, reset, initial, kernels, *spec)
+    outputs = _forward(x, memory, flatten(params), lengths, reset, initial, kernels, *spec.flat())
     return Scan(outputs[0], outputs[1], outputs[2] if input_rows else None)
 
 
@@ -73,7 +76,7 @@ def _forward(x, memory, tensors, lengths, reset, initial, kernels, *spec):
                 describe("relational_scan", "lengths is out of range", got=got, expected=f"0 to {x.shape[1]}")
             )
     with torch.no_grad():  # the backward pass runs the steps itself
-        made = _run(x, memory, tensors, lengths, reset, initial, kernels, Spec(*spec))
+        made = _run(x, memory, tensors, lengths, reset, initial, kernels, Spec.of(spec))
     # An operator's outputs are contiguous and share no memory; a scan makes each of its own.
     return [tensor.contiguous() for tensor in made]
 
@@ -82,7 +85,7 @@ def _forward(x, memory, tensors, lengths, reset, initial, kernels, *spec):
 def _(x, memory, tensors, lengths, reset, initial, kernels, *spec):
     batch, steps, rows = x.shape[:3]
     shapes = [(batch, steps, *memory.shape[1:]), memory.shape]
-    if Spec(*spec).input_rows:
+    if Spec.of(spec).input_rows:
         shapes.append((batch, steps, rows, memory.shape[-1]))
     return [memory.new_empty(shape) for shape in shapes]
 
@@ -102,7 +105,9 @@ def _backward(cotangents, x, memory, tensors, lengths, reset, initial, kernels, 
     with torch.enable_grad():
         leaves = [tensor.detach().requires_grad_() for tensor in given]
         start = None if initial is None else leaves[-1]
-        outputs = _run(leaves[0], leaves[1], leaves[2 : 2 + len(tensors)], lengths, reset, start, kernels, Spec(*spec))
+        outputs = _run(
+            leaves[0], leaves[1], leaves[2 : 2 + len(tensors)], lengths, reset, start, kernels, Spec.of(spec)
+        )
         reached = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]  # not without steps
         outputs, cotangents = zip(*reached, strict=True)
         gradients = torch.autograd.grad(outputs, leaves, cotangents, materialize_grads=True)
@@ -131,3 +136,59 @@ def _pull_back(ctx, cotangents):
 _forward.register_autograd(_pull_back, setup_context=_setup_context)
 
 scan_operator = torch.ops.relational_rnn.scan.default
+
+
+@register_decomposition(scan_operator)
+def scan_as_loop(
+    x: Tensor,
+    memory: Tensor,
+    tensors: Sequence[Tensor],
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    initial: Tensor | None,
+    kernels: bool,
+    *spec: Any,
+) -> list[Tensor]:
+    """The operator as one loop of PyTorch operations, for exporters that do not know it; forward only.
+
+    `torch.onnx.export` takes the place of every operator that it cannot translate from PyTorch's table of
+    decompositions: a model with the layer in it exports without further ado, as one `Scan` per layer.
+    """
+    # The one loop that exporters keep as a loop; it has no public name yet.
+    from torch._higher_order_ops.scan import scan
+
+    # Its own derivative cannot be exported where the batch is of any size, and none is wanted.
+    x, memory, *tensors = (tensor.detach() for tensor in (x, memory, *tensors))
+    initial = None if initial is None else initial.detach()
+    how = Spec.of(spec)
+    params, batch_of = unflatten(tensors, how), (slice(None), None, None)
+    happens = None if lengths is None else valid_steps(lengths, x.shape[1])
+    if happens is not None:
+        x = x.where(happens[:, :, None, None], 0)  # padding may hold anything, even NaN
+    autocast = how.autocast
+    with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
+        rows, gate_terms = input_terms(x, params)
+    given = {"rows": rows, "gate_terms": gate_terms, "happens": happens, "reset": reset}
+    steps = {name: tensor.movedim(1, 0) for name, tensor in given.items() if tensor is not None}
+
+    def body(memory: Tensor, at: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        before = memory
+        if "reset" in at and initial is not None:
+            before = torch.where(at["reset"][batch_of], initial, memory)
+        step = advance(before, at["rows"], at.get("gate_terms"), params)
+        after, seen, attended = step.memory, step.memory, step.input_rows
+        if "happens" in at:
+            happens = at["happens"][batch_of]
+            after, seen, attended = (
+                torch.where(happens, after, memory),
+                seen.where(happens, 0),
+                attended.where(happens, 0),
+            )
+        # What a body returns must not share memory with what it was given, nor with its other results.
+        return after.clone(), (seen.clone(), attended.clone())
+
+    with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
+        last, (memories, attended) = scan(body, memory.clone(), steps)
+    outputs = [memories, attended] if how.input_rows else [memories]
+    memories, *attended = (t.movedim(0, 1).clone(memory_format=torch.contiguous_format) for t in outputs)
+    return [memories, last, *attended]

@@ -49,20 +49,8 @@ def relational_scan_cpu(
 ) -> Scan:
     """The relational memory over a whole sequence as one operation; equals `relational_scan_reference` up to rounding.
 
-    Args:
-        x: [B, T, n, I].
-        memory: the memory before the first step, [B, N, M].
-        params: the weights and choices.
-        lengths: [B] whole numbers in 0..T; later steps do not happen, whatever their input holds.
-        reset: [B, T] booleans; before a step marked true the row's memory becomes `initial`.
-        initial: [N, M] or [B, N, M], needed with `reset`.
-        input_rows: whether the attended rows of the input are wanted too.
-        activations: "store" keeps what the backward pass needs; "recompute" keeps the memory at about sqrt(T) of the
-            T steps and computes the rest again, so that peak memory grows with the square root of T.
-
-    Returns:
-        a `Scan`: the memory after every step [B, T, N, M] (0 past a length), the memory after each row's last step
-        [B, N, M], and the attended input rows [B, T, n, M] or None.
+    The arguments and the result are those of `relational_scan`. With `activations="recompute"` the memory at about
+    sqrt(T) of the T steps is kept and the rest is computed again.
 
     float32 or float64, on the CPU. Gradients flow into every tensor, the memory and `initial` included; a gradient of
     a gradient is computed through the plain loop. Without gradients nothing is kept.

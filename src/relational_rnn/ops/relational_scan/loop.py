@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from relational_rnn.ops.relational_scan.pieces import in_pieces, pieces
+from relational_rnn.ops.relational_scan.pieces import in_pieces, pieces, valid_steps
 from relational_rnn.ops.relational_scan.readable import gradients_wanted
 from relational_rnn.ops.relational_scan.reference import (
     CalledParameters,
@@ -30,7 +30,7 @@ _PIECE_ROWS = 1024  # memory and input rows of the steps that are taken together
 
 def happening(lengths: Tensor | None, steps: int, device: torch.device) -> Tensor | None:
     """Which steps happen, [B, T], or None where all do."""
-    return None if lengths is None else torch.arange(steps, device=device) < lengths.to(device)[:, None]
+    return None if lengths is None else valid_steps(lengths.to(device), steps)
 
 
 def walk(

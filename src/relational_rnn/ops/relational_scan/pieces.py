@@ -12,11 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 from relational_rnn.ops.relational_scan.readable import may_be_written
 
 StateT = TypeVar("StateT")
+
+
+def valid_steps(lengths: Tensor, steps: int) -> Tensor:
+    """[B, T] booleans: true at the first `lengths[b]` of T steps."""
+    return torch.arange(steps, device=lengths.device) < lengths.unsqueeze(1)
 
 
 class Piece(NamedTuple):

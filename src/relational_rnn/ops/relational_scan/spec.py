@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from relational_rnn.ops.relational_scan.reference import (
     Block,
-    Formulation,
     Linear,
     Norm,
     ScanParameters,
@@ -66,34 +66,27 @@ def misfit(params: ScanParameters, x: Tensor, memory: Tensor) -> str | None:
 class Spec(NamedTuple):
     """What is not a tensor."""
 
-    formulation: Formulation
-    num_heads: int
-    key_size: int
-    forget_bias: float
-    input_bias: float
-    competitive: bool
+    settings: Settings
     mlp_layers: int
     blocks: int
     gates: bool
     input_rows: bool
     autocast: torch.dtype | None = None  # inside a compiled graph autocast is off by the time the operator runs
 
+    def flat(self) -> tuple[Any, ...]:
+        """As an operator takes it."""
+        return *dataclasses.astuple(self.settings), *self[1:]
+
+    @classmethod
+    def of(cls, flat: Sequence[Any]) -> Spec:
+        """The inverse of `flat`."""
+        names = [field.name for field in dataclasses.fields(Settings)]
+        return cls(Settings(**dict(zip(names, flat, strict=False))), *flat[len(names) :])
+
 
 def spec_of(params: ScanParameters, *, input_rows: bool, autocast: torch.dtype | None = None) -> Spec:
-    settings = params.settings
-    return Spec(
-        formulation=settings.formulation,
-        num_heads=settings.num_heads,
-        key_size=settings.key_size,
-        forget_bias=settings.forget_bias,
-        input_bias=settings.input_bias,
-        competitive=settings.competitive,
-        mlp_layers=len(params.mlp),
-        blocks=len(params.blocks),
-        gates=params.gate_input is not None,
-        input_rows=input_rows,
-        autocast=autocast,
-    )
+    gates = params.gate_input is not None
+    return Spec(params.settings, len(params.mlp), len(params.blocks), gates, input_rows, autocast)
 
 
 def unflatten(tensors: Sequence[Tensor], spec: Spec) -> ScanParameters:
@@ -108,19 +101,12 @@ def unflatten(tensors: Sequence[Tensor], spec: Spec) -> ScanParameters:
 
     def block() -> Block:
         qkv, mlp_norm = linear(), norm()
-        if spec.formulation == "sonnet":
+        if spec.settings.formulation == "sonnet":
             return Block(qkv, mlp_norm, qkv_norm=norm(), attention_norm=norm())
         return Block(qkv, mlp_norm, out=linear())
 
     return ScanParameters(
-        settings=Settings(
-            formulation=spec.formulation,
-            num_heads=spec.num_heads,
-            key_size=spec.key_size,
-            forget_bias=spec.forget_bias,
-            input_bias=spec.input_bias,
-            competitive=spec.competitive,
-        ),
+        settings=spec.settings,
         input=linear(),
         mlp=tuple(linear() for _ in range(spec.mlp_layers)),
         gate_input=linear() if spec.gates else None,

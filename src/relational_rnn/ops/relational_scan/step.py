@@ -1,18 +1,39 @@
-"""One step for layers: by one call of the compiled kernels where no gradient is wanted, else as the definition does."""
+"""One step for layers: by one call of the compiled kernels where no gradient is wanted, else as the definition does.
+
+A step of a few rows takes the kernels 10 microseconds, and the 15 parameters it reads are scattered over a dozen
+modules: gathering and checking them anew takes several times as long. So a cell keeps its steps ready.
+"""
 
 # Shape legend: as in cpu.py
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import ctypes
+import operator
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, NamedTuple, Self
 
-from relational_rnn.ops.relational_scan._ready_step import After, ReadyStep, plain
+import torch
+from torch import Tensor, nn
+
+from relational_rnn.ops.relational_scan._native import Kernels, NativeCall, Numbers, Phase, addresses, find, fresh
+from relational_rnn.ops.relational_scan._native_scan import TILE_ROWS, describe_sizes
 from relational_rnn.ops.relational_scan.cpu import kernels_for
-from relational_rnn.ops.relational_scan.dispatch import Backend
-from relational_rnn.ops.relational_scan.readable import mode_against
+from relational_rnn.ops.relational_scan.readable import mode_against, pending, wrapped
 from relational_rnn.ops.relational_scan.reference import CalledParameters, ScanParameters, relational_step
-from relational_rnn.ops.relational_scan.spec import flatten, misfit
+from relational_rnn.ops.relational_scan.scan import Backend
+from relational_rnn.ops.relational_scan.spec import flatten, misfit, spec_of
+
+_FEW_ROWS = 16  # memory rows up to which arranging the weights would take longer than it saves
+_MOST_SIZES = 8  # that a cache holds; more would be a program whose batch changes all the time
+
+
+class After(NamedTuple):
+    """What a step leaves."""
+
+    memory: Tensor  # [B, N, M]
+    input_rows: Tensor | None  # [B, n, M], the attended rows of the input
 
 
 def relational_step_after(
@@ -33,9 +54,170 @@ def relational_step_after(
     if plain_modules and backend in ("auto", "cpu") and mode_against() is None and x.shape[0] > 0:
         tensors = (x, memory, *flatten(params))
         wanted = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-        able = not wanted and plain(tensors) and not misfit(params, x, memory)
-        kernels = kernels_for(params) if able else ""
+        kernels = "" if wanted else _kernels_that_take(x, memory, params, tensors)
         if not isinstance(kernels, str):
             return ReadyStep(kernels, params, x, memory, input_rows)(x, memory)
     taken = relational_step(x, memory, params)
     return After(taken.memory, taken.input_rows)
+
+
+def _kernels_that_take(x: Tensor, memory: Tensor, params: ScanParameters, tensors: Sequence[Tensor]) -> Kernels | str:
+    """The kernels for these, all `tensors` together, or "" where they do not take them as they are.
+
+    `unsupported` would say why not, but takes longer than the step.
+    """
+    dtype = x.dtype
+    plain = dtype in (torch.float32, torch.float64) and all(
+        type(t) in (Tensor, nn.Parameter)
+        and t.dtype == dtype
+        and t.is_cpu
+        and not pending(t)
+        and not wrapped(t)
+        and t.is_contiguous()
+        for t in tensors
+    )
+    return kernels_for(params) if plain and not misfit(params, x, memory) else ""
+
+
+class ReadyStep:
+    """Steps of one size with parameters where they lie now: all that is missing are the addresses of a step's tensors.
+
+    Args:
+        kernels: what computes.
+        params: the parameters, which these kernels take together with the tensors of a step.
+        x: [B, n, I], any input of the size.
+        memory: [B, N, M].
+        input_rows: whether the attended rows of the input are wanted too.
+    """
+
+    def __init__(self, kernels: Kernels, params: ScanParameters, x: Tensor, memory: Tensor, input_rows: bool) -> None:
+        batch, inputs, features = x.shape
+        slots, width = memory.shape[1:]
+        gates = 0 if params.gate_memory is None else params.gate_memory.weight.shape[0]
+        spec = spec_of(params, input_rows=input_rows)
+        sizes = describe_sizes(spec, batch, 1, inputs, features, slots, width, gates)
+        sizes.tile_batch, sizes.tile_to, sizes.step_to = batch, 1, 1
+        sizes.packed_weights = batch * slots > _FEW_ROWS
+        sizes.x_batch = inputs * features
+        self._parameters = addresses(flatten(params))
+        sizes.parameters = ctypes.addressof(self._parameters)
+        double = x.dtype == torch.float64
+        counted = (Numbers.KEPT, Numbers.SCRATCH, *((Numbers.PACKED,) if sizes.packed_weights else ()))
+        self._room = [kernels.numbers(sizes, what, double=double) for what in counted]
+        phases = (Phase.PACK_FORWARD, Phase.FORWARD) if sizes.packed_weights else (Phase.FORWARD,)
+        self._sizes = sizes
+        self._rows = (batch, inputs, width) if input_rows else None
+        self._dtype = x.dtype
+        self._run = kernels.library.scan_run
+        self._how = kernels.instance, double, (ctypes.c_int * len(phases))(*phases), len(phases), 1, None
+        self._spare: list[tuple[NativeCall, int, Tensor]] = []
+
+    def __call__(self, x: Tensor, memory: Tensor) -> After:
+        """One step; `x` and `memory` are of the size and dtype that this was made for."""
+        # A call and its room belong to one step at a time: other threads of Python take, or make, their own.
+        call, address, _ = taken = self._spare.pop() if self._spare else self._make()
+        after = torch.empty_like(memory)
+        attended = None if self._rows is None else x.new_empty(self._rows)
+        call.x, call.memory, call.final = x.data_ptr(), memory.data_ptr(), after.data_ptr()
+        if attended is not None:
+            call.attended = attended.data_ptr()
+        self._run(address, *self._how)
+        self._spare.append(taken)
+        return After(after, attended)
+
+    def _make(self) -> tuple[NativeCall, int, Tensor]:
+        call, room = NativeCall.from_buffer_copy(self._sizes), fresh(sum(self._room), self._dtype)
+        at, size = room.data_ptr(), room.element_size()
+        call.kept, call.scratch, call.packed = at, at + self._room[0] * size, at + sum(self._room[:2]) * size
+        return call, ctypes.addressof(call), room
+
+
+_FACTS = operator.attrgetter("dtype", "shape")  # beside the address, which no two devices share
+_HOOKS = operator.attrgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class StepCache:
+    """Ready steps of one cell, for as long as nothing about its parameters changes.
+
+    Parameters are read where they lie, so writing into them (an optimizer, `load_state_dict`) changes nothing here.
+    Everything else is noticed at the next step: other modules or parameters in their places, hooks, parametrizations,
+    data moved, converted or laid otherwise, other kernels asked for. A copy of a cache, and one from a file, is empty.
+    """
+
+    def __init__(self) -> None:
+        self._ready: dict[tuple[torch.Size, torch.Size, bool], ReadyStep] = {}
+        self._dtype: torch.dtype | None = None
+        self._modules: list[nn.Module] = []
+        self._tensors: list[Tensor] = []
+        self._then: tuple[Any, ...] | None = None
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return type(self)()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
+
+    def step(self, x: Tensor, memory: Tensor, *, input_rows: bool) -> After | None:
+        """One step, input `x` [B, n, I] and the memory before it [B, N, M]; None unless it is ready.
+
+        What the tensors' shapes have to be is not checked: a size is ready only after `prepare`.
+        """
+        if torch.is_grad_enabled() or mode_against() is not None or type(x) is not Tensor or type(memory) is not Tensor:
+            return None
+        ready = self._ready.get((x.shape, memory.shape, input_rows))
+        if ready is None or not (x.dtype is self._dtype is memory.dtype and x.is_cpu and memory.is_cpu):
+            return None
+        if not memory.is_contiguous() or pending(x) or pending(memory) or self._now() != self._then:
+            return None
+        return ready(x.contiguous(), memory)
+
+    def prepare(
+        self, x: Tensor, memory: Tensor, params: ScanParameters, cell: nn.Module, plain: list[nn.Module], rows: bool
+    ) -> bool:
+        """Make steps like this one ready; returns whether the kernels take them.
+
+        Args:
+            x: [B, n, I], checked.
+            memory: [B, N, M], checked.
+            params: the parameters as they are now.
+            cell: the module in which they lie, whose `settings` they go with.
+            plain: those of the modules within whose parameters they are: without hooks, of PyTorch's own classes.
+            rows: whether the attended rows of the input are wanted too.
+        """
+        if mode_against() is not None or not 0 < x.shape[0] * memory.shape[1] <= TILE_ROWS:
+            return False
+        tensors = flatten(params)
+        kernels = _kernels_that_take(x, memory, params, (x.contiguous(), memory, *tensors))
+        own = set(map(id, cell.parameters()))
+        # something else may make one of them, a parametrization for one
+        if isinstance(kernels, str) or any(id(t) not in own for t in tensors):
+            return False
+        if len(self._ready) >= _MOST_SIZES or self._now() != self._then:
+            self._ready.clear()
+        self._cell, self._modules, self._tensors, self._dtype = vars(cell), list(cell.modules()), tensors, x.dtype
+        tables = (table for module in self._modules for table in (module._modules, module._parameters))
+        self._tables = list(filter(None, tables))  # nothing that comes into an empty one is a weight of a step
+        self._hooks = [hooks for module in (cell, *plain) for hooks in _HOOKS(module)]
+        self._attributes = list(map(vars, self._modules))
+        self._then = self._now()
+        self._held = self._cell["settings"], *chain.from_iterable(map(dict.values, self._tables))  # so that ids stay
+        self._ready[x.shape, memory.shape, rows] = ReadyStep(kernels, params, x, memory, rows)
+        return True
+
+    def _now(self) -> tuple[Any, ...] | None:
+        """All by which the parameters may have become others."""
+        if not self._modules or any(self._hooks):
+            return None
+        return (
+            id(self._cell["settings"]),
+            list(chain.from_iterable(self._tables)),
+            list(map(id, chain.from_iterable(map(dict.values, self._tables)))),
+            list(
+                map(len, self._attributes)
+            ),  # a forward set on a module itself makes the table of its attributes longer
+            list(map(type, self._modules)),
+            list(map(Tensor.data_ptr, self._tensors)),
+            list(map(_FACTS, self._tensors)),
+            list(map(Tensor.is_contiguous, self._tensors)),
+            find(),
+        )

@@ -112,19 +112,9 @@ def relational_scan_triton(
 ) -> Scan:
     """The relational memory over a whole sequence, one kernel per direction; equals `relational_scan_reference`.
 
-    Args:
-        x: [B, T, n, I].
-        memory: the memory before the first step, [B, N, M].
-        params: the weights and choices.
-        lengths: [B] whole numbers in 0..T; later steps do not happen, whatever their input holds.
-        reset: [B, T] booleans; before a step marked true the row's memory becomes `initial`.
-        initial: [N, M] or [B, N, M], needed with `reset`.
-        activations: "store" keeps what the backward pass needs; "recompute" keeps the memories alone, which are the
-            result, and computes the rest again in sqrt(T) chunks of sqrt(T) steps.
-
-    Returns:
-        a `Scan`: the memory after every step [B, T, N, M] (0 past a length), the memory after each row's last step
-        [B, N, M], and None for the attended input rows.
+    The arguments and the result are those of `relational_scan`, without the attended rows of the input. With
+    `activations="recompute"` the memories alone are kept, which are the result, and the rest is computed again in
+    sqrt(T) chunks of sqrt(T) steps.
 
     float16, bfloat16, float32 or float64, one dtype throughout; sums are float32 (float64 for float64), and products
     of float32 matrices are as exact as `torch.backends.cuda.matmul.fp32_precision` says. Gradients flow into every
