@@ -12,10 +12,10 @@ from urllib.parse import quote
 from relational_rnn._files import sweep, write_together
 from relational_rnn.pages import Cell, Script, Table, document, render
 from relational_rnn.reports.cells import measured, side_by_side
-from relational_rnn.reports.chosen import noun, report_figures
 from relational_rnn.reports.figures import Figure, curve_name, inline
 from relational_rnn.reports.language import MEASURES, is_language, perplexity_by_frequency, resets
 from relational_rnn.reports.published import published_beside_all
+from relational_rnn.reports.run_figures import noun, report_figures
 from relational_rnn.reports.runs import Group, Run, all_names, group_runs, read_runs
 
 SCRIPTS = tuple(Script("relational_rnn.pages", name) for name in ("tables.js", "figures.js"))
