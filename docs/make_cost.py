@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from relational_rnn.pages import Table
-from relational_rnn.reports.benchmark import TITLES, conditions, sweep_parts
+from relational_rnn.reports.benchmark import TITLES, conditions, sweep_section
 from relational_rnn.reports.benchmark_figures import sweep_figure
 from relational_rnn.reports.benchmark_results import SWEEPS, BenchmarkResults, read_benchmark
 
@@ -48,7 +48,7 @@ def block(name: str, results: BenchmarkResults) -> str:
     if name == "goals":
         return goals(results)
     more = {"T": [counted], "recompute": [memory_growth]}.get(name, [])
-    parts = [*sweep_parts(results, name), *(make(results) for make in more)]
+    parts = [sweep_section(results, name), *(make(results) for make in more)]
     return "\n\n".join([f"![{TITLES[name]}](figures/{figure(name).name})", *parts])
 
 

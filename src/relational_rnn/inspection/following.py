@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -19,8 +18,10 @@ from relational_rnn.ops.relational_scan import Trace
 from relational_rnn.pages import render
 
 WHERE = "inspection.follow"
-SHADE, MARK = "#2f8fd0", "#d55e00"
-"""Colours that are told apart on light and dark paper, and with every common colour blindness."""
+MARK = "#d55e00"
+"""Told apart from the shades on light and dark paper, and with every common colour blindness."""
+GAP, HEAD = 8, 34
+"""Between two steps, and above their matrices."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,20 +87,25 @@ def reference_section(examples: Sequence[ReferenceExample]) -> Section:
     """
     if not examples:
         raise InputError(describe(WHERE, "there is no example"))
-    lines, shapes, widest, y = [], [], 0.0, 0.0
+    lines, drawn, widest, y = [], [], 0.0, 0.0
     for example in examples:
-        found = follow(example.trace, example.reference)
+        found, trace = follow(example.trace, example.reference), one_sequence(example.trace)
         after = found.looks[example.reference + 1 :]
         seen = f"slots then give it {after.mean():.2f} of their attention" if len(after) else "no step comes after"
         lines.append(f"{example.caption}: step {found.step + 1} goes mostly to slot {found.slot + 1}; {seen}")
-        drawn, width, height = _draw(example, found, y)
-        shapes += drawn
-        widest, y = max(widest, width), y + height
+        weights = trace.attention[..., : trace.memory.shape[1], :].mean((1, 2))
+        steps, slots, rows = weights.shape
+        cell = max(4.0, min(14.0, 108 / rows))
+        drawn.append((example, found.slot, weights.tolist(), cell, y))
+        widest = max(widest, steps * (rows * cell + GAP) - 1, 7.0 * len(example.caption))
+        y += HEAD + slots * cell + 16
     html = render(
         "inspection/templates/following.html",
         lines=lines,
-        spoken=". ".join(lines),
-        shapes=shapes,
+        drawn=drawn,
+        gap=GAP,
+        head=HEAD,
+        mark=MARK,
         width=f"{widest:.0f}",
         height=f"{y:.0f}",
     )
@@ -110,46 +116,3 @@ def reference_section(examples: Sequence[ReferenceExample]) -> Section:
         "not yet looking at the reference."
     )
     return Section("The reference, followed", text, html)
-
-
-Shape = tuple[str, dict[str, Any], str]
-"""Of an element of an SVG: its name, its attributes, its text."""
-
-
-def _draw(example: ReferenceExample, found: Followed, y: float) -> tuple[list[Shape], float, float]:
-    """The matrices of an example from `y` down, how wide and how high they are; shades are one colour, more or less
-    opaque, so any paper will do."""
-    gap, head = 8, 34
-    trace = one_sequence(example.trace)
-    steps, slots = trace.memory.shape[:2]
-    weights = trace.attention[..., :slots, :].mean((1, 2))
-    rows = weights.shape[-1]
-    cell = max(4.0, min(14.0, 108 / rows))
-    wide, high, top = rows * cell, slots * cell, y + head
-    shapes = [_text(0, y + 12, example.caption, 12)]
-    for t in range(steps):
-        x = t * (wide + gap) + 4
-        shapes.append(_text(x, y + 28, str(t + 1), 9))
-        for i, j in (weights[t] >= 0.01).nonzero().tolist():
-            shade = {"fill": SHADE, "fill-opacity": f"{weights[t, i, j]:.2f}"}
-            shapes.append(_box(x + j * cell, top + i * cell, cell, cell, **shade))
-        if t == example.reference:
-            shapes.append(_frame(x - 2, top - 2, wide + 4, high + 4, MARK, 2.5))
-        else:
-            shapes.append(_frame(x, top, wide, high, "currentColor", 0.4))
-        if t > example.reference:  # columns are the slots as they were before the step
-            shapes.append(_frame(x + found.slot * cell, top, cell, high, MARK, 1))
-    return shapes, max(steps * (wide + gap) - 1, 7.0 * len(example.caption)), head + high + 16
-
-
-def _text(x: float, y: float, words: str, size: int) -> Shape:
-    return "text", {"x": f"{x:.1f}", "y": f"{y:.1f}", "font-size": size, "fill": "currentColor"}, words
-
-
-def _box(x: float, y: float, width: float, height: float, **more: Any) -> Shape:
-    place = {"x": x, "y": y, "width": width, "height": height}
-    return "rect", {name: f"{value:.1f}" for name, value in place.items()} | more, ""
-
-
-def _frame(x: float, y: float, width: float, height: float, colour: str, thick: float) -> Shape:
-    return _box(x, y, width, height, fill="none", stroke=colour, **{"stroke-width": thick})

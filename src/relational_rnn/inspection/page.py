@@ -180,6 +180,8 @@ def put_together(
         scripts: those of the figures of such a memory.
         more: columns after those of `around`.
     """
+    if unknown := around.keys() - Around.__annotations__.keys():
+        raise TypeError(f"a page has no argument {min(unknown)!r}")
     steps, right = len(tokens), around.get("right")
     given = around.get("token_values", ())
     for values in given:
@@ -256,7 +258,8 @@ def held_memory(trace: Trace, before: Tensor | None) -> np.ndarray:
 
 def memory_change(memory: np.ndarray, steps: int) -> list[float | None]:
     """How far every step moved the memory; None at the first one where the memory before it is not known."""
-    moved = np.sqrt(np.square(np.diff(memory.astype(np.float64), axis=0)).reshape(len(memory) - 1, -1).sum(1)).tolist()
+    squares = np.square(np.diff(memory.astype(np.float64), axis=0))
+    moved = np.sqrt(squares.sum(axis=tuple(range(1, memory.ndim)))).tolist()
     return [*[None] * (steps - len(moved)), *moved]
 
 

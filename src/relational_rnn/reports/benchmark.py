@@ -55,9 +55,9 @@ def render_benchmark(results: BenchmarkResults, figures: Mapping[str, str]) -> s
     facts = results.facts
     sections = {shape_title(results, name): [shape_table(results, name)] for name in results.shapes}
     for name in (name for name in SWEEPS if results.sweep(name)):
-        fixed, *parts = sweep_parts(results, name)
+        text, rest = sweep_section(results, name).split("\n\n", 1)
         shown = [f"![{TITLES[name]}]({figures[name]})"] if name in figures else []
-        sections[TITLES[name]] = [fixed, *shown, *parts]
+        sections[TITLES[name]] = [text, *shown, rest]
     refused = [f"{case}: {why}" for case, reasons in facts.get("cannot_run", {}).items() for why in reasons.values()]
     return render(
         "reports/templates/benchmark.md",
@@ -76,11 +76,26 @@ def conditions(results: BenchmarkResults) -> str:
     return text.replace("\n  ", " ").strip()  # a line for every entry, however its template is wrapped
 
 
-def sweep_parts(results: BenchmarkResults, name: str) -> list[str]:
+def sweep_section(results: BenchmarkResults, name: str) -> str:
     """What a sweep is over, its table, and in the one over T how the time of a step grows."""
-    if name == "recompute":
-        return [sweep_text(results, name), recompute_table(results)]
-    return [sweep_text(results, name), sweep_table(results, name), *(linearity(results) if name == "T" else [])]
+    points = results.sweep(name)
+    s = results.facts["shapes"][f"{SWEEPS[name]}={min(points)}"]
+    fixed = {
+        "batch": f"{s['batch']} sequences",
+        "steps": f"{s['steps']} steps",
+        "input_size": f"{s['input_size']} numbers per step",
+        "mem_slots": f"{s['mem_slots']} slots",
+        "heads": f"{s['num_heads']} heads x {s['head_size']}",
+    }
+    del fixed[{"T": "steps", "slots": "mem_slots", "batch": "batch", "recompute": "steps"}[name]]
+    return render(
+        "reports/templates/sweep.md",
+        name=name,
+        fixed=fixed.values(),
+        whole=all("relational_rnn:reference" in rows for rows in points.values()),
+        table=recompute_table(results) if name == "recompute" else sweep_table(results, name),
+        growth=results.per_step_growth(),
+    ).rstrip("\n")
 
 
 def shape_title(results: BenchmarkResults, name: str) -> str:
@@ -126,26 +141,7 @@ def shape_table(results: BenchmarkResults, name: str) -> str:
     return Table.of(SHAPE_COLUMNS, results.of(name)).markdown()
 
 
-def sweep_text(results: BenchmarkResults, name: str) -> str:
-    points = results.sweep(name)
-    s = results.facts["shapes"][f"{SWEEPS[name]}={min(points)}"]
-    fixed = {
-        "batch": f"{s['batch']} sequences",
-        "steps": f"{s['steps']} steps",
-        "input_size": f"{s['input_size']} numbers per step",
-        "mem_slots": f"{s['mem_slots']} slots",
-        "heads": f"{s['num_heads']} heads x {s['head_size']}",
-    }
-    del fixed[{"T": "steps", "slots": "mem_slots", "batch": "batch", "recompute": "steps"}[name]]
-    more = ""
-    if name == "T" and any("relational_rnn:reference" not in rows for rows in points.values()):
-        more = " The plain definition is timed up to T = 1,024: it takes the same time for every step."
-    if name == "recompute":
-        more = " MiB: peak of a pass without its results (outputs and gradients), which grow with T whatever is done."
-    return f"Training pass; {', '.join(fixed.values())}.{more}"
-
-
-def sweep_table(results: BenchmarkResults, name: str) -> str:
+def sweep_table(results: BenchmarkResults, name: str) -> Table:
     """A row per size: milliseconds, samples per second, share of the matmul rate and peak MiB of every contender."""
     shown = [SHAPE_COLUMNS[heading] for heading in ("median ms", "samples/s", "share", "peak MiB")]
     columns: dict[str, Callable[[Any], str]] = {name: lambda point: f"{point[0]:,}"}
@@ -153,25 +149,16 @@ def sweep_table(results: BenchmarkResults, name: str) -> str:
         columns[f"{contender}: ms; samples/s; share; peak MiB"] = lambda point, contender=contender: (
             "; ".join(cell(point[1][contender]) for cell in shown) if contender in point[1] else ""
         )
-    return Table.of(columns, results.sweep(name).items()).markdown()
+    return Table.of(columns, results.sweep(name).items())
 
 
-def recompute_table(results: BenchmarkResults) -> str:
+def recompute_table(results: BenchmarkResults) -> Table:
     """A row per length: time, and memory beside the results, of storing and of recomputing."""
     columns: dict[str, Callable[[Any], str]] = {"T": lambda point: f"{point[0]:,}"}
     for who in results.sweep_contenders("recompute"):
         columns[f"{who}: ms"] = lambda point, who=who: milliseconds(point[1][who]["median_ms"])
         columns[f"{who}: MiB"] = lambda point, who=who: f"{memory_beside(point[1][who]):,.1f}"
-    return Table.of(columns, results.sweep("recompute").items()).markdown()
-
-
-def linearity(results: BenchmarkResults) -> list[str]:
-    """How the time of a step grows with T, one line per contender; nothing where T is one length."""
-    lines = [
-        f"- {contender}: {ratio:.2f} times from T = {short:,} to T = {long:,}"
-        for contender, (short, long, ratio) in results.per_step_growth().items()
-    ]
-    return ["Time per step (1 means that the cost is linear in T):", "\n".join(lines)] if lines else []
+    return Table.of(columns, results.sweep("recompute").items())
 
 
 def training_table(facts: Mapping[str, Any]) -> str:
