@@ -27,12 +27,12 @@ from relational_rnn._files import write_whole
 from relational_rnn.cli.boundary import guarded
 from relational_rnn.nn.core import Core
 from relational_rnn.nn.cores import CORES, count_parameters, state_bytes_after
+from relational_rnn.pages import Cell, Table
 from relational_rnn.recipes.babi import BabiRun, DataConfig, babi
 from relational_rnn.recipes.babi_problem import BabiProblem, TrainingStories, build, training_stories
 from relational_rnn.recipes.running import as_json, initial_weights, spent_on
 from relational_rnn.reports.figures import STYLES, draw
 from relational_rnn.reports.records import without_folder
-from relational_rnn.reports.results import markdown_table
 from relational_rnn.reports.runs import mean_and_spread
 from relational_rnn.tasks.babi.story import TASK_NAMES
 from relational_rnn.training import ConsoleProgress, Measure, Progress, Totals, fit
@@ -190,7 +190,7 @@ def table(name: str, results: Results) -> str:
         few = [f"task {task}" for task in tasks] if len(tasks) < len(TASK_NAMES) else []
         head += [named(tasks, steps), "seeds", *few]
     for variant, row in shown.items():
-        cells = [row.change]
+        cells = [Cell(row.change, kind="markdown")]
         for (tasks, _), found in measured.items():
             records, few = found.get(variant, []), tasks if len(tasks) < len(TASK_NAMES) else ()
             cells += (
@@ -201,7 +201,7 @@ def table(name: str, results: Results) -> str:
         if last is not None:
             idle = f" ({last['idle_parameters']:,} idle)" if last["idle_parameters"] else ""
             rows.append([*cells, f"{last['parameters']:,}{idle}", f"{last['state_bytes']:,}"])
-    return markdown_table([*head, "parameters", "state bytes"], rows)
+    return Table([*head, "parameters", "state bytes"], rows).markdown()
 
 
 def picture(results: Results) -> str:
@@ -238,14 +238,13 @@ def drawing(results: Results) -> str:
             axes.set_xlabel("bytes of state")
             axes.set_ylabel("validation accuracy, %")
             axes.set_title(named(*setting), fontsize=9)
-            axes.grid(True, linewidth=0.4, alpha=0.5)
-            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(True)
         handles = {
             label: handle
             for axes in figure.axes
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
-        figure.legend(handles.values(), handles.keys(), frameon=False, loc="outside upper center", ncols=4)
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4)
 
     return draw(0.6 + 5.0 * len(results), 4.2, paint)
 

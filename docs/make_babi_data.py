@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from relational_rnn.cli.data_compare import HEAD, failures, table_rows
+from relational_rnn.pages import Table
 from relational_rnn.tasks.babi.likeness import Verdict
 
 PAGE = Path(__file__).with_name("babi-data.md")
@@ -77,16 +78,15 @@ def section(language: str) -> str:
     generated = measured["generated"]
     wrong = failures(verdicts)
     total = sum(map(len, verdicts.values()))
+    counts = [f"{task['published_stories']:,}" for task in measured["tasks"]]
+    rows = [[row[0], count, *row[1:]] for row, count in zip(table_rows(verdicts), counts, strict=True)]
     lines = [
         f"{generated['questions']:,} generated questions of each task (seed {generated['seed']}) against the training "
         f"files of `{language}`: {total - len(wrong)} of {total} verdicts hold.",
         *(f"\nNot complete: {note}; fewer stories have wider bounds." for note in measured["notes"]),
         "",
-        "| " + " | ".join([HEAD[0], "published stories", *HEAD[1:]]) + " |",
-        "|---" * (len(HEAD) + 1) + "|",
+        Table([HEAD[0], "published stories", *HEAD[1:]], rows).markdown(),
     ]
-    for task, row in zip(measured["tasks"], table_rows(verdicts), strict=True):
-        lines.append("| " + " | ".join([row[0], f"{task['published_stories']:,}", *row[1:]]) + " |")
     if wrong:
         lines += ["", "Out of bounds:", "", *(f"- {line}" for line in wrong)]
     return "\n".join(lines)

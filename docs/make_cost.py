@@ -12,17 +12,10 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-from relational_rnn.reports.benchmark import (
-    TITLES,
-    conditions,
-    linearity,
-    recompute_table,
-    sweep_table,
-    sweep_text,
-)
+from relational_rnn.pages import Table
+from relational_rnn.reports.benchmark import TITLES, conditions, sweep_section
 from relational_rnn.reports.benchmark_figures import sweep_figure
 from relational_rnn.reports.benchmark_results import SWEEPS, BenchmarkResults, read_benchmark
-from relational_rnn.reports.results import markdown_table
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "cost.md"
@@ -54,12 +47,8 @@ def block(name: str, results: BenchmarkResults) -> str:
         return f"{conditions(results)}\n- Results: `{results.path.resolve().relative_to(ROOT).as_posix()}`."
     if name == "goals":
         return goals(results)
-    if name == "recompute":
-        parts = [sweep_text(results, name), recompute_table(results), memory_growth(results)]
-    else:
-        parts = [sweep_text(results, name), sweep_table(results, name)]
-    if name == "T":
-        parts += [linearity(results), counted(results)]
+    more = {"T": [counted], "recompute": [memory_growth]}.get(name, [])
+    parts = [sweep_section(results, name), *(make(results) for make in more)]
     return "\n\n".join([f"![{TITLES[name]}](figures/{figure(name).name})", *parts])
 
 
@@ -93,12 +82,13 @@ def goals(results: BenchmarkResults) -> str:
         if row["contender"] == "relational_rnn:step":
             met = "met" if row["median_ms"] <= STEP_GOAL else "missed"
             rows.append(["d, one step", f"{STEP_GOAL} ms", f"{row['median_ms']:.3g} ms", met, ""])
-    return markdown_table(["shape", "goal", "measured", "", "share of the matmul rate at the goal"], rows)
+    return Table(["shape", "goal", "measured", "", "share of the matmul rate at the goal"], rows).markdown()
 
 
 def counted(results: BenchmarkResults) -> str:
     """Theory beside measurement: how pass and arithmetic grow over the sweep over T, by contender."""
     points = results.sweep("T")
+    head = ["contender", "from T to T", "T", "arithmetic, counted", "time, measured", "peak memory"]
     rows = []
     for contender in results.sweep_contenders("T"):
         sizes = [size for size, found in points.items() if contender in found]
@@ -114,9 +104,7 @@ def counted(results: BenchmarkResults) -> str:
                     f"x {b['peak_mib'] / a['peak_mib']:.3g}",
                 ]
             )
-    return markdown_table(
-        ["contender", "from T to T", "T", "arithmetic, counted", "time, measured", "peak memory"], rows
-    )
+    return Table(head, rows).markdown()
 
 
 def memory_growth(results: BenchmarkResults) -> str:
@@ -133,7 +121,7 @@ def memory_growth(results: BenchmarkResults) -> str:
             rows.append(
                 [contender, f"{short:,} to {long:,}", f"x {ratio:.3g}", f"x {ratio**0.5:.3g}", f"x {growth:.3g}"]
             )
-    return markdown_table(["contender", "from T to T", "T", "√T", "memory beside the results"], rows)
+    return Table(["contender", "from T to T", "T", "√T", "memory beside the results"], rows).markdown()
 
 
 def main() -> None:

@@ -44,10 +44,10 @@ from relational_rnn.nn import RelationalMemory
 from relational_rnn.nn.cores import CORES, MemorySizes
 from relational_rnn.nn.fast_weight_sizes import FAST_WEIGHTS, FastWeightSizes
 from relational_rnn.nn.fast_weight_trace import FastWeightTrace
+from relational_rnn.pages import Table
 from relational_rnn.recipes.babi_problem import test_stories
 from relational_rnn.recipes.task_runs import split_batches
 from relational_rnn.recipes.tasks import NthFarthestRun
-from relational_rnn.reports.results import markdown_table
 from relational_rnn.tasks.contract import TaskBatch
 from relational_rnn.tasks.model import TaskModel
 
@@ -287,7 +287,7 @@ def farthest(made: Mapping[str, Any]) -> str:
             f"Attention of the slots to the slot that took most of the reference, mean over {found['sequences']} test "
             f"sequences, at the steps before the reference, when it cannot be there yet, and after it; attention that "
             f"prefers nothing gives {found['uniform']:.2f}:",
-            markdown_table(["", "before", "after"], rows),
+            Table(["", "before", "after"], rows).markdown(),
             "By how much the probability of the answer falls when a vector is left out, on average: "
             f"{falls['reference']:.2f} for the reference, {falls['answer']:.2f} for the vector that is the answer, "
             f"{falls['other']:.2f} for the others.",

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from relational_rnn._files import write_whole
 from relational_rnn.nn.cores import CORES
+from relational_rnn.pages import Cell, Table
 from relational_rnn.reports.figures import INK, STYLES, draw
-from relational_rnn.reports.results import markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,12 +62,12 @@ def cores_of(results: Results) -> list[str]:
 
 def accuracies(results: Results) -> str:
     """A row per core, a column per task."""
-    head = ["core", *(f"[{TASKS[stem]}](results/{stem}.md)" for stem in results)]
+    head = ["core", *(Cell(TASKS[stem], link=f"results/{stem}.md") for stem in results)]
     rows = []
     for core in cores_of(results):
         cells = [_accuracy(records.get(core)) for records in results.values()]
         rows.append([CORES[core].label, *cells])
-    return markdown_table(head, rows)
+    return Table(head, rows).markdown()
 
 
 def _accuracy(record: dict[str, Any] | None) -> str:
@@ -90,7 +90,7 @@ def beyond(results: Results) -> str:
     for core in cores_of(shown):
         found = [records[core]["details"].get("mean_beyond") if core in records else None for records in shown.values()]
         rows.append([CORES[core].label, *("" if value is None else f"{100 * value:.1f}" for value in found)])
-    return markdown_table(head, rows)
+    return Table(head, rows).markdown()
 
 
 def costs(results: Results) -> str:
@@ -104,7 +104,7 @@ def costs(results: Results) -> str:
             numbers = [record.get(name) for name in names]
             cells = ["" if number is None else f"{number:,.0f}" for number in numbers]
             rows.append([TASKS[stem], CORES[core].label, *cells])
-    return markdown_table(head, rows)
+    return Table(head, rows).markdown()
 
 
 def picture(results: Results) -> str:
@@ -133,7 +133,6 @@ def drawing(results: Results) -> str:
             axes.set_xlim(0, 100)
             axes.set_xticks([0, 50, 100])
             axes.tick_params(length=0, labelsize=8)
-            axes.spines[["top", "right"]].set_visible(False)
             axes.axvline(100, color=INK, linewidth=0.4, alpha=0.5)
         all_axes[0].set_yticks(range(len(cores)), [CORES[core].label for core in cores])
         all_axes[0].set_ylim(len(cores) - 0.4, -0.6)  # the first core on top

@@ -125,7 +125,6 @@ def drawing(made: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             axes.set_xlim(-0.6, len(made) - 0.4)
             axes.set_ylim(min(0.0, *(run[name] for runs in made.values() for run in runs)), 1.1)
             axes.set_title(label, fontsize=9)
-            axes.spines[["top", "right"]].set_visible(False)
 
     return draw(7.2, 2.9, paint)
 

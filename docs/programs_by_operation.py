@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from relational_rnn.cli.boundary import guarded
+from relational_rnn.pages import Table
 from relational_rnn.recipes.task_runs import load_task, split_batches
 from relational_rnn.recipes.tasks import ProgramsRun
-from relational_rnn.reports.results import markdown_table
 from relational_rnn.tasks.model import whole_answers
 from relational_rnn.tasks.programs import CHARACTERS
 
@@ -60,7 +60,7 @@ def main() -> None:
         for name, count in by_operation(run).items():
             right, whole = count["right"] / count["characters"], count["whole"] / count["programs"]
             rows.append([run.name, name, str(count["programs"]), f"{100 * right:.1f}", f"{100 * whole:.1f}"])
-    print(markdown_table(["run", "operation", "programs", "characters, %", "whole answers, %"], rows))
+    print(Table(["run", "operation", "programs", "characters, %", "whole answers, %"], rows).markdown())
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def test_the_memory_that_comes_with_the_package_can_be_inspected(call, tmp_path)
     done = call("inspect", "--pretrained", "--text", text, "-o", tmp_path / "own.html")
     assert (done.code, done.err) == (0, "")
     page = (tmp_path / "own.html").read_text(encoding="utf-8")
-    assert re.search(r"The model answers &#x27;\w+&#x27; with probability", page)
+    assert re.search(r"The model answers &#39;\w+&#39; with probability", page)
     done = call("inspect", "--pretrained", "--task", 6, "--example", 2, "-o", tmp_path / "six.html")
     assert (done.code, done.err) == (0, "")
 

@@ -63,7 +63,7 @@ def test_the_strongest_reactions_stand_in_order_and_what_is_not_known_is_left_ou
     together = (a @ b / a.norm() / b.norm()).item()
     assert (
         f"Over the 5 tokens with a surprise, surprise and the memory's change have a correlation of {together:.2f}"
-        in (html.replace("&#x27;", "'"))
+        in (html.replace("&#39;", "'"))
     )
 
 

@@ -100,6 +100,19 @@ def test_sections_and_notes_are_on_the_page():
     assert "<li><bdi>&lt;i&gt;</bdi></li>" in html
 
 
+def test_an_argument_that_no_page_has_is_refused():
+    with pytest.raises(TypeError, match="a page has no argument 'note'"):
+        page(layer().trace(torch.randn(T, 6)), WORDS, note=["nobody would see it"])
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_sequence_may_have_a_single_step(known):
+    memory = layer()
+    before = memory.initial_state(1)[0] if known else None
+    html = page(memory.trace(torch.randn(1, 6)), ["Mary"], before=before).html
+    assert [value is not None for value in data_of(html)["tokenValues"][0]["values"]] == [known]
+
+
 def test_a_page_is_saved_into_a_new_folder(tmp_path):
     shown = page(layer().trace(torch.randn(T, 6)), WORDS)
     assert shown.save(tmp_path / "new" / "page.html").read_text(encoding="utf-8") == shown.html

@@ -90,7 +90,7 @@ def test_a_fast_weight_memory_has_its_own_page():
     assert data["tokenValues"][1]["values"] == pytest.approx(traced.trace.keeps[0].mean(-1).tolist(), rel=1e-4)
     moved = traced.trace.memory[0].diff(dim=0, prepend=traced.trace.start).flatten(1).norm(dim=-1)
     assert data["tokenValues"][2]["values"] == pytest.approx(moved.tolist(), rel=1e-4)
-    assert f"The model answers &#x27;{traced.influence.answer}&#x27;" in html
+    assert f"The model answers &#39;{traced.influence.answer}&#39;" in html
 
 
 def test_leaving_out_is_drawn_on_a_scale_from_0_to_1():
@@ -120,7 +120,7 @@ def test_the_page_says_what_was_answered_and_what_is_right():
     traced = trace_story(reader_of(), STORY, ASKED)
     answer = traced.influence.answer
     wrong = next(name for name in BABI.answers if name != answer and "," not in name)
-    assert "; right would be &#x27;" + wrong in story_page(traced, right=wrong, title="T").html
+    assert "; right would be &#39;" + wrong in story_page(traced, right=wrong, title="T").html
     assert ", which is right." in story_page(traced, right=answer, title="T").html
     assert "right" not in story_page(traced, title="T").html.split("<h2>")[0].split("<h1>")[1]
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 
-from relational_rnn.pages import Cell, Script, document, table
+from relational_rnn.pages import Cell, Script, Table, document
 
 SCRIPTS = (Script("relational_rnn.pages", "tables.js"), Script("relational_rnn.pages", "figures.js"))
 HOSTILE = "</script><script>alert(1)</script><!--"
@@ -30,15 +30,17 @@ def test_data_of_any_text_stays_data():
 
 
 def test_a_table_escapes_its_cells_and_keeps_what_they_sort_by():
-    html = table(HOSTILE, [HOSTILE] * 3, [[Cell(HOSTILE), Cell("ten", 10, f'#"{HOSTILE}'), Cell("none", "")]])
+    html = Table(
+        [HOSTILE] * 3, [[HOSTILE, Cell("ten", 10, f'#"{HOSTILE}'), Cell("none", "")]], HOSTILE, [HOSTILE]
+    ).html()
     assert "<script" not in html
-    assert '<td data-value="10"><a href="#&quot;&lt;/script&gt;' in html
+    assert '<td data-value="10"><a href="#&#34;&lt;/script&gt;' in html
     assert '<td class="words" data-value="">none</td>' in html
 
 
 def test_columns_of_words_stand_to_the_left_and_long_texts_wrap():
     rows = [[Cell("1", 1), Cell("Where?"), Cell("x", "")], [Cell("2", 2), Cell("Who? " * 9), Cell("7.5 %", 0.075)]]
-    html = table("Questions", ["number", "question", "share"], rows)
+    html = Table(["number", "question", "share"], rows).html()
     classes = lambda tag: re.findall(rf'<{tag}(?: scope="col")?((?: class="[^"]*")?)[ >]', html)  # noqa: E731
     assert classes("td") == [' class="words"', "", ' class="words long"', ""]
     assert [kind for kind in classes("th") if kind] == [' class="words"']

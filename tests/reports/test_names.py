@@ -12,8 +12,9 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from relational_rnn.pages import Cell, Table
+from relational_rnn.pages.markdown import as_text
 from relational_rnn.reports import Example, group_runs, read_runs, records_of, write_report, write_results
-from relational_rnn.reports.results import as_code, as_text, markdown_table
 
 NAMES = ("r$\\frac{$", "a_b^c", "<b>&amp;", "[link](x)", "50% #1?", "two\nlines", "\x01bell", os.fsdecode(b"bad\xff"))
 
@@ -58,7 +59,7 @@ def test_names_in_markdown_mean_nothing_but_themselves(make_run, tmp_path):
     assert r"\*x\* \| &lt;i&gt; \`y\` \[z\](w)" in text
     assert r"- see \[this\](x) | \`that\`" in text
     assert "[a b.json](a%20b.json)" in text
-    assert markdown_table(["command"], [[as_code("echo `a` | b")]]).endswith("| `` echo `a` \\| b `` |")
+    assert Table(["command"], [[Cell("echo `a` | b", kind="code")]]).markdown().endswith("| `` echo `a` \\| b `` |")
     assert as_text("two-supporting-facts, 4 x 16 (best_of)") == "two-supporting-facts, 4 x 16 (best_of)"
 
 

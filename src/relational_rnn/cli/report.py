@@ -36,8 +36,6 @@ from relational_rnn.reports import (
     write_report,
     write_results,
 )
-from relational_rnn.reports.language import is_language
-from relational_rnn.reports.page import draw_language_figures
 from relational_rnn.reports.runs import one_line
 from relational_rnn.tasks.babi.story import TASK_NAMES
 
@@ -101,8 +99,7 @@ def run(arguments: Arguments) -> None:
     assert arguments.task is not None
     groups = group_runs(read_runs(arguments.runs))
     records = records_of(groups, task=arguments.task, notes=arguments.note)
-    figures = draw_language_figures(groups) if is_language(groups) else results_figures(groups)
-    for path in write_results(arguments.results, records, title=arguments.title, figures=figures):
+    for path in write_results(arguments.results, records, title=arguments.title, figures=results_figures(groups)):
         print(path)
 
 

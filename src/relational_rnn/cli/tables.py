@@ -13,22 +13,16 @@ def terminal_width() -> int:
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they need to be; the first one to the left, numbers to the right.
+    """See `Table.text`.
 
     >>> print(text_table(["core", "accuracy"], [["rmc", "97.1 %"], ["transformer", "8.0 %"]]))
     core         accuracy
     rmc            97.1 %
     transformer     8.0 %
     """
-    lines = [head, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    from relational_rnn.pages import Table  # here, so that `relational-rnn --help` need not wait for NumPy
+
+    return Table(head, rows).text()
 
 
 def shown(*words: object) -> str:

@@ -3,19 +3,21 @@
 from relational_rnn.inspection.answering import StoryReader
 from relational_rnn.inspection.farthest_page import farthest_page
 from relational_rnn.inspection.fast_page import fast_page
+from relational_rnn.inspection.following import Followed, ReferenceExample, follow, reference_section
 from relational_rnn.inspection.influence import Effect, Influence, influence
 from relational_rnn.inspection.language_page import language_page
 from relational_rnn.inspection.opening import Named, Opening, Panel, slots_opening
-from relational_rnn.inspection.page import Page, Section, TokenValues, page
-from relational_rnn.inspection.reference import Followed, ReferenceExample, follow, reference_section
+from relational_rnn.inspection.page import Around, Page, Section, page
 from relational_rnn.inspection.statistics import AttentionStatistics, attention_statistics, statistics_section
 from relational_rnn.inspection.story_page import StoryTrace, story_page, trace_story
 from relational_rnn.inspection.text_trace import TextTrace, trace_text
+from relational_rnn.inspection.token_values import TokenValues
 from relational_rnn.inspection.worst import Answered, AnsweredSequence, worst_questions, worst_sequences
 
 __all__ = [
     "Answered",
     "AnsweredSequence",
+    "Around",
     "AttentionStatistics",
     "Effect",
     "Followed",

@@ -7,16 +7,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from relational_rnn._check import InputError, describe
-from relational_rnn.inspection.page import Page, TokenValues, page
-from relational_rnn.inspection.reference import ReferenceExample, reference_section
+from relational_rnn.inspection.choosing import check_example, slots_in
+from relational_rnn.inspection.following import ReferenceExample, reference_section
+from relational_rnn.inspection.page import Page, page
 from relational_rnn.inspection.statistics import attention_statistics, statistics_section
-from relational_rnn.nn.relational_memory import RelationalMemory
+from relational_rnn.inspection.token_values import TokenValues
 from relational_rnn.tasks.contract import TaskBatch
 from relational_rnn.tasks.model import TaskModel
 from relational_rnn.tasks.nth_farthest import NthFarthest
-
-WHERE = "inspect"
 
 
 def farthest_page(
@@ -44,13 +42,9 @@ def farthest_page(
     Raises:
         InputError: the model has no relational memory, or there is no such sequence.
     """
-    core = model.eval().core
-    if not isinstance(core, RelationalMemory):
-        got = f"a model with the core {type(core).__name__}"
-        raise InputError(describe(WHERE, "only a relational memory has slots to look at", got=got))
+    core = slots_in(model.eval().core)
     count, steps = batch.inputs.shape[:2]
-    if not 1 <= number <= count:
-        raise InputError(describe(WHERE, "there is no such example", got=number, expected=f"1 to {count:,}"))
+    check_example(number, count)
     labels, reference = read_sequences(task, batch.inputs)
     row = number - 1
     with torch.inference_mode():

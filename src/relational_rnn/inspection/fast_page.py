@@ -4,15 +4,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_shape, describe
-from relational_rnn.inspection._page_parts import TokenValues
 from relational_rnn.inspection.opening import Named, Opening, Panel
-from relational_rnn.inspection.page import Page, Section, check_values, memory_change, put_together
+from relational_rnn.inspection.page import Around, Page, put_together
+from relational_rnn.inspection.token_values import TokenValues, check_tokens
 from relational_rnn.nn.fast_weight_trace import FastWeightTrace
 
 WHERE = "inspection.fast_page"
@@ -24,12 +25,7 @@ def fast_page(
     tokens: Sequence[str],
     *,
     title: str,
-    lead: Sequence[str] = (),
-    answers: Mapping[str, Sequence[float | None]] | None = None,
-    right: str | None = None,
-    token_values: Sequence[TokenValues] = (),
-    notes: Sequence[str] = (),
-    sections: Sequence[Section] = (),
+    **around: Unpack[Around],
 ) -> Page:
     """One sequence through a fast-weight memory as one HTML file, with a scrubber over its steps.
 
@@ -41,12 +37,7 @@ def fast_page(
         looks: the keys that a question looks for, were it asked after each step, [T, L, H, K].
         tokens: what every step read, T texts.
         title: heading of the page.
-        lead: paragraphs below the heading.
-        answers: see `inspection.page`, as for all that follows.
-        right: the right answer.
-        token_values: numbers that belong to tokens.
-        notes: what a reader should know.
-        sections: further parts.
+        **around: see `inspection.page`.
 
     Raises:
         InputError: the trace is of several sequences, shapes or lengths do not fit, or a number is not finite.
@@ -64,54 +55,23 @@ def fast_page(
     batch, steps, heads, key_size = trace.keys.shape
     if batch != 1:
         raise InputError(describe(WHERE, "the trace must be of one sequence", got=f"{batch} sequences", expected=1))
-    if steps == 0:
-        raise InputError(describe(WHERE, "the sequence has no step"))
-    if len(tokens) != steps:
-        raise InputError(describe(WHERE, "there must be a token for every step", got=len(tokens), expected=steps))
+    tokens = check_tokens(WHERE, tokens, steps)
     check_shape(WHERE, "looks", looks, {"T": steps, "L": None, "H": heads, "K": key_size})
-    for column in token_values:
-        check_values(f"token_values {column.name!r}", column.values, steps)
-    memory = torch.cat([trace.start, trace.memory[0]]).detach().double().cpu().flatten(2).numpy()
-    columns = [
-        *token_values,
-        TokenValues(
-            name="kept",
-            description="share of the memory before that the step kept, mean over the heads; a full bar is 1",
-            values=trace.keeps[0].detach().double().mean(-1).tolist(),
-            most=1,
-        ),
-        TokenValues(
-            name="memory's change",
-            description="length of the difference between the whole memory after and before the step",
-            values=memory_change(memory, steps),
-        ),
-    ]
-    value_size = trace.values.shape[-1]
+    kept = TokenValues(
+        name="kept",
+        description="share of the memory before that the step kept, mean over the heads; a full bar is 1",
+        values=trace.keeps[0].detach().double().mean(-1).tolist(),
+        most=1,
+    )
     return put_together(
+        "fast",
+        tokens,
+        torch.cat([trace.start, trace.memory[0]]).detach().double().cpu().numpy(),
         title=title,
-        lead=lead,
-        tokens=[str(token) for token in tokens],
-        columns=columns,
-        flow=False,
-        answers=answers or {},
-        right=right,
         opening=fast_opening(trace, looks),
-        beside_story="",
-        at_this_step="",
-        sections=sections,
-        facts=[
-            ("memory", f"{heads} {'matrix' if heads == 1 else 'matrices'} of {key_size} x {value_size} numbers"),
-            ("precision", "shares within 0.000016 of what was computed"),
-            (
-                "what this does not say",
-                "a read is taken apart into the writes that it is the sum of: this says where numbers lie, not why "
-                "they were written. A write may hold what earlier sentences said, since it is made in view of what was "
-                "read. What an answer rests on is measured by leaving a sentence out.",
-            ),
-        ],
-        notes=notes,
-        data={},
-        scripts=(),
+        more=[kept],
+        about={"heads": heads, "key_size": key_size, "value_size": trace.values.shape[-1]},
+        **around,
     )
 
 

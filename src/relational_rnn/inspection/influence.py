@@ -89,34 +89,24 @@ def influence(
         ('kitchen', [0.9, 0.0])
     """
     if not statements:
-        raise InputError(
-            describe(
-                "influence",
-                "a question needs a story before it",
-                got=repr(question),
-                hint="give at least one statement first",
-            )
-        )
+        problem, hint = "a question needs a story before it", "give at least one statement first"
+        raise InputError(describe("influence", problem, got=repr(question), hint=hint))
     stories = [statements, *([*statements[:index], *statements[index + 1 :]] for index in range(len(statements)))]
-    if together is None:
-        judged = [answer_question(story, question) for story in stories]
-    else:
-        judged = together(stories, question)
+    judged = [answer_question(s, question) for s in stories] if together is None else together(stories, question)
     if not all(judged):
         raise InputError(describe("influence", "no answer has a probability", got="an empty mapping"))
     ranked = rank(judged[0])
     answer, probability = ranked[0]
     runner_up, runner_up_probability = ranked[1] if len(ranked) > 1 else (None, 0.0)
-    effects = []
-    for index, (sentence, without) in enumerate(zip(statements, judged[1:], strict=True)):
-        effects.append(
-            Effect(
-                index=index,
-                sentence=sentence,
-                drop=probability - without.get(answer, 0.0),
-                answer_without=rank(without)[0][0],
-            )
+    effects = [
+        Effect(
+            index=index,
+            sentence=sentence,
+            drop=probability - without.get(answer, 0.0),
+            answer_without=rank(without)[0][0],
         )
+        for index, (sentence, without) in enumerate(zip(statements, judged[1:], strict=True))
+    ]
     return Influence(
         answer=answer,
         probability=probability,

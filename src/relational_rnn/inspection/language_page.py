@@ -10,19 +10,10 @@ import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_positive, describe
-from relational_rnn.inspection._page_parts import visible
-from relational_rnn.inspection.page import (
-    Page,
-    Section,
-    TokenValues,
-    check_values,
-    held_memory,
-    memory_change,
-    page,
-    sequence_of,
-)
+from relational_rnn.inspection.page import Page, Section, held_memory, memory_change, page, sequence_of
+from relational_rnn.inspection.token_values import TokenValues, check_values, visible
 from relational_rnn.ops.relational_scan import Trace
-from relational_rnn.pages import Cell, table
+from relational_rnn.pages import Cell, Table
 
 WHERE = "inspection.language_page"
 
@@ -66,7 +57,7 @@ def language_page(
     """
     check_positive(WHERE, strongest=strongest)
     alone, tokens = sequence_of(trace, tokens)
-    check_values("surprise", surprise, len(tokens))
+    check_values(WHERE, "surprise", surprise, len(tokens))
     below = [value for value in surprise if value is not None and value < 0]
     if below:
         hint = "surprise is -log2 of a probability"
@@ -115,7 +106,7 @@ def _reactions(
     rows = [
         [
             Cell(str(t + 1), t),
-            Cell(visible(tokens[t])),
+            visible(tokens[t]),
             Cell("", "") if surprise[t] is None else Cell(f"{surprise[t]:.2f}", surprise[t]),
             Cell(f"{length:.3f}", length),
         ]
@@ -129,6 +120,5 @@ def _reactions(
             f" Over the {len(pairs):,} tokens with a surprise, surprise and the memory's change have a correlation of "
             f"{together:.2f} (1: the more surprising, the more the memory moves; 0: one says nothing of the other)."
         )
-    return Section(
-        "The memory's reaction", text, table("Strongest reactions", ["step", "token", "bits", "change"], rows)
-    )
+    strongest_reactions = Table(["step", "token", "bits", "change"], rows, "Strongest reactions")
+    return Section("The memory's reaction", text, strongest_reactions.html())

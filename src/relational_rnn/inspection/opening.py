@@ -6,16 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from relational_rnn.inspection._page_parts import figure
 from relational_rnn.ops.relational_scan import Trace
-from relational_rnn.pages import pack
+from relational_rnn.pages import pack, render
 
 WHERE = "inspection.opening"
 
@@ -66,10 +64,7 @@ class Opening:
 
     def html(self) -> str:
         """Its place on the page; the script fills it."""
-        cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.head)
-        table = f'<table id="named"><thead><tr>{cells}</tr></thead><tbody></tbody></table>'
-        drawn = figure("opening", self.heading, self.caption)
-        return f'<div class="opening">{drawn}<div class="scroll">{table}</div></div>'
+        return render("inspection/templates/opening.html", opening=self)
 
     def data(self) -> dict[str, Any]:
         """What the script reads."""

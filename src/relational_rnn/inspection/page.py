@@ -5,23 +5,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn._files import write_whole
-from relational_rnn.inspection import _page_parts as parts
-from relational_rnn.inspection._page_parts import TokenValues
 from relational_rnn.inspection.opening import Opening
+from relational_rnn.inspection.token_values import (
+    TokenValues,
+    amounts,
+    check_tokens,
+    check_values,
+    rounded,
+    visible,
+)
 from relational_rnn.ops.relational_scan import Trace
-from relational_rnn.pages import Script, document, pack
+from relational_rnn.pages import Script, document, pack, render
 
 WHERE = "inspection.page"
 STYLES = (Script("relational_rnn.inspection", "page.css"),)
@@ -35,6 +39,8 @@ OPENING_SCRIPTS = (Script("relational_rnn.inspection", "opening.js"),)
 MEMORY_SCRIPTS = (Script("relational_rnn.inspection", "numbers.js"), Script("relational_rnn.inspection", "page.js"))
 MOST_ANSWERS = 6
 """Curves in the figure of the answers; colours and dashes tell so many apart."""
+LONG = 60
+"""Steps above which the figure of the answers begins with the last two and the right one alone."""
 Layout = Literal["lines", "flow"]
 
 
@@ -67,20 +73,33 @@ class Page:
         return path
 
 
+class Around(TypedDict, total=False):
+    """What the page of any memory may have around its figures."""
+
+    lead: Sequence[str]
+    """Paragraphs below the heading, e.g. the question and its answer."""
+    answers: Mapping[str, Sequence[float | None]] | None
+    """From an answer to its probability after every step (None where there is none, T values); at most `MOST_ANSWERS`
+    are drawn, those that were most probable at some step."""
+    right: str | None
+    """The right answer; marked, and always drawn where it is among the answers."""
+    token_values: Sequence[TokenValues]
+    """Numbers that belong to tokens; each gets a column."""
+    notes: Sequence[str]
+    """What a reader should know, one sentence each."""
+    sections: Sequence[Section]
+    """Further parts, after the figures."""
+
+
 def page(
     trace: Trace,
     tokens: Sequence[str],
     *,
     title: str = "A look inside the memory",
-    lead: Sequence[str] = (),
     before: Tensor | None = None,
-    answers: Mapping[str, Sequence[float | None]] | None = None,
-    right: str | None = None,
-    token_values: Sequence[TokenValues] = (),
     layout: Layout | None = None,
-    notes: Sequence[str] = (),
-    sections: Sequence[Section] = (),
     opening: Opening | None = None,
+    **around: Unpack[Around],
 ) -> Page:
     """One sequence through a relational memory as one HTML file, with a scrubber over its steps.
 
@@ -93,17 +112,11 @@ def page(
         trace: of one sequence: [T, S, H, R, R], or a batch of one, as `RelationalMemory.trace` returns it.
         tokens: what every step read, T texts; any text is shown as text.
         title: heading of the page.
-        lead: paragraphs below the heading, e.g. the question and its answer.
         before: the memory before the first step, [N, M]; without it the change at the first step is not shown.
-        answers: from an answer to its probability after every step (None where there is none, T values); at most
-            `MOST_ANSWERS` are drawn, those that were most probable at some step.
-        right: the right answer; marked, and always drawn where it is among the answers.
-        token_values: numbers that belong to tokens; each gets a column.
         layout: "lines" for a line per token (sentences), "flow" for running text (words, letters); by default lines
             where some token has several words.
-        notes: what a reader should know, one sentence each.
-        sections: further parts, after the figures.
         opening: a figure of sentences and slots that comes first, such as `slots_opening`.
+        **around: lead, answers, right, token_values, notes, sections; see `Around`.
 
     Raises:
         InputError: the trace is of several sequences, shapes or lengths do not fit, or a number is not finite.
@@ -120,80 +133,88 @@ def page(
     if layout is not None:
         check_choice(WHERE, "layout", layout, ("lines", "flow"))
     trace, tokens = sequence_of(trace, tokens)
-    steps = len(tokens)
-    for values in token_values:
-        check_values(f"token_values {values.name!r}", values.values, steps)
     numbers = _numbers(trace, before)
-    flow = layout == "flow" if layout is not None else not any(len(token.split()) > 1 for token in tokens)
-    change = TokenValues(
-        name="memory's change",
-        description="length of the difference between the whole memory after and before the step",
-        values=memory_change(numbers["memory"], steps),
-    )
     data = {**numbers, "memory": pack(numbers["memory"], name=f"{WHERE}: the memory")}
+    heads = [(h, f"head {h + 1}") for h in range(data["heads"])]
+    # Twice what attention that prefers nothing would give: what begins visible is what stands out.
+    least = min(0.5, max(0.1, round(2 / (data["slots"] + data["inputs"]) / 0.05) * 0.05))
     return put_together(
+        "slots",
+        tokens,
+        numbers["memory"],
         title=title,
-        lead=lead,
-        tokens=tokens,
-        columns=[*token_values, change],
-        flow=flow,
-        answers=answers or {},
-        right=right,
+        flow=layout == "flow" if layout is not None else not any(len(token.split()) > 1 for token in tokens),
         opening=opening,
-        beside_story=parts.slots_along_time(),
-        at_this_step=parts.this_step(data),
-        sections=sections,
-        facts=parts.slot_facts(data),
-        notes=notes,
         data=data,
         scripts=MEMORY_SCRIPTS,
+        about={
+            "blocks": [(s, f"block {s + 1}") for s in range(data["blocks"])],
+            "heads": [(-1, "average"), *heads] if len(heads) > 1 else heads,
+            "least": f"{least:.2f}",
+        },
+        **around,
     )
 
 
 def put_together(
+    kind: str,
+    tokens: Sequence[str],
+    held: np.ndarray,
     *,
     title: str,
-    lead: Sequence[str],
-    tokens: Sequence[str],
-    columns: Sequence[TokenValues],
-    flow: bool,
-    answers: Mapping[str, Sequence[float | None]],
-    right: str | None,
-    opening: Opening | None,
-    beside_story: str,
-    at_this_step: str,
-    sections: Sequence[Section],
-    facts: Sequence[tuple[str, str]],
-    notes: Sequence[str],
-    data: Mapping[str, Any],
-    scripts: Sequence[Script],
+    about: Mapping[str, Any],
+    flow: bool = False,
+    opening: Opening | None = None,
+    data: Mapping[str, Any] | None = None,
+    scripts: Sequence[Script] = (),
+    more: Sequence[TokenValues] = (),
+    **around: Unpack[Around],
 ) -> Page:
-    """The page of any memory: what is the same for all of them around `beside_story` and `at_this_step`, HTML of
-    figures that `scripts` draw from `data`; `at_this_step` may be empty."""
-    steps = len(tokens)
-    drawn = _drawn_answers(answers, right, steps)
-    along = "\n".join(["<h2>Along time</h2>", parts.answers_along_time(drawn, right, steps), beside_story])
-    story = parts.story_flow(tokens, columns) if flow else parts.story_lines(tokens, columns)
-    halves = [f"{story}\n{along}", at_this_step] if at_this_step else [story, along]
-    body = "\n".join(
-        [
-            *(f'<p class="lead"><bdi>{escape(paragraph)}</bdi></p>' for paragraph in lead),
-            parts.controls(steps),
-            *([] if opening is None else [opening.html()]),
-            f'<div class="columns"><div>{halves[0]}</div><div>{halves[1]}</div></div>',
-            *(f"<h2>{escape(s.heading)}</h2><p>{escape(s.text)}</p>{s.html}" for s in sections),
-            parts.explanations(columns),
-            parts.about([("steps", f"{steps:,}"), *facts], notes),
-        ]
+    """The page of any memory.
+
+    Args:
+        kind: the name of its template, which extends page.html.
+        held: the memory after every step, [T, ...], or [T + 1, ...] with the one before the first in front.
+        about: what that template takes besides what page.html does.
+        data: what the scripts take besides what is the same for all.
+        scripts: those of the figures of such a memory.
+        more: columns after those of `around`.
+    """
+    if unknown := around.keys() - Around.__annotations__.keys():
+        raise TypeError(f"a page has no argument {min(unknown)!r}")
+    steps, right = len(tokens), around.get("right")
+    given = around.get("token_values", ())
+    for values in given:
+        check_values(WHERE, f"token_values {values.name!r}", values.values, steps)
+    change = TokenValues(
+        name="memory's change",
+        description="length of the difference between the whole memory after and before the step",
+        values=memory_change(held, steps),
     )
+    columns = [*given, *more, change]
+    drawn = _drawn_answers(around.get("answers") or {}, right, steps)
     shown = {
-        **data,
+        **(data or {}),
         "steps": steps,
         "tokens": tokens,
-        "answers": {"names": list(drawn), "values": [_rounded(v) for v in drawn.values()], "right": right},
-        "tokenValues": [{"name": c.name, "values": _rounded(c.values)} for c in columns],
+        "answers": {"names": list(drawn), "values": [rounded(v) for v in drawn.values()], "right": right},
+        "tokenValues": [{"name": c.name, "values": rounded(c.values)} for c in columns],
         **({} if opening is None else {"opening": opening.data()}),
     }
+    body = render(
+        f"inspection/templates/{kind}.html",
+        around=around,
+        data=shown,
+        tokens=[(token, visible(token)) for token in tokens],
+        columns=columns,
+        bars=[amounts(column) for column in columns],
+        flow=flow,
+        # In a long story many curves are a thicket: it begins with few, and the others are a click away.
+        answers=[(name, steps <= LONG or n < 2 or name == right) for n, name in enumerate(drawn)],
+        right=right,
+        opening=opening,
+        **about,
+    )
     used = (*SCRIPTS, *(() if opening is None else OPENING_SCRIPTS), *scripts)
     return Page(document(title, body, styles=STYLES, scripts=used, data=shown))
 
@@ -221,12 +242,7 @@ def sequence_of(trace: Trace, tokens: Sequence[str]) -> tuple[Trace, list[str]]:
     if not isinstance(trace, Trace):
         raise InputError(describe(WHERE, "trace must be what RelationalMemory.trace returns", got=type(trace).__name__))
     trace = one_sequence(trace)
-    steps = trace.attention.shape[0]
-    if steps == 0:
-        raise InputError(describe(WHERE, "the sequence has no step"))
-    if len(tokens) != steps:
-        raise InputError(describe(WHERE, "there must be a token for every step", got=len(tokens), expected=steps))
-    return trace, [str(token) for token in tokens]
+    return trace, check_tokens(WHERE, tokens, trace.attention.shape[0])
 
 
 def held_memory(trace: Trace, before: Tensor | None) -> np.ndarray:
@@ -242,7 +258,8 @@ def held_memory(trace: Trace, before: Tensor | None) -> np.ndarray:
 
 def memory_change(memory: np.ndarray, steps: int) -> list[float | None]:
     """How far every step moved the memory; None at the first one where the memory before it is not known."""
-    moved = np.sqrt(np.square(np.diff(memory.astype(np.float64), axis=0)).sum((1, 2))).tolist()
+    squares = np.square(np.diff(memory.astype(np.float64), axis=0))
+    moved = np.sqrt(squares.sum(axis=tuple(range(1, memory.ndim)))).tolist()
     return [*[None] * (steps - len(moved)), *moved]
 
 
@@ -272,20 +289,12 @@ def _numbers(trace: Trace, before: Tensor | None) -> dict[str, Any]:
     }
 
 
-def check_values(name: str, values: Sequence[float | None], steps: int) -> None:
-    """Refuse numbers that are not one per step, or not finite."""
-    if len(values) != steps:
-        raise InputError(describe(WHERE, f"{name} must have a value for every step", got=len(values), expected=steps))
-    if any(value is not None and not math.isfinite(value) for value in values):
-        raise InputError(describe(WHERE, f"{name} has a value that is not finite", hint="None means: no value"))
-
-
 def _drawn_answers(
     answers: Mapping[str, Sequence[float | None]], right: str | None, steps: int
 ) -> dict[str, Sequence[float | None]]:
     """The answers with the highest probabilities at any step, in the order of their last one."""
     for name, values in answers.items():
-        check_values(f"answers {name!r}", values, steps)
+        check_values(WHERE, f"answers {name!r}", values, steps)
     highest = {name: max((p for p in values if p is not None), default=0.0) for name, values in answers.items()}
     # What is answered in the end is always among them, and so is the right answer.
     last = {name: next((p for p in reversed(values) if p is not None), 0.0) for name, values in answers.items()}
@@ -294,7 +303,3 @@ def _drawn_answers(
         first.append(max(last, key=lambda name: last[name]))
     ranked = list(dict.fromkeys([*first, *sorted(answers, key=lambda name: -highest[name])]))[:MOST_ANSWERS]
     return {name: answers[name] for name in sorted(ranked, key=lambda name: -last[name])}
-
-
-def _rounded(values: Sequence[float | None]) -> list[float | None]:
-    return [None if value is None else float(f"{value:.6g}") for value in values]

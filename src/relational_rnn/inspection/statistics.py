@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from relational_rnn._check import InputError, describe
 from relational_rnn.inspection.page import Section
 from relational_rnn.ops.relational_scan import Trace
-from relational_rnn.pages import Cell, table
+from relational_rnn.pages import Cell, Table
 
 WHERE = "attention_statistics"
 
@@ -39,14 +39,6 @@ class AttentionStatistics:
     """[B, N] how much of the memory before stayed, or None where there are no gates."""
     likeness: Tensor
     """[B]: mean cosine between different slots of the memory; at 1 all slots hold the same. 0 with a single slot."""
-
-    def mean(self) -> AttentionStatistics:
-        """One row: the mean over the sequences."""
-        changed = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            changed[field.name] = None if value is None else value.mean(0, keepdim=True)
-        return AttentionStatistics(**changed)
 
 
 def attention_statistics(traces: Iterable[tuple[Trace, Tensor | None]]) -> AttentionStatistics:
@@ -153,18 +145,19 @@ def statistics_section(one: AttentionStatistics, many: AttentionStatistics, *, w
         for s in range(blocks)
         for h in range(heads)
     ]
-    parts = [table("Attention of the slots", head, rows)]
+    tables = [Table(head, rows, "Attention of the slots")]
     if one.input_gate is not None:
         gates = ["input_gate", "forget_gate"]
         head = ["slot", "input gate: here", "all", "forget gate: here", "all"]
         slots = range(one.input_gate.shape[1])
         cells = [[Cell(str(i + 1), i), *(cell for name in gates for cell in beside(name, i))] for i in slots]
-        parts.append(table("Gates, mean over steps and numbers", head, cells))
+        tables.append(Table(head, cells, "Gates, mean over steps and numbers"))
     if not alone:
         here, everywhere = beside("likeness")
-        parts.append(
-            "<p>Likeness of the slots (mean cosine between two slots of the memory; 1: all hold the same): "
-            f"{here.text} here, {everywhere.text} over all.</p>"
+        likeness = (
+            "Likeness of the slots (mean cosine between two slots of the memory; 1: all hold the same): "
+            f"{here.text} here, {everywhere.text} over all."
         )
+        tables[-1] = replace(tables[-1], notes=[likeness])
     count = f"Here: this page's sequence. All: mean over {what}" + (", ± the spread over sequences." if spread else ".")
-    return Section("This one beside many", count, "\n".join(parts))
+    return Section("This one beside many", count, "\n".join(table.html() for table in tables))

@@ -12,18 +12,19 @@ from torch import Tensor
 
 from relational_rnn._check import InputError, describe
 from relational_rnn.inspection.answering import StoryReader
+from relational_rnn.inspection.choosing import WHERE, check_example, slots_in
 from relational_rnn.inspection.fast_page import fast_page
 from relational_rnn.inspection.influence import Influence, influence
 from relational_rnn.inspection.opening import slots_opening
-from relational_rnn.inspection.page import Page, Section, TokenValues, page
+from relational_rnn.inspection.page import Around, Page, Section, page
 from relational_rnn.inspection.statistics import AttentionStatistics, attention_statistics
+from relational_rnn.inspection.token_values import TokenValues
 from relational_rnn.nn.fast_weight_memory import FastWeightMemory
 from relational_rnn.nn.fast_weight_trace import FastWeightTrace
 from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.ops.relational_scan import Trace
 from relational_rnn.tasks.babi.story import Question, Story
 
-WHERE = "inspect"
 INSPECTED = (RelationalMemory, FastWeightMemory)
 """The memories whose stories have a page."""
 
@@ -110,10 +111,7 @@ def story_statistics(reader: StoryReader, stories: Sequence[Story], *, at_once: 
     Raises:
         InputError: the model has no relational memory, or there is no story.
     """
-    core = memory_of(reader)
-    if not isinstance(core, RelationalMemory):
-        problem = "only a relational memory has attention and gates to be counted"
-        raise InputError(describe(WHERE, problem, got=f"a model with the core {type(core).__name__}"))
+    core = slots_in(memory_of(reader), "only a relational memory has attention and gates to be counted")
 
     def traces() -> Iterator[tuple[Trace, Tensor]]:
         ordered = sorted(stories, key=lambda story: len(story.statements))
@@ -144,33 +142,25 @@ def story_page(traced: StoryTrace, *, right: str | None = None, title: str, sect
         most=1,
     )
     notes = [f"The story was read once, and {traced.question!r} asked after every sentence, as if it ended there."]
-    answers = dict(zip(traced.answers, traced.probabilities[1:].T.tolist(), strict=True))
+    around: Around = {
+        "lead": lead,
+        "answers": dict(zip(traced.answers, traced.probabilities[1:].T.tolist(), strict=True)),
+        "right": right,
+        "token_values": [left_out],
+        "notes": notes,
+        "sections": sections,
+    }
     if isinstance(traced.trace, FastWeightTrace):
-        return fast_page(
-            traced.trace,
-            traced.looks,
-            traced.statements,
-            title=title,
-            lead=lead,
-            answers=answers,
-            right=right,
-            token_values=[left_out],
-            notes=notes,
-            sections=sections,
-        )
+        return fast_page(traced.trace, traced.looks, traced.statements, title=title, **around)
+    opening = slots_opening(traced.trace, traced.looks)
     return page(
         traced.trace,
         traced.statements,
         title=title,
-        lead=lead,
         before=traced.before,
-        answers=answers,
-        right=right,
-        token_values=[left_out],
         layout="lines",
-        notes=notes,
-        sections=sections,
-        opening=slots_opening(traced.trace, traced.looks),
+        opening=opening,
+        **around,
     )
 
 
@@ -208,7 +198,6 @@ def numbered_question(stories: Sequence[Story], number: int) -> tuple[tuple[str,
         InputError: there is no such question.
     """
     questions = [(story, question) for story in stories for question in story.questions]
-    if not 1 <= number <= len(questions):
-        raise InputError(describe(WHERE, "there is no such example", got=number, expected=f"1 to {len(questions):,}"))
+    check_example(number, len(questions))
     story, question = questions[number - 1]
     return story.statements[: question.at], question

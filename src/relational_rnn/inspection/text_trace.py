@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_choice, describe
+from relational_rnn.inspection.choosing import WHERE, slots_in
 from relational_rnn.inspection.statistics import AttentionStatistics, attention_statistics
 from relational_rnn.nn.core import State
 from relational_rnn.nn.relational_memory import RelationalMemory
@@ -22,7 +23,6 @@ from relational_rnn.tasks.language.model import LanguageModel, LanguageState
 from relational_rnn.tasks.language.tokens import Tokens
 from relational_rnn.tasks.language.vocabulary import Vocabulary
 
-WHERE = "inspect"
 PIECE = 200
 """Tokens on a page: as many as can be looked at, and a memory as wide as a published one stays a small file."""
 CHUNK = 256
@@ -77,11 +77,7 @@ def memory_of_layer(model: LanguageModel, layer: int | None) -> RelationalMemory
     """
     number = len(model.cores) - 1 if layer is None else layer
     check_choice(WHERE, "layer", number, range(len(model.cores)))
-    core = model.core(number)
-    if not isinstance(core, RelationalMemory):
-        got = f"a model with the core {type(core).__name__}"
-        raise InputError(describe(WHERE, "only a relational memory has slots to look at", got=got))
-    return core
+    return slots_in(model.core(number))
 
 
 def trace_text(

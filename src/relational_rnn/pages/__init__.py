@@ -2,6 +2,7 @@
 
 from relational_rnn.pages.document import Script, document
 from relational_rnn.pages.packing import pack, unpack
-from relational_rnn.pages.tables import Cell, table
+from relational_rnn.pages.rendering import render
+from relational_rnn.pages.tables import Cell, Table
 
-__all__ = ["Cell", "Script", "document", "pack", "table", "unpack"]
+__all__ = ["Cell", "Script", "Table", "document", "pack", "render", "unpack"]

@@ -1,12 +1,14 @@
-"""Tables of a page; tables.js lets a reader sort them by a click on a heading."""
+"""A table, and the three ways to show it: on a terminal, in Markdown, and on a page, where tables.js sorts it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import Any, Literal
 
 from relational_rnn.pages.document import Script
+from relational_rnn.pages.markdown import as_code, as_text
+from relational_rnn.pages.rendering import render
 
 TABLES = Script("relational_rnn.pages", "tables.js")
 
@@ -23,47 +25,77 @@ class Cell:
     """A number or a text to sort by; None sorts by what is shown, and "" comes last."""
     link: str | None = None
     """An address: of a place on the page (#...) or of a file beside it."""
+    kind: Literal["text", "code", "markdown"] = "text"
+    """What it is in Markdown: a text that means nothing but itself, a command, or Markdown as it stands."""
 
 
-def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    """A table whose first column heads the rows; all texts are escaped here. Columns without any number stand to the
-    left, and a text of more than `LONG` letters in them wraps.
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Headings, rows whose first cell names them, and what is written around them; a text is a cell that shows it.
 
-    >>> print(table("Places", ["who", "where"], [[Cell("Mary"), Cell("the <garden>", 3, "#garden")]]))
-    <div class="scroll"><table class="sorts"><caption>Places</caption>...
-    <tbody><tr><th scope="row" data-value="Mary">Mary</th><td data-value="3"><a href="#garden">the &lt;garden&gt;</a>...
+    >>> table = Table(["core", "accuracy"], [["rmc", "97.1 %"], ["transformer", Cell("8.0 %", 0.08, "#why")]])
+    >>> print(table.text())
+    core         accuracy
+    rmc            97.1 %
+    transformer     8.0 %
+    >>> print(table.markdown())
+    | core | accuracy |
+    | --- | --- |
+    | rmc | 97.1 % |
+    | transformer | [8.0 %](#why) |
+    >>> print(table.html())
+    <div class="scroll"><table class="sorts">...<td data-value="0.08"><a href="#why">8.0 %</a></td></tr>...
     """
-    rows = [list(row) for row in rows]
-    words = [not any(_is_number(row[i]) for row in rows) for i in range(len(head))]
-    header = "".join(
-        f'<th scope="col"{_classes(name, kind)}>{escape(name)}</th>' for name, kind in zip(head, words, strict=True)
-    )
-    body = []
-    for first, *others in rows:
-        row = f'<th scope="row" data-value="{_key(first)}">{_content(first)}</th>'
-        row += "".join(
-            f'<td{_classes(cell.text, kind)} data-value="{_key(cell)}">{_content(cell)}</td>'
-            for cell, kind in zip(others, words[1:], strict=True)
-        )
-        body.append(f"<tr>{row}</tr>")
-    return (
-        f'<div class="scroll"><table class="sorts"><caption>{escape(caption)}</caption>'
-        f"<thead><tr>{header}</tr></thead>\n<tbody>" + "\n".join(body) + "</tbody></table></div>"
-    )
+
+    head: Sequence[str | Cell]
+    rows: Sequence[Sequence[str | Cell]]
+    caption: str = ""
+    """Above it, on a page."""
+    notes: Sequence[str] = ()
+    """Paragraphs below it."""
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Callable[[Any], str | Cell]], things: Iterable[Any], caption: str = "") -> Table:
+        """A row for each of some things; every heading has what makes a cell of one.
+
+        >>> Table.of({"core": str, "letters": lambda core: str(len(core))}, ["rmc", "lstm"]).rows
+        [['rmc', '3'], ['lstm', '4']]
+        """
+        return cls(list(columns), [[cell(thing) for cell in columns.values()] for thing in things], caption)
+
+    def cells(self) -> list[list[Cell]]:
+        """Headings and rows, all as cells, all as long as the headings."""
+        lines = [[part if isinstance(part, Cell) else Cell(part) for part in line] for line in (self.head, *self.rows)]
+        assert {len(line) for line in lines} == {len(self.head)}, "a cell for every heading"
+        return lines
+
+    def numbers(self) -> list[bool]:
+        """Of every column, whether any cell of it sorts by a number; those stand to the right."""
+        rows = self.cells()[1:]
+        return [any(isinstance(row[i].key, int | float) for row in rows) for i in range(len(self.head))]
+
+    def text(self) -> str:
+        """For a terminal: columns as wide as they need to be; the first one to the left, the others to the right."""
+        lines = [[cell.text for cell in line] for line in self.cells()]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        shown = [
+            "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines
+        ]
+        return "\n".join([*shown, *self.notes])
+
+    def markdown(self) -> str:
+        """For a page in Markdown, where all texts mean nothing but themselves."""
+        head, *rows = [[_in_markdown(cell) for cell in line] for line in self.cells()]
+        lines = ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows)]
+        return "\n\n".join(["\n".join(lines), *map(as_text, self.notes)])
+
+    def html(self) -> str:
+        """For a page. Columns without any number stand to the left, and a text of more than `LONG` letters in them
+        wraps."""
+        head, *rows = self.cells()
+        return render("pages/templates/table.html", table=self, head=head, rows=rows, numbers=self.numbers(), long=LONG)
 
 
-def _classes(text: str, words: bool) -> str:
-    return "" if not words else ' class="words long"' if len(text) > LONG else ' class="words"'
-
-
-def _is_number(cell: Cell) -> bool:
-    return isinstance(cell.key, int | float)
-
-
-def _key(cell: Cell) -> str:
-    return escape(cell.text if cell.key is None else str(cell.key))
-
-
-def _content(cell: Cell) -> str:
-    text = escape(cell.text)
-    return text if cell.link is None else f'<a href="{escape(cell.link)}">{text}</a>'
+def _in_markdown(cell: Cell) -> str:
+    text = {"text": as_text, "code": as_code, "markdown": str}[cell.kind](cell.text)
+    return (text if cell.link is None else f"[{text}]({cell.link})").replace("|", "\\|")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from relational_rnn._files import write_together
+from relational_rnn.pages import Table, render
 from relational_rnn.reports.benchmark_figures import sweep_figure
-from relational_rnn.reports.benchmark_results import SWEEPS, BenchmarkResults, read_benchmark
-from relational_rnn.reports.results import markdown_table
+from relational_rnn.reports.benchmark_results import SWEEPS, BenchmarkResults, memory_beside, read_benchmark
 
 PASSES = {"train": "training pass", "infer": "inference", "step": "one step"}
 TITLES = {
@@ -53,70 +53,49 @@ def render_benchmark(results: BenchmarkResults, figures: Mapping[str, str]) -> s
         figures: the figure of every sweep that has one, as the page links to it.
     """
     facts = results.facts
-    parts = [f"# Benchmark: {facts['machine']}", conditions(results)]
-    parts += [
-        part for name in results.shapes for part in (f"## {shape_title(results, name)}", shape_table(results, name))
-    ]
-    for name in SWEEPS:
-        if results.sweep(name):
-            parts += [f"## {TITLES[name]}", sweep_text(results, name)]
-            parts += [f"![{TITLES[name]}]({figures[name]})"] if name in figures else []
-            parts.append(recompute_table(results) if name == "recompute" else sweep_table(results, name))
-            parts += [linearity(results)] if name == "T" else []
-    if facts.get("training"):
-        parts += [
-            f"## Whole training, recipe {facts['training'][0]['recipe']}",
-            training_text(facts),
-            training_table(facts),
-        ]
-    if facts.get("cannot_run"):
-        lines = [f"- {case}: {why}" for case, reasons in facts["cannot_run"].items() for why in reasons.values()]
-        parts += ["## What cannot run here", "\n".join(dict.fromkeys(lines))]
-    parts.append("What was tried to be faster, and what stands in the way: docs/cost.md.")
-    parts.append(f"The same figures for programs: [{results.path.name}]({results.path.name}).")
-    return "\n\n".join(part for part in parts if part) + "\n"
+    sections = {shape_title(results, name): [shape_table(results, name)] for name in results.shapes}
+    for name in (name for name in SWEEPS if results.sweep(name)):
+        text, rest = sweep_section(results, name).split("\n\n", 1)
+        shown = [f"![{TITLES[name]}]({figures[name]})"] if name in figures else []
+        sections[TITLES[name]] = [text, *shown, rest]
+    refused = [f"{case}: {why}" for case, reasons in facts.get("cannot_run", {}).items() for why in reasons.values()]
+    return render(
+        "reports/templates/benchmark.md",
+        facts=facts,
+        name=results.path.name,
+        conditions=conditions(results),
+        sections=sections,
+        training=training_table(facts) if facts.get("training") else "",
+        cannot_run=list(dict.fromkeys(refused)),
+    )
 
 
 def conditions(results: BenchmarkResults) -> str:
     """What the figures were measured on and how, as a list."""
-    facts, settings = results.facts, results.facts["settings"]
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    lines = [
-        f"Machine: {facts['machine']}, {facts['threads']} threads, device {settings['device']}, {facts['dtype']}. "
-        f"{versions}; commit {facts['commit']}; {facts['date']}.",
-        f"Measured by: `{facts.get('command', 'not recorded')}`, in {facts.get('seconds', 0) / 60:.1f} minutes.",
-        "The clock covers one call from tensors in memory to results in memory: a training pass is forward and "
-        "backward to the input and to every parameter, without an optimizer; inference and single steps are without "
-        "gradients. Medians, with the smallest and the largest of the runs; all contenders of a table took turns in "
-        "one process, after one untimed call each.",
-        "Before it was timed, every backend of the layer was compared at that shape, in that process, with the "
-        "definition: output and all gradients, judged by `relational_rnn.testing`.",
-        "share: the arithmetic that the contender cannot avoid, divided by its time and by the rate of a "
-        f"{facts.get('matmul_size', 2048)} x {facts.get('matmul_size', 2048)} matrix product just before "
-        f"({facts['matmul_gflops']:,.0f} GFLOP/s in the median).",
-        "peak: how far memory rises during one pass, in a fresh process, above where it is with weights and inputs in "
-        "place; it includes the results. On the CPU that is the resident set, which resolves about a MiB.",
-        "nn.LSTM has as many parameters as the relational memory; the one of equal state has as many numbers in h and "
-        "c as the memory has. nn.TransformerEncoder is causal, has 3 layers, 4 heads, no dropout and as many "
-        "parameters; its state is the keys and values that it would keep for one more step.",
-    ]
-    if settings.get("waiting"):
-        lines.append(f"Threads that wait for work: {settings['waiting']}.")
-    if settings.get("steps_per_turn"):
-        lines.append(
-            f"One step is the time of {settings['steps_per_turn']} steps in a row divided by their number, the state "
-            "of each handed to the next, as a stream is read; contenders take turns after every such row."
-        )
-    if settings.get("l0sg"):
-        lines.append(
-            f"L0SG: github.com/L0SG/relational-rnn-pytorch at {settings['l0sg']}, same sizes. As it stands it cannot "
-            "be trained on current torch: it multiplies a view (the queries) in place. That one statement was replaced "
-            "in memory by the same product out of place. Its layer norms run over all slots together, so it computes "
-            "another function than the definition and was not compared with it."
-        )
-    if settings.get("quick"):
-        lines.insert(0, "**A quick run on tiny sizes: it shows that everything works; the figures mean nothing.**")
-    return "\n".join(f"- {line}" for line in lines)
+    text = render("reports/templates/conditions.md", facts=results.facts, settings=results.facts["settings"])
+    return text.replace("\n  ", " ").strip()  # a line for every entry, however its template is wrapped
+
+
+def sweep_section(results: BenchmarkResults, name: str) -> str:
+    """What a sweep is over, its table, and in the one over T how the time of a step grows."""
+    points = results.sweep(name)
+    s = results.facts["shapes"][f"{SWEEPS[name]}={min(points)}"]
+    fixed = {
+        "batch": f"{s['batch']} sequences",
+        "steps": f"{s['steps']} steps",
+        "input_size": f"{s['input_size']} numbers per step",
+        "mem_slots": f"{s['mem_slots']} slots",
+        "heads": f"{s['num_heads']} heads x {s['head_size']}",
+    }
+    del fixed[{"T": "steps", "slots": "mem_slots", "batch": "batch", "recompute": "steps"}[name]]
+    return render(
+        "reports/templates/sweep.md",
+        name=name,
+        fixed=fixed.values(),
+        whole=all("relational_rnn:reference" in rows for rows in points.values()),
+        table=recompute_table(results) if name == "recompute" else sweep_table(results, name),
+        growth=results.per_step_growth(),
+    ).rstrip("\n")
 
 
 def shape_title(results: BenchmarkResults, name: str) -> str:
@@ -128,117 +107,68 @@ def shape_title(results: BenchmarkResults, name: str) -> str:
     )
 
 
+def spread_of(row: Mapping[str, Any]) -> str:
+    return f"{milliseconds(row['min_ms'])} to {milliseconds(row['max_ms'])}"
+
+
+SHAPE_COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "pass": lambda row: PASSES[row["pass"]],
+    "contender": lambda row: row["contender"],
+    "median ms": lambda row: milliseconds(row["median_ms"]),
+    "min to max": spread_of,
+    "runs": lambda row: f"{row['runs']}",
+    "samples/s": lambda row: count(row["samples_per_second"]),
+    "share": lambda row: f"{100 * row['share_of_matmul']:.1f} %",
+    "peak MiB": lambda row: f"{row['peak_mib']:,.1f}",
+    "parameters": lambda row: f"{row['parameters']:,}",
+    "state bytes": lambda row: f"{row['state_bytes']:,}",
+}
+TRAINING_COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "contender": lambda row: row["contender"],
+    "steps/s": lambda row: f"{row['steps_per_second']:.2f}",
+    "median ms": lambda row: milliseconds(row["median_ms"]),
+    "min to max": spread_of,
+    "core": lambda row: f"{100 * row['core_share']:.1f} %",
+    "data": lambda row: f"{100 * row['data_share']:.1f} %",
+    "whole run, s": lambda row: f"{row['seconds']:.1f}",
+    "validation accuracy": lambda row: f"{100 * row['valid_accuracy']:.1f} %",
+}
+"""The columns of the tables of a shape and of whole training: a heading, and the cell of a row."""
+
+
 def shape_table(results: BenchmarkResults, name: str) -> str:
     """All passes of a shape."""
-    head = ["pass", "contender", "median ms", "min to max", "runs", "samples/s", "share", "peak MiB"]
-    rows = [
-        [
-            PASSES[row["pass"]],
-            row["contender"],
-            milliseconds(row["median_ms"]),
-            f"{milliseconds(row['min_ms'])} to {milliseconds(row['max_ms'])}",
-            f"{row['runs']}",
-            count(row["samples_per_second"]),
-            f"{100 * row['share_of_matmul']:.1f} %",
-            f"{row['peak_mib']:,.1f}",
-            f"{row['parameters']:,}",
-            f"{row['state_bytes']:,}",
-        ]
-        for row in results.of(name)
-    ]
-    return markdown_table([*head, "parameters", "state bytes"], rows)
+    return Table.of(SHAPE_COLUMNS, results.of(name)).markdown()
 
 
-def sweep_text(results: BenchmarkResults, name: str) -> str:
-    points = results.sweep(name)
-    s = dict(results.facts["shapes"][f"{SWEEPS[name]}={min(points)}"])
-    size = {"T": "steps", "slots": "mem_slots", "batch": "batch", "recompute": "steps"}[name]
-    fixed = {
-        "batch": f"{s['batch']} sequences",
-        "steps": f"{s['steps']} steps",
-        "input_size": f"{s['input_size']} numbers per step",
-        "mem_slots": f"{s['mem_slots']} slots",
-    }
-    fixed.pop(size)
-    more = ""
-    if name == "T" and any("relational_rnn:reference" not in rows for rows in points.values()):
-        more = " The plain definition is timed up to T = 1,024: it takes the same time for every step."
-    if name == "recompute":
-        more = " MiB: peak of a pass without its results (outputs and gradients), which grow with T whatever is done."
-    heads = f"{s['num_heads']} heads x {s['head_size']}"
-    return f"Training pass; {', '.join(fixed.values())}, {heads}.{more}"
+def sweep_table(results: BenchmarkResults, name: str) -> Table:
+    """A row per size: milliseconds, samples per second, share of the matmul rate and peak MiB of every contender."""
+    shown = [SHAPE_COLUMNS[heading] for heading in ("median ms", "samples/s", "share", "peak MiB")]
+    columns: dict[str, Callable[[Any], str]] = {name: lambda point: f"{point[0]:,}"}
+    for contender in results.sweep_contenders(name):
+        columns[f"{contender}: ms; samples/s; share; peak MiB"] = lambda point, contender=contender: (
+            "; ".join(cell(point[1][contender]) for cell in shown) if contender in point[1] else ""
+        )
+    return Table.of(columns, results.sweep(name).items())
 
 
-def sweep_table(results: BenchmarkResults, name: str) -> str:
-    """A row per size: milliseconds (share of the matmul rate; peak MiB) of every contender."""
-    contenders = results.sweep_contenders(name)
-    rows = []
-    for size, found in results.sweep(name).items():
-        cells = [found.get(contender) for contender in contenders]
-        rows.append([f"{size:,}", *("" if cell is None else sweep_cell(cell) for cell in cells)])
-    head = [name, *(f"{contender}: ms; samples/s; share; peak MiB" for contender in contenders)]
-    return markdown_table(head, rows)
-
-
-def sweep_cell(row: Mapping[str, Any]) -> str:
-    share = f"{100 * row['share_of_matmul']:.1f} %"
-    rate = count(row["samples_per_second"])
-    return f"{milliseconds(row['median_ms'])}; {rate}; {share}; {row['peak_mib']:,.1f}"
-
-
-def recompute_table(results: BenchmarkResults) -> str:
+def recompute_table(results: BenchmarkResults) -> Table:
     """A row per length: time, and memory beside the results, of storing and of recomputing."""
-    contenders = results.sweep_contenders("recompute")
-    rows = []
-    for size, found in results.sweep("recompute").items():
-        cells = [found[contender] for contender in contenders]
-        times = [milliseconds(cell["median_ms"]) for cell in cells]
-        memory = [f"{cell['peak_mib'] - cell['result_mib']:,.1f}" for cell in cells]
-        rows.append([f"{size:,}", *(cell for pair in zip(times, memory, strict=True) for cell in pair)])
-    head = ["T", *(f"{contender}: {what}" for contender in contenders for what in ("ms", "MiB"))]
-    return markdown_table(head, rows)
-
-
-def linearity(results: BenchmarkResults) -> str:
-    """How the time of a step grows with T, one line per contender."""
-    lines = [
-        f"- {contender}: {ratio:.2f} times from T = {short:,} to T = {long:,}"
-        for contender, (short, long, ratio) in results.per_step_growth().items()
-    ]
-    return "Time per step (1 means that the cost is linear in T):\n\n" + "\n".join(lines) if lines else ""
-
-
-def training_text(facts: Mapping[str, Any]) -> str:
-    stories = "published" if facts["settings"].get("data") else "generated"
-    return (
-        f"{facts['settings']['recipe_steps']:,} updates on {stories} stories and one validation, from the same "
-        "configuration and seed, one backend after the other. A step is from one batch asked for to the next: data, "
-        "forward, backward, optimizer and the loop's own work. The core's share is the time from the input to the "
-        "state and back; data is the share of the run that was spent waiting for batches. Backends round differently, "
-        "so that the accuracies differ by noise."
-    )
+    columns: dict[str, Callable[[Any], str]] = {"T": lambda point: f"{point[0]:,}"}
+    for who in results.sweep_contenders("recompute"):
+        columns[f"{who}: ms"] = lambda point, who=who: milliseconds(point[1][who]["median_ms"])
+        columns[f"{who}: MiB"] = lambda point, who=who: f"{memory_beside(point[1][who]):,.1f}"
+    return Table.of(columns, results.sweep("recompute").items())
 
 
 def training_table(facts: Mapping[str, Any]) -> str:
-    head = ["contender", "steps/s", "median ms", "min to max", "core", "data", "whole run, s", "validation accuracy"]
-    rows = []
-    for row in facts["training"]:
-        if "cannot_run" in row:
-            rows.append([row["contender"], row["cannot_run"], *[""] * 6])
-            continue
-        rows.append(
-            [
-                row["contender"],
-                f"{row['steps_per_second']:.2f}",
-                milliseconds(row["median_ms"]),
-                f"{milliseconds(row['min_ms'])} to {milliseconds(row['max_ms'])}",
-                f"{100 * row['core_share']:.1f} %",
-                f"{100 * row['data_share']:.1f} %",
-                f"{row['seconds']:.1f}",
-                f"{100 * row['valid_accuracy']:.1f} %",
-            ]
-        )
-    return markdown_table(head, rows)
+    rows = [
+        [row["contender"], row["cannot_run"], *[""] * (len(TRAINING_COLUMNS) - 2)]
+        if "cannot_run" in row
+        else [cell(row) for cell in TRAINING_COLUMNS.values()]
+        for row in facts["training"]
+    ]
+    return Table(list(TRAINING_COLUMNS), rows).markdown()
 
 
 def milliseconds(value: float) -> str:

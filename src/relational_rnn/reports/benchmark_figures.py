@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from relational_rnn._check import check_choice
-from relational_rnn.reports.benchmark_results import SWEEPS, BenchmarkResults
-from relational_rnn.reports.figures import STYLES, draw
+from relational_rnn.reports.benchmark_results import SWEEPS, BenchmarkResults, memory_beside
+from relational_rnn.reports.figures import STYLES, draw, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,7 @@ def sweep_figure(results: BenchmarkResults, sweep: str) -> str:
         return row["median_ms"] / (size if sweep in ("T", "recompute") else 1)
 
     def memory(size: int, row: Row) -> float:
-        return row["peak_mib"] - (row["result_mib"] if sweep == "recompute" else 0)
+        return memory_beside(row) if sweep == "recompute" else row["peak_mib"]
 
     def paint(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
@@ -44,9 +44,7 @@ def sweep_figure(results: BenchmarkResults, sweep: str) -> str:
         _panel(right, results, sweep, memory, f"peak MiB of a pass{beside}")
         if sweep == "recompute":
             _slopes(right, results)
-        handles, labels = left.get_legend_handles_labels()
-        if handles:
-            figure.legend(handles, labels, frameon=False, loc="outside upper center", ncols=3)
+        legend(figure, columns=3)
 
     return draw(7.2, 3.4, paint)
 
@@ -59,11 +57,10 @@ def _panel(axes: Axes, results: BenchmarkResults, sweep: str, value: Callable[[i
         pairs = [(size, value(size, rows[contender])) for size, rows in points.items() if contender in rows]
         pairs = [(size, height) for size, height in pairs if height > 0]  # less than the resident set resolves
         colour, line = style(contender, contenders)
+        look = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3, "linewidth": 1.5}
         sizes, heights = [size for size, _ in pairs], [height for _, height in pairs]
         every += heights
-        axes.plot(
-            sizes, heights, color=colour, linestyle=line, marker="o", markersize=3, linewidth=1.5, label=contender
-        )
+        axes.plot(sizes, heights, **look, label=contender)
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(points), [f"{size:,}" for size in points])
     axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
@@ -73,8 +70,7 @@ def _panel(axes: Axes, results: BenchmarkResults, sweep: str, value: Callable[[i
         axes.set_ylim(10 ** math.floor(math.log10(min(every))), 10 ** (math.floor(math.log10(max(every))) + 1))
     axes.set_xlabel(AXES[sweep])
     axes.set_ylabel(label)
-    axes.grid(True, linewidth=0.4, alpha=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True)
 
 
 def style(contender: str, contenders: Sequence[str]) -> tuple[str, Any]:
@@ -92,8 +88,7 @@ def _slopes(axes: Axes, results: BenchmarkResults) -> None:
     first = min(points, default=0)
     for contender in results.sweep_contenders("recompute"):
         power = 0.5 if contender.endswith("recompute") else 1.0
-        row = points[first][contender]
-        start = row["peak_mib"] - row["result_mib"]
+        start = memory_beside(points[first][contender])
         heights = [start * (size / first) ** power for size in points]
         axes.plot(list(points), heights, color="#888888", linewidth=0.7, label="_nolegend_")
         text, end = "T" if power == 1 else "√T", (max(points), heights[-1])

@@ -92,6 +92,11 @@ class BenchmarkResults:
         return found
 
 
+def memory_beside(row: Mapping[str, Any]) -> float:
+    """MiB of a pass at its worst moment, beside its results."""
+    return row["peak_mib"] - row["result_mib"]
+
+
 def read_benchmark(path: str | Path) -> BenchmarkResults:
     """Read a file of results.
 

@@ -6,11 +6,11 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from relational_rnn._check import check_choice, need_extra
+from relational_rnn.pages import render
 from relational_rnn.reports.runs import Group, all_names, mean_and_spread
 
 if TYPE_CHECKING:
@@ -46,6 +46,11 @@ SETTINGS = {
     "xtick.color": INK,
     "ytick.color": INK,
     "axes.facecolor": PAPER,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.linewidth": 0.4,
+    "grid.alpha": 0.5,
+    "legend.frameon": False,
     "figure.facecolor": PAPER,
 }
 CURVES = {"valid_accuracy": ("validation accuracy, %", 100.0), "valid_loss": ("validation loss, nats per token", 1.0)}
@@ -84,31 +89,21 @@ def learning_curves(groups: Sequence[Group], x: str, y: str = "valid_accuracy") 
         axes = figure.subplots()
         for number, group in enumerate(groups):
             colour, line = group_style(groups, number)
+            look = {"color": colour, "linestyle": line, "linewidth": 1.6, "marker": "o", "markersize": 2.5}
             label = group.label
             for place, run in enumerate(group.runs):
                 across, values = run.curve(x, y)
                 if across:
-                    axes.plot(
-                        across,
-                        [scale * value for value in values],
-                        color=colour,
-                        linestyle=line,
-                        linewidth=1.6,
-                        marker="o",
-                        markersize=2.5,
-                        label=label,
-                        gid=f"{curve_name(number)}-{place}",
-                    )
+                    heights = [scale * value for value in values]
+                    axes.plot(across, heights, **look, label=label, gid=f"{curve_name(number)}-{place}")
                     label = "_nolegend_"  # one entry for all seeds
         if y == "valid_accuracy":
             axes.set_ylim(0, 102)
         axes.set_xlim(left=0)
         axes.set_ylabel(label_y)
         axes.set_xlabel(AXIS_LABELS[x])
-        axes.grid(True, linewidth=0.4, alpha=0.5)
-        axes.spines[["top", "right"]].set_visible(False)
-        if axes.get_legend_handles_labels()[0]:
-            figure.legend(frameon=False, loc="outside upper center", ncols=4)
+        axes.grid(True)
+        legend(figure)
 
     return draw(7.2, 3.6, paint)
 
@@ -142,7 +137,6 @@ def task_bars(groups: Sequence[Group]) -> str:
             axes.set_xlim(0, 100)
             axes.set_xticks([0, 50, 95])
             axes.tick_params(length=0, labelsize=8)
-            axes.spines[["top", "right"]].set_visible(False)
         all_axes[0].set_yticks(range(len(tasks)), tasks)
         all_axes[0].set_ylim(len(tasks) - 0.4, -0.6)  # the first task on top
         figure.supxlabel("test accuracy, % (dotted line: 95)", fontsize=9)
@@ -161,18 +155,18 @@ def inline(svg: str, name: str, description: str) -> str:
     Args:
         svg: what another function of this file returned.
         name: a prefix that makes the ids of this figure unlike those of others on the page.
-        description: one sentence; escaped here.
+        description: one sentence.
     """
-    body = svg[svg.index("<svg") :]
+    body = svg[svg.index("<svg") + 4 :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
     # The fixed size goes and the viewBox stays: the figure takes the width of the page, up to letters of common size.
     head, rest = body.split(">", 1)
     wide = re.search(r' width="([\d.]+)pt"', head)
-    size = f' style="max-width:{1.7 * float(wide[1]):.0f}px"' if wide else ""
     head = re.sub(r' (width|height)="[^"]*"', "", head)
-    head = head.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"{size}', 1)
-    return f"{head}>{rest}".replace(INK, "currentColor").replace(PAPER, "none").strip()
+    drawn = f"{head}>{rest}".replace(INK, "currentColor").replace(PAPER, "none").rstrip()
+    width = None if wide is None else round(1.7 * float(wide[1]))
+    return render("reports/templates/inline.html", drawn=drawn, description=description, width=width)
 
 
 def group_style(groups: Sequence[Group], number: int) -> tuple[str, Any]:
@@ -181,6 +175,13 @@ def group_style(groups: Sequence[Group], number: int) -> tuple[str, Any]:
     if core in STYLES and [group.core for group in groups].count(core) == 1:
         return STYLES[core]
     return list(STYLES.values())[number % len(STYLES)]
+
+
+def legend(figure: Canvas, columns: int = 4) -> None:
+    """Above the figure, what its first panel names; nothing where that names nothing."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
 def draw(width: float, height: float, paint: Callable[[Canvas], None]) -> str:

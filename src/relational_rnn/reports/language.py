@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from relational_rnn.reports.figures import INK, curve_name, draw, group_style
+from relational_rnn.reports.figures import INK, curve_name, draw, group_style, legend
 from relational_rnn.reports.runs import Group, all_names, mean_and_spread
 
 if TYPE_CHECKING:
@@ -41,11 +41,8 @@ def resets(group: Group, measure: str) -> dict[int, list[float]]:
 
 def perplexity_by_frequency(group: Group) -> dict[str, list[float]]:
     """Perplexity per token by how often the token occurs in the training text: the values of all evaluated seeds."""
-    names = all_names(result.get("per_group_perplexity", {}) for result in group.results)
-    return {
-        name: [float(r["per_group_perplexity"][name]) for r in group.results if name in r["per_group_perplexity"]]
-        for name in names
-    }
+    tables = [result.get("per_group_perplexity", {}) for result in group.results]
+    return {name: [float(found[name]) for found in tables if name in found] for name in all_names(tables)}
 
 
 def forgetting_curves(groups: Sequence[Group]) -> str:
@@ -66,28 +63,16 @@ def forgetting_curves(groups: Sequence[Group]) -> str:
             if not found or not carried:
                 continue
             means = [mean_and_spread(values)[0] for values in found.values()]
-            axes.plot(
-                list(found),
-                means,
-                color=colour,
-                linestyle=line,
-                marker="o",
-                markersize=3,
-                label=group.label,
-                gid=f"{curve_name(number)}-0",
-            )
-            axes.axhline(
-                mean_and_spread(carried)[0], color=colour, linewidth=0.9, linestyle=":", gid=f"{curve_name(number)}-1"
-            )
+            look = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3}
+            axes.plot(list(found), means, **look, label=group.label, gid=f"{curve_name(number)}-0")
+            never, place = mean_and_spread(carried)[0], f"{curve_name(number)}-1"
+            axes.axhline(never, color=colour, linewidth=0.9, linestyle=":", gid=place)
         axes.set_xscale("log")
-        axes.set_xlabel(
-            f"{_tokens(groups)}s between two resets of the memory (dotted: never reset)".replace("bpes", "tokens")
-        )
+        tokens = f"{_tokens(groups)}s".replace("bpes", "tokens")
+        axes.set_xlabel(f"{tokens} between two resets of the memory (dotted: never reset)")
         axes.set_ylabel(MEASURES[measure][0])
-        axes.grid(True, linewidth=0.4, alpha=0.5)
-        axes.spines[["top", "right"]].set_visible(False)
-        if axes.get_legend_handles_labels()[0]:
-            figure.legend(frameon=False, loc="outside upper center", ncols=4)
+        axes.grid(True)
+        legend(figure)
 
     return draw(7.2, 3.6, paint)
 
@@ -122,8 +107,6 @@ def frequency_bars(groups: Sequence[Group]) -> str:
         axes.set_xticks(range(len(names)), names)
         axes.set_xlabel("occurrences of the token in the training text")
         axes.set_ylabel("perplexity per token")
-        axes.spines[["top", "right"]].set_visible(False)
-        if axes.get_legend_handles_labels()[0]:
-            figure.legend(frameon=False, loc="outside upper center", ncols=4)
+        legend(figure)
 
     return draw(7.2, 3.6, paint)

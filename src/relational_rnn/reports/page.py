@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
 from relational_rnn._files import sweep, write_together
-from relational_rnn.pages import Cell, Script, document, table
-from relational_rnn.reports.figures import Figure, curve_name, inline, learning_curves, task_bars
-from relational_rnn.reports.language import (
-    MEASURES,
-    forgetting_curves,
-    frequency_bars,
-    is_language,
-    perplexity_by_frequency,
-    resets,
-)
+from relational_rnn.pages import Cell, Script, Table, document, render
+from relational_rnn.reports.cells import measured, side_by_side
+from relational_rnn.reports.figures import Figure, curve_name, inline
+from relational_rnn.reports.language import MEASURES, is_language, perplexity_by_frequency, resets
 from relational_rnn.reports.published import published_beside_all
-from relational_rnn.reports.runs import Group, Run, all_names, group_runs, mean_and_spread, read_runs
+from relational_rnn.reports.run_figures import noun, report_figures
+from relational_rnn.reports.runs import Group, Run, all_names, group_runs, read_runs
 
 SCRIPTS = tuple(Script("relational_rnn.pages", name) for name in ("tables.js", "figures.js"))
 
@@ -73,12 +67,12 @@ def write_report(
 
     Raises:
         InputError: when a folder cannot be read as a run (see `read_run`).
-        MissingExtraError: without matplotlib.
+        MissingExtraError: without matplotlib or Jinja.
         OSError: when a file cannot be written; then all are as they were.
     """
     runs = read_runs(folders)
     groups = group_runs(runs)
-    figures = draw_figures(groups)
+    figures = report_figures(groups)
     page = render_page(title, groups, figures, examples, notes)
     out = Path(out)
     sweep(out)
@@ -88,49 +82,6 @@ def write_report(
     return path
 
 
-def draw_figures(groups: Sequence[Group]) -> list[Figure]:
-    """The figures for which the runs have numbers: learning curves, and bars per task or per frequency."""
-    if is_language(groups):
-        return draw_language_figures(groups)
-    figures = []
-    if any(run.curve("step", "valid_accuracy")[0] for group in groups for run in group.runs):
-        figures += [
-            Figure(
-                name=name,
-                svg=learning_curves(groups, x),
-                description=f"Validation accuracy against {words}, one line per run.",
-            )
-            for name, x, words in [
-                ("accuracy-by-step", "step", "steps of training")
-                if _noun(groups) == "task"
-                else ("accuracy-by-samples", "samples", "training samples"),
-                ("accuracy-by-seconds", "seconds", "seconds of training"),
-            ]
-        ]
-    if any(group.per_group() for group in groups):
-        description = f"Test accuracy of every {_noun(groups)}, one panel per model."
-        figures.append(Figure(name="accuracy-by-task", svg=task_bars(groups), description=description))
-    return figures
-
-
-def draw_language_figures(groups: Sequence[Group]) -> list[Figure]:
-    """The figures of runs on language for which there are numbers."""
-    figures = []
-    if any(run.curve("step", "valid_loss")[0] for group in groups for run in group.runs):
-        for x, words in (("step", "steps of training"), ("seconds", "seconds of training")):
-            svg = learning_curves(groups, x, "valid_loss")
-            figures.append(
-                Figure(name=f"loss-by-{x}", svg=svg, description=f"Validation loss against {words}, one line per run.")
-            )
-    if any(resets(group, "perplexity") for group in groups):
-        description = "What it costs to lose the past: the memory is reset every so many tokens of the test text."
-        figures.append(Figure(name="cost-of-forgetting", svg=forgetting_curves(groups), description=description))
-    if any(perplexity_by_frequency(group) for group in groups):
-        description = "Perplexity on the test text by how often a token occurs in the training text."
-        figures.append(Figure(name="perplexity-by-frequency", svg=frequency_bars(groups), description=description))
-    return figures
-
-
 def render_page(
     title: str,
     groups: Sequence[Group],
@@ -138,144 +89,92 @@ def render_page(
     examples: Sequence[Example] = (),
     notes: Sequence[str] = (),
 ) -> str:
-    """The page as text. Whatever comes from a run folder is escaped."""
+    """The page as text."""
     runs = [run for group in groups for run in group.runs]
-    sections = [
-        f"<p>{escape(_summary(groups))}</p>",
-        _overview(groups),
-        *(_figure(figure, groups) for figure in figures),
-        _language_tables(groups) if is_language(groups) else _task_table(groups, examples),
-        _published(groups),
-        _examples(examples, _noun(groups)),
-        "<h2>What was measured</h2>",
-        _facts(runs),
-        _notes(groups, notes),
-        "<h2>Configurations</h2>",
-        *(_configuration(group) for group in groups),
-    ]
-    return document(title, "\n".join(section for section in sections if section), scripts=SCRIPTS)
-
-
-def _figure(figure: Figure, groups: Sequence[Group]) -> str:
-    """The figure, and where it has curves of several models a button for each; figures.js makes them come and go."""
-    buttons = "".join(
-        f'<button type="button" data-curve="{figure.name}-{curve_name(number)}" aria-pressed="true">'
-        f"{escape(group.label)}</button>"
-        for number, group in enumerate(groups)
-        if len(groups) > 1 and f'id="{curve_name(number)}-' in figure.svg
+    tables = _language_tables(groups) if is_language(groups) else _task_tables(groups, examples)
+    body = render(
+        "reports/templates/report.html",
+        groups=groups,
+        runs=runs,
+        language=is_language(groups),
+        overview=_overview(groups),
+        figures=[(figure, inline(figure.svg, figure.name, figure.description)) for figure in figures],
+        curves={figure.name: _curves(figure, groups) for figure in figures},
+        tables=[*tables, *_published(groups)],
+        noun=noun(groups),
+        inspected=any(example.page for example in examples),
+        examples=_examples(examples, noun(groups)),
+        facts=_facts(runs),
+        notes=[*_notes(groups), *notes],
+        configurations=[(group.label, _configuration(group)) for group in groups],
     )
-    choice = f'<div class="choice" role="group" aria-label="curves">{buttons}</div>' if buttons else ""
-    return (
-        f'<figure data-name="{figure.name}">{choice}<div class="drawing">'
-        f"{inline(figure.svg, figure.name, figure.description)}</div>"
-        f"<figcaption>{escape(figure.description)}</figcaption></figure>"
-    )
+    return document(title, body, scripts=SCRIPTS)
 
 
-def _summary(groups: Sequence[Group]) -> str:
-    runs = sum(len(group.runs) for group in groups)
-    evaluated = sum(len(group.results) for group in groups)
-    sentence = f"{runs} {'run' if runs == 1 else 'runs'} of {len(groups)} {'model' if len(groups) == 1 else 'models'}"
-    if evaluated < runs:
-        sentence += f", {runs - evaluated} of them not evaluated yet"
-    if is_language(groups):
-        return (
-            f"{sentence}. The whole test text is read as one stream with the memory carried; perplexity is per word, "
-            "accuracy the share of tokens that were the most probable one; ± is the spread over seeds."
-        )
-    what = "test questions answered exactly" if _noun(groups) == "task" else "right answers on new sequences"
-    return f"{sentence}. Accuracies are shares of {what}; ± is the spread over seeds."
+def _curves(figure: Figure, groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """The name and the model of every curve that figures.js makes come and go: where there are several models."""
+    names = [(curve_name(number), group.label) for number, group in enumerate(groups) if len(groups) > 1]
+    return [(f"{figure.name}-{name}", label) for name, label in names if f'id="{name}-' in figure.svg]
 
 
-def _noun(groups: Sequence[Group]) -> str:
-    """What accuracies are listed by."""
-    return "task" if all(run.task == "babi" for group in groups for run in group.runs) else "group"
-
-
-def _overview(groups: Sequence[Group]) -> str:
-    names = {"mean_accuracy": "accuracy" if is_language(groups) else "mean accuracy"}
+def _overview(groups: Sequence[Group]) -> Table:
+    shares = {"mean_accuracy": "accuracy" if is_language(groups) else "mean accuracy"}
     for name, label in (("mean_beyond", "beyond training"), ("whole_accuracy", "whole answers")):
         if any(group.values(name) for group in groups):
-            names[name] = label
-    above = _noun(groups) == "task"
-    measures = MEASURES if is_language(groups) else {}
-    head = [
-        "model",
-        "parameters",
-        "state bytes",
-        *(label for label, _ in measures.values()),
-        *names.values(),
-        *(["tasks above 95 %"] if above else []),
-    ]
-    head += ["training seconds", "seeds"]
-    rows = [
-        [
-            Cell(group.label),
-            _cell(group.values("parameters"), "{:,.0f}"),
-            _cell(group.values("state_bytes"), "{:,.0f}"),
-            *(_cell(group.values(name), form) for name, (_, form) in measures.items()),
-            *(_cell([100 * value for value in group.values(name)], "{:.1f} %") for name in names),
-            *(
-                [_cell(group.values("tasks_above_95"), "{:g}" if len(group.results) == 1 else "{:.1f}")]
-                if above
-                else []
-            ),
-            _cell(group.values("train_seconds"), "{:,.0f}"),
-            Cell(", ".join(map(str, group.seeds)), len(group.seeds)),
-        ]
-        for group in groups
-    ]
-    return table("Results", head, rows)
+            shares[name] = label
+    columns: dict[str, Callable[[Group], str | Cell]] = {"model": lambda group: group.label}
+
+    def add(name: str, label: str, form: str = "{:,.0f}", factor: float = 1) -> None:
+        columns[label] = lambda group: measured(group.values(name), form, factor)
+
+    add("parameters", "parameters")
+    add("state_bytes", "state bytes")
+    for name, (label, form) in MEASURES.items() if is_language(groups) else ():
+        add(name, label, form)
+    for name, label in shares.items():
+        add(name, label, "{:.1f} %", 100)
+    if noun(groups) == "task":
+        columns["tasks above 95 %"] = lambda group: measured(
+            group.values("tasks_above_95"), "{:g}" if len(group.results) == 1 else "{:.1f}"
+        )
+    add("train_seconds", "training seconds")
+    columns["seeds"] = lambda group: Cell(", ".join(map(str, group.seeds)), len(group.seeds))
+    return Table.of(columns, groups, "Results")
 
 
-def _task_table(groups: Sequence[Group], examples: Sequence[Example]) -> str:
-    per_group = [(group, group.per_group()) for group in groups if group.per_group()]
-    if not per_group:
-        return ""
-    names = all_names(accuracies for _, accuracies in per_group)
-    linked = {example.group: f"#{_place(example.group)}" for example in examples}
-    head = [_noun(groups), *(group.label for group, _ in per_group)]
-    rows = [
-        [
-            Cell(name, number, linked.get(name)),
-            *(_cell([100 * value for value in accuracies.get(name, [])], "{:.1f}") for _, accuracies in per_group),
-        ]
-        for number, name in enumerate(names, start=1)
-    ]
-    return table(f"Test accuracy per {_noun(groups)}, %", head, rows)
+def _task_tables(groups: Sequence[Group], examples: Sequence[Example]) -> list[Table]:
+    """Accuracies by task or group, which lead to the examples of each."""
+    models = [(group.label, group.per_group()) for group in groups if group.per_group()]
+    links = {example.group: f"#{_place(example.group)}" for example in examples}
+    names = enumerate(all_names(found for _, found in models), start=1)
+    first, what = {name: Cell(name, n, links.get(name)) for n, name in names}, noun(groups)
+    return [side_by_side(what, first, models, "{:.1f}", 100, caption=f"Test accuracy per {what}, %")] if models else []
 
 
-def _language_tables(groups: Sequence[Group]) -> str:
+def _language_tables(groups: Sequence[Group]) -> list[Table]:
     """Perplexity by frequency, and what it costs to lose the past; nothing where no run was evaluated."""
     evaluated = [group for group in groups if group.results]
     if not evaluated:
-        return ""
-    by_frequency = [perplexity_by_frequency(group) for group in evaluated]
-    rows = [
-        [Cell(name, number), *(_cell(found.get(name, []), "{:,.2f}") for found in by_frequency)]
-        for number, name in enumerate(all_names(by_frequency), start=1)
-    ]
-    head = [group.label for group in evaluated]
-    parts = [table("Perplexity by occurrences in the training text", ["occurrences", *head], rows)]
+        return []
+    models = [(group.label, perplexity_by_frequency(group)) for group in evaluated]
+    names = {name: Cell(name, n) for n, name in enumerate(all_names(found for _, found in models), start=1)}
+    caption = "Perplexity by occurrences in the training text"
+    tables = [side_by_side("occurrences", names, models, "{:,.2f}", caption=caption)]
+    never = float("inf")
     for measure, (label, form) in MEASURES.items():
-        found = [resets(group, measure) for group in evaluated]
-        rows = [
-            [Cell(f"every {k:,} tokens", k), *(_cell(each.get(k, []), form) for each in found)]
-            for k in sorted({k for each in found for k in each})
-        ]
-        carried = [_cell(group.values(measure), form) for group in evaluated]
-        rows.append([Cell("never", float("inf")), *carried])
-        parts.append(table(f"{label[0].upper()}{label[1:]}, with the memory reset", ["memory reset", *head], rows))
-    return "\n".join(parts)
+        models = [(group.label, {**resets(group, measure), never: group.values(measure)}) for group in evaluated]
+        lengths = sorted({k for _, found in models for k in found})
+        names = {k: Cell("never" if k == never else f"every {k:,} tokens", k) for k in lengths}
+        caption = f"{label[0].upper()}{label[1:]}, with the memory reset"
+        tables.append(side_by_side("memory reset", names, models, form, caption=caption))
+    return tables
 
 
-def _published(groups: Sequence[Group]) -> str:
+def _published(groups: Sequence[Group]) -> list[Table]:
     """What others have published for the settings of these runs."""
     figures = published_beside_all([group.runs[0] for group in groups])
-    if not figures:
-        return ""
-    rows = [[Cell(f.model), Cell(f.shown, f.value), Cell(f.setting), Cell(f.source)] for f in figures]
-    return table("Published by others", ["model", figures[0].metric, "setting", "source"], rows)
+    rows = [[f.model, Cell(f.shown, f.value), f.setting, f.source] for f in figures]
+    return [Table(["model", figures[0].metric, "setting", "source"], rows, "Published by others")] if figures else []
 
 
 def _place(group: str) -> str:
@@ -283,73 +182,41 @@ def _place(group: str) -> str:
     return "examples-" + re.sub("[^a-z0-9]+", "-", group.lower()).strip("-")
 
 
-def _examples(examples: Sequence[Example], noun: str) -> str:
-    """A table of questions for every group that has some; each leads to its inspection where there is one."""
+def _examples(examples: Sequence[Example], noun: str) -> list[tuple[str, Table]]:
+    """A place and a table of questions for every group that has some; each leads to its inspection, if it has one."""
     head = ["example", "run", "question", "right answer", "answered", "right one's probability"]
-    parts = []
-    if examples:
-        words = f"Questions of each {noun} to whose right answer a run gives the least probability."
-        if any(example.page for example in examples):
-            words += " The number of a question leads to a page that looks inside the memory while it reads."
-        parts = [f"<h2>Examples</h2><p>{words}</p>"]
-    for group in all_names({example.group: example} for example in examples):
-        rows = [
-            [
-                Cell(str(e.number), e.number, None if e.page is None else quote(e.page)),
-                Cell(e.run),
-                Cell(e.question),
-                Cell(e.right),
-                Cell(e.answer),
-                Cell(f"{e.right_probability:.1%}", e.right_probability),
-            ]
-            for e in examples
-            if e.group == group
-        ]
-        parts.append(f'<div id="{_place(group)}">{table(f"{noun.capitalize()} {group}", head, rows)}</div>')
-    return "\n".join(parts)
+    found: dict[str, list[list[str | Cell]]] = {group: [] for group in all_names({e.group: e} for e in examples)}
+    for e in examples:
+        number = Cell(str(e.number), e.number, None if e.page is None else quote(e.page))
+        chance = Cell(f"{e.right_probability:.1%}", e.right_probability)
+        found[e.group].append([number, e.run, e.question, e.right, e.answer, chance])
+    return [(_place(group), Table(head, rows, f"{noun.capitalize()} {group}")) for group, rows in found.items()]
 
 
-def _cell(values: Sequence[float], form: str) -> Cell:
-    """A mean, with its spread where there are several different values."""
-    if not values:
-        return Cell("not evaluated", "")
-    value, spread = mean_and_spread(values)
-    text = form.format(value)
-    return Cell(f"{text} ± {form.format(spread)}" if spread else text, value)
-
-
-def _facts(runs: Sequence[Run]) -> str:
+def _facts(runs: Sequence[Run]) -> dict[str, str]:
     """Machine, commit and versions; a value that is not the same in all runs is listed with each of its runs."""
+    facts = {}
     # The step at which a sitting began is no fact about the machine.
-    names = dict.fromkeys(name for run in runs for name in run.versions if name != "step")
-    entries = []
-    for name in names:
+    for name in dict.fromkeys(name for run in runs for name in run.versions if name != "step"):
         found: dict[str, list[str]] = {}
         for run in runs:
             value = run.versions.get(name)
             found.setdefault("not recorded" if value is None else _plain(value), []).append(run.name)
-        if len(found) == 1:
-            entries.append((name, next(iter(found))))
-        else:
-            entries.append((name, "; ".join(f"{value} ({', '.join(where)})" for value, where in found.items())))
+        alone = len(found) == 1
+        facts[name] = "; ".join(value if alone else f"{value} ({', '.join(where)})" for value, where in found.items())
     questions = {str(run.result["questions"]) for run in runs if run.result and "questions" in run.result}
     if questions:
-        entries.append(("test questions", ", ".join(sorted(questions))))
-    entries.append(("run folders", ", ".join(run.name for run in runs)))
-    return "<dl>" + "\n".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in entries) + "</dl>"
+        facts["test questions"] = ", ".join(sorted(questions))
+    return facts | {"run folders": ", ".join(run.name for run in runs)}
 
 
-def _notes(groups: Sequence[Group], more: Sequence[str]) -> str:
+def _notes(groups: Sequence[Group]) -> list[str]:
     """What readers must know about the data and the runs, with the models it is about where it is not about all."""
     about: dict[str, list[str]] = {}
     for group in groups:
         for note in group.notes:
             about.setdefault(note, []).append(group.label)
-    lines = [note if len(who) == len(groups) else f"{', '.join(who)}: {note}" for note, who in about.items()]
-    lines += more
-    if not lines:
-        return ""
-    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
+    return [note if len(who) == len(groups) else f"{', '.join(who)}: {note}" for note, who in about.items()]
 
 
 def _plain(value: object) -> str:
@@ -362,5 +229,4 @@ def _plain(value: object) -> str:
 
 def _configuration(group: Group) -> str:
     config = {name: value for name, value in group.runs[0].config.items() if name != "seed"}
-    text = json.dumps(config, indent=2, ensure_ascii=False)
-    return f"<details><summary>{escape(group.label)}</summary><pre>{escape(text)}</pre></details>"
+    return json.dumps(config, indent=2, ensure_ascii=False)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from statistics import mean
+from typing import Any, TypeVar
 
 from relational_rnn._check import InputError, describe
 from relational_rnn.reports.language import MEASURES, is_language, main_measure, perplexity_by_frequency, resets
 from relational_rnn.reports.published import published_beside_all
 from relational_rnn.reports.runs import Group, mean_and_spread
 
+Name = TypeVar("Name")
 WORD = r"""(?:'[^']*'|[^\s'])+"""
 """A word of a command, in quotes where it has blanks."""
 
@@ -68,25 +70,12 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """The record as the JSON file holds it; entries that nobody knows are left out."""
-        entries: dict[str, Any] = {
-            "task": self.task,
-            "core": self.core,
-            "metric": self.metric,
-            "value": self.value,
-            "spread": self.spread,
+        first = dict.fromkeys(("task", "core", "metric", "value", "spread", "seeds", "values"))
+        entries = first | {field.name: getattr(self, field.name) for field in fields(self)}
+        entries |= {"value": self.value, "spread": self.spread, "values": list(self.values)}
+        entries |= {
             "seeds": list(self.seeds) if self.published is None else None,
-            "values": list(self.values),
             "details": dict(self.details) or None,
-            "parameters": self.parameters,
-            "state_bytes": self.state_bytes,
-            "train_seconds": self.train_seconds,
-            "processor_seconds": self.processor_seconds,
-            "machine": self.machine,
-            "torch": self.torch,
-            "commit": self.commit,
-            "date": self.date,
-            "command": self.command,
-            "published": self.published,
         }
         return {name: value for name, value in entries.items() if value is not None}
 
@@ -108,6 +97,7 @@ def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ())
     records = []
     for group in groups:
         versions = [run.versions for run in group.runs]
+        processor = group.values("processor_seconds")
         records.append(
             Record(
                 task=task,
@@ -118,8 +108,8 @@ def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ())
                 details={**_details(group), "notes": [*group.notes, *notes]},
                 parameters=int(group.values("parameters")[0]),
                 state_bytes=int(group.values("state_bytes")[0]),
-                train_seconds=mean_and_spread(group.values("train_seconds"))[0],
-                processor_seconds=_mean(group.values("processor_seconds")),
+                train_seconds=mean(group.values("train_seconds")),
+                processor_seconds=mean(processor) if processor else None,
                 machine=_joined(versions, "machine"),
                 torch=_joined(versions, "torch"),
                 commit=_joined(versions, "commit"),
@@ -165,31 +155,22 @@ def _check(groups: Sequence[Group]) -> None:
 def _details(group: Group) -> dict[str, Any]:
     """More of what was measured, by the kind of task."""
     if group.runs[0].task == "babi":
-        return {
-            "per_task": {str(n): mean_and_spread(values)[0] for n, values in group.per_task().items()},
-            "tasks_above_95": mean_and_spread(group.values("tasks_above_95"))[0],
-        }
+        per_task = {str(task): value for task, value in _means(group.per_task()).items()}
+        return {"per_task": per_task, **_means({"tasks_above_95": group.values("tasks_above_95")})}
     if is_language([group]):
-        details: dict[str, Any] = {
-            name: mean_and_spread(group.values(name))[0] for name in (*MEASURES, "mean_accuracy")
+        by_length = {measure: _means(resets(group, measure)) for measure in MEASURES}
+        return {
+            **_means({name: group.values(name) for name in (*MEASURES, "mean_accuracy")}),
+            "tokens_seen": int(group.values("tokens_seen")[0]),
+            "perplexity_by_frequency": _means(perplexity_by_frequency(group)),
+            "resets": {measure: {str(k): value for k, value in found.items()} for measure, found in by_length.items()},
         }
-        details["tokens_seen"] = int(group.values("tokens_seen")[0])
-        details["perplexity_by_frequency"] = {
-            name: mean_and_spread(values)[0] for name, values in perplexity_by_frequency(group).items()
-        }
-        details["resets"] = {
-            measure: {str(k): mean_and_spread(values)[0] for k, values in resets(group, measure).items()}
-            for measure in MEASURES
-        }
-        return details
-    names = [name for name in ("whole_accuracy", "mean_beyond") if group.values(name)]
-    details = {name: mean_and_spread(group.values(name))[0] for name in names}
-    details["per_group"] = {name: mean_and_spread(values)[0] for name, values in group.per_group().items()}
-    return details
+    more = {name: group.values(name) for name in ("whole_accuracy", "mean_beyond") if group.values(name)}
+    return {**_means(more), "per_group": _means(group.per_group())}
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return mean_and_spread(values)[0] if values else None
+def _means(values: Mapping[Name, Sequence[float]]) -> dict[Name, float]:
+    return {name: mean(found) for name, found in values.items()}
 
 
 def without_folder(entry: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from relational_rnn._check import InputError, describe
 from relational_rnn._files import write_together
-from relational_rnn.reports.figures import AXIS_LABELS, Figure, learning_curves
+from relational_rnn.pages import Cell, Table
+from relational_rnn.pages.markdown import as_text
+from relational_rnn.reports.cells import side_by_side
+from relational_rnn.reports.figures import Figure
 from relational_rnn.reports.language import MEASURES
 from relational_rnn.reports.records import Record
-from relational_rnn.reports.runs import Group, all_names, core_label, one_line
+from relational_rnn.reports.runs import all_names, core_label
 from relational_rnn.tasks.babi.story import TASK_NAMES
 
-
-def results_figures(groups: Sequence[Group]) -> list[Figure]:
-    """Accuracy against training samples, and against the processor's seconds (the clock's, where runs lack those)."""
-    figures = []
-    runs = [run for group in groups for run in group.runs]
-    by_processor = all(run.curve("processor_seconds", "valid_accuracy")[0] for run in runs)
-    for name, x in (("samples", "samples"), ("seconds", "processor_seconds" if by_processor else "seconds")):
-        if any(run.curve(x, "valid_accuracy")[0] for run in runs):
-            description = f"Validation accuracy against {AXIS_LABELS[x]}, one line per run."
-            figures.append(Figure(name=name, svg=learning_curves(groups, x), description=description))
-    return figures
+METRICS = {"test_accuracy": ("accuracy, %", "{:.1f}", 100)} | {
+    f"test_{name}": (label, form, 1) for name, (label, form) in MEASURES.items()
+}
+"""The metrics of records: their heading, how a value is written, and times what."""
 
 
 def write_results(
@@ -70,98 +65,91 @@ def render_markdown(
 ) -> str:
     """The page: a table of models, a table of tasks, figures (in Markdown), and what is needed to repeat them."""
     ours = [record for record in records if record.published is None]
-    parts = [f"# {title}", introduction.strip(), _models(records)]
+    parts = [f"# {title}", introduction.strip(), _models(records).markdown()]
     for kind in ("task", "group"):
-        tables = [_accuracies(record) for record in records if f"per_{kind}" in record.details]
-        if any(tables):
-            parts += [f"## Per {kind}, %", _per_group(records, kind, all_names(tables))]
-    parts += _text_tables(ours)
+        names = all_names(_accuracies(record) for record in records if f"per_{kind}" in record.details)
+        if names:
+            parts += [f"## Per {kind}, %", _per_group(records, kind, names).markdown()]
+    for heading, tables in _text_tables([record for record in ours if "resets" in record.details]).items():
+        parts += [f"## {heading}", *(table.markdown() for table in tables)]
     if figures:
         parts += ["## Figures", *figures]
     notes = dict.fromkeys(note for record in records for note in record.details.get("notes", ()))
     if notes:
         parts += ["## Notes", "\n".join(f"- {as_text(note)}" for note in notes)]
     if ours:
-        parts += ["## How to measure it again", _commands(ours)]
+        parts += ["## How to measure it again", _commands(ours).markdown()]
     parts.append(f"The same figures for programs: [{data_name}]({quote(data_name)}).")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _models(records: Sequence[Record]) -> str:
-    names = list(dict.fromkeys(record.metric for record in records))
+def _models(records: Sequence[Record]) -> Table:
+    columns: dict[str, Callable[[Record], str]] = {
+        "task": lambda record: record.task,
+        "model": lambda record: core_label(record.core),
+    }
+    for metric in dict.fromkeys(record.metric for record in records):
+        columns[METRICS[metric][0]] = lambda record, metric=metric: _value(record) if record.metric == metric else ""
     # columns that some of the records have; the others are left out
-    extra: list[tuple[str, Callable[[Record], str]]] = []
     if any("tasks_above_95" in record.details for record in records):
-        extra.append(("tasks above 95 %", lambda record: _number(record.details.get("tasks_above_95"), ".3g")))
+        columns["tasks above 95 %"] = lambda record: _number(record.details.get("tasks_above_95"), ".3g")
     for name, label in (("whole_accuracy", "whole answers, %"), ("mean_beyond", "beyond training, %")):
         if any(record.details.get(name) not in (None, record.value) for record in records):
-            extra.append((label, lambda record, name=name: _number(record.details.get(name), ".1f", 100)))
-    costs = ["parameters", "state bytes", "train seconds"]
-    processor = any(record.processor_seconds is not None for record in records)
-    head = ["task", "model", *(METRICS[name][0] for name in names), *(label for label, _ in extra), "seeds", *costs]
-    head += ["processor seconds"] if processor else []
-    rows = []
-    for record in records:
-        form = METRICS[record.metric][1]
-        figure = ("below " if record.details.get("below") else "") + form(record.value)
-        if len(record.values) > 1:
-            figure += f" ± {form(record.spread)}"
-        seeds = ", ".join(map(str, record.seeds))
-        if record.published:
-            setting = record.details.get("setting")
-            seeds = f"published: {record.published}" + (f" ({setting})" if setting else "")
-        numbers = [record.parameters, record.state_bytes, record.train_seconds]
-        numbers += [record.processor_seconds] if processor else []
-        rows.append(
-            [
-                record.task,
-                as_text(core_label(record.core)),
-                *(figure if name == record.metric else "" for name in names),
-                *(cell(record) for _, cell in extra),
-                seeds,
-                *(_number(number, ",.0f") for number in numbers),
-            ]
-        )
-    return markdown_table(head, rows)
+            columns[label] = lambda record, name=name: _number(record.details.get(name), ".1f", 100)
+    columns["seeds"] = _seeds
+    costs = ["parameters", "state_bytes", "train_seconds"]
+    if any(record.processor_seconds is not None for record in records):
+        costs.append("processor_seconds")
+    for name in costs:
+        columns[name.replace("_", " ")] = lambda record, name=name: _number(getattr(record, name), ",.0f")
+    return Table.of(columns, records)
 
 
-def _text_tables(records: Sequence[Record]) -> list[str]:
-    """Records on language: all measures, perplexity by frequency, and what it costs to lose the past."""
-    shown = [record for record in records if "resets" in record.details]
-    if not shown:
-        return []
-    labels = [as_text(core_label(record.core)) for record in shown]
-    parts = [
-        "## All measures",
-        markdown_table(
-            ["model", *(label for label, _ in MEASURES.values()), "accuracy, %", "tokens seen in training"],
-            [
-                [
-                    label,
-                    *(form.format(record.details[name]) for name, (_, form) in MEASURES.items()),
-                    _percent(record.details["mean_accuracy"]),
-                    f"{record.details['tokens_seen']:,}",
-                ]
-                for label, record in zip(labels, shown, strict=True)
-            ],
-        ),
-        "## Perplexity per token by its occurrences in the training text",
-    ]
-    tables = [record.details["perplexity_by_frequency"] for record in shown]
-    rows = [
-        [name, *("" if name not in found else f"{found[name]:,.2f}" for found in tables)] for name in all_names(tables)
-    ]
-    parts.append(markdown_table(["occurrences", *labels], rows))
-    parts.append("## What it costs to lose the past")
+def _value(record: Record) -> str:
+    _, form, factor = METRICS[record.metric]
+    value = form.format(factor * record.value)
+    spread = f" ± {form.format(factor * record.spread)}" if len(record.values) > 1 else ""
+    return f"{'below ' if record.details.get('below') else ''}{value}{spread}"
+
+
+def _seeds(record: Record) -> str:
+    """The seeds of our own figures, and where a published one is from."""
+    if not record.published:
+        return ", ".join(map(str, record.seeds))
+    setting = record.details.get("setting")
+    return f"published: {record.published}" + (f" ({setting})" if setting else "")
+
+
+def _text_tables(records: Sequence[Record]) -> dict[str, list[Table]]:
+    """Records on language: all measures, perplexity by frequency, and what it costs to lose the past, by heading."""
+    if not records:
+        return {}
+    columns: dict[str, Callable[[Record], str]] = {"model": lambda record: core_label(record.core)}
     for name, (label, form) in MEASURES.items():
-        tables = [record.details["resets"][name] for record in shown]
-        rows = [
-            [f"every {int(k):,} tokens", *("" if k not in found else form.format(found[k]) for found in tables)]
-            for k in dict.fromkeys(k for found in tables for k in found)
-        ]
-        rows.append(["never", *(form.format(record.details[name]) for record in shown)])
-        parts.append(markdown_table([f"memory reset ({label})", *labels], rows))
-    return parts
+        columns[label] = lambda record, name=name, form=form: form.format(record.details[name])
+    columns["accuracy, %"] = lambda record: f"{100 * record.details['mean_accuracy']:.1f}"
+    columns["tokens seen in training"] = lambda record: f"{record.details['tokens_seen']:,}"
+    frequency = [_model(record, record.details["perplexity_by_frequency"]) for record in records]
+    names = {name: Cell(name) for name in all_names(found for _, found in frequency)}
+    forgotten = []
+    for name, (label, form) in MEASURES.items():
+        models = [_model(r, {**r.details["resets"][name], "never": r.details[name]}) for r in records]
+        lengths = dict.fromkeys(k for _, found in models for k in found if k != "never")
+        first = {k: Cell(f"every {int(k):,} tokens") for k in lengths} | {"never": Cell("never")}
+        forgotten.append(side_by_side(f"memory reset ({label})", first, models, form, missing=""))
+    return {
+        "All measures": [Table.of(columns, records)],
+        "Perplexity per token by its occurrences in the training text": [
+            side_by_side("occurrences", names, frequency, "{:,.2f}", missing="")
+        ],
+        "What it costs to lose the past": forgotten,
+    }
+
+
+def _model(record: Record, values: Mapping[str, float]) -> tuple[str, dict[str, list[float]]]:
+    """A column of a table."""
+    label = core_label(record.core) + (" (published)" if record.published else "")
+    return label, {name: [value] for name, value in values.items()}
 
 
 def _accuracies(record: Record) -> Mapping[str, float]:
@@ -171,76 +159,18 @@ def _accuracies(record: Record) -> Mapping[str, float]:
     return named or record.details.get("per_group", {})
 
 
-def _per_group(records: Sequence[Record], kind: str, names: Sequence[str]) -> str:
-    shown = [record for record in records if record.details.get(f"per_{kind}")]
-    head = [
-        kind,
-        *(as_text(core_label(record.core)) + (" (published)" if record.published else "") for record in shown),
-    ]
-    rows = []
-    for name in names:
-        cells = [_accuracies(record).get(name) for record in shown]
-        rows.append([as_text(name), *("" if c is None else _percent(c) for c in cells)])
-    return markdown_table(head, rows)
+def _per_group(records: Sequence[Record], kind: str, names: Sequence[str]) -> Table:
+    models = [_model(record, _accuracies(record)) for record in records if record.details.get(f"per_{kind}")]
+    return side_by_side(kind, {name: Cell(name) for name in names}, models, "{:.1f}", 100, missing="")
 
 
-def _commands(records: Sequence[Record]) -> str:
-    head = ["model", "machine", "torch", "commit", "date", "command"]
-    rows = [
-        [
-            as_text(core_label(record.core)),
-            *(as_text(value or "not recorded") for value in (record.machine, record.torch, record.commit, record.date)),
-            as_code(record.command) if record.command else "not recorded",
-        ]
-        for record in records
-    ]
-    return markdown_table(head, rows)
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown.
-
-    >>> print(markdown_table(["core", "state"], [["RMC", "fixed"]]))
-    | core | state |
-    | --- | --- |
-    | RMC | fixed |
-    """
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def as_text(text: str) -> str:
-    """A name for a page in Markdown: it means nothing there but itself.
-
-    >>> as_text("a*b* <i>"), as_text("LSTM + attention, 4_096")
-    ('a\\\\*b\\\\* &lt;i&gt;', 'LSTM + attention, 4_096')
-    """
-    text = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # An underscore inside a word emphasizes nothing.
-    return re.sub(r"([\\`*\[\]$~]|(?<!\w)_|_(?!\w))", r"\\\1", text)
-
-
-def as_code(command: str) -> str:
-    """A command for a page in Markdown, however many backticks are in it.
-
-    >>> as_code("echo `date`")
-    '`` echo `date` ``'
-    """
-    command = one_line(command)
-    longest = max((len(ticks) for ticks in re.findall("`+", command)), default=0)
-    return f"{'`' * (longest + 1)} {command} {'`' * (longest + 1)}" if longest else f"`{command}`"
+def _commands(records: Sequence[Record]) -> Table:
+    columns: dict[str, Callable[[Record], str | Cell]] = {"model": lambda record: core_label(record.core)}
+    for name in ("machine", "torch", "commit", "date"):
+        columns[name] = lambda record, name=name: getattr(record, name) or "not recorded"
+    columns["command"] = lambda record: Cell(record.command, kind="code") if record.command else "not recorded"
+    return Table.of(columns, records)
 
 
 def _number(value: float | None, form: str, factor: float = 1) -> str:
     return "" if value is None else format(factor * value, form)
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}"
-
-
-METRICS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "test_accuracy": ("accuracy, %", _percent),
-    **{f"test_{name}": (label, form.format) for name, (label, form) in MEASURES.items()},
-}
-"""The metrics of records: their heading, and how a value is written."""

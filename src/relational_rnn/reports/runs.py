@@ -15,6 +15,7 @@ from relational_rnn._reading.json_text import read_json_object
 from relational_rnn._reading.structure import check_entries
 from relational_rnn._reading.tables import number_in, read_table
 from relational_rnn.nn.cores import CORES
+from relational_rnn.pages.markdown import one_line
 from relational_rnn.tasks.babi.story import TASK_NAMES
 
 CONFIG_ENTRIES = {"core": str, "seed": int}
@@ -156,15 +157,6 @@ class Group:
         return babi | {
             name: [float(r["per_group"][name]) for r in self.results if name in r["per_group"]] for name in names
         }
-
-
-def one_line(text: str) -> str:
-    """The text without what is no letter, sign or blank: line ends, control characters, bytes that are no UTF-8.
-
-    >>> one_line("run\\n1")
-    'run\N{REPLACEMENT CHARACTER}1'
-    """
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def core_label(core: str) -> str:

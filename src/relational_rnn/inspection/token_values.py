@@ -1,0 +1,94 @@
+"""Tokens and the numbers that belong to them, as the page of a sequence shows them."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from relational_rnn._check import InputError, describe
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenValues:
+    """A number for every token, such as how much an answer depends on it."""
+
+    name: str
+    """A few words: the heading of its column."""
+    description: str
+    """One sentence: what the number is."""
+    values: Sequence[float | None]
+    """One per token; None where there is none."""
+    most: float | None = None
+    """What a full bar stands for, such as 1 for shares and probabilities; None for the largest number of the column."""
+
+
+class Amount(NamedTuple):
+    """A number as a bar."""
+
+    key: str
+    """What its column sorts by."""
+    text: str
+    sign: str
+    """The class of the bar: more, or less than 0."""
+    width: str
+    """Of the bar, in per cent."""
+
+
+def amounts(column: TokenValues) -> list[Amount | None]:
+    """The bars of a column, None where there is no number. All have as many decimals as give the largest number of the
+    column three digits.
+
+    >>> amounts(TokenValues(name="drop", description="", values=[-0.25, None, -1e-9], most=0.5))[:2]
+    [Amount(key='-0.25', text='-0.250', sign='less', width='50.0'), None]
+    """
+    most = column.most or max((abs(v) for v in column.values if v is not None), default=0.0) or 1.0
+    decimals = min(6, max(0, 2 - math.floor(math.log10(most))))
+    return [
+        None
+        if v is None
+        else Amount(
+            key=f"{v:.6g}",
+            text=f"{round(v, decimals) + 0.0:.{decimals}f}",  # -0.0 + 0.0 has no sign
+            sign="less" if v < 0 else "more",
+            width=f"{min(100, 100 * abs(v) / most):.1f}",
+        )
+        for v in column.values
+    ]
+
+
+def rounded(values: Sequence[float | None]) -> list[float | None]:
+    """To six digits, for the page's script."""
+    return [None if value is None else float(f"{value:.6g}") for value in values]
+
+
+def check_values(where: str, name: str, values: Sequence[float | None], steps: int) -> None:
+    """Refuse numbers that are not one per step, or not finite."""
+    if len(values) != steps:
+        raise InputError(describe(where, f"{name} must have a value for every step", got=len(values), expected=steps))
+    if any(value is not None and not math.isfinite(value) for value in values):
+        raise InputError(describe(where, f"{name} has a value that is not finite", hint="None means: no value"))
+
+
+def check_tokens(where: str, tokens: Sequence[str], steps: int) -> list[str]:
+    """The tokens as texts, as many as there are steps, at least one; anything else is refused."""
+    if steps == 0:
+        raise InputError(describe(where, "the sequence has no step"))
+    if len(tokens) != steps:
+        raise InputError(describe(where, "there must be a token for every step", got=len(tokens), expected=steps))
+    return [str(token) for token in tokens]
+
+
+def visible(token: str) -> str:
+    """A token with its blanks and control characters made visible; everything else stays as it is.
+
+    >>> visible("a b\\n"), visible(" "), visible("")
+    ('a b⏎', '␣', '(empty)')
+    """
+    if token == "":
+        return "(empty)"
+    shown = token.replace("\n", "⏎").replace("\t", "⇥")
+    shown = "".join("�" if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in shown)
+    return shown if shown.strip() else shown.replace(" ", "␣")
