@@ -4,7 +4,7 @@ import csv
 import json
 import shlex
 import signal
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -297,5 +297,5 @@ def test_every_field_of_a_configuration_can_be_changed(capsys):
     text = " ".join(capsys.readouterr().out.split())
     config = babi()
     for group in ("data", "memory", "model", "optimizer", "loop"):
-        for field in getattr(config, group).__dataclass_fields__:
+        for field in (field.name for field in fields(getattr(config, group))):
             assert f"--{group}.{field.replace('_', '-')}" in text

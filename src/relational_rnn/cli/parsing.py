@@ -47,7 +47,11 @@ def parse_arguments(
     asked = {"-h", "--help"} & set(args)
     printed = _Printed(sys.stdout)
     try:
-        with _wide_enough(), contextlib.redirect_stdout(printed) if asked else contextlib.nullcontext():
+        # tyro draws side by side from 130 columns on: then groups could not be taken out
+        with (
+            _wide_enough(at_most=129 if shared and not everything else None),
+            contextlib.redirect_stdout(printed) if asked else contextlib.nullcontext(),
+        ):
             return tyro.cli(
                 arguments,
                 prog=f"relational-rnn {command}",
@@ -85,10 +89,10 @@ def without_groups(text: str, titles: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def _wide_enough() -> Iterator[None]:
+def _wide_enough(at_most: int | None = None) -> Iterator[None]:
     """Terminals have `terminal_width` columns within: in one or two tyro would draw for ever."""
     before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = str(terminal_width())
+    os.environ["COLUMNS"] = str(min(terminal_width(), at_most or sys.maxsize))
     try:
         yield
     finally:
