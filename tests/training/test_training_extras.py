@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -15,7 +16,16 @@ import training_toy as toy
 from training_toy import Stop, metrics, stop_at
 
 from relational_rnn import InputError
-from relational_rnn.training import AveragingConfig, LoopConfig, Measure, OptimizerConfig, WeightAverage, fit
+from relational_rnn.training import (
+    AveragingConfig,
+    LoopConfig,
+    Measure,
+    OptimizerConfig,
+    WeightAverage,
+    evaluate,
+    fit,
+)
+from relational_rnn.training.problem import in_numbers_of
 
 LOOP = LoopConfig(steps=12, validate_every=5, checkpoint_every=4, log_every=1)
 OPTIMIZER = OptimizerConfig(learning_rate=0.05, warmup_steps=2, weight_decay=0.1)
@@ -168,7 +178,7 @@ def test_the_best_weights_can_be_those_of_the_least_loss(tmp_path, monkeypatch):
     from relational_rnn.training import loop
 
     dictated = iter([(0.9, 1.0), (0.5, 0.7), (0.6, 0.8)])
-    monkeypatch.setattr(loop, "evaluate", lambda problem, batches: toy.dictated(*next(dictated)))
+    monkeypatch.setattr(loop, "evaluate", lambda problem, batches, around: toy.dictated(*next(dictated)))
     told = []
     outcome = run(tmp_path / "run", on_progress=told.append, best_by="loss")
     assert (outcome.best_step, outcome.valid_loss, outcome.valid_accuracy) == (10, 0.7, 0.5)
@@ -214,3 +224,35 @@ def test_problems_without_extras_are_as_before():
 
     assert not isinstance(toy.Toy(1), Carrier)
     assert isinstance(Line(1), Carrier)
+
+
+class Pair(NamedTuple):
+    x: torch.Tensor
+    y: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frozen:
+    numbers: torch.Tensor
+    others: tuple[Pair, list[dict[str, torch.Tensor | None]]]
+    name: str
+
+
+def test_a_batch_of_any_form_can_have_other_floating_point_numbers():
+    whole, half = torch.tensor([3, 4]), torch.tensor([0.5, 1.0, 2.0])
+    batch = Frozen(half, (Pair(whole, half), [{"a": half, "b": None}]), "n")
+    other = in_numbers_of(torch.float64, batch)
+    assert torch.equal(other.numbers, half.double())
+    assert other.numbers.dtype == other.others[0].y.dtype == other.others[1][0]["a"].dtype == torch.float64
+    assert other.others[0].x is whole
+    assert other.others[1][0]["b"] is None
+    assert (type(other), type(other.others[0]), other.name) == (Frozen, Pair, "n")
+    assert in_numbers_of(None, batch) is batch
+
+
+def test_validation_leaves_every_part_of_a_model_in_the_mode_that_it_had():
+    problem = toy.Toy(1)
+    problem.model.drop.eval()
+    evaluate(problem, problem.valid_batches())
+    modes = {name: module.training for name, module in problem.model.named_children()}
+    assert modes == {"core": True, "drop": False, "head": True}

@@ -100,7 +100,7 @@ def test_the_best_weights_are_kept_and_not_the_last(tmp_path, monkeypatch):
     dictated = iter([(0.75, 1.0), (0.75, 0.9), (0.5, 0.1)])
     seen = []
 
-    def dictate(problem, batches):
+    def dictate(problem, batches, around):
         seen.append({name: tensor.clone() for name, tensor in problem.model.state_dict().items()})
         return toy.dictated(*next(dictated))
 
@@ -153,6 +153,32 @@ def test_an_absent_accelerator_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(InputError, match=r"this machine cannot train like that.*CUDA"):
         toy.run(tmp_path / "run", loop=dataclasses.replace(SHORT, accelerator="cuda"))
     assert not (tmp_path / "run").exists()
+
+
+def test_batches_are_made_outside_of_the_precision(tmp_path, monkeypatch):
+    draw, seen = toy.Toy._batch, []
+
+    def drawn(self, number, size):
+        seen.append((number >= 90_000, torch.get_default_dtype()))
+        return draw(self, number, size)
+
+    class Lazy:
+        def __init__(self, problem):
+            self.problem = problem
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, number):
+            return self.problem._batch(90_000 + number, 11)
+
+    monkeypatch.setattr(toy.Toy, "_batch", drawn)
+    double = dataclasses.replace(SHORT, precision="64-true")
+    toy.run(tmp_path / "eager", loop=double)
+    monkeypatch.setattr(toy.Toy, "valid_batches", lambda self: Lazy(self))
+    toy.run(tmp_path / "lazy", loop=double)
+    assert set(seen) == {(False, torch.float32), (True, torch.float32)}
+    assert metrics(tmp_path / "lazy") == metrics(tmp_path / "eager")
 
 
 def test_a_precision_that_the_processor_lacks_is_refused(tmp_path):
@@ -291,8 +317,10 @@ def test_settings_of_the_process_are_put_back(tmp_path):
     threaded = dataclasses.replace(SHORT, threads=2)
     seen = []
     toy.run(tmp_path / "run", loop=threaded, on_progress=lambda p: seen.append(
-        (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())))  # fmt: skip
-    assert set(seen) == {(2, True)}
+        (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.is_autocast_cache_enabled())
+    ))  # fmt: skip
+    assert set(seen) == {(2, True, False)}
+    assert torch.is_autocast_cache_enabled()
     assert torch.get_num_threads() == 1
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.utils.deterministic.fill_uninitialized_memory

@@ -174,9 +174,11 @@ def _train(job: _Job, fabric: Fabric, recorder: Recorder, checkpoint: Mapping[st
             if validates or step % loop.checkpoint_every == 0 or recorder.checkpoint_is_due:
                 recorder.refuse_divergence(step)
                 if validates:
-                    batches = recorder.waited(problem.valid_batches)
-                    with recorder.averaged(), fabric.autocast():
-                        valid = evaluate(problem, (_on_device(batch, fabric, loop) for batch in batches))
+                    with recorder.waiting():
+                        batches = problem.valid_batches()
+                    ready = (_on_device(batch, fabric, loop) for batch in recorder.waited(batches))
+                    with recorder.averaged():
+                        valid = evaluate(problem, ready, around=fabric.autocast)
                     recorder.note_validation(step, valid)
                 recorder.save(step)
             if recorder.ending and recorder.step == step:  # with a checkpoint of this very update

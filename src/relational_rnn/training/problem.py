@@ -5,7 +5,8 @@ Axes: M the items of a batch that have an answer (questions, tokens, ...).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -166,15 +167,27 @@ class Totals:
         self._pending.clear()
 
 
-def evaluate(problem: Problem[BatchT], batches: Iterable[BatchT]) -> Totals:
-    """The model of `problem` on `batches`, in evaluation mode and without gradients; its mode is put back."""
+def evaluate(
+    problem: Problem[BatchT],
+    batches: Iterable[BatchT],
+    *,
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Totals:
+    """The model of `problem` on `batches`, in evaluation mode and without gradients; its mode is put back.
+
+    Args:
+        problem: gives the model, and measures.
+        batches: may be made one after the other.
+        around: the model, not the batches; a precision.
+    """
     totals = Totals()
     training = {module: module.training for module in problem.model.modules()}
     problem.model.eval()
     try:
         with torch.inference_mode():
             for batch in batches:
-                totals.add(problem.measure(batch))
+                with around():
+                    totals.add(problem.measure(batch))
     finally:
         for module, mode in training.items():
             module.training = mode
@@ -190,7 +203,8 @@ def in_numbers_of(dtype: torch.dtype | None, batch: Any) -> Any:
     if isinstance(batch, Mapping):
         return {name: in_numbers_of(dtype, value) for name, value in batch.items()}
     if isinstance(batch, list | tuple):
-        return type(batch)(in_numbers_of(dtype, value) for value in batch)
+        values = [in_numbers_of(dtype, value) for value in batch]
+        return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)
     if is_dataclass(batch) and not isinstance(batch, type):
         return replace(batch, **{f.name: in_numbers_of(dtype, getattr(batch, f.name)) for f in fields(batch)})
     return batch

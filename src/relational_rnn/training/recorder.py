@@ -164,10 +164,8 @@ class Recorder:
         yield
         self.data_seconds += time.perf_counter() - start
 
-    def waited(self, make: Callable[[], Sequence[Any]]) -> Iterator[Any]:
-        """The batches that `make` gives; making them counts as waiting for data."""
-        with self.waiting():
-            batches = make()
+    def waited(self, batches: Sequence[Any]) -> Iterator[Any]:
+        """The batches; getting them counts as waiting for data."""
         for number in range(len(batches)):
             with self.waiting():
                 batch = batches[number]
