@@ -394,16 +394,3 @@ def test_the_sizes_that_are_kept_ready_are_few(rng, compiled):
             layer.step(torch.randn(batch, 4, generator=rng), layer.initial_state(batch))
     assert 0 < len(layer.cell()._steps._ready) <= 8
     assert all(size[0][0] * 3 <= 128 for size in layer.cell()._steps._ready)
-
-
-def test_a_parameter_made_by_a_parametrization_is_used(rng):
-    """Its weight does not lie where the others do."""
-    layer = RelationalMemory(4, mem_slots=3, head_size=2)
-    x, state = torch.randn(2, 4, generator=rng), layer.initial_state(2)
-
-    with torch.no_grad():
-        expected = copy.deepcopy(layer)
-        expected.cell().mlp[0].weight.mul_(2)
-        double_a_weight(layer)
-        for got, right in zip(layer.step(x, state), expected.step(x, state), strict=True):
-            torch.testing.assert_close(got, right)

@@ -26,12 +26,7 @@ START_HINT = "start a sequence with core.initial_state(batch_size), or pass stat
 RESET_HINT = "compare first, for example reset=(episode_start != 0)."
 
 
-def check_sequence(
-    core: Core,
-    x: Tensor,
-    lengths: Numbers | None,
-    reset: Tensor | None,
-) -> Tensor | None:
+def check_sequence(core: Core, x: Tensor, lengths: Numbers | None, reset: Tensor | None) -> Tensor | None:
     """Refuse an `x` that is not [B, T, I] in the parameters' dtype, or `lengths` or `reset` that do not fit it.
 
     Returns:
@@ -129,11 +124,7 @@ def place_of(module: nn.Module) -> tuple[torch.device, torch.dtype]:
 
 
 def start_at(
-    module: nn.Module,
-    batch_size: int,
-    device: torch.device | str | None,
-    dtype: torch.dtype | None,
-    numbers: int = 1,
+    module: nn.Module, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None, numbers: int = 1
 ) -> tuple[torch.device, torch.dtype]:
     """Where an initial state for `batch_size` sequences of `numbers` each is to be, the parameters' place by default.
 

@@ -16,9 +16,9 @@ MAKERS = (BasePruningMethod, SpectralNorm, WeightNorm)
 """Hooks that make a weight before each call, whatever the input is."""
 
 
-def _own(module: nn.Module | None) -> tuple[Tensor, Tensor]:
+def _own(module: nn.Module | None, kind: type[nn.Module]) -> tuple[Tensor, Tensor]:
     """A module's weight and bias, looked up where they lie: `module.weight` takes longer than a small step's share."""
-    assert module is not None
+    assert isinstance(module, kind)
     weight, bias = module._parameters["weight"], module._parameters["bias"]
     assert weight is not None
     assert bias is not None
@@ -27,12 +27,12 @@ def _own(module: nn.Module | None) -> tuple[Tensor, Tensor]:
 
 def linear_of(module: nn.Module | None) -> Linear:
     """Those of a linear layer."""
-    return Linear(*_own(module))
+    return Linear(*_own(module, nn.Linear))
 
 
 def norm_of(module: nn.Module | None) -> Norm:
     """Those of a layer norm."""
-    return Norm(*_own(module))
+    return Norm(*_own(module, nn.LayerNorm))
 
 
 def beyond_weights(name: str, module: nn.Module, *, bias: bool = True) -> str | None:

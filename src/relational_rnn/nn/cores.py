@@ -91,12 +91,7 @@ def build_core(
 
 
 def builder(
-    where: str,
-    name: str,
-    input_size: int,
-    sizes: MemorySizes,
-    rivals: RivalSizes | None,
-    fast: FastWeightSizes | None,
+    where: str, name: str, input_size: int, sizes: MemorySizes, rivals: RivalSizes | None, fast: FastWeightSizes | None
 ) -> Callable[[str, int], Core]:
     """What makes a core, from its name and a number of parameters, for the named core and those beside it.
 
@@ -264,9 +259,7 @@ CORES = {
         build=size_layers(Transformer, "num_layers"),
     ),
     "ntm": CoreRow(
-        label="NTM",
-        description="Neural Turing Machine: heads that move over a matrix",
-        build=size_machine(NTM),
+        label="NTM", description="Neural Turing Machine: heads that move over a matrix", build=size_machine(NTM)
     ),
     "dnc": CoreRow(
         label="DNC",

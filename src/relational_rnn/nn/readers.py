@@ -113,11 +113,7 @@ class RowReader(StateReader):
         return keys, values, mask
 
     def look(
-        self,
-        index: int,
-        question: Tensor,
-        opened: tuple[Tensor, Tensor, Tensor | None],
-        before: Tensor | None = None,
+        self, index: int, question: Tensor, opened: tuple[Tensor, Tensor, Tensor | None], before: Tensor | None = None
     ) -> Look:
         keys, values, mask = opened
         check_look(self, index, question, before)

@@ -15,13 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as every_module
 from torch.utils.hooks import RemovableHandle
 
-from relational_rnn._check import (
-    InputError,
-    check_positive,
-    check_room,
-    check_shape,
-    describe,
-)
+from relational_rnn._check import InputError, check_positive, check_room, check_shape, describe
 from relational_rnn.nn._arguments import of_a_cell
 from relational_rnn.nn._inputs import check_kind, check_place, start_at
 from relational_rnn.nn._plain import first_beyond, hooked, linear_of, norm_of, remake_weights
@@ -186,29 +180,27 @@ class RelationalMemoryCell(nn.Module):
         gates = 0 if gate_style is None else 2 * width * width * ((input_rows or 1) + 1)
         own = width * (input_size + attention_mlp_layers * width)
         check_room(where, own, num_blocks * of_a_block, gates, mem_slots * width)
-        self.input = nn.Linear(input_size, width, device=device, dtype=dtype)
-        self.blocks = nn.ModuleList(
-            AttentionBlock(width, qkv_width, formulation, device, dtype) for _ in range(num_blocks)
-        )
-        self.mlp = nn.ModuleList(
-            nn.Linear(width, width, device=device, dtype=dtype) for _ in range(attention_mlp_layers)
-        )
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.input = nn.Linear(input_size, width, **place)
+        blocks = (AttentionBlock(width, qkv_width, formulation, device, dtype) for _ in range(num_blocks))
+        self.blocks = nn.ModuleList(blocks)
+        self.mlp = nn.ModuleList(nn.Linear(width, width, **place) for _ in range(attention_mlp_layers))
         self.gate_input = self.gate_memory = None
         if gate_style is not None:
             gates = {"memory": 2, "competitive": width}.get(gate_style, 2 * width)
-            self.gate_input = nn.Linear((input_rows or 1) * width, gates, device=device, dtype=dtype)
-            self.gate_memory = nn.Linear(width, gates, device=device, dtype=dtype)
+            self.gate_input = nn.Linear((input_rows or 1) * width, gates, **place)
+            self.gate_memory = nn.Linear(width, gates, **place)
         self.share_query = self.share_key = None
         if gate_style == "competitive":  # matrices of their own: Muon would give the smaller of two gradients little
-            self.share_query = nn.Linear((input_rows or 1) * width, width, device=device, dtype=dtype)
+            self.share_query = nn.Linear((input_rows or 1) * width, width, **place)
             # no bias: it would add the same to the scores of all slots
-            self.share_key = nn.Linear(width, width, bias=False, device=device, dtype=dtype)
+            self.share_key = nn.Linear(width, width, bias=False, **place)
         self.start = initial_memory
         self.initial: Tensor | None
         if initial_memory == "learned":
-            self.initial = nn.Parameter(torch.empty(mem_slots, width, device=device, dtype=dtype))
+            self.initial = nn.Parameter(torch.empty(mem_slots, width, **place))
         elif initial_memory == "random":
-            self.register_buffer("initial", torch.empty(mem_slots, width, device=device, dtype=dtype))
+            self.register_buffer("initial", torch.empty(mem_slots, width, **place))
         else:
             self.initial = None
         self._steps = StepCache()

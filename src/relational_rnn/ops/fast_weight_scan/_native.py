@@ -57,7 +57,7 @@ class FastCall(LibraryCall):
     )
 
 
-class Sizes(NamedTuple):
+class FastSizes(NamedTuple):
     """The sizes of a call."""
 
     batch: int
@@ -97,14 +97,14 @@ Differences = namedtuple("Differences", "input keys hidden mlp written out")
 ReadDifferences = namedtuple("ReadDifferences", "key value")
 
 
-def activation_widths(s: Sizes) -> list[int]:
+def activation_widths(s: FastSizes) -> list[int]:
     """Numbers in a row of each table; 0 for what a call has no use for."""
     w, out = s.width, s.outputs_needed
     first = [w * s.carry, w, w, w, 2, w, s.keys, s.written, 2 * s.heads, s.values, s.values * out, w * out, 2 * out]
     return first + [w, s.keys, s.heads, s.values, w, 2] * s.reads
 
 
-def difference_widths(s: Sizes) -> list[int]:
+def difference_widths(s: FastSizes) -> list[int]:
     w = s.width
     return [w, s.keys, w, w, s.written, w * s.outputs_needed] + [s.keys, w] * s.reads
 

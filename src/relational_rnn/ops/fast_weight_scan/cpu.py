@@ -17,11 +17,11 @@ from relational_rnn.ops.fast_weight_scan._native import (
     Activations,
     Differences,
     FastCall,
+    FastSizes,
     Numbers,
     Phase,
     ReadActivations,
     ReadDifferences,
-    Sizes,
     Tables,
     activation_widths,
     difference_widths,
@@ -61,16 +61,16 @@ def unsupported(
     return reason or misfit(sizes_of(p, state, params, True), state, params, initial)
 
 
-def sizes_of(p: Tensor, state: FastWeightState, params: FastWeightParameters, outputs_wanted: bool) -> Sizes:
+def sizes_of(p: Tensor, state: FastWeightState, params: FastWeightParameters, outputs_wanted: bool) -> FastSizes:
     batch, steps, projected = p.shape
     _, heads, key, value = state.fast.shape
     width = projected - heads * key
     carry = params.recurrent is not None
-    return Sizes(batch, steps, width, heads, key, value, len(params.reads), carry, carry or outputs_wanted)
+    return FastSizes(batch, steps, width, heads, key, value, len(params.reads), carry, carry or outputs_wanted)
 
 
 def misfit(
-    s: Sizes, state: FastWeightState, params: FastWeightParameters, initial: FastWeightState | None
+    s: FastSizes, state: FastWeightState, params: FastWeightParameters, initial: FastWeightState | None
 ) -> str | None:
     """What does not go together in sizes, or None: the kernels get addresses and trust them."""
     w = s.width
@@ -149,7 +149,7 @@ class Call(NamedTuple):
     """What a call is, besides its tensors."""
 
     kernels: Kernels
-    sizes: Sizes
+    sizes: FastSizes
     max_strength: float
     outputs_wanted: bool
     states_wanted: bool
@@ -311,7 +311,7 @@ def _backward(
 
 
 def _parameter_gradients(
-    s: Sizes, steps: int, activations: list[Tensor], differences: list[Tensor], norms: Tensor
+    s: FastSizes, steps: int, activations: list[Tensor], differences: list[Tensor], norms: Tensor
 ) -> list[Tensor | None]:
     """Of every weight one product over all rows of all steps, in the order of `flatten`; `norms` [R + 2, 2, W]."""
     first, first_reads = len(Activations._fields), len(ReadActivations._fields)

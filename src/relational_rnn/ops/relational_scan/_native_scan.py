@@ -12,15 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from relational_rnn.ops.relational_scan._native import (
-    Kernels,
-    NativeCall,
-    Numbers,
-    Phase,
-    address,
-    addresses,
-    fresh,
-)
+from relational_rnn.ops.relational_scan._native import Kernels, NativeCall, Numbers, Phase, address, addresses, fresh
 from relational_rnn.ops.relational_scan._plain_backward import plain_backward
 from relational_rnn.ops.relational_scan.readable import backward_against, settled
 from relational_rnn.ops.relational_scan.spec import Spec

@@ -161,21 +161,7 @@ def backward_kernel(
             for c in range(0, M, BN):
                 cols = c + tl.arange(0, BN)
                 found = product(
-                    above,
-                    act,
-                    valid,
-                    mlp_weight + layer * M * M,
-                    cols,
-                    M,
-                    M,
-                    M,
-                    1,
-                    BM,
-                    BN,
-                    BK,
-                    STAGES,
-                    PRECISION,
-                    ACC,
+                    above, act, valid, mlp_weight + layer * M * M, cols, M, M, M, 1, BM, BN, BK, STAGES, PRECISION, ACC
                 )
                 if layer > 0:
                     active = block(hidden + (layer - 1) * per_layer, act, valid, cols, M, ACC) > 0

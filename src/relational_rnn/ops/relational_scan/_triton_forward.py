@@ -188,21 +188,7 @@ def forward_kernel(
                 cols = c + tl.arange(0, BN)
                 below = middle if layer == 0 else hidden + (layer - 1) * per_layer
                 found = product(
-                    below,
-                    act,
-                    valid,
-                    mlp_weight + layer * M * M,
-                    cols,
-                    M,
-                    M,
-                    1,
-                    M,
-                    BM,
-                    BN,
-                    BK,
-                    STAGES,
-                    PRECISION,
-                    ACC,
+                    below, act, valid, mlp_weight + layer * M * M, cols, M, M, 1, M, BM, BN, BK, STAGES, PRECISION, ACC
                 )
                 found += vector(mlp_bias + layer * M, cols, M, ACC)[None, :]
                 if layer == L - 1:

@@ -56,7 +56,7 @@ def precision(dtype: torch.dtype) -> str:
     return "tf32" if relaxed else "ieee"
 
 
-class Sizes(NamedTuple):
+class TritonSizes(NamedTuple):
     """What a call is, besides its tensors."""
 
     batch: int
@@ -117,7 +117,7 @@ class Activations(NamedTuple):
     gates: Tensor | None  # 2G
 
 
-def _activations(s: Sizes, like: Tensor, kept: int, cleared: bool) -> Activations:
+def _activations(s: TritonSizes, like: Tensor, kept: int, cleared: bool) -> Activations:
     make = like.new_zeros if cleared else like.new_empty  # a tile stops at its longest sequence
 
     def per_step(width: int) -> Tensor:
@@ -131,7 +131,7 @@ def _activations(s: Sizes, like: Tensor, kept: int, cleared: bool) -> Activation
     )
 
 
-def _constants(s: Sizes, like: Tensor) -> dict[str, Any]:
+def _constants(s: TritonSizes, like: Tensor) -> dict[str, Any]:
     """What both kernels are specialised for."""
     import triton.language as tl
 
@@ -171,7 +171,7 @@ def _power_of_two(size: int) -> int:
     return max(16, 1 << (size - 1).bit_length())
 
 
-def tile_rows(s: Sizes, dtype: torch.dtype) -> int:
+def tile_rows(s: TritonSizes, dtype: torch.dtype) -> int:
     """Memory rows per program: as many as leave a tile for every processor, and whole sequences."""
     # Without tensor cores a product's operands are in registers, which larger tiles spill.
     exact = dtype == torch.float64 or (dtype == torch.float32 and precision(dtype) == "ieee")
@@ -181,11 +181,11 @@ def tile_rows(s: Sizes, dtype: torch.dtype) -> int:
     return max(rows, _power_of_two(s.slots))
 
 
-def _programs(s: Sizes, dtype: torch.dtype) -> int:
+def _programs(s: TritonSizes, dtype: torch.dtype) -> int:
     return math.ceil(s.batch / (tile_rows(s, dtype) // s.slots))
 
 
-def _launch(kernel: Any, s: Sizes, like: Tensor, arguments: dict[str, Any]) -> None:
+def _launch(kernel: Any, s: TritonSizes, like: Tensor, arguments: dict[str, Any]) -> None:
     warps = 4 if tile_rows(s, like.dtype) == 16 else 8
     with torch.cuda.device(like.device) if like.is_cuda else nullcontext():
         # One stage: only the products, which say so themselves, read ahead; other loops read what they have written.
@@ -203,7 +203,7 @@ class Sequence(NamedTuple):
 
 
 def _forward(
-    s: Sizes, q: Sequence, w: Weights, act: Activations, state: Tensor, memories: Tensor | None, chunk: range
+    s: TritonSizes, q: Sequence, w: Weights, act: Activations, state: Tensor, memories: Tensor | None, chunk: range
 ) -> None:
     """The steps of a chunk, from `state` [B, N, M], which ends as the memory after them."""
     from relational_rnn.ops.relational_scan._triton_forward import forward_kernel
@@ -236,7 +236,7 @@ class Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        s: Sizes,
+        s: TritonSizes,
         activations: ActivationMode,
         input_qkv: Tensor,
         gate_terms: Tensor | None,
@@ -270,7 +270,7 @@ class Recurrence(torch.autograd.Function):
         if backward_against(cotangents):
             hint = "backend='reference' has them, as torch.func.vmap and is_grads_batched=True ask for them."
             raise InputError(describe("relational_scan", "backend 'triton' has no batched gradients", hint=hint))
-        s: Sizes = ctx.sizes
+        s: TritonSizes = ctx.sizes
         d_memories, d_final = cotangents
         saved = iter(ctx.saved_tensors)
         sequence = Sequence(*(next(saved) for _ in Sequence._fields))
@@ -313,7 +313,7 @@ class Gradients:
     norm: dict[str, Tensor]  # [programs, 2, *], sums of the norms' weights and biases
 
     @classmethod
-    def zeros(cls, s: Sizes, q: Sequence, w: Weights, dtype: torch.dtype) -> Gradients:
+    def zeros(cls, s: TritonSizes, q: Sequence, w: Weights, dtype: torch.dtype) -> Gradients:
         def zeros(*size: int) -> Tensor:
             return torch.zeros(size, dtype=dtype, device=q.input_qkv.device)
 
@@ -337,7 +337,7 @@ class Gradients:
 
 
 def _backward(
-    s: Sizes, q: Sequence, w: Weights, act: Activations, d_memories: Tensor, found: Gradients, chunk: range
+    s: TritonSizes, q: Sequence, w: Weights, act: Activations, d_memories: Tensor, found: Gradients, chunk: range
 ) -> None:
     """The steps of a chunk, from the last to the first, and then the products over all of them."""
     from relational_rnn.ops.relational_scan._triton_backward import backward_kernel

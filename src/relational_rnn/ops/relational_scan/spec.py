@@ -9,13 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from relational_rnn.ops.relational_scan.reference import (
-    Block,
-    Linear,
-    Norm,
-    ScanParameters,
-    Settings,
-)
+from relational_rnn.ops.relational_scan.reference import Block, Linear, Norm, ScanParameters, Settings
 
 
 def flatten(params: ScanParameters) -> list[Tensor]:

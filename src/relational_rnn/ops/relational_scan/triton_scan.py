@@ -20,15 +20,9 @@ import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_choice, describe
-from relational_rnn.ops.relational_scan._triton_launch import MOST_ROWS, Recurrence, Sizes, weights_of
+from relational_rnn.ops.relational_scan._triton_launch import MOST_ROWS, Recurrence, TritonSizes, weights_of
 from relational_rnn.ops.relational_scan.loop import ActivationMode, happening, loop
-from relational_rnn.ops.relational_scan.reference import (
-    Scan,
-    ScanParameters,
-    input_terms,
-    layer_norm,
-    linear,
-)
+from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters, input_terms, layer_norm, linear
 from relational_rnn.ops.relational_scan.spec import flatten, misfit
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -148,7 +142,7 @@ def relational_scan_triton(
     input_qkv = linear(rows, block.qkv)
     if block.qkv_norm is not None:
         input_qkv = layer_norm(input_qkv, block.qkv_norm)
-    sizes = Sizes(
+    sizes = TritonSizes(
         x.shape[0],
         x.shape[1],
         memory.shape[1],
