@@ -83,7 +83,7 @@ def misfit(
     if params.num_heads != s.heads:
         return f"num_heads is {params.num_heads} where state.fast has {s.heads} heads"
     if params.recurrent is not None:
-        wanted.append(("recurrent", params.recurrent, (w, w)))
+        wanted.append(("recurrent", params.recurrent, (w + s.keys, w)))
     linears = [("mlp_in", params.mlp_in, w, w), ("mlp_out", params.mlp_out, w, w)]
     linears += [("write", params.write, s.written, w), ("out", params.out, w, s.values)]
     norms = [("mlp_norm", params.mlp_norm), ("out_norm", params.out_norm)]
@@ -228,8 +228,11 @@ def _describe(call: Call, g: Given, kept: Tables) -> tuple[FastCall, Any]:
     assert call.kernels.library.fast_call_bytes() == ctypes.sizeof(FastCall)
     native = FastCall(*s, call.max_strength, call.tile_batch, call.kept)
     places = [t.data_ptr() for t in g.parameters]
-    recurrent = places.pop(0) if s.carry else None
-    parameters = (ctypes.c_void_p * (len(places) + 2))(recurrent, None, *places)
+    recurrent: list[int | None] = [None] * 4
+    if s.carry:
+        recurrent[0] = places.pop(0)
+        recurrent[2] = g.parameters[0][s.width :].data_ptr()
+    parameters = (ctypes.c_void_p * (len(places) + 4))(*recurrent, *places)
     native.parameters = ctypes.addressof(parameters)
     native.p, native.p_batch, native.p_step = g.p.data_ptr(), g.p.stride(0), g.p.stride(1)
     native.memory, native.carried = g.memory.data_ptr(), _address(g.carried)
@@ -340,7 +343,7 @@ def _parameter_gradients(
 
     found: list[Tensor | None] = []
     if s.carry:
-        found.append(linear(d.input, a.carried)[0])
+        found.append(torch.cat([linear(d.input, a.carried)[0], linear(d.keys, a.carried)[0]]))
     found += linear(d.hidden, a.mlp_input) + linear(d.mlp, a.hidden) + linear(d.written, a.writer)
     found += linear(d.out, a.found) if s.outputs_needed else [None, None]
     found += norms[s.reads]
