@@ -48,7 +48,7 @@ def draw(rng, width, heads, key, value, reads, carry=True, max_strength=1.0, bat
     def norm():
         return [(1 + 0.3 * torch.randn(width, generator=rng)).double(), random(width, scale=0.3)]
 
-    tensors = [random(width, width, scale=0.5 * width**-0.5)] if carry else []
+    tensors = [random(width + heads * key, width, scale=0.5 * width**-0.5)] if carry else []
     tensors += linear(width, width) + linear(width, width)
     tensors += linear(heads * (key + value + 2), width) + linear(width, heads * value) + norm() + norm()
     for _ in range(reads):

@@ -81,7 +81,7 @@ def test_the_definition_written_out(rng):
     for b in range(B):
         memory, y = [state.fast[b, h].clone() for h in range(2)], state.carried[b]
         for t in range(T):
-            h, keys = p[b, t, :7] + params.recurrent @ y, p[b, t, 7:]
+            h, keys = (p[b, t] + params.recurrent @ y).split([7, 6])
             q = one.key.weight @ h + one.key.bias
             found = torch.cat([memory[i].T @ key(q[3 * i : 3 * i + 3]) for i in range(2)])
             h = norm(h + one.value.weight @ found + one.value.bias, one.norm)

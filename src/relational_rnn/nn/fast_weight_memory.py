@@ -45,13 +45,14 @@ class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
     layer norm, another one at every place. A step takes the input and reads R times, each time in view of what the
     read before has found; S is the memory before the step here:
 
-    $$ h = W_x x_t + b + U y_{t-1}, \qquad h \leftarrow \mathrm{LN}(h + R_j [S^\top \mathrm{key}(Q_j h)])
+    $$ (h, c) = W_x x_t + b + U y_{t-1}, \qquad h \leftarrow \mathrm{LN}(h + R_j [S^\top \mathrm{key}(Q_j h)])
        \quad (j = 1 \ldots R), \qquad h \leftarrow \mathrm{LN}(h + A\, \mathrm{relu}(B h)) $$
 
-    The key k = key(W_k x + b_k) comes from the input alone, so that facts about one thing lie under one key whatever
-    the memory holds. A linear map of h gives q (scaled to length 1), the value v, and per head the strength beta in
-    (0, max_strength) and the share to keep alpha in (0, 1), sigmoids both. The memory forgets, compares what it holds
-    for the key with the value, writes the difference, and is read once more:
+    The key k = key(c) comes from the input and the output before, so that a value that follows its name is written
+    under it; not from the reads, so that facts about one thing lie under one key. A linear map of h gives q (scaled to
+    length 1), the value v, and per head the strength beta in (0, max_strength) and the share to keep alpha in (0, 1),
+    sigmoids both. The memory forgets, compares what it holds for the key with the value, writes the difference, and is
+    read once more:
 
     $$ S_t = \alpha_t S_{t-1} + k_t\, (\beta_t (v_t - \alpha_t S_{t-1}^\top k_t))^\top, \qquad
        y_t = \mathrm{LN}(h + P [S_t^\top q_t]) $$
@@ -77,7 +78,8 @@ class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
         key_size: numbers of a key, K.
         value_size: numbers of a value, V.
         reads: reads before the write, R.
-        carry: whether a step sees the output of the step before (U y); without, the memory is all that is carried.
+        carry: whether a step sees the output of the step before (U y); without, the memory is all that is carried, and
+            keys come from the input alone.
         max_strength: the strongest correction, in (0, 2].
         backend: what runs whole sequences: "reference" (the steps one by one, in PyTorch operations), "cpu" (compiled
             kernels, forward and backward), or "auto", which chooses, as `backend_report` tells. A name is obeyed or
@@ -123,11 +125,11 @@ class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
         self.backend: FastWeightBackend = backend
         keys, values = num_heads * key_size, num_heads * value_size
         self.parts = (keys, values, num_heads, num_heads)  # q of every head, v, beta, alpha
-        outputs = input_size + 3 * hidden_size + reads * (keys + values) + sum(self.parts) + values
+        outputs = input_size + 3 * hidden_size + keys + reads * (keys + values) + sum(self.parts) + values
         check_room("FastWeightMemory", hidden_size * outputs, input_size * keys, keys * value_size)
         self.input = nn.Linear(input_size, hidden_size)
         self.write_key = nn.Linear(input_size, keys)
-        self.recurrent = nn.Linear(hidden_size, hidden_size, bias=False) if carry else None
+        self.recurrent = nn.Linear(hidden_size, hidden_size + keys, bias=False) if carry else None
         self.read_key = nn.ModuleList(nn.Linear(hidden_size, keys) for _ in range(reads))
         self.read_value = nn.ModuleList(nn.Linear(values, hidden_size) for _ in range(reads))
         self.read_norm = nn.ModuleList(nn.LayerNorm(hidden_size) for _ in range(reads))
@@ -294,8 +296,9 @@ class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
     def take(self, projected_t: Tensor, state: dict[str, Tensor]) -> Step:
         """One step, with all that it computed."""
         memory = state["fast"].flatten(0, 1)
+        if self.recurrent is not None:
+            projected_t = projected_t + self.recurrent(state["carried"])
         h, key = projected_t.tensor_split([self.hidden_size], -1)
-        h = h if self.recurrent is None else h + self.recurrent(state["carried"])
         read_keys, reads = [], []
         for to_key, from_value, norm in zip(self.read_key, self.read_value, self.read_norm, strict=True):
             # Autocast multiplies in half precision; lengths, shares and the memory keep theirs.

@@ -83,7 +83,7 @@ def misfit(
     if params.num_heads != s.heads:
         return f"num_heads is {params.num_heads} where state.fast has {s.heads} heads"
     if params.recurrent is not None:
-        wanted.append(("recurrent", params.recurrent, (w, w)))
+        wanted.append(("recurrent", params.recurrent, (w + s.keys, w)))
     linears = [("mlp_in", params.mlp_in, w, w), ("mlp_out", params.mlp_out, w, w)]
     linears += [("write", params.write, s.written, w), ("out", params.out, w, s.values)]
     norms = [("mlp_norm", params.mlp_norm), ("out_norm", params.out_norm)]
@@ -220,7 +220,9 @@ def _describe(call: Call, g: Given, kept: Tables) -> tuple[FastCall, Any]:
     s = call.sizes
     assert call.kernels.library.fast_call_bytes() == ctypes.sizeof(FastCall)
     native = FastCall(*s, call.max_strength, call.tile_batch, call.kept)
-    parameters = addresses([g.parameters[0] if s.carry else None, None, *g.parameters[s.carry :]])
+    first = g.parameters[0]
+    recurrent = [first, None, first[s.width :], None] if s.carry else [None] * 4
+    parameters = addresses([*recurrent, *g.parameters[s.carry :]])
     native.parameters = ctypes.addressof(parameters)
     native.put(p=g.p)
     native.memory, native.carried = g.memory.data_ptr(), address(g.carried)
@@ -327,7 +329,7 @@ def _parameter_gradients(
 
     found: list[Tensor | None] = []
     if s.carry:
-        found.append(linear(d.input, a.carried)[0])
+        found.append(torch.cat([linear(d.input, a.carried)[0], linear(d.keys, a.carried)[0]]))
     found += linear(d.hidden, a.mlp_input) + linear(d.mlp, a.hidden) + linear(d.written, a.writer)
     found += linear(d.out, a.found) if s.outputs_needed else [None, None]
     found += norms[s.reads]

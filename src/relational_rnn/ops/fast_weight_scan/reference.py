@@ -3,8 +3,8 @@
 Every head keeps a matrix S that maps keys to values; key(z) = z / sqrt(|z|^2 + 1e-6), per head. A step reads R times,
 writes once and reads what it has written:
 
-    h = p + U y                                                  p: the input, projected; y: the output before
-    k = key(c)                                                   c: another projection of the input, for every head
+    h | c = p + U y                                              p: the input, projected; y: the output before
+    k = key(c)                                                   of every head, before any read
     h = LN_j(h + R_j [S^T key(Q_j h)])                           for j = 1 ... R
     h = LN(h + A relu(B h))
     q | v | b | f = write(h)                                     each head by head
@@ -44,7 +44,7 @@ class FastWeightParameters(NamedTuple):
 
     num_heads: int
     max_strength: float
-    recurrent: Tensor | None  # U [W, W], or None: then a step does not see the output before it
+    recurrent: Tensor | None  # U [W + H * K, W], or None: then a step does not see the output before it
     reads: tuple[Read, ...]  # R of them, 0 or more
     mlp_in: Linear  # W -> W, B
     mlp_out: Linear  # W -> W, A
@@ -84,17 +84,17 @@ def fast_weight_step(p_t: Tensor, state: FastWeightState, params: FastWeightPara
     """One step; its output is `carried` of the result, with `recurrent` or without.
 
     Args:
-        p_t: the projected input p and the keys c of all heads, [B, W + H * K].
+        p_t: the projected input p, of h and of the keys of all heads, [B, W + H * K].
         state: before the step.
         params: the weights and choices.
     """
     memory, heads = state.fast, params.num_heads
     key_size, value_size = memory.shape[2:]
-    h, key = p_t.tensor_split([p_t.shape[1] - heads * key_size], -1)
-    key = unit(key.unflatten(-1, (heads, -1)))
     if params.recurrent is not None:
         assert state.carried is not None
-        h = h + F.linear(state.carried, params.recurrent)
+        p_t = p_t + F.linear(state.carried, params.recurrent)
+    h, key = p_t.tensor_split([p_t.shape[1] - heads * key_size], -1)
+    key = unit(key.unflatten(-1, (heads, -1)))
     for one in params.reads:
         query = unit(linear(h, one.key).unflatten(-1, (heads, -1)))
         h = layer_norm(h + linear(read(memory, query).flatten(-2), one.value), one.norm)

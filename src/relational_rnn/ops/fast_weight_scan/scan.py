@@ -71,7 +71,7 @@ def fast_weight_scan(
     """The fast-weight memory over a whole sequence; equals `fast_weight_scan_reference` up to rounding.
 
     Args:
-        p: the projected input, and of every head the key to write under, [B, T, W + H * K].
+        p: the projected input, of h and of the keys of all heads to write under, [B, T, W + H * K].
         state: before the first step; `carried` is needed with `params.recurrent`, and not looked at without.
         params: the weights and choices.
         lengths: [B] whole numbers in 0..T; later steps do not happen, whatever their input holds.

@@ -152,7 +152,10 @@ static int backward_tile(const FastCall *c, long tile, const Scratch *s) {
             d_h = j ? s->d_h : d_input;
             backward_product(weight, batch, d_key, d_value, 0, d_h);
         }
-        if (c->carry) backward_product(weights + RECURRENT, batch, d_input, 0, 0, s->d_before);
+        if (c->carry) {
+            backward_product(weights + RECURRENT, batch, d_input, 0, 0, s->d_before);
+            backward_product(weights + RECURRENT_KEY, batch, d_keys, s->d_before, 0, s->d_before);
+        }
         for (long b = 0; b < batch; b++) {
             if (!happens_in(c, first + b, t)) continue; /* memory and output went on unchanged */
             REAL *d_memory = (REAL *)c->d_memory + (first + b) * n, *d_carried = 0;

@@ -24,11 +24,11 @@ typedef struct {
     long kept;       /* 1: each step has a place of its own in the tables; 0: each thread has room for one step of a tile */
     long next;       /* the next piece that is not taken by a thread */
 
-    void **parameters; /* weight, bias in turn: recurrent (NULL, NULL without carry; no bias), mlp_in, mlp_out, write,
-                          out, mlp_norm, out_norm, then of every read key, value, norm */
+    void **parameters; /* weight, bias in turn: recurrent, first of h, then of the keys (NULL without carry; no bias),
+                          mlp_in, mlp_out, write, out, mlp_norm, out_norm, then of every read key, value, norm */
 
     /* tensors; a stride counts numbers, what is inside of it is contiguous */
-    const void *p; /* [B, T, W + H K]: the projected input, and the key of every head to write under */
+    const void *p; /* [B, T, W + H K]: the projected input, of h and of the keys to write under */
     long p_batch, p_step;
     const void *memory;          /* [B, N], before the first step */
     const void *carried;         /* [B, W], or NULL without carry */
@@ -92,8 +92,8 @@ enum {
 
 /* Differences: gradients of the results of linears. */
 enum {
-    D_INPUT,      /* [W], of h before the reads: of p, and of the recurrent linear */
-    D_KEYS,       /* [H K], of the keys in p */
+    D_INPUT,      /* [W], of h before the reads: of p, and of the recurrent linear of h */
+    D_KEYS,       /* [H K], of the keys before they are normalised: the same, of the keys */
     D_HIDDEN,     /* [W], before the ReLU */
     D_MLP,        /* [W] */
     D_WRITTEN,    /* [F] */

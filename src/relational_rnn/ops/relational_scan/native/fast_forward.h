@@ -66,13 +66,20 @@ static int forward_tile(const FastCall *c, long tile, const Scratch *s) {
             if (happens_in(c, first + b, t)) {
                 copy_row(h + b * w, p, w);
                 copy_row(active(c, s, KEYS, t, first + b), p + w, keys);
-            } else zero_row(h + b * w, w); /* padding may hold anything, even NaN */
+            } else { /* padding may hold anything, even NaN */
+                zero_row(h + b * w, w);
+                zero_row(active(c, s, KEYS, t, first + b), keys);
+            }
             if (!resets_in(c, first + b, t)) continue;
             now[b] = initial_memory(c, first + b);
             if (!c->memories) now[b] = memcpy((REAL *)c->final + (first + b) * n, now[b], n * sizeof(REAL));
             if (c->carry) copy_row(carried + b * w, initial_output(c, first + b), w);
         }
-        if (c->carry) forward_product(weights + RECURRENT, batch, carried, h, PLAIN, h);
+        if (c->carry) {
+            REAL *written_keys = active(c, s, KEYS, t, first);
+            forward_product(weights + RECURRENT, batch, carried, h, PLAIN, h);
+            forward_product(weights + RECURRENT_KEY, batch, carried, written_keys, PLAIN, written_keys);
+        }
         for (long j = 0; j < c->reads; j++) {
             const Weight *weight = weights + read_weight(j);
             REAL *key = active(c, s, read_table(j, READ_KEY), t, first);

@@ -7,7 +7,7 @@ typedef struct {
 } Weight;
 
 /* The order of `parameters`, in pairs: linears first, of the reads last. */
-enum { RECURRENT, MLP_IN, MLP_OUT, WRITE, OUT, MLP_NORM, OUT_NORM, FIRST_READ_PAIR, LINEARS = MLP_NORM };
+enum { RECURRENT, RECURRENT_KEY, MLP_IN, MLP_OUT, WRITE, OUT, MLP_NORM, OUT_NORM, FIRST_READ_PAIR, LINEARS = MLP_NORM };
 
 INLINE long weight_count(const FastCall *c) { return LINEARS + 2 * c->reads; }
 INLINE long read_weight(long read) { return LINEARS + 2 * read; } /* its key; its value is the next */
@@ -36,8 +36,8 @@ static long lay_weights(const FastCall *c, Weight *weights, REAL *base) {
     for (long i = 0; i < weight_count(c); i++) {
         const long pair = i < LINEARS ? i : FIRST_READ_PAIR + (i - LINEARS) / 2 * 3 + (i - LINEARS) % 2;
         const int is_key = i >= LINEARS && (i - LINEARS) % 2 == 0, is_value = i >= LINEARS && !is_key;
-        const long out = is_key ? keys : i == WRITE ? written_numbers(c) : w, in = is_value || i == OUT ? values : w;
-        const int there = i == RECURRENT ? c->carry : i == OUT ? c->outputs_needed : 1;
+        const long out = is_key || i == RECURRENT_KEY ? keys : i == WRITE ? written_numbers(c) : w, in = is_value || i == OUT ? values : w;
+        const int there = i == RECURRENT || i == RECURRENT_KEY ? c->carry : i == OUT ? c->outputs_needed : 1;
         const void *weight = there && c->parameters ? c->parameters[2 * pair] : 0;
         const void *bias = weight ? c->parameters[2 * pair + 1] : 0;
         REAL *panels = take(&at, there ? MAX(panel_numbers(in, out), panel_numbers(out, in)) : 0);
