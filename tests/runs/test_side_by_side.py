@@ -1,5 +1,6 @@
 """Runs that train at the same time, each in a process of its own."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from playing import BASE, start, wait_for
 
 from relational_rnn import InputError
 from relational_rnn.runs import TuningConfig, compare, train
+from relational_rnn.runs.jobs import train_side_by_side
 from relational_rnn.training import DivergedError, read_metrics
 
 
@@ -164,3 +166,21 @@ def test_jobs_that_cannot_be_are_refused(wrong, message, tmp_path):
     with pytest.raises(InputError, match=f"compare: {message}"):
         compare(BASE, ["gru"], [0], tmp_path / "x", **wrong)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("error", [EOFError("unexpected EOF"), ConnectionResetError()])
+def test_that_the_process_is_gone_which_others_are_started_from_is_said(error, tmp_path, monkeypatch):
+    class Context:
+        Pipe = staticmethod(multiprocessing.Pipe)
+
+        class Process:
+            def __init__(self, **arguments):
+                pass
+
+            def start(self):
+                raise error
+
+    monkeypatch.setattr("relational_rnn.runs.jobs.process_context", lambda name: Context)
+    runs = {tmp_path / "a": None}
+    with pytest.raises(InputError, match="a: the process that trainings are started from was killed\n  hint "):
+        list(train_side_by_side(runs, train=print, resumed={tmp_path / "a": False}, jobs=2))

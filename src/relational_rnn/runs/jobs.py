@@ -20,6 +20,7 @@ from relational_rnn.training import ConsoleProgress, DivergedError, Progress, Ru
 from relational_rnn.training.processes import end_with_parent, process_context
 
 ResultT = TypeVar("ResultT")
+GO_ON = "was memory short? the same call goes on from its checkpoint, with fewer jobs if need be"
 
 
 def finish_runs(
@@ -125,8 +126,14 @@ def train_side_by_side(
                 threads = max(1, torch.get_num_threads() // jobs)
                 arguments = (sender, threads, train, config, path, resumed[path])
                 process = context.Process(target=_train_here, args=arguments, name=path.name, daemon=True)
-                with interrupts_ignored():  # by the new process: Ctrl-C is told this one, which then ends the others
-                    process.start()
+                try:
+                    with (
+                        interrupts_ignored()
+                    ):  # by the new process: Ctrl-C is told this one, which then ends the others
+                        process.start()
+                except (EOFError, ConnectionError) as error:  # of a process that is begun as a fork of another
+                    problem = "the process that trainings are started from was killed"
+                    raise InputError(describe(str(path), problem, hint=GO_ON)) from error
                 sender.close()
                 running[receiver] = path, process
             for receiver in wait(list(running)):
@@ -139,8 +146,7 @@ def train_side_by_side(
                     if process.exitcode == 1:  # an error of ours: its traceback has been printed
                         raise RuntimeError(f"{path}: the process that trained this run has failed") from None
                     problem = f"the process that trained this run has ended with code {process.exitcode}"
-                    hint = "was memory short? the same call goes on from its checkpoint, with fewer jobs if need be"
-                    raise InputError(describe(str(path), problem, hint=hint)) from None
+                    raise InputError(describe(str(path), problem, hint=GO_ON)) from None
                 process.join()
                 yield path, error
     finally:
