@@ -127,9 +127,7 @@ def train_side_by_side(
                 arguments = (sender, threads, train, config, path, resumed[path])
                 process = context.Process(target=_train_here, args=arguments, name=path.name, daemon=True)
                 try:
-                    with (
-                        interrupts_ignored()
-                    ):  # by the new process: Ctrl-C is told this one, which then ends the others
+                    with interrupts_ignored():  # Ctrl-C is told this process, which then ends the others
                         process.start()
                 except (EOFError, ConnectionError) as error:  # of a process that is begun as a fork of another
                     problem = "the process that trainings are started from was killed"
