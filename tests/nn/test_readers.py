@@ -108,7 +108,7 @@ def test_a_shape_of_matrices_is_three_numbers(shape):
 
 @pytest.mark.parametrize("name", CORE_NAMES)
 def test_the_cores_that_are_read_as_matrices_are_named(name):
-    core = build_core(name, 4, MemorySizes(mem_slots=2, head_size=6, num_heads=2))
+    core = build_core(name, 4, MemorySizes(mem_slots=2, head_size=9, num_heads=2))
     assert isinstance(core.reader(6, looks=1, heads=2), MatrixReader) == (name in READ_AS_MATRICES)
 
 
