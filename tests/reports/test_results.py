@@ -52,9 +52,9 @@ def test_the_json_has_the_entries_of_the_format(records, tmp_path):
 
 
 def test_the_page_has_mean_spread_seeds_and_the_link_to_its_json(records, tmp_path):
-    page, data = write_results(tmp_path / "babi", records, title="bAbI", introduction="Two models.\n")
+    page, data = write_results(tmp_path / "babi", records, title="bAbI")
     text = page.read_text(encoding="utf-8")
-    assert text.startswith("# bAbI\n\nTwo models.\n\n| task |")
+    assert text.startswith("# bAbI\n\n| task |")
     assert "| babi-en-10k | RMC | 65.0 ± 14.1 | 0.5 | 0, 1 | 1,234 | 4,096 | 110 |" in text
     assert "| babi-en-10k | LSTM | 50.0 | 0 | 7 | 1,234 | 4,096 | 12 |" in text
     assert "| 1 single-supporting-fact | 90.0 | 25.0 |" in text

@@ -29,7 +29,6 @@ def write_results(
     records: Sequence[Record],
     *,
     title: str,
-    introduction: str = "",
     figures: Sequence[Figure] = (),
 ) -> tuple[Path, Path]:
     """Write `<stem>.md` for people and `<stem>.json` for programs, and `<stem>-<name>.svg` for every figure.
@@ -38,7 +37,6 @@ def write_results(
         stem: path without an ending, e.g. "docs/results/babi".
         records: at least one.
         title: heading of the page.
-        introduction: Markdown between the heading and the table.
         figures: shown after the tables.
 
     Returns:
@@ -55,17 +53,15 @@ def write_results(
     text = json.dumps([record.to_json() for record in records], indent=2, ensure_ascii=False) + "\n"
     drawn = {stem.with_name(f"{stem.name}-{figure.name}.svg"): figure for figure in figures}
     shown = [f"![{figure.description}]({quote(path.name)})" for path, figure in drawn.items()]
-    markdown = render_markdown(records, title=title, introduction=introduction, data_name=data.name, figures=shown)
+    markdown = render_markdown(records, title=title, data_name=data.name, figures=shown)
     write_together({data: text, **{path: figure.svg for path, figure in drawn.items()}, page: markdown})
     return page, data
 
 
-def render_markdown(
-    records: Sequence[Record], *, title: str, introduction: str, data_name: str, figures: Sequence[str] = ()
-) -> str:
+def render_markdown(records: Sequence[Record], *, title: str, data_name: str, figures: Sequence[str] = ()) -> str:
     """The page: a table of models, a table of tasks, figures (in Markdown), and what is needed to repeat them."""
     ours = [record for record in records if record.published is None]
-    parts = [f"# {title}", introduction.strip(), _models(records).markdown()]
+    parts = [f"# {title}", _models(records).markdown()]
     for kind in ("task", "group"):
         names = all_names(_accuracies(record) for record in records if f"per_{kind}" in record.details)
         if names:

@@ -20,10 +20,10 @@ from relational_rnn.tasks.babi.model import (
     ModelConfig,
     SentenceEncoder,
     StoryModel,
-    answer_loss,
-    count_correct,
 )
+from relational_rnn.tasks.babi.problem import BabiProblem
 from relational_rnn.tasks.babi.story import Story
+from relational_rnn.training import evaluate
 
 CONFIG = ModelConfig(embedding_size=12, read_hops=2, read_heads=3, head_size=15, head_layers=1)
 FAST = FastWeightSizes(num_heads=2, key_size=3, value_size=4)  # small beside the others' heads, as SIZES is
@@ -235,21 +235,21 @@ def batch_of(answers: list[int], tasks: list[int]) -> Batch:
     )
 
 
-def test_loss_and_counts_take_an_unknown_answer_as_wrong(rng):
+def test_an_unknown_answer_is_wrong_and_teaches_nothing(rng):
     logits = torch.randn(5, 3, generator=rng, requires_grad=True)
     best = logits.argmax(-1).tolist()
     answers = [best[0], (best[1] + 1) % 3, 3, best[3], best[4]]
-    batch = batch_of(answers, [2, 2, 2, 20, 1])
-    correct, count = count_correct(logits, batch)
-    assert (correct.shape, correct.dtype, count.dtype) == ((21,), torch.int64, torch.int64)
-    assert {t: (int(correct[t]), int(count[t])) for t in range(21) if count[t]} == {1: (1, 1), 2: (1, 3), 20: (1, 1)}
+    problem = BabiProblem(lambda batch: logits, BabiData({}, None, BABI))
+    measure = problem.measure(batch_of(answers, [2, 2, 2, 20, 1]))
+    assert measure.correct.tolist() == [True, False, False, True, True]
+    assert measure.groups.tolist() == [2, 2, 2, 20, 1]
     known = torch.tensor([0, 1, 3, 4])
-    loss = answer_loss(logits, batch.answers)
-    assert torch.allclose(loss, F.cross_entropy(logits[known], batch.answers[known]))
-    loss.backward()
+    wanted = F.cross_entropy(logits[known], torch.tensor(answers)[known], reduction="none")
+    assert torch.equal(measure.losses[known], wanted)
+    assert measure.losses[2] == 0
+    measure.losses.sum().backward()
     assert logits.grad is not None
     assert (logits.grad[2] == 0).all()
-    assert answer_loss(logits[2:3], batch.answers[2:3]).item() == 0
 
 
 def test_it_learns_where_someone_went():
@@ -259,12 +259,12 @@ def test_it_learns_where_someone_went():
     config = ModelConfig(embedding_size=32, head_size=32)
     model = StoryModel.build(data.vocabulary, "rmc", MemorySizes(mem_slots=2, head_size=8, num_heads=2), config)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    problem = BabiProblem(model, data)
     for step in range(120):
-        batch = data.train_batch(step)
         optimiser.zero_grad()
-        answer_loss(model(batch), batch.answers).backward()
+        problem.measure(data.train_batch(step)).losses.mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-    correct, count = torch.stack([torch.stack(count_correct(model(b), b)) for b in data.valid_batches()]).sum(0)
-    assert count[1] >= 30
-    assert correct[1] / count[1] > 0.6  # guessing one of five places is right in 20 %
+    found = evaluate(problem, problem.valid_batches())
+    assert found.count >= 30
+    assert found.accuracy > 0.6  # guessing one of five places is right in 20 %

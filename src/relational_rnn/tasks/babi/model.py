@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe, is_number
@@ -181,19 +180,3 @@ class StoryModel(nn.Module):
         """The logits [M, A] of the questions of a batch, given the vectors of its sentences [B, T, E] and questions
         [M, E]."""
         return self.head(questions, self.core.snapshots(sentences, batch.story, batch.at))
-
-
-def answer_loss(logits: Tensor, answers: Tensor) -> Tensor:
-    """Mean cross entropy over the questions [M] whose answer is one of the classes; 0 where there is none."""
-    known = answers < logits.shape[-1]
-    losses = F.cross_entropy(logits, answers.where(known, 0), reduction="none")
-    return (losses * known).sum() / known.sum().clamp(min=1)
-
-
-def count_correct(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(right answers, questions) of each task, two int64 tensors [21] with the task's number as index.
-
-    An answer outside the classes is never right.
-    """
-    right = (logits.argmax(-1) == batch.answers).long()
-    return torch.bincount(batch.tasks, right, minlength=21).long(), torch.bincount(batch.tasks, minlength=21)
