@@ -79,6 +79,13 @@ def test_a_module_that_is_no_task_is_refused(code, message, tmp_path, monkeypatc
         workload_of("mine")
 
 
+def test_a_name_that_is_taken_is_refused(monkeypatch):
+    taken = tasks.EntryPoint(name="relations", value="mine", group=tasks.GROUP)
+    monkeypatch.setattr(tasks, "_entries", lambda: {"relations": taken})
+    with pytest.raises(InputError, match="another package has a task 'relations' too\n  got       mine"):
+        workload_of("relations")
+
+
 def test_a_task_that_is_not_there_is_told_with_those_that_are():
     with pytest.raises(InputError, match=r"there is no task 'chess'\n  expected  babi, .*, language"):
         workload_of("chess")

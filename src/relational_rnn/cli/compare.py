@@ -11,7 +11,15 @@ import tyro
 
 from relational_rnn._check import need_extra
 from relational_rnn.cli.boundary import KEPT, stopped_with
-from relational_rnn.cli.options import SHARED, Common, arguments_of, folder_of, print_configuration, starting
+from relational_rnn.cli.options import (
+    SHARED,
+    Common,
+    arguments_of,
+    check_typed,
+    folder_of,
+    print_configuration,
+    starting,
+)
 from relational_rnn.cli.parsing import parse_arguments, spell_out
 from relational_rnn.cli.tables import text_table
 from relational_rnn.cli.trials import TrialReport
@@ -64,6 +72,7 @@ class Compare:
         arguments = parse_arguments(
             kind, words, command=self.command, examples=self.EXAMPLES, default=default, shared=SHARED
         )
+        check_typed(words, self.command, arguments.cores)
         out = arguments.out or folder_of(self.workload, self.base(arguments), words, recipe)
         return dataclasses.replace(arguments, out=out)
 

@@ -12,6 +12,7 @@ import tyro
 from relational_rnn._check import InputError, describe
 from relational_rnn._reading.json_text import read_json_object
 from relational_rnn._reading.structure import from_json
+from relational_rnn.nn.cores import FAST_WEIGHTS
 from relational_rnn.runs import RunConfig, Workload, read_config
 from relational_rnn.training.json_files import as_text
 
@@ -101,6 +102,19 @@ def arguments_of(workload: Workload[Any], base: type[Any], description: str, con
     )
     made.__doc__ = description
     return made
+
+
+def check_typed(args: Sequence[str], command: str, cores: Sequence[str]) -> None:
+    """Refuse sizes of the fast weights that were typed where no core has them; those of a recipe are there for whoever
+    wants them.
+
+    Raises:
+        InputError: names the option.
+    """
+    typed = [word.split("=", 1)[0] for word in args if word.startswith("--fast.")]
+    if typed and FAST_WEIGHTS not in cores:
+        problem = f"{typed[0]} would have no effect on {', '.join(cores)}"
+        raise InputError(describe(command, problem, hint=f"the core that has it: {FAST_WEIGHTS}."))
 
 
 def folder_of(workload: Workload[Any], config: RunConfig, words: Sequence[str], recipe: str) -> Path:

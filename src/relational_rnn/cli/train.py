@@ -10,7 +10,15 @@ from typing import Annotated, Any
 
 import tyro
 
-from relational_rnn.cli.options import SHARED, Common, arguments_of, folder_of, print_configuration, starting
+from relational_rnn.cli.options import (
+    SHARED,
+    Common,
+    arguments_of,
+    check_typed,
+    folder_of,
+    print_configuration,
+    starting,
+)
 from relational_rnn.cli.parsing import parse_arguments, spell_out
 from relational_rnn.cli.tables import shown
 from relational_rnn.runs import Workload, train, workload_of
@@ -53,6 +61,7 @@ class Train:
             kind, words, command=self.command, examples=self.EXAMPLES, default=default, shared=SHARED
         )
         run = arguments.run
+        check_typed(words, self.command, [run.core])
         out = arguments.out or folder_of(self.workload, run, words, recipe) / f"{run.core}-{run.seed}"
         return dataclasses.replace(arguments, out=out)
 

@@ -37,8 +37,12 @@ GROUP = "relational_rnn.workloads"
 
 
 @functools.cache
+def _entries() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
 def _others() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in BUILT_IN}
+    return {name: point for name, point in _entries().items() if name not in BUILT_IN}
 
 
 def names() -> tuple[str, ...]:
@@ -55,9 +59,12 @@ def find(name: str) -> Any:
     """The WORKLOAD of a task; a `relational_rnn.runs.Workload`.
 
     Raises:
-        InputError: there is no such task, or another package's cannot be imported.
+        InputError: there is no such task, another package's cannot be imported, or has a name of this package's.
     """
     if name in BUILT_IN:
+        if name in _entries():
+            problem, got = f"another package has a task {name!r} too", _entries()[name].value
+            raise InputError(describe(GROUP, problem, got=got, hint="give that task another name"))
         return importlib.import_module(BUILT_IN[name]).WORKLOAD
     if name not in _others():
         raise InputError(describe("relational-rnn", f"there is no task {name!r}", expected=", ".join(names())))
