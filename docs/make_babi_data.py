@@ -20,9 +20,9 @@ MEASURED = {language: Path(__file__).parent / "results" / f"babi-data-{language}
 
 TEXT = """# Generated and published bAbI stories
 
-This page measures how close the generated bAbI stories are to the published ones. On the published `en-10k` files every one of
-120 comparisons holds; on `en`, 118 of 120. `python docs/make_babi_data.py` writes the page from the results of
-`relational-rnn data compare`.
+This page measures how close the generated bAbI stories are to the published ones. On the published `en-10k` files
+every one of 120 comparisons holds; on `en`, 118 of 120. `python docs/make_babi_data.py` writes the page from the
+results of `relational-rnn data compare`.
 
 Without `--data`, training uses generated stories of all 20 tasks, from a small simulated world
 (`relational_rnn.tasks.babi.generation`). They are not copies: the published files (Weston et al., 2015,
@@ -40,10 +40,10 @@ For each task, `data compare` compares generated stories with the published trai
 - **support positions**: how far back from the question each supporting fact stands (1: right before it), each
   distance and "at most so far".
 
-A share may differ by 2 percentage points or by 3 standard errors of the published share, whichever is larger. Standard errors
-are bootstrapped over stories, since the questions of one story depend on each other. A cell shows the largest deviation relative
-to its bound, and that bound, in percentage points. Exit code 0 means that all comparisons hold, 1 that some do not, and 2 that
-the files or the options are wrong.
+A share may differ by 2 percentage points or by 3 standard errors of the published share, whichever is larger.
+Standard errors are bootstrapped over stories, since the questions of one story depend on each other. A cell shows the
+largest deviation relative to its bound, and that bound, in percentage points. Exit code 0 means that all comparisons
+hold, 1 that some do not, and 2 that the files or the options are wrong.
 
 ## en-10k
 
@@ -55,11 +55,11 @@ the files or the options are wrong.
 
 ## What follows from the text
 
-Every answer follows from its story. A symbolic solver in the tests (`tests/tasks/babi/solver.py`), which shares no code with the
-generator, answers every published question of 19 tasks, in the training and test files of `en` and `en-10k`, and 20,000
-generated questions of each of the 20 tasks. In task 5 it misses 0.2 % of the published questions: if several things passed
-between two people, "What did Bill give to Jeff?" may mean an earlier one, and nothing in the text says which. The generator
-always asks for the last one.
+Every answer follows from its story. A symbolic solver in the tests (`tests/tasks/babi/solver.py`), which shares no
+code with the generator, answers every published question of 19 tasks, in the training and test files of `en` and
+`en-10k`, and 20,000 generated questions of each of the 20 tasks. In task 5 it misses 0.2 % of the published
+questions: if several things passed between two people, "What did Bill give to Jeff?" may mean an earlier one, and
+nothing in the text says which. The generator always asks for the last one.
 """
 
 
@@ -98,10 +98,10 @@ def render() -> str:
     return TEXT.format(en_10k=section("en-10k"), en=section("en") + "\n\n" + WHY_EN)
 
 
-WHY_EN = """A file of 1,000 questions is too small for all 16 answers of task 8: each list of three things, in one order, is
-the answer to 1 question in 1,000 to 2,000. Some 1,500 shares are compared in all, so one beyond its bound is no surprise. In
-the 185 stories of task 3 that `en-10k` (as compared above) has besides these 200, 24 of 925 questions, 2.59 %, follow 42
-sentences."""
+WHY_EN = """A file of 1,000 questions is too small for all 16 answers of task 8: each list of three things, in one
+order, is the answer to 1 question in 1,000 to 2,000. Some 1,500 shares are compared in all, so one beyond its bound
+is no surprise. In the 185 stories of task 3 that `en-10k` (as compared above) has besides these 200, 24 of 925
+questions, 2.59 %, follow 42 sentences."""
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from relational_rnn.runs import RunConfig
 # Every size differs on every axis.
 BATCH, STEPS, INPUTS, SLOTS, HEADS, HEAD, ROWS = 2, 7, 4, 6, 3, 5, 8
 TRITON_CANNOT = "it does not compute slots that compete for the input (gate_style='competitive')"
-CPU_CANNOT = "it has no other implementation than the compiled kernels, and RELATIONAL_RNN_KERNELS=off"
+CPU_CANNOT = "it needs the compiled kernels, and RELATIONAL_RNN_KERNELS=off"
 
 
 @pytest.fixture
@@ -197,7 +197,9 @@ def test_the_kernels_are_the_plain_loop(activations, compiled, rng):
 def test_without_kernels_auto_runs_the_plain_loop_and_says_why(off, rng):
     layer = make()
     x = given(rng, BATCH, STEPS, INPUTS)
-    assert str(layer.backend_report(x)) == f"backend='auto' runs 'reference': as to the CPU scan, {CPU_CANNOT}"
+    assert (
+        str(layer.backend_report(x)) == f"backend='auto' runs 'reference': the CPU scan cannot run here: {CPU_CANNOT}"
+    )
     same = make(backend="reference")
     assert torch.equal(layer(x)[0], same(x)[0])
     assert str(same.backend_report(x)) == "backend='reference' runs 'reference': it was asked for"

@@ -227,13 +227,14 @@ def test_the_report_names_the_module(compiled):
     layer = RelationalMemory(INPUTS, 4, 2, num_layers=2)
     layer.cells[1].blocks[0].qkv.register_forward_hook(lambda module, given, made: None)
     assert str(layer.backend_report()) == (
-        "backend='auto' runs 'reference': as to the CPU scan, it calls no inner modules, and of cells.1, "
+        "backend='auto' runs 'reference': the CPU scan cannot run here: it calls no inner modules, and of cells.1, "
         "blocks.0.qkv has hooks"
     )
     layer = FastWeightMemory(INPUTS, 8)
     prune.random_unstructured(layer.read_key[0], "weight", 0.3)
     assert str(layer.backend_report()) == (
-        "backend='auto' runs 'reference': as to the CPU scan, it calls no inner modules, and read_key.0 has hooks"
+        "backend='auto' runs 'reference': the CPU scan cannot run here: it calls no inner modules, and "
+        "read_key.0 has hooks"
     )
 
 

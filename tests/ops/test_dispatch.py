@@ -55,20 +55,18 @@ def test_all_backends_give_the_same(given, compiled):
             torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
-NO_KERNELS = (
-    "as to the CPU scan, it has no other implementation than the compiled kernels, and RELATIONAL_RNN_KERNELS=off"
-)
+NO_KERNELS = "the CPU scan cannot run here: it needs the compiled kernels, and RELATIONAL_RNN_KERNELS=off"
 
 
 @pytest.mark.parametrize(
     ("situation", "runs", "why"),
     [
         ("usual", "cpu", "it is the fastest that can run here"),
-        ("autocast", "reference", "as to the CPU scan, it does not follow autocast"),
-        ("meta", "reference", "as to the CPU scan, it runs on the CPU, not on meta"),
-        ("half", "reference", "as to the CPU scan, it computes in float32 or float64, not in bfloat16"),
-        ("mixed", "reference", "as to the CPU scan, it needs one dtype throughout, not float32, float64"),
-        ("deep", "reference", "as to the CPU scan, it takes at most 64 attention blocks"),
+        ("autocast", "reference", "the CPU scan cannot run here: it does not follow autocast"),
+        ("meta", "reference", "the CPU scan cannot run here: it runs on the CPU, not on meta"),
+        ("half", "reference", "the CPU scan cannot run here: it computes in float32 or float64, not in bfloat16"),
+        ("mixed", "reference", "the CPU scan cannot run here: it needs one dtype throughout, not float32, float64"),
+        ("deep", "reference", "the CPU scan cannot run here: it takes at most 64 attention blocks"),
         ("off", "reference", NO_KERNELS),
     ],
 )
@@ -101,7 +99,7 @@ def test_on_a_gpu_the_triton_scan_is_asked_for_by_name(reason, given, monkeypatc
     why = "the Triton scan has not been measured on a GPU and runs where it is asked for by name"
     for activations in ("store", "recompute"):
         report = choose("auto", activations, x, memory, p)
-        expected = why if reason is None else f"as to the Triton scan, {reason}"
+        expected = why if reason is None else f"the Triton scan cannot run here: {reason}"
         assert str(report) == f"backend='auto' runs 'reference': {expected}"
         if reason is None:
             report = choose("triton", activations, x, memory, p)
@@ -170,7 +168,7 @@ def test_a_layer_reports_what_runs(time_first, rng, compiled, monkeypatch):
     assert str(layer.backend_report()) == "backend='auto' runs 'cpu': it is the fastest that can run here"
     assert layer.backend_report().kernels.startswith("compiled, ")
     with torch.autocast("cpu"):
-        assert layer.backend_report().why == "as to the CPU scan, it does not follow autocast"
+        assert layer.backend_report().why == "the CPU scan cannot run here: it does not follow autocast"
     monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "off")
     report = layer.backend_report(torch.randn(3, 3, 2, 4, generator=rng))
     assert (report.runs, report.why, report.kernels) == ("reference", NO_KERNELS, None)

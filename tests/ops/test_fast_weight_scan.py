@@ -296,7 +296,8 @@ def test_what_is_refused_and_what_runs(compiled, monkeypatch):
     (p, state, params), _, _ = problem("two reads", "all")
     assert str(choose("auto", p, state, params)) == ("backend='auto' runs 'cpu': it is the fastest that can run here")
     assert str(choose("auto", p.float(), state, params)) == (
-        "backend='auto' runs 'reference': as to the CPU scan, it needs one dtype throughout, not float32, float64"
+        "backend='auto' runs 'reference': the CPU scan cannot run here: it needs one dtype throughout, "
+        "not float32, float64"
     )
     assert choose("reference", p, state, params).runs == "reference"
     with pytest.raises(InputError) as error:
@@ -317,7 +318,7 @@ def test_what_is_refused_and_what_runs(compiled, monkeypatch):
     half = params._replace(write=Linear(params.write.weight.bfloat16(), params.write.bias))
     assert unsupported(p, state, half) == "it needs one dtype throughout, not bfloat16, float64"
     monkeypatch.setenv("RELATIONAL_RNN_KERNELS", "off")
-    why = "it has no other implementation than the compiled kernels, and RELATIONAL_RNN_KERNELS=off"
+    why = "it needs the compiled kernels, and RELATIONAL_RNN_KERNELS=off"
     assert unsupported(p, state, params) == why
     assert choose("auto", p, state, params).runs == "reference"
 

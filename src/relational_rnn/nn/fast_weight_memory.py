@@ -230,7 +230,7 @@ class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
             x = torch.zeros(1, 64, self.input_size, device=device, dtype=dtype)
         odd = None if self.backend == "reference" else self._beyond_kernels()
         if odd is not None:
-            why = f"as to the CPU scan, it calls no inner modules, and {odd}"
+            why = f"the CPU scan cannot run here: it calls no inner modules, and {odd}"
             return BackendReport(asked=self.backend, runs="reference", why=why)
         if self.backend == "reference":
             return BackendReport(asked=self.backend, runs="reference", why="it was asked for")

@@ -56,7 +56,7 @@ def unsupported(
     given = [t for t in (*state, *(initial or ())) if t is not None]
     kernels = find()
     if isinstance(kernels, str):
-        return f"it has no other implementation than the compiled kernels, and {kernels}"
+        return f"it needs the compiled kernels, and {kernels}"
     reason = mode_against() or tensors_against([p, *given, *flatten(params)])
     return reason or misfit(sizes_of(p, state, params, True), state, params, initial)
 

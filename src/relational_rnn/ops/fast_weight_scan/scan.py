@@ -52,7 +52,7 @@ def choose(
             raise InputError(describe("fast_weight_scan", f"backend 'cpu' cannot run here: {reason}", hint=hint))
         return BackendReport(asked=backend, runs="cpu", why="it was asked for")
     if reason is not None:
-        return BackendReport(asked=backend, runs="reference", why=f"as to the CPU scan, {reason}")
+        return BackendReport(asked=backend, runs="reference", why=f"the CPU scan cannot run here: {reason}")
     return BackendReport(asked=backend, runs="cpu", why="it is the fastest that can run here")
 
 

@@ -106,7 +106,7 @@ def kernels_for(params: ScanParameters) -> Kernels | str:
     """The compiled kernels that run a scan or a step with these parameters, or why none do."""
     kernels = find()
     if isinstance(kernels, str):
-        return f"it has no other implementation than the compiled kernels, and {kernels}"
+        return f"it needs the compiled kernels, and {kernels}"
     return kernels if len(params.blocks) <= MOST_BLOCKS else f"it takes at most {MOST_BLOCKS} attention blocks"
 
 

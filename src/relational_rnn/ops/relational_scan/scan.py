@@ -100,7 +100,7 @@ def choose(
             raise InputError(describe("relational_scan", f"backend {backend!r} cannot run here: {reason}", hint=hint))
         return BackendReport(asked=backend, runs=special, why="it was asked for" + _products(special, x))
     if reason is not None:
-        return BackendReport(asked=backend, runs="reference", why=f"as to {name}, {reason}")
+        return BackendReport(asked=backend, runs="reference", why=f"{name} cannot run here: {reason}")
     if special == "triton":
         # To be turned round when a GPU has shown that it is right and faster there.
         why = "the Triton scan has not been measured on a GPU and runs where it is asked for by name"
