@@ -6,9 +6,10 @@ import re
 import pytest
 
 from relational_rnn.cli import main
-from relational_rnn.cli.ask import HELP, describe_answer
-from relational_rnn.inspection import StoryReader, influence
 from relational_rnn.runs import load
+from relational_rnn.tasks.babi.answering import StoryReader
+from relational_rnn.tasks.babi.commands.ask import HELP, describe_answer
+from relational_rnn.tasks.babi.influence import influence
 
 STORY = "Mary went to the kitchen.\nJohn went to the garden.\n"
 

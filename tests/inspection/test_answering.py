@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from relational_rnn import InputError
-from relational_rnn.inspection import StoryReader, influence
 from relational_rnn.nn.cores import CORE_NAMES, FastWeightSizes, MemorySizes
+from relational_rnn.tasks.babi.answering import StoryReader
 from relational_rnn.tasks.babi.batching import EncodedStories
 from relational_rnn.tasks.babi.encoding import BABI
+from relational_rnn.tasks.babi.influence import influence
 from relational_rnn.tasks.babi.model import ModelConfig, StoryModel
 from relational_rnn.tasks.babi.story import Question, Story
 

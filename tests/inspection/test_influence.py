@@ -3,7 +3,7 @@
 import pytest
 
 from relational_rnn import InputError
-from relational_rnn.inspection import influence
+from relational_rnn.tasks.babi.influence import influence
 
 STORY = ["Mary went to the kitchen.", "John went to the garden.", "Mary went to the hallway.", "Sandra laughed."]
 

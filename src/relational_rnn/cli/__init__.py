@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 from relational_rnn import __version__
 from relational_rnn._check import InputError, describe, is_text
-from relational_rnn.cli.boundary import guarded
 from relational_rnn.cli.commands import find_command, load_command, overview, unknown_command
-from relational_rnn.cli.tables import terminal_width
+from relational_rnn.console.boundary import guarded
+from relational_rnn.console.tables import terminal_width
 
 __all__ = ["main"]
 

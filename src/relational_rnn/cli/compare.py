@@ -10,7 +10,6 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from relational_rnn._check import need_extra
-from relational_rnn.cli.boundary import KEPT, stopped_with
 from relational_rnn.cli.options import (
     SHARED,
     Common,
@@ -20,11 +19,11 @@ from relational_rnn.cli.options import (
     print_configuration,
     starting,
 )
-from relational_rnn.cli.parsing import parse_arguments, spell_out
-from relational_rnn.cli.tables import text_table
 from relational_rnn.cli.trials import TrialReport
-from relational_rnn.reports import write_report
-from relational_rnn.reports.published import published_beside, published_table
+from relational_rnn.console.boundary import KEPT, stopped_with
+from relational_rnn.console.parsing import parse_arguments, spell_out
+from relational_rnn.console.tables import text_table
+from relational_rnn.reports import group_runs, published_beside, read_runs, write_report
 from relational_rnn.runs import CoreName, RunConfig, TuningConfig, Workload, compare, comparison, workload_of
 
 DESCRIPTION = """Train and measure a model for every core and every seed on {task}; print one table, write a report with
@@ -56,10 +55,10 @@ class Options(Common):
 class Compare:
     """The command `compare TASK` of one task."""
 
-    def __init__(self, task: str) -> None:
-        self.workload: Workload[Any] = workload_of(task)
-        self.command = f"compare {task}"
-        self.EXAMPLES = tuple(f"relational-rnn compare {task} {words}" for words in self.workload.compare_examples)
+    def __init__(self, command: str) -> None:
+        self.workload: Workload[Any] = workload_of(command.split()[-1])
+        self.command = command
+        self.EXAMPLES = tuple(f"relational-rnn {command} {words}" for words in self.workload.compare_examples)
 
     def parse(self, args: Sequence[str]) -> Any:
         words = spell_out(args, self.workload.short)
@@ -100,9 +99,12 @@ class Compare:
                 on_run=lambda path, evaluation: print(f"{path}: {evaluation.line()}", flush=True),
             )
         print(f"\n{text_table(*comparison(list(found.values())))}")
-        others = published_beside(base.to_json())
+        others = published_beside(group_runs(read_runs(list(found))))
+        width = max((len(figure.model) for figure in others), default=0)
         if others:
-            print(f"\npublished:\n{published_table(others)}")
+            print("\npublished:")
+        for f in others:
+            print(f"  {f.model:<{width}}  {f.shown:>10}  {f.source} ({f.setting})")
         page = write_report(list(found), out / "report", title=self.workload.name, notes=trials.notes)
         print(f"\nreport: {page}")
 

@@ -19,8 +19,8 @@ from relational_rnn.cli.options import (
     print_configuration,
     starting,
 )
-from relational_rnn.cli.parsing import parse_arguments, spell_out
-from relational_rnn.cli.tables import shown
+from relational_rnn.console.parsing import parse_arguments, spell_out
+from relational_rnn.console.tables import shown
 from relational_rnn.runs import Workload, train, workload_of
 from relational_rnn.training import Outcome, Terminated
 
@@ -44,11 +44,11 @@ class Options(Common):
 class Train:
     """The command `train TASK` of one task."""
 
-    def __init__(self, task: str) -> None:
-        self.workload: Workload[Any] = workload_of(task)
-        self.command = f"train {task}"
+    def __init__(self, command: str) -> None:
+        self.workload: Workload[Any] = workload_of(command.split()[-1])
+        self.command = command
         examples = (*self.workload.train_examples, "--out runs/first --resume")
-        self.EXAMPLES = tuple(f"relational-rnn train {task} {words}" for words in examples)
+        self.EXAMPLES = tuple(f"relational-rnn {command} {words}" for words in examples)
 
     def parse(self, args: Sequence[str]) -> Any:
         words = spell_out(args, self.workload.short)

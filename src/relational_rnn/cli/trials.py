@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from relational_rnn.cli.tables import text_table
+from relational_rnn.console.tables import text_table
 from relational_rnn.nn.cores import CORES
 from relational_rnn.runs import Trial, best_trials
 from relational_rnn.training import BestBy

@@ -24,6 +24,7 @@ from relational_rnn.inspection.token_values import (
     rounded,
     visible,
 )
+from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.ops.relational_scan import Trace
 from relational_rnn.pages import Script, document, pack, render
 
@@ -217,6 +218,13 @@ def put_together(
     )
     used = (*SCRIPTS, *(() if opening is None else OPENING_SCRIPTS), *scripts)
     return Page(document(title, body, styles=STYLES, scripts=used, data=shown))
+
+
+def slots_in(core: object, problem: str = "only a relational memory has slots to look at") -> RelationalMemory:
+    """The core of a model, refused where it is no relational memory."""
+    if not isinstance(core, RelationalMemory):
+        raise InputError(describe("inspect", problem, got=f"a model with the core {type(core).__name__}"))
+    return core
 
 
 def one_sequence(trace: Trace) -> Trace:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.inspection.page import Section
+from relational_rnn.inspection.page import Section, one_sequence
 from relational_rnn.ops.relational_scan import Trace
 from relational_rnn.pages import Cell, Table
 
@@ -111,14 +111,15 @@ def _of_batch(trace: Trace, lengths: Tensor | None) -> dict[str, Tensor]:
     return {name: over_steps(value) for name, value in found.items()}
 
 
-def statistics_section(one: AttentionStatistics, many: AttentionStatistics, *, what: str) -> Section:
+def statistics_section(trace: Trace, many: AttentionStatistics, *, what: str) -> Section:
     """Tables of one sequence beside many.
 
     Args:
-        one: of the sequence that the page is about.
+        trace: of the sequence that the page is about.
         many: of a whole set.
         what: what the set is, e.g. "the 200 test stories of task 1".
     """
+    one = attention_statistics([(one_sequence(trace).map(lambda tensor: tensor[None]), None)])
     spread = many.entropy.shape[0] > 1
 
     def beside(name: str, *place: int) -> list[Cell]:

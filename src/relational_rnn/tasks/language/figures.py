@@ -1,4 +1,4 @@
-"""What runs on language are shown by: perplexity and bits, by how rare a token is and how much of the past is kept."""
+"""Figures of runs on language: what it costs to lose the past, and how rare tokens fare."""
 
 from __future__ import annotations
 
@@ -6,43 +6,26 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from relational_rnn.reports.figures import INK, curve_name, draw, group_style, legend
-from relational_rnn.reports.runs import Group, all_names, mean_and_spread
+from relational_rnn.reports import Group
+from relational_rnn.reports.figures import INK, Figure, curve_name, draw, group_style, legend
+from relational_rnn.reports.runs import all_names, values_by_name
+from relational_rnn.runs import mean_and_spread
+from relational_rnn.tasks.language.workload import MEASURES, WORKLOAD, token_name
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-MEASURES = {"perplexity": ("perplexity per word", "{:,.2f}"), "bits_per_character": ("bits per character", "{:.4f}")}
-"""What a text is judged by: the name of an entry of result.json, its label and how it is written."""
+    from matplotlib.figure import Figure as Canvas
 
 
-def is_language(groups: Sequence[Group]) -> bool:
-    """Whether the runs are on language; runs of several tasks make no report."""
-    return bool(groups) and groups[0].runs[0].task == "language"
-
-
-def main_measure(groups: Sequence[Group]) -> str:
-    """The measure that is usual for the tokens of these runs: bits where they are characters, else perplexity."""
-    return "bits_per_character" if _tokens(groups) == "character" else "perplexity"
-
-
-def _tokens(groups: Sequence[Group]) -> str:
-    return str(groups[0].runs[0].config.get("data", {}).get("vocabulary", "word"))
-
-
-def resets(group: Group, measure: str) -> dict[int, list[float]]:
-    """The measure with the memory reset every k tokens, by k: the values of all evaluated seeds."""
-    lengths = sorted({int(k) for result in group.results for k in result.get("resets", {})})
-    return {
-        k: [float(r["resets"][str(k)][measure]) for r in group.results if str(k) in r.get("resets", {})]
-        for k in lengths
-    }
-
-
-def perplexity_by_frequency(group: Group) -> dict[str, list[float]]:
-    """Perplexity per token by how often the token occurs in the training text: the values of all evaluated seeds."""
-    tables = [result.get("per_group_perplexity", {}) for result in group.results]
-    return {name: [float(found[name]) for found in tables if name in found] for name in all_names(tables)}
+def text_figures(groups: Sequence[Group]) -> list[Figure]:
+    """Those that there are numbers for."""
+    figures = []
+    if any(result["resets"] for group in groups for result in group.results):
+        description = "What it costs to lose the past: the memory is reset every so many tokens of the test text."
+        figures.append(Figure(name="cost-of-forgetting", svg=forgetting_curves(groups), description=description))
+    if any(result["per_group_perplexity"] for group in groups for result in group.results):
+        description = "Perplexity on the test text by how often a token occurs in the training text."
+        figures.append(Figure(name="perplexity-by-frequency", svg=frequency_bars(groups), description=description))
+    return figures
 
 
 def forgetting_curves(groups: Sequence[Group]) -> str:
@@ -52,25 +35,29 @@ def forgetting_curves(groups: Sequence[Group]) -> str:
     Returns:
         a whole SVG document. Groups without an evaluation have no line.
     """
-    measure = main_measure(groups)
+    config = groups[0].runs[0].config
+    measure = WORKLOAD.main_measure(config)
+    label = next(column.heading for column in MEASURES if column.name == measure)
 
-    def paint(figure: Figure) -> None:
+    def paint(figure: Canvas) -> None:
         axes = figure.subplots()
         for number, group in enumerate(groups):
             colour, line = group_style(groups, number)
-            found = resets(group, measure)
+            resets = [result["resets"] for result in group.results]
+            found = values_by_name({k: figures[measure] for k, figures in of.items()} for of in resets)
             carried = group.values(measure)
             if not found or not carried:
                 continue
-            means = [mean_and_spread(values)[0] for values in found.values()]
+            lengths = sorted(found, key=int)
+            means = [mean_and_spread(found[k])[0] for k in lengths]
             look = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3}
-            axes.plot(list(found), means, **look, label=group.label, gid=f"{curve_name(number)}-0")
+            axes.plot([int(k) for k in lengths], means, **look, label=group.label, gid=f"{curve_name(number)}-0")
             never, place = mean_and_spread(carried)[0], f"{curve_name(number)}-1"
             axes.axhline(never, color=colour, linewidth=0.9, linestyle=":", gid=place)
         axes.set_xscale("log")
-        tokens = f"{_tokens(groups)}s".replace("bpes", "tokens")
+        tokens = f"{token_name(config)}s".replace("bpes", "tokens")
         axes.set_xlabel(f"{tokens} between two resets of the memory (dotted: never reset)")
-        axes.set_ylabel(MEASURES[measure][0])
+        axes.set_ylabel(label)
         axes.grid(True)
         legend(figure)
 
@@ -84,11 +71,14 @@ def frequency_bars(groups: Sequence[Group]) -> str:
     Returns:
         a whole SVG document. Groups without an evaluation have no bars.
     """
-    tables = [(number, group, perplexity_by_frequency(group)) for number, group in enumerate(groups)]
+    tables = [
+        (number, group, values_by_name(result["per_group_perplexity"] for result in group.results))
+        for number, group in enumerate(groups)
+    ]
     tables = [entry for entry in tables if entry[2]]
     names = all_names(table for _, _, table in tables)
 
-    def paint(figure: Figure) -> None:
+    def paint(figure: Canvas) -> None:
         axes = figure.subplots()
         width = 0.8 / max(1, len(tables))
         for place, (number, group, table) in enumerate(tables):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +14,9 @@ import tyro
 
 from relational_rnn._check import InputError, describe
 from relational_rnn._reading.plain import read_text
-from relational_rnn.cli.parsing import parse_arguments
-from relational_rnn.inspection import Influence, StoryReader, influence
 from relational_rnn.runs import load
+from relational_rnn.tasks.babi.answering import StoryReader, reader_of
+from relational_rnn.tasks.babi.influence import Influence, influence
 from relational_rnn.tasks.babi.pretrained import pretrained_babi
 
 EXAMPLES = (
@@ -63,17 +63,13 @@ class Arguments:
     """Read these lines first, as if they had been typed."""
 
 
-def parse(args: Sequence[str]) -> Arguments:
-    return parse_arguments(Arguments, args, command="ask", examples=EXAMPLES)
-
-
 def run(arguments: Arguments) -> None:
     first = _read_lines(arguments.story) if arguments.story else []
     loaded = load(arguments.run or pretrained_babi(), "babi")
     limit = loaded.config.data.max_sentences
     if limit is not None:
         print(f"note: this run reads only the last {limit} sentences before a question", file=sys.stderr)
-    conversation = Conversation(StoryReader(loaded.model, loaded.vocabulary, max_sentences=limit))
+    conversation = Conversation(reader_of(loaded))
     for line in first:
         conversation.hear(line)
     if sys.stdin.isatty():

@@ -11,11 +11,18 @@ from torch import Tensor
 
 from relational_rnn._check import InputError, check_positive, describe
 from relational_rnn.inspection.page import Page, Section, held_memory, memory_change, page, sequence_of
+from relational_rnn.inspection.statistics import statistics_section
 from relational_rnn.inspection.token_values import TokenValues, check_values, visible
 from relational_rnn.ops.relational_scan import Trace
 from relational_rnn.pages import Cell, Table
+from relational_rnn.runs import Asked, LoadedRun
+from relational_rnn.tasks.language.problem import read_corpus
+from relational_rnn.tasks.language.recipes import LanguageRun
+from relational_rnn.tasks.language.text_trace import memory_of_layer, pieces_of, text_statistics, trace_text
 
-WHERE = "inspection.language_page"
+WHERE = "language_page"
+PIECES = 50
+"""Of the test text, for its statistics."""
 
 
 def language_page(
@@ -122,3 +129,37 @@ def _reactions(
         )
     strongest_reactions = Table(["step", "token", "bits", "change"], rows, "Strongest reactions")
     return Section("The memory's reaction", text, strongest_reactions.html())
+
+
+def inspect_text(run: LoadedRun[LanguageRun], asked: Asked) -> Page:
+    """The page of a piece of a run's test text, read with all of its document before it, or of another text."""
+    asked.refuse(run.workload.name, "task")
+    model, vocabulary = run.model, run.vocabulary
+    memory_of_layer(model, None)  # refused before a text is read
+    text = read_corpus(run.config).test if asked.text is None or asked.statistics else None
+    pieces = [] if text is None else pieces_of(text)
+    title = f"A look inside {run.folder.resolve().name}"
+    if asked.text is not None:
+        traced = trace_text(model, vocabulary, vocabulary.encode(asked.text, where="--text"))
+    else:
+        assert text is not None
+        piece = pieces[asked.number(len(pieces)) - 1]
+        numbers, context = text.numbers[piece.start : piece.end], text.numbers[piece.document : piece.start]
+        traced = trace_text(model, vocabulary, numbers, context=context)
+        title += f": tokens {piece.start + 1:,} to {piece.end:,} of the test text"
+    sections = []
+    if asked.statistics:
+        assert text is not None
+        many, what = text_statistics(model, text, pieces[:PIECES]), f"the first {len(pieces[:PIECES]):,} pieces"
+        sections.append(statistics_section(traced.trace, many, what=f"{what} of the test text"))
+    bits = [value for value in traced.surprise if value is not None]
+    return language_page(
+        traced.trace,
+        traced.tokens,
+        traced.surprise,
+        title=title,
+        lead=[f"Mean surprise: {sum(bits) / len(bits):.2f} bits per token."] if bits else [],
+        before=traced.before,
+        notes=["The memory shown is that of the top layer."] if len(model.cores) > 1 else [],
+        sections=sections,
+    )

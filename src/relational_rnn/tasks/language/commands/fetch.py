@@ -11,9 +11,9 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from relational_rnn.cli.boundary import stopped_with
-from relational_rnn.cli.parsing import parse_arguments
-from relational_rnn.cli.tables import shown
+from relational_rnn.console.boundary import stopped_with
+from relational_rnn.console.parsing import parse_arguments
+from relational_rnn.console.tables import shown
 from relational_rnn.tasks.language.fetching import fetch_corpus
 
 
@@ -48,11 +48,11 @@ class Books:
 class FetchCorpus:
     """The command `data fetch CORPUS` of one corpus."""
 
-    def __init__(self, corpus: str) -> None:
-        self.corpus = corpus
-        self.command = f"data fetch {corpus}"
+    def __init__(self, command: str) -> None:
+        self.corpus = command.split()[-1]
+        self.command = command
         self.EXAMPLES = (f"relational-rnn {self.command} --out data",)
-        if corpus == "gutenberg":
+        if self.corpus == "gutenberg":
             self.EXAMPLES += (f"relational-rnn {self.command} --out data --books 2500",)
 
     def parse(self, args: Sequence[str]) -> Any:

@@ -8,9 +8,11 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from relational_rnn._check import check_positive
+from relational_rnn.runs import LoadedRun
 from relational_rnn.tasks.babi.batching import Batch
 from relational_rnn.tasks.babi.encoding import Vocabulary
 from relational_rnn.tasks.babi.model import StoryModel
+from relational_rnn.tasks.babi.recipes import BabiRun
 
 READ_TOGETHER = 64
 """Stories in one batch: enough that a step costs little more than it does for one, and few enough for any memory."""
@@ -94,3 +96,8 @@ class StoryReader:
             tasks=torch.zeros_like(lengths),
         )
         return batch.to(self._device)
+
+
+def reader_of(run: LoadedRun[BabiRun]) -> StoryReader:
+    """The model of a run, reading as many sentences as it was trained with."""
+    return StoryReader(run.model, run.vocabulary, max_sentences=run.config.data.max_sentences)

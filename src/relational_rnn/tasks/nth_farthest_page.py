@@ -4,17 +4,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from relational_rnn.inspection.choosing import check_example, slots_in
+from relational_rnn._check import check_positive
 from relational_rnn.inspection.following import ReferenceExample, reference_section
-from relational_rnn.inspection.page import Page, page
+from relational_rnn.inspection.page import Page, page, slots_in
 from relational_rnn.inspection.statistics import attention_statistics, statistics_section
 from relational_rnn.inspection.token_values import TokenValues
+from relational_rnn.nn.relational_memory import RelationalMemory
+from relational_rnn.runs import Asked, Example, LoadedRun
 from relational_rnn.tasks.contract import TaskBatch
+from relational_rnn.tasks.generated import split_batches
 from relational_rnn.tasks.model import TaskModel
-from relational_rnn.tasks.nth_farthest import NthFarthest
+from relational_rnn.tasks.nth_farthest import NthFarthest, NthFarthestRun
 
 
 def farthest_page(
@@ -44,7 +49,7 @@ def farthest_page(
     """
     core = slots_in(model.eval().core)
     count, steps = batch.inputs.shape[:2]
-    check_example(number, count)
+    Asked(example=number).number(count)
     labels, reference = read_sequences(task, batch.inputs)
     row = number - 1
     with torch.inference_mode():
@@ -79,8 +84,8 @@ def farthest_page(
             examples.append(ReferenceExample(trace=trace, reference=place, caption=caption))
     sections = [reference_section(examples)]
     if statistics:
-        one = attention_statistics([(traces.map(lambda tensor: tensor[row : row + 1]), None)])
-        sections.append(statistics_section(one, attention_statistics([(traces, None)]), what=f"{count:,} sequences"))
+        one, many = traces.map(lambda tensor: tensor[row]), attention_statistics([(traces, None)])
+        sections.append(statistics_section(one, many, what=f"{count:,} sequences"))
     return page(
         traces.map(lambda tensor: tensor[row]),
         tokens,
@@ -132,3 +137,66 @@ def farthest_question(task: NthFarthest, inputs: Tensor) -> str:
         "sonnet": f"which vector is number {n} in nearness to vector {label + 1}, itself being number 0?",
     }
     return meaning[task.convention]
+
+
+def worst_sequences(model: TaskModel, batches: Sequence[TaskBatch], count: int) -> list[tuple[int, int, int, float]]:
+    """The `count` sequences of every group whose right answer is the least probable; groups in order, the worst first.
+
+    Args:
+        model: it is put into evaluation mode.
+        batches: the set.
+        count: of each group.
+
+    Returns:
+        of each the number of its batch and its row there, both from 0, the class that the model answers with, and the
+        probability of the right one.
+
+    Raises:
+        InputError: a count below 1.
+    """
+    check_positive("worst_sequences", count=count)
+    model.eval()
+    found: dict[int, list[tuple[int, int, int, float]]] = {}
+    for number, batch in enumerate(batches):
+        with torch.inference_mode():
+            chances = model(batch).softmax(-1)  # [B, C], as every sequence is asked once
+        right = chances.gather(1, batch.targets).squeeze(1).tolist()
+        rows = zip(batch.groups.tolist(), chances.argmax(-1).tolist(), right, strict=True)
+        for row, (group, answer, chance) in enumerate(rows):
+            found.setdefault(group, []).append((number, row, answer, chance))
+    return [entry for group in sorted(found) for entry in sorted(found[group], key=lambda entry: entry[3])[:count]]
+
+
+def inspect_sequence(run: LoadedRun[NthFarthestRun], asked: Asked) -> Page:
+    """The page of a test sequence of a run."""
+    asked.refuse(run.workload.name, "task", "text")
+    number = asked.number(run.config.test_samples)
+    batch = (number - 1) // run.config.batch_size
+    return _page(run, split_batches(run.config, "test")[batch], number, asked.statistics)
+
+
+def worst_examples(run: LoadedRun[NthFarthestRun], count: int) -> list[Example]:
+    """The worst test sequences for every n, with their pages where the memory has one."""
+    task, batches, found = run.config.data, split_batches(run.config, "test"), []
+    for place, row, answer, chance in worst_sequences(run.model, batches, count):
+        batch, number = batches[place], place * run.config.batch_size + row + 1
+        found.append(
+            Example(
+                group=task.shape.groups[int(batch.groups[row])],
+                number=number,
+                question=farthest_question(task, batch.inputs[row]),
+                right=f"vector {int(batch.targets[row, 0]) + 1}",
+                answer=f"vector {answer + 1}",
+                right_probability=chance,
+                html=_page(run, batch, number).html if isinstance(run.model.core, RelationalMemory) else None,
+            )
+        )
+    return found
+
+
+def _page(run: LoadedRun[NthFarthestRun], batch: TaskBatch, number: int, statistics: bool = False) -> Page:
+    """Of sequence `number` of the test set, which is in this batch."""
+    title = f"A look inside {run.folder.resolve().name}: {run.workload.name}, example {number}"
+    before, row = divmod(number - 1, run.config.batch_size)
+    before *= run.config.batch_size
+    return farthest_page(run.model, run.config.data, batch, row + 1, title=title, statistics=statistics, before=before)

@@ -5,26 +5,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from relational_rnn._check import InputError, describe
-from relational_rnn.inspection.answering import StoryReader
-from relational_rnn.inspection.choosing import WHERE, check_example, slots_in
+from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.inspection.fast_page import fast_page
-from relational_rnn.inspection.influence import Influence, influence
 from relational_rnn.inspection.opening import slots_opening
-from relational_rnn.inspection.page import Around, Page, Section, page
-from relational_rnn.inspection.statistics import AttentionStatistics, attention_statistics
+from relational_rnn.inspection.page import Around, Page, Section, page, slots_in
+from relational_rnn.inspection.statistics import AttentionStatistics, attention_statistics, statistics_section
 from relational_rnn.inspection.token_values import TokenValues
 from relational_rnn.nn.fast_weight_memory import FastWeightMemory
 from relational_rnn.nn.fast_weight_trace import FastWeightTrace
 from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.ops.relational_scan import Trace
-from relational_rnn.tasks.babi.story import Question, Story
+from relational_rnn.runs import Asked, Example, LoadedRun
+from relational_rnn.tasks.babi.answering import StoryReader, reader_of
+from relational_rnn.tasks.babi.batching import EncodedStories
+from relational_rnn.tasks.babi.influence import Influence, influence
+from relational_rnn.tasks.babi.pretrained import pretrained_babi
+from relational_rnn.tasks.babi.problem import test_stories
+from relational_rnn.tasks.babi.recipes import BabiRun, DataConfig
+from relational_rnn.tasks.babi.story import TASK_NAMES, Question, Story
 
+WHERE = "inspect"
 INSPECTED = (RelationalMemory, FastWeightMemory)
 """The memories whose stories have a page."""
 
@@ -191,13 +196,92 @@ def split_text(text: str) -> tuple[tuple[str, ...], str]:
     return tuple(sentences[:-1]), sentences[-1]
 
 
-def numbered_question(stories: Sequence[Story], number: int) -> tuple[tuple[str, ...], Question]:
-    """Question `number` (from 1) of all questions of these stories in order, and the statements before it.
+def numbered_questions(stories: Sequence[Story]) -> list[tuple[tuple[str, ...], Question]]:
+    """All questions of these stories in order, each after the statements before it."""
+    return [(story.statements[: question.at], question) for story in stories for question in story.questions]
+
+
+def worst_questions(reader: StoryReader, stories: Sequence[Story], count: int) -> list[tuple[int, str, float]]:
+    """The `count` questions whose right answer is the least probable, the worst first.
+
+    Returns:
+        of each its place in `numbered_questions` from 0, the model's answer, and the probability of the right answer, 0
+        where the model does not know it.
 
     Raises:
-        InputError: there is no such question.
+        InputError: a count below 1, an unknown word, no stories.
     """
-    questions = [(story, question) for story in stories for question in story.questions]
-    check_example(number, len(questions))
-    story, question = questions[number - 1]
-    return story.statements[: question.at], question
+    check_positive("worst_questions", count=count)
+    encoded = EncodedStories(stories, reader.vocabulary, name="the stories", max_sentences=reader.max_sentences)
+    device = next(reader.model.parameters()).device
+    answered: list[tuple[float, int]] = []
+    for first in range(0, len(encoded), 64):
+        batch = encoded.batch(range(first, min(first + 64, len(encoded)))).to(device)
+        with torch.inference_mode():
+            chances = reader.model(batch).softmax(-1)
+        known = torch.nn.functional.pad(chances, (0, 1))  # the class after the last stands for unknown answers
+        right = known.gather(1, batch.answers[:, None]).squeeze(1).tolist()
+        answered += zip(right, chances.argmax(-1).tolist(), strict=True)
+    order = sorted(range(len(answered)), key=lambda i: answered[i][0])[:count]
+    return [(i, reader.vocabulary.answers[answered[i][1]], answered[i][0]) for i in order]
+
+
+def inspect_story(run: LoadedRun[BabiRun], asked: Asked) -> Page:
+    """The page of a test story of a run, or of a text that ends with a question."""
+    if asked.text is not None and asked.task is not None and not asked.statistics:
+        raise InputError(describe(WHERE, "--task has no effect with --text and without --statistics"))
+    # The model of the package was trained on files that are not there: its examples are generated.
+    data = DataConfig() if run.folder == pretrained_babi() else run.config.data
+    task = data.tasks[0] if asked.task is None else asked.task
+    check_choice(WHERE, "--task", task, data.tasks, hint="these are the tasks of the run")
+    needed = asked.text is None or asked.statistics
+    stories = test_stories(replace(data, tasks=(task,)))[0][task] if needed else []
+    if asked.text is not None:
+        (statements, question), right, title = split_text(asked.text), None, f"A look inside {_name(run)}"
+    else:
+        questions = numbered_questions(stories)
+        number = asked.number(len(questions))
+        statements, chosen = questions[number - 1]
+        question, right, title = chosen.text, chosen.answer, _title(run, task, number)
+    reader = reader_of(run)
+    traced = trace_story(reader, statements, question)
+    sections = []
+    if asked.statistics:
+        many = story_statistics(reader, stories)  # refuses a memory without slots
+        assert isinstance(traced.trace, Trace)
+        what = f"the {len(stories):,} test stories of task {task}, each read to its end"
+        sections.append(statistics_section(traced.trace, many, what=what))
+    return story_page(traced, right=right, title=title, sections=sections)
+
+
+def worst_stories(run: LoadedRun[BabiRun], count: int) -> list[Example]:
+    """The worst test questions of every task, with their pages where the memory has one."""
+    reader, found = reader_of(run), []
+    for task, stories in test_stories(run.config.data)[0].items():
+        questions = numbered_questions(stories)
+        for i, answer, chance in worst_questions(reader, stories, count):
+            statements, question = questions[i]
+            html = None
+            if isinstance(run.model.core, INSPECTED):
+                traced = trace_story(reader, statements, question.text)
+                html = story_page(traced, right=question.answer, title=_title(run, task, i + 1)).html
+            found.append(
+                Example(
+                    group=f"{task} {TASK_NAMES[task]}",
+                    number=i + 1,
+                    question=question.text,
+                    right=question.answer,
+                    answer=answer,
+                    right_probability=chance,
+                    html=html,
+                )
+            )
+    return found
+
+
+def _name(run: LoadedRun[BabiRun]) -> str:
+    return run.folder.resolve().name
+
+
+def _title(run: LoadedRun[BabiRun], task: int, number: int) -> str:
+    return f"A look inside {_name(run)}: task {task}, {TASK_NAMES[task]}, example {number}"

@@ -8,16 +8,35 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TextIO, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TextIO, TypeVar
 
 import tyro
 
-from relational_rnn.cli.tables import terminal_width
+from relational_rnn.console.tables import terminal_width
 
 Arguments = TypeVar("Arguments")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _HEADING = re.compile("(?:\u256d\u2500)? (?:([a-z]+) )?options *(?:\u2500|$)")
+
+
+class Command:
+    """A command, from a module with `Arguments` (a dataclass), `EXAMPLES` and `run(arguments)`.
+
+    Args:
+        name: as it is typed, without the name of the program.
+        module: its module.
+    """
+
+    def __init__(self, name: str, module: Any) -> None:
+        self.name = name
+        self.EXAMPLES: Sequence[str] = module.EXAMPLES
+        self.run: Callable[[Any], None] = module.run
+        self._arguments = module.Arguments
+
+    def parse(self, args: Sequence[str]) -> Any:
+        """The typed arguments; prints help or the mistake and exits where that is due."""
+        return parse_arguments(self._arguments, args, command=self.name, examples=self.EXAMPLES)
 
 
 def parse_arguments(

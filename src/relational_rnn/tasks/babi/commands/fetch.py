@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +10,8 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from relational_rnn.cli.boundary import stopped_with
-from relational_rnn.cli.parsing import parse_arguments
-from relational_rnn.cli.tables import shown
+from relational_rnn.console.boundary import stopped_with
+from relational_rnn.console.tables import shown
 from relational_rnn.tasks.babi.fetching import PUBLISHED_URL, fetch_babi
 
 EXAMPLES = ("relational-rnn data fetch babi --out data",)
@@ -30,10 +28,6 @@ class Arguments:
     """Folder for the archive; it is made if it is not there."""
     url: str = PUBLISHED_URL
     """Where to download from."""
-
-
-def parse(args: Sequence[str]) -> Arguments:
-    return parse_arguments(Arguments, args, command="data fetch babi", examples=EXAMPLES)
 
 
 def run(arguments: Arguments) -> None:

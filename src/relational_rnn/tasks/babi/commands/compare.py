@@ -13,8 +13,7 @@ import tyro
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn._files import write_whole
-from relational_rnn.cli.parsing import parse_arguments
-from relational_rnn.cli.tables import text_table
+from relational_rnn.console.tables import text_table
 from relational_rnn.tasks.babi.generation import generate
 from relational_rnn.tasks.babi.likeness import RESAMPLES, SETS, SHARES, Verdict, compare_stories
 from relational_rnn.tasks.babi.reading import LANGUAGES, read_babi
@@ -54,15 +53,14 @@ class Arguments:
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Write the verdicts to this file too."""
 
-
-def parse(args: Sequence[str]) -> Arguments:
-    arguments = parse_arguments(Arguments, args, command="data compare", examples=EXAMPLES)
-    check_positive("data compare", questions=arguments.questions)
-    check_choice("data compare", "language", arguments.language, LANGUAGES)
-    return arguments
+    def check(self) -> None:
+        """Refuse what does not go together."""
+        check_positive("data compare", questions=self.questions)
+        check_choice("data compare", "language", self.language, LANGUAGES)
 
 
 def run(arguments: Arguments) -> None:
+    arguments.check()
     read = read_babi(arguments.path, language=arguments.language, partial=arguments.partial, tasks=arguments.tasks)
     if not read.train:
         problem = "there is no training file of the tasks asked for"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_choice, describe
-from relational_rnn.inspection.choosing import WHERE, slots_in
+from relational_rnn.inspection.page import slots_in
 from relational_rnn.inspection.statistics import AttentionStatistics, attention_statistics
 from relational_rnn.nn.core import State
 from relational_rnn.nn.relational_memory import RelationalMemory
@@ -23,6 +23,7 @@ from relational_rnn.tasks.language.model import LanguageModel, LanguageState
 from relational_rnn.tasks.language.tokens import Tokens
 from relational_rnn.tasks.language.vocabulary import Vocabulary
 
+WHERE = "inspect"
 PIECE = 200
 """Tokens on a page: as many as can be looked at, and a memory as wide as a published one stays a small file."""
 CHUNK = 256
