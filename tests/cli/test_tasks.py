@@ -7,8 +7,7 @@ import shlex
 import pytest
 
 from relational_rnn.cli.commands import load_command
-from relational_rnn.cli.compare import Compare
-from relational_rnn.cli.trials import trial_note, trial_table
+from relational_rnn.cli.compare import Compare, trial_note, trial_table
 from relational_rnn.nn.cores import CORE_NAMES
 from relational_rnn.runs import Trial, workload_of
 from relational_rnn.tasks import names

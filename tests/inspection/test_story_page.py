@@ -9,9 +9,8 @@ import torch
 from relational_rnn import InputError
 from relational_rnn.nn.cores import FastWeightSizes, MemorySizes
 from relational_rnn.runs import Asked
-from relational_rnn.tasks.babi.answering import StoryReader
+from relational_rnn.tasks.babi.answering import StoryReader, influence
 from relational_rnn.tasks.babi.encoding import BABI
-from relational_rnn.tasks.babi.influence import influence
 from relational_rnn.tasks.babi.model import ModelConfig, StoryModel
 from relational_rnn.tasks.babi.story import Question, Story
 from relational_rnn.tasks.babi.story_page import (
@@ -50,7 +49,7 @@ def test_answers_along_the_story_are_those_of_the_shorter_stories():
     for n in range(4):
         expected = list(reader(STORY[:n], ASKED).values())
         assert traced.probabilities[n].tolist() == pytest.approx(expected, abs=1e-6)
-    found = influence(reader, STORY, ASKED)
+    found = influence(reader.together, STORY, ASKED)
     assert traced.influence.answer == found.answer
     drops = [effect.drop for effect in found.effects]
     assert [effect.drop for effect in traced.influence.effects] == pytest.approx(drops, abs=1e-6)

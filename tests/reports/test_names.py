@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from relational_rnn.pages import Cell, Table
-from relational_rnn.pages.markdown import as_text
+from relational_rnn.pages.tables import as_text
 from relational_rnn.reports import group_runs, read_runs, records_of, write_report, write_results
 from relational_rnn.runs import Example, workload_of
 

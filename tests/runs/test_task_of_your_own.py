@@ -31,6 +31,7 @@ codes = [
     main(["report", "runs/one", "--results", "results/parity", "--task", "parity"]),
     main(["inspect", "runs/one"]),
     main(["inspect", "runs/several/rmc-0", "--example", "9", "--out", "nine.html"]),
+    main(["inspect", "runs/several/rmc-0", "--statistics"]),
     main(["report", "runs/several/rmc-0", "--examples", "2", "--out", "examples"]),
     main(["data", "--help"]),
     main(["data", "parity", "--ones", "5"]),
@@ -56,10 +57,11 @@ def test_every_command_takes_it(tmp_path):
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{COMMANDS}", str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == [*[0] * 6, 2, *[0] * 5, 2], done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [*[0] * 6, 2, 0, 2, *[0] * 4, 2], done.stderr
     assert "train parity" in done.stdout
     assert "runs/one: 4 steps" in done.stdout
     assert "only a relational memory has slots" in done.stderr
+    assert "--statistics has no effect: the run is on parity" in done.stderr
     assert "<h1>Even or odd?</h1>" in (tmp_path / "nine.html").read_text()
     listed = (tmp_path / "examples" / "index.html").read_text()
     assert len(re.findall(r">(?:odd|even)</td>", listed)) == 4

@@ -81,38 +81,23 @@ class Arguments:
     page: Annotated[Path | None, tyro.conf.arg(metavar="JSON")] = None
     """Measure nothing; make page and figures from this file of results again."""
 
-    def check(self) -> None:
-        """Refuse what does not go together."""
-        others = {field.name: getattr(self, field.name) != field.default for field in fields(self)}
-        if others.pop("page") and any(others.values()):
-            problem = "--page measures nothing, so other options have no place beside it"
-            raise InputError(describe(COMMAND, problem, got=f"--page {self.page} and others"))
-        for other in ("runs", "quick"):
-            if self.budget_seconds is not None and getattr(self, other):
-                problem = f"--budget-seconds and --{other} both say how often to run; give one"
-                raise InputError(describe(COMMAND, problem))
-
 
 def run(arguments: Arguments) -> None:
-    arguments.check()
     if arguments.page is not None:
+        if arguments != Arguments(page=arguments.page):
+            problem = "--page measures nothing, so other options have no place beside it"
+            raise InputError(describe(COMMAND, problem, got=f"--page {arguments.page} and others"))
         show(arguments.page)
         return
-    benchmark = Benchmark(
-        shapes=arguments.shapes,
-        sweeps=arguments.sweeps,
-        threads=arguments.threads,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        runs=3 if arguments.quick and arguments.runs is None else arguments.runs,
-        quick=arguments.quick,
-        l0sg=arguments.l0sg,
-        recipe=arguments.recipe,
-        recipe_steps=arguments.recipe_steps,
-        data=arguments.data,
-        partial=arguments.partial,
-        **({} if arguments.budget_seconds is None else {"budget_seconds": arguments.budget_seconds}),
-    )
+    given = {field.name: getattr(arguments, field.name) for field in fields(Benchmark)}
+    if arguments.budget_seconds is None:
+        del given["budget_seconds"]
+    for other in ("runs", "quick"):
+        if arguments.budget_seconds is not None and given[other]:
+            raise InputError(describe(COMMAND, f"--budget-seconds and --{other} both say how often to run; give one"))
+    if arguments.quick and arguments.runs is None:
+        given["runs"] = 3
+    benchmark = Benchmark(**given)
     try:
         with stopped_with("what was measured is kept; the same command goes on from there"):
             path = run_benchmark(benchmark, arguments.out, on_stage=Lines())

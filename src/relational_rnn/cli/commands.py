@@ -11,12 +11,10 @@ from typing import Any
 from relational_rnn._check import InputError, describe, need_extra
 from relational_rnn.tasks import BUILT_IN_COMMANDS, COMMANDS_GROUP, asks, names, other_commands
 
+_TRAIN, _COMPARE = "relational_rnn.cli.train:Train", "relational_rnn.cli.compare:Compare"
 OWN = {
-    **{f"train {task}": ("relational_rnn.cli.train:Train", f"train one model: {asks(task)}") for task in names()},
-    **{
-        f"compare {task}": ("relational_rnn.cli.compare:Compare", f"train several models: {asks(task)}")
-        for task in names()
-    },
+    **{f"train {task}": (_TRAIN, f"train one model: {asks(task)}") for task in names()},
+    **{f"compare {task}": (_COMPARE, f"train several models: {asks(task)}") for task in names()},
     "evaluate": ("relational_rnn.cli.evaluate", "measure a trained run on its test set, group by group"),
     "inspect": ("relational_rnn.cli.inspect", "make a page of what a memory attends to and keeps"),
     "report": ("relational_rnn.cli.report", "make one HTML page and SVG figures from finished runs"),
@@ -39,12 +37,9 @@ IN_SHORT = {
 
 
 def find_command(words: Sequence[str]) -> tuple[str, list[str]] | None:
-    """The command that `words` begin with, and the words after it; None when they begin with none."""
-    for size in (1, 2, 3):
-        name = " ".join(words[:size])
-        if name in COMMANDS:
-            return name, list(words[size:])
-    return None
+    """The command that `words` begin with, and the words after it, if there is one."""
+    found = [size for size in (1, 2, 3) if " ".join(words[:size]) in COMMANDS]
+    return (" ".join(words[: found[0]]), list(words[found[0] :])) if found else None
 
 
 def load_command(name: str) -> Any:
@@ -82,37 +77,19 @@ def unknown_command(words: Sequence[str]) -> InputError:
     near = longer or [
         name for name, start in starts.items() if difflib.get_close_matches(given, [start, name], cutoff=0.6)
     ]
-    return InputError(
-        describe(
-            "relational-rnn",
-            f"{given!r} is {'only the beginning of' if longer else 'not'} a command",
-            expected=", ".join(near or COMMANDS),
-            hint="relational-rnn --help lists all commands",
-        )
-    )
+    problem = f"{given!r} is {'only the beginning of' if longer else 'not'} a command"
+    hint = "relational-rnn --help lists all commands"
+    return InputError(describe("relational-rnn", problem, expected=", ".join(near or COMMANDS), hint=hint))
 
 
 def overview(start: Sequence[str] = (), width: int = 100) -> str:
-    """The help of the whole program, or of the commands that begin with `start`.
+    """The help of the commands that begin with `start`; that of the whole program puts some in one line.
 
-    That of the whole program names commands that differ in a task or a corpus in one line, so that it fits a screen.
-
-    >>> print(overview(["data"], width=70))
-    usage: relational-rnn data COMMAND [OPTIONS]
+    >>> print(overview(["data", "generate"], width=70))
+    usage: relational-rnn data generate COMMAND [OPTIONS]
     <BLANKLINE>
     data and measurements:
-      data generate babi           write generated stories in the
-                                   published format
-      data fetch babi              download the published bAbI archive
-      data fetch wikitext-2        download WikiText-2, 2 million words
-      data fetch wikitext-103      download WikiText-103, 103 million
-                                   words
-      data fetch tiny-shakespeare  download tiny-shakespeare, 1 million
-                                   characters
-      data fetch gutenberg         download the books of PG-19, or some of
-                                   them
-      data compare                 hold generated stories against
-                                   published ones
+      data generate babi  write generated stories in the published format
     <BLANKLINE>
     `relational-rnn COMMAND --help` lists the options of a command and
     ends with an example.
@@ -144,16 +121,10 @@ def _in_short(group: Mapping[str, str]) -> dict[str, str]:
     words: dict[str, list[str]] = {}
     for name in group:
         start, _, word = name.rpartition(" ")
-        words.setdefault(start if start in IN_SHORT else name, []).append(word)
-    return {
-        f"{name} WHAT" if name in IN_SHORT else name: IN_SHORT[name].format(words=", ".join(these))
-        if name in IN_SHORT
-        else group[name]
-        for name, these in words.items()
-    }
+        words.setdefault(f"{start} WHAT" if start in IN_SHORT else name, []).append(word)
+    short = {f"{start} WHAT": line for start, line in IN_SHORT.items()}
+    return {name: short.get(name, group.get(name, "")).format(words=", ".join(these)) for name, these in words.items()}
 
 
 def _fill(line: str, width: int, indent: str = "") -> list[str]:
-    return textwrap.wrap(
-        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
-    )
+    return textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

@@ -34,14 +34,10 @@ class Arguments:
     partial: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """bAbI, with --data: take a set that is not complete, and say what is missing."""
 
-    def check(self) -> None:
-        """Refuse what does not go together."""
-        if self.partial and self.data is None:
-            raise InputError(describe("evaluate", "--partial has no effect without --data"))
-
 
 def run(arguments: Arguments) -> None:
-    arguments.check()
+    if arguments.partial and arguments.data is None:
+        raise InputError(describe("evaluate", "--partial has no effect without --data"))
     data = None
     if arguments.data is not None:
         config = read_config(arguments.run)

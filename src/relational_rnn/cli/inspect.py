@@ -49,18 +49,14 @@ class Arguments:
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = Path("inspect.html")
     """The page; an older one is replaced."""
 
-    def check(self) -> None:
-        """Refuse what does not go together."""
-        if self.text is not None and self.example is not None:
-            raise InputError(describe("inspect", "--text and --example exclude each other"))
-        if self.pretrained == (self.run is not None):
-            problem = "name one thing to look into: the folder of a run, or --pretrained"
-            raise InputError(describe("inspect", problem, got="both" if self.pretrained else "neither"))
-
 
 def run(arguments: Arguments) -> None:
-    arguments.check()
-    loaded = load(arguments.run or PRETRAINED)
     asked = Asked(task=arguments.task, example=arguments.example, text=arguments.text, statistics=arguments.statistics)
+    if asked.text is not None and asked.example is not None:
+        raise InputError(describe("inspect", "--text and --example exclude each other"))
+    if arguments.pretrained == (arguments.run is not None):
+        problem = "name one thing to look into: the folder of a run, or --pretrained"
+        raise InputError(describe("inspect", problem, got="both" if arguments.pretrained else "neither"))
+    loaded = load(arguments.run or PRETRAINED)
     page = loaded.workload.inspect(loaded, asked)
     print(f"{page.save(arguments.out)}  ({len(page.html.encode()) / 1e6:.2f} MB)")

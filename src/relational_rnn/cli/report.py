@@ -43,20 +43,17 @@ class Arguments:
     """With --results: what a reader should know of these runs, in quotes; stands with every record. May be given again
     for another note."""
 
-    def check(self) -> None:
-        """Refuse what does not go together."""
-        if (self.results is None) != (self.task is None):
-            raise InputError(describe("report", "--results and --task go together"))
-        if self.note and self.results is None:
-            raise InputError(describe("report", "--note goes with --results"))
-        if self.examples < 0:
-            raise InputError(describe("report", "--examples must be at least 0", got=self.examples))
-        if self.examples and self.results is not None:
-            raise InputError(describe("report", "--examples makes pages, and --results makes none"))
-
 
 def run(arguments: Arguments) -> None:
-    arguments.check()
+    page = arguments.results is None
+    for wrong, problem in (
+        (page != (arguments.task is None), "--results and --task go together"),
+        (bool(arguments.note) and page, "--note goes with --results"),
+        (arguments.examples < 0, f"--examples must be at least 0, not {arguments.examples}"),
+        (arguments.examples != 0 and not page, "--examples makes pages, and --results makes none"),
+    ):
+        if wrong:
+            raise InputError(describe("report", problem))
     groups = group_runs(read_runs(arguments.runs))  # what cannot be read is refused before the models are loaded
     if arguments.results is None:
         examples = []

@@ -76,12 +76,7 @@ class Figure:
 
 
 def learning_curves(groups: Sequence[Group], x: str, y: str = "valid_accuracy") -> str:
-    """Validation accuracy or loss (`y`, one of `CURVES`) against `x` (one of `AXIS_LABELS`), one line per run, one
-    colour per group.
-
-    Returns:
-        a whole SVG document. Runs without a validated step have no line.
-    """
+    """One of `CURVES` (`y`) against one of `AXIS_LABELS` (`x`) as SVG, one line per run, one colour per group."""
     check_choice("learning_curves", "x", x, AXIS_LABELS)
     check_choice("learning_curves", "y", y, CURVES)
     label_y, scale = CURVES[y]
@@ -110,12 +105,7 @@ def learning_curves(groups: Sequence[Group], x: str, y: str = "valid_accuracy") 
 
 
 def task_bars(groups: Sequence[Group]) -> str:
-    """Test accuracy per group of questions: a panel per group of runs, a bar per group of questions, the spread over
-    seeds where there are several.
-
-    Returns:
-        a whole SVG document. Groups without an evaluation have no panel.
-    """
+    """Test accuracy per group of questions as SVG: a panel per evaluated group of runs, with the spread over seeds."""
     panels = [(number, group, group.per_group()) for number, group in enumerate(groups) if group.per_group()]
     tasks = all_names((panel[2] for panel in panels), groups[0].workload.group_names)
 
@@ -147,8 +137,8 @@ def task_bars(groups: Sequence[Group]) -> str:
 
 def report_figures(groups: Sequence[Group]) -> list[Figure]:
     """Of a report: learning curves, bars per group where runs are judged by accuracy, and what the task has besides."""
-    workload, first = groups[0].workload, groups[0].workload.curves_over
-    word = workload.best_by
+    workload = groups[0].workload
+    first, word = workload.curves_over, workload.best_by
     figures = _curves(groups, {f"{word}-by-{first}": first, f"{word}-by-seconds": "seconds"})
     if word == "accuracy" and any(group.per_group() for group in groups):
         description = f"Test accuracy of every {workload.group_noun}, one panel per model."
@@ -157,8 +147,8 @@ def report_figures(groups: Sequence[Group]) -> list[Figure]:
 
 
 def results_figures(groups: Sequence[Group]) -> list[Figure]:
-    """Of a page of results: where runs are judged by accuracy, it against training samples and against the processor's
-    seconds (the clock's, where runs lack those); otherwise those of a report."""
+    """Of a page of results: accuracy against training samples and processor seconds (the clock's where runs lack
+    those); where runs are judged by their loss, the figures of a report."""
     if groups[0].workload.best_by != "accuracy":
         return report_figures(groups)
     runs = [run for group in groups for run in group.runs]
@@ -187,13 +177,8 @@ def curve_name(number: int) -> str:
 
 
 def inline(svg: str, name: str, description: str) -> str:
-    """An SVG document as an element of an HTML page: no prolog, own ids, the page's colours, words for screen readers.
-
-    Args:
-        svg: what another function of this file returned.
-        name: a prefix that makes the ids of this figure unlike those of others on the page.
-        description: one sentence.
-    """
+    """An SVG document as an element of an HTML page: no prolog, ids that begin with `name`, the page's colours, and
+    the description for screen readers."""
     body = svg[svg.index("<svg") + 4 :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)

@@ -34,26 +34,24 @@ def write_report(
     examples: Sequence[Example] = (),
     notes: Sequence[str] = (),
 ) -> Path:
-    """Read run folders and write `out/index.html` with everything in it, and each figure as `out/<name>.svg`, all of
-    them or none.
+    """Read run folders and write `out/index.html` and each figure as `out/<name>.svg`, all of them or none.
 
     Args:
-        folders: run folders; runs that differ only in their seed become one row with mean and spread.
-        out: a folder; it is created, and files of an earlier report in it are replaced.
+        folders: runs that differ only in their seed become one row with mean and spread.
+        out: a folder; files of an earlier report in it are replaced.
         title: heading of the page.
-        examples: questions to list under their groups, such as the worst ones, and their pages.
+        examples: questions to list under their groups, and their pages.
         notes: what a reader should know besides what the runs themselves say.
 
     Returns:
         the path of the page.
 
     Raises:
-        InputError: when a folder cannot be read as a run (see `read_run`).
+        InputError: a folder cannot be read as a run (see `read_run`).
         MissingExtraError: without matplotlib or Jinja.
-        OSError: when a file cannot be written; then all are as they were.
+        OSError: a file cannot be written; then all are as they were.
     """
-    runs = read_runs(folders)
-    groups = group_runs(runs)
+    groups = group_runs(read_runs(folders))
     figures = report_figures(groups)
     page = render_page(title, groups, figures, examples, notes)
     out = Path(out)
@@ -73,6 +71,7 @@ def render_page(
 ) -> str:
     """The page as text."""
     runs, workload = [run for group in groups for run in group.runs], groups[0].workload
+    models = [(group.label, group.breakdowns()) for group in groups]
     links = {example.group: f"#{_place(example.group)}" for example in examples}
     body = render(
         "reports/templates/report.html",
@@ -82,7 +81,7 @@ def render_page(
         overview=_overview(groups),
         figures=[(figure, inline(figure.svg, figure.name, figure.description)) for figure in figures],
         curves={figure.name: _curves(figure, groups) for figure in figures},
-        tables=[*_breakdowns(groups, links), *_published(groups)],
+        tables=[*side_by_side(models, workload.group_names, links=links), *_published(groups)],
         noun=workload.group_noun,
         inspected=any(example.page for example in examples),
         examples=_examples(examples, workload),
@@ -94,7 +93,7 @@ def render_page(
 
 
 def _curves(figure: Figure, groups: Sequence[Group]) -> list[tuple[str, str]]:
-    """The name and the model of every curve that figures.js makes come and go: where there are several models."""
+    """The name and the model of every curve that figures.js can hide, where there are several models."""
     names = [(curve_name(number), group.label) for number, group in enumerate(groups) if len(groups) > 1]
     return [(f"{figure.name}-{name}", label) for name, label in names if f'id="{name}-' in figure.svg]
 
@@ -113,18 +112,6 @@ def _overview(groups: Sequence[Group]) -> Table:
     add("train_seconds", "training seconds")
     columns["seeds"] = lambda group: Cell(", ".join(map(str, group.seeds)), len(group.seeds))
     return Table.of(columns, groups, "Results")
-
-
-def _breakdowns(groups: Sequence[Group], links: Mapping[str, str]) -> list[Table]:
-    """Figures by group, whose names may lead to another place on the page."""
-    found = [(group.label, group.breakdowns()) for group in groups]
-    tables = []
-    for caption, part in {caption: part for _, parts in found for caption, (part, _) in parts.items()}.items():
-        models = [(label, parts[caption][1]) for label, parts in found if caption in parts]
-        names = all_names((values for _, values in models), groups[0].workload.group_names)
-        first = {name: Cell(name, n, links.get(name)) for n, name in enumerate(names, start=1)}
-        tables.append(side_by_side(part, first, models))
-    return tables
 
 
 def _published(groups: Sequence[Group]) -> list[Table]:

@@ -21,23 +21,23 @@ class Record:
     """One figure with everything that is needed to judge and to repeat it."""
 
     task: str
-    """What was solved, e.g. "babi-en-10k"."""
+    """What the data are called, e.g. "babi-en-10k"."""
     core: str
     """Which core, or whose model."""
     metric: str
     """E.g. "test_accuracy", a fraction."""
     values: tuple[float, ...]
-    """One value per seed; a published figure has one."""
+    """One per seed; a published figure has one."""
     seeds: tuple[int, ...] = ()
-    """The seeds of `values`; empty for a published figure."""
+    """None for a published figure."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """More of the same measurement, e.g. {"per_task": {"1": 0.99}}."""
+    """More of the measurement, for the JSON file."""
     parameters: int | None = None
     state_bytes: int | None = None
     train_seconds: float | None = None
-    """Mean over the seeds; of the clock, so that other work on the machine counts."""
+    """Mean over the seeds, by the clock, so that other work on the machine counts."""
     processor_seconds: float | None = None
-    """Mean over the seeds of what the process computed meanwhile, its threads together."""
+    """Mean over the seeds, all threads of the process together."""
     machine: str | None = None
     torch: str | None = None
     commit: str | None = None
@@ -56,9 +56,8 @@ class Record:
         if not self.values:
             raise InputError(describe("Record", "a figure needs at least one value", got=f"{self.task}, {self.core}"))
         if self.published is None and len(self.seeds) != len(self.values):
-            raise InputError(
-                describe("Record", "every value needs its seed", got=f"{len(self.values)} values, seeds {self.seeds}")
-            )
+            got = f"{len(self.values)} values, seeds {self.seeds}"
+            raise InputError(describe("Record", "every value needs its seed", got=got))
         if self.published is not None and self.seeds:
             raise InputError(describe("Record", "a published figure has no seeds of ours", got=self.seeds))
 
@@ -72,24 +71,17 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """The record as the JSON file holds it; entries that nobody knows are left out."""
-        first = dict.fromkeys(("task", "core", "metric", "value", "spread", "seeds", "values"))
-        entries = first | {field.name: getattr(self, field.name) for field in fields(self)}
-        del entries["result"], entries["groups"]
-        entries |= {"value": self.value, "spread": self.spread, "values": list(self.values)}
-        entries |= {
-            "seeds": list(self.seeds) if self.published is None else None,
-            "details": dict(self.details) or None,
-        }
-        return {name: value for name, value in entries.items() if value is not None}
+        first = ("task", "core", "metric", "value", "spread", "seeds", "values")
+        names = dict.fromkeys([*first, *(field.name for field in fields(self))])
+        entries = {name: getattr(self, name) for name in names if name not in ("result", "groups")}
+        entries = {name: list(value) if isinstance(value, tuple) else value for name, value in entries.items()}
+        return {name: value for name, value in entries.items() if value not in (None, {}, [])}
 
 
 def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ()) -> list[Record]:
     """One record per group of runs, of what their task is judged by, then the published figures beside them.
 
-    Args:
-        groups: from `group_runs`; every run must be evaluated on its test files.
-        task: name of the data, e.g. "babi-en-10k".
-        notes: what a reader should know besides what the runs themselves say.
+    `task` is what the data are called, `notes` what a reader should know besides what the runs say.
 
     Raises:
         InputError: a run has not been evaluated, or not on the test split, or two groups share a core.
@@ -124,9 +116,8 @@ def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ())
         )
     named = {name.split()[0]: name for name in workload.group_names}
     for figure in published_beside(groups):
-        details: dict[str, Any] = {"setting": figure.setting, **({"below": True} if figure.below else {})}
-        if figure.per_task:
-            details["per_task"] = dict(figure.per_task)
+        more = {"below": figure.below, "per_task": dict(figure.per_task)}
+        details = {"setting": figure.setting, **{name: value for name, value in more.items() if value}}
         records.append(
             Record(
                 task=task,

@@ -11,11 +11,11 @@ from urllib.parse import quote
 from relational_rnn._check import InputError, describe
 from relational_rnn._files import write_together
 from relational_rnn.pages import Cell, Table
-from relational_rnn.pages.markdown import as_text
+from relational_rnn.pages.tables import as_text
 from relational_rnn.reports.figures import Figure
 from relational_rnn.reports.records import Record
-from relational_rnn.reports.runs import all_names, side_by_side, values_by_name
-from relational_rnn.runs import Breakdown, Column, Workload
+from relational_rnn.reports.runs import side_by_side, values_by_name
+from relational_rnn.runs import Column, Workload
 from relational_rnn.runs.folder import core_label
 
 
@@ -29,19 +29,11 @@ def write_results(
 ) -> tuple[Path, Path]:
     """Write `<stem>.md` for people and `<stem>.json` for programs, and `<stem>-<name>.svg` for every figure.
 
-    Args:
-        stem: path without an ending, e.g. "docs/results/babi".
-        records: at least one.
-        workload: the task of them all.
-        title: heading of the page.
-        figures: shown after the tables.
-
-    Returns:
-        the two paths, page first.
+    Returns the two paths, page first.
 
     Raises:
         InputError: there is no record.
-        OSError: when a file cannot be written; then all are as they were.
+        OSError: a file cannot be written; then all are as they were.
     """
     if not records:
         raise InputError(describe("results", "there is nothing to write", got="no record"))
@@ -61,8 +53,13 @@ def render_markdown(
     """The page: a table of models, tables by group, figures (in Markdown), and what is needed to repeat them."""
     ours = [record for record in records if record.published is None]
     parts = [f"# {title}", _models(records, workload).markdown()]
-    for caption, table in _breakdowns(records, workload).items():
-        parts += [f"## {caption}", table.markdown()]
+    models = []
+    for record in (record for record in records if record.result or record.groups):
+        label = core_label(record.core) + (" (published)" if record.published else "")
+        found = workload.breakdowns(record.result, record.groups)
+        models.append((label, {part.caption: (part, values_by_name([part.values])) for part in found}))
+    for table in side_by_side(models, workload.group_names, missing=""):
+        parts += [f"## {table.caption}", table.markdown()]
     if figures:
         parts += ["## Figures", *figures]
     notes = dict.fromkeys(note for record in records for note in record.details.get("notes", ()))
@@ -99,21 +96,6 @@ def _models(records: Sequence[Record], workload: Workload[Any]) -> Table:
     for name in costs:
         columns[name.replace("_", " ")] = lambda record, name=name: _number(getattr(record, name), "{:,.0f}")
     return Table.of(columns, records)
-
-
-def _breakdowns(records: Sequence[Record], workload: Workload[Any]) -> dict[str, Table]:
-    """Figures by group, by their captions."""
-    found: dict[str, list[tuple[str, Breakdown]]] = {}
-    for record in records:
-        label = core_label(record.core) + (" (published)" if record.published else "")
-        for part in workload.breakdowns(record.result, record.groups) if record.result or record.groups else ():
-            found.setdefault(part.caption, []).append((label, part))
-    tables = {}
-    for caption, models in found.items():
-        names = all_names((part.values for _, part in models), workload.group_names)
-        values = [(label, values_by_name([part.values])) for label, part in models]
-        tables[caption] = side_by_side(models[0][1], {name: Cell(name) for name in names}, values, missing="")
-    return tables
 
 
 def _value(record: Record, column: Column) -> str:

@@ -6,14 +6,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from relational_rnn._check import InputError, describe
 from relational_rnn.pages import Cell, Table
 from relational_rnn.runs import Breakdown, Published, Workload, mean_and_spread, read_run
 from relational_rnn.runs.folder import Run
 
-Name = TypeVar("Name")
+Breakdowns = Mapping[str, tuple[Breakdown, Mapping[str, Sequence[float]]]]
+"""By caption: a breakdown of one measurement, and the values of all seeds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,8 +55,8 @@ class Group:
         """The accuracies of all evaluated seeds, by group."""
         return values_by_name(run.groups for run in self.runs)
 
-    def breakdowns(self) -> dict[str, tuple[Breakdown, dict[str, list[float]]]]:
-        """By caption: a breakdown of the first evaluation, and the values of all seeds."""
+    def breakdowns(self) -> Breakdowns:
+        """The figures of all evaluations by groups."""
         found: dict[str, list[Breakdown]] = {}
         for run in self.runs:
             for part in self.workload.breakdowns(run.result, run.groups) if run.result is not None else ():
@@ -143,15 +144,24 @@ def measured(values: Sequence[float], form: str, factor: float = 1, missing: str
 
 
 def side_by_side(
-    part: Breakdown,
-    names: Mapping[str, Cell],
-    models: Sequence[tuple[str, Mapping[str, Sequence[float]]]],
+    models: Sequence[tuple[str, Breakdowns]],
+    order: Sequence[str] = (),
     *,
+    links: Mapping[str, str] | None = None,
     missing: str = "not evaluated",
-) -> Table:
-    """A column for each of several models, and a row for every name, whose first cell `names` has."""
-    rows = [
-        [cell, *(measured(found.get(name, ()), part.form, part.scale, missing) for _, found in models)]
-        for name, cell in names.items()
-    ]
-    return Table([part.by, *(label for label, _ in models)], rows, part.caption)
+) -> list[Table]:
+    """For every caption a table with a column for each model that has it; names are ordered as by `all_names`, and may
+    lead to places."""
+    tables = []
+    for caption, (part, _) in {caption: found for _, parts in models for caption, found in parts.items()}.items():
+        having = [(label, parts[caption][1]) for label, parts in models if caption in parts]
+        names = all_names((values for _, values in having), order)
+        rows = [
+            [
+                Cell(name, n, (links or {}).get(name)),
+                *(measured(values.get(name, ()), part.form, part.scale, missing) for _, values in having),
+            ]
+            for n, name in enumerate(names, start=1)
+        ]
+        tables.append(Table([part.by, *(label for label, _ in having)], rows, caption))
+    return tables

@@ -34,7 +34,7 @@ class Published:
     """Whose model."""
     metric: str = "accuracy"
     """What was measured: "accuracy", a fraction of single answers (of characters where answers are decoded), or the
-    name of another entry of the measurement."""
+    name of another of the evaluation's `COLUMNS`."""
     value: float
     """The figure."""
     below: bool = False
@@ -100,7 +100,7 @@ class Asked:
     def refuse(self, kind: str, *names: str) -> None:
         """Refuse options that have no effect on a run on `kind`."""
         for name in names:
-            if getattr(self, name) is not None:
+            if getattr(self, name) not in (None, False):
                 raise InputError(describe("inspect", f"--{name} has no effect: the run is on {kind}"))
 
 

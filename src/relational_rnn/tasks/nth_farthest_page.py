@@ -35,14 +35,13 @@ def farthest_page(
     """The page of one sequence of a batch, with the paper's figure 3 for references seen first, in the middle and last.
 
     Args:
-        model: trained on the task; it is put into evaluation mode.
+        model: it is put into evaluation mode.
         task: that the batch is from.
-        batch: sequences; the figure takes the first of them with each place of the reference that are answered right,
-            or the first ones where none is.
+        batch: the figure takes its first sequences that are answered right, or the first.
         number: which sequence the page is about, from 1.
         title: heading of the page.
         statistics: add the attention's statistics over the whole batch.
-        before: sequences of the set before this batch; captions count from there.
+        before: sequences of the set before this batch.
 
     Raises:
         InputError: the model has no relational memory, or there is no such sequence.
@@ -75,41 +74,30 @@ def farthest_page(
     examples = []
     for words, place in places.items():
         there = (reference == place).nonzero().flatten().tolist()
-        chosen = [i for i in there if right[i]] or there
-        if chosen:
-            i = chosen[0]
-            verdict = "answered right" if right[i] else "answered wrong"
+        for i in sorted(there, key=lambda i: not right[i])[:1]:
             trace = traces.map(lambda tensor, i=i: tensor[i])
+            verdict = "answered right" if right[i] else "answered wrong"
             caption = f"Reference seen {words} (sequence {before + i + 1}, {verdict})"
             examples.append(ReferenceExample(trace=trace, reference=place, caption=caption))
     sections = [reference_section(examples)]
     if statistics:
         one, many = traces.map(lambda tensor: tensor[row]), attention_statistics([(traces, None)])
         sections.append(statistics_section(one, many, what=f"{count:,} sequences"))
+    said = f"The model answers 'vector {answer + 1}' with probability {chances[-1, answer]:.1%}"
+    said += ", which is right." if answer == wanted else f"; right would be 'vector {wanted + 1}'."
+    distance = "Euclidean distance of the vector to the reference, which the answer depends on"
+    left_out = f"by how much the probability of 'vector {answer + 1}' falls when this step is left out"
     return page(
         traces.map(lambda tensor: tensor[row]),
         tokens,
         title=title,
-        lead=[
-            f"Question: {farthest_question(task, batch.inputs[row])}",
-            f"The model answers 'vector {answer + 1}' with probability {chances[-1, answer]:.1%}"
-            + (", which is right." if answer == wanted else f"; right would be 'vector {wanted + 1}'."),
-        ],
+        lead=[f"Question: {farthest_question(task, batch.inputs[row])}", said],
         before=core.initial_state(1).detach().view(-1, core.mem_slots, core.width)[-1],
         answers={f"vector {c + 1}": chances[:, c].tolist() for c in range(chances.shape[1])},
         right=f"vector {wanted + 1}",
         token_values=[
-            TokenValues(
-                name="distance",
-                description="Euclidean distance of the vector to the reference: what the answer depends on by rights",
-                values=distances,
-            ),
-            TokenValues(
-                name="left out",
-                description=f"by how much the probability of 'vector {answer + 1}' falls when this step is left out",
-                values=(chances[-1, answer] - left[:, answer]).tolist(),
-                most=1,
-            ),
+            TokenValues("distance", distance, distances),
+            TokenValues("left out", left_out, (chances[-1, answer] - left[:, answer]).tolist(), most=1),
         ],
         layout="lines",
         sections=sections,
@@ -142,17 +130,9 @@ def farthest_question(task: NthFarthest, inputs: Tensor) -> str:
 def worst_sequences(model: TaskModel, batches: Sequence[TaskBatch], count: int) -> list[tuple[int, int, int, float]]:
     """The `count` sequences of every group whose right answer is the least probable; groups in order, the worst first.
 
-    Args:
-        model: it is put into evaluation mode.
-        batches: the set.
-        count: of each group.
-
     Returns:
         of each the number of its batch and its row there, both from 0, the class that the model answers with, and the
         probability of the right one.
-
-    Raises:
-        InputError: a count below 1.
     """
     check_positive("worst_sequences", count=count)
     model.eval()

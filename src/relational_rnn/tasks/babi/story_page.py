@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,9 +22,8 @@ from relational_rnn.nn.fast_weight_trace import FastWeightTrace
 from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.ops.relational_scan import Trace
 from relational_rnn.runs import Asked, Example, LoadedRun
-from relational_rnn.tasks.babi.answering import StoryReader, reader_of
+from relational_rnn.tasks.babi.answering import Influence, StoryReader, influence, reader_of
 from relational_rnn.tasks.babi.batching import EncodedStories
-from relational_rnn.tasks.babi.influence import Influence, influence
 from relational_rnn.tasks.babi.pretrained import pretrained_babi
 from relational_rnn.tasks.babi.problem import test_stories
 from relational_rnn.tasks.babi.recipes import BabiRun, DataConfig
@@ -39,44 +39,35 @@ class StoryTrace:
     """What a model did with a story, as far as it can be seen."""
 
     statements: tuple[str, ...]
-    """The sentences that it read, T."""
+    """The T sentences that it read."""
     question: str
     trace: Trace | FastWeightTrace
-    """Of the sentences, one sequence of T steps; of fast weights, a batch of one."""
+    """One sequence of T steps; of fast weights, a batch of one."""
     before: Tensor | None
     """[N, M]: the memory before the first sentence; None for fast weights, whose trace has it."""
     looks: Tensor
-    """Where every look of the question goes, were it asked after each sentence: attention to the slots [T, L, N], mean
-    over heads; of fast weights the key that it looks for, [T, L, H, K]."""
+    """Where the question looks after each sentence: its attention to the slots [T, L, N], mean over heads; of fast
+    weights the keys that it looks for [T, L, H, K]."""
     answers: tuple[str, ...]
-    """Every answer that the model knows, A."""
+    """The A answers that the model knows."""
     probabilities: Tensor
-    """[T + 1, A]: of the answers, were the question asked after the first 0, 1, ..., T sentences."""
+    """[T + 1, A]: of the answers, if the question is asked after the first 0, 1, ..., T sentences."""
     influence: Influence
     """The answer, and what leaving out each sentence does to it."""
 
 
 def memory_of(reader: StoryReader) -> RelationalMemory | FastWeightMemory:
-    """The memory of a reader's model.
-
-    Raises:
-        InputError: the model has another core.
-    """
+    """The memory of a reader's model; another core is refused."""
     core = reader.model.core
     if not isinstance(core, INSPECTED):
-        raise InputError(
-            describe(
-                WHERE,
-                "only a relational memory or a fast-weight memory can be looked into",
-                got=f"a model with the core {type(core).__name__}",
-                hint="`relational-rnn ask RUN` finds the sentences that matter for every core.",
-            )
-        )
+        problem = "only a relational memory or a fast-weight memory can be looked into"
+        hint = "`relational-rnn ask RUN` finds the sentences that matter for every core."
+        raise InputError(describe(WHERE, problem, got=f"a model with the core {type(core).__name__}", hint=hint))
     return core
 
 
 def trace_story(reader: StoryReader, statements: Sequence[str], question: str) -> StoryTrace:
-    """Ask a question about a story and keep everything that the memory did. Costs about T + 3 readings of the story.
+    """Ask a question about a story and keep everything that the memory did, in about T + 3 readings of the story.
 
     Raises:
         InputError: the model has another memory (see `memory_of`), the story is empty, or a word is unknown.
@@ -84,7 +75,7 @@ def trace_story(reader: StoryReader, statements: Sequence[str], question: str) -
     core = memory_of(reader)
     if reader.max_sentences is not None:
         statements = statements[-reader.max_sentences :]
-    found = influence(reader, statements, question, together=reader.together)
+    found = influence(reader.together, statements, question)
     batch = reader.batch([statements], question)
     model, steps = reader.model, len(statements)
     with torch.no_grad():
@@ -131,63 +122,41 @@ def story_statistics(reader: StoryReader, stories: Sequence[Story], *, at_once: 
 
 
 def story_page(traced: StoryTrace, *, right: str | None = None, title: str, sections: Sequence[Section] = ()) -> Page:
-    """The page of a story: which part of the memory took which sentence and which the answer was read from, then the
-    answer as it evolves and what it depends on."""
+    """The page of a story: what each sentence left in the memory, what the answer was read from and depends on."""
     found = traced.influence
     verdict = "" if right is None else ", which is right" if right == found.answer else f"; right would be {right!r}"
-    lead = [
-        f"Question: {traced.question}",
-        f"The model answers {found.answer!r} with probability {found.probability:.1%}{verdict}.",
-    ]
-    left_out = TokenValues(
-        name="left out",
-        description=f"by how much the probability of {found.answer!r} falls (1 = 100 points) when the story is read "
-        "without this sentence; less than 0 where it rises; a full bar is 1",
-        values=[effect.drop for effect in found.effects],
-        most=1,
-    )
-    notes = [f"The story was read once, and {traced.question!r} asked after every sentence, as if it ended there."]
+    said = f"The model answers {found.answer!r} with probability {found.probability:.1%}{verdict}."
+    words = f"by how much the probability of {found.answer!r} falls (1 = 100 points, a full bar) when it is read "
+    words += "without this sentence; less than 0 where it rises"
+    left_out = TokenValues("left out", words, [effect.drop for effect in found.effects], most=1)
     around: Around = {
-        "lead": lead,
+        "lead": [f"Question: {traced.question}", said],
         "answers": dict(zip(traced.answers, traced.probabilities[1:].T.tolist(), strict=True)),
         "right": right,
         "token_values": [left_out],
-        "notes": notes,
+        "notes": [
+            f"The story was read once, and {traced.question!r} asked after every sentence, as if it ended there."
+        ],
         "sections": sections,
     }
     if isinstance(traced.trace, FastWeightTrace):
         return fast_page(traced.trace, traced.looks, traced.statements, title=title, **around)
     opening = slots_opening(traced.trace, traced.looks)
-    return page(
-        traced.trace,
-        traced.statements,
-        title=title,
-        before=traced.before,
-        layout="lines",
-        opening=opening,
-        **around,
-    )
+    look = {"title": title, "before": traced.before, "opening": opening}
+    return page(traced.trace, traced.statements, layout="lines", **look, **around)
 
 
 def split_text(text: str) -> tuple[tuple[str, ...], str]:
     """A story and its question from one text: sentences end with '.', '!', '?' or a line; the last is the question.
 
     Raises:
-        InputError: no sentence before the question, or the text does not end with a question.
+        InputError: the last sentence is no question, or the only one.
 
     >>> split_text("Mary went home. John left. Where is Mary?")
     (('Mary went home.', 'John left.'), 'Where is Mary?')
     """
-    sentences: list[str] = []
-    for line in text.splitlines():
-        sentence = ""
-        for letter in line:
-            sentence += letter
-            if letter in ".!?":
-                sentences.append(sentence.strip())
-                sentence = ""
-        sentences.append(sentence.strip())
-    sentences = [sentence for sentence in sentences if sentence.strip(".!? ")]
+    parts = [part.strip() for line in text.splitlines() for part in re.findall(r"[^.!?]*[.!?]|[^.!?]+", line)]
+    sentences = [part for part in parts if part.strip(".!? ")]
     if not sentences or not sentences[-1].endswith("?"):
         hint = "write it like 'Mary went home. Where is Mary?'"
         raise InputError(describe(WHERE, "the text must end with a question", got=repr(text), hint=hint))
@@ -207,9 +176,6 @@ def worst_questions(reader: StoryReader, stories: Sequence[Story], count: int) -
     Returns:
         of each its place in `numbered_questions` from 0, the model's answer, and the probability of the right answer, 0
         where the model does not know it.
-
-    Raises:
-        InputError: a count below 1, an unknown word, no stories.
     """
     check_positive("worst_questions", count=count)
     encoded = EncodedStories(stories, reader.vocabulary, name="the stories", max_sentences=reader.max_sentences)

@@ -29,12 +29,8 @@ def text_figures(groups: Sequence[Group]) -> list[Figure]:
 
 
 def forgetting_curves(groups: Sequence[Group]) -> str:
-    """What it costs to lose the past: the measure against how many tokens are read between two resets of the memory, a
-    line per group of runs, and a dotted one where the memory is never reset.
-
-    Returns:
-        a whole SVG document. Groups without an evaluation have no line.
-    """
+    """The cost of losing the past, as SVG: the main measure against the tokens between two resets of the memory, a line
+    per group of runs, and a dotted one where the memory is never reset."""
     config = groups[0].runs[0].config
     measure = WORKLOAD.main_measure(config)
     label = next(column.heading for column in MEASURES if column.name == measure)
@@ -65,12 +61,7 @@ def forgetting_curves(groups: Sequence[Group]) -> str:
 
 
 def frequency_bars(groups: Sequence[Group]) -> str:
-    """Perplexity per token, on a logarithmic scale, by how often the token occurs in the training text; a bar per group
-    of runs.
-
-    Returns:
-        a whole SVG document. Groups without an evaluation have no bars.
-    """
+    """Perplexity per token by how often the token occurs in the training text, as SVG; a bar per group of runs."""
     tables = [
         (number, group, values_by_name(result["per_group_perplexity"] for result in group.results))
         for number, group in enumerate(groups)

@@ -53,14 +53,10 @@ class Arguments:
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Write the verdicts to this file too."""
 
-    def check(self) -> None:
-        """Refuse what does not go together."""
-        check_positive("data compare", questions=self.questions)
-        check_choice("data compare", "language", self.language, LANGUAGES)
-
 
 def run(arguments: Arguments) -> None:
-    arguments.check()
+    check_positive("data compare", questions=arguments.questions)
+    check_choice("data compare", "language", arguments.language, LANGUAGES)
     read = read_babi(arguments.path, language=arguments.language, partial=arguments.partial, tasks=arguments.tasks)
     if not read.train:
         problem = "there is no training file of the tasks asked for"
@@ -109,14 +105,11 @@ def _cell(verdict: Verdict) -> str:
 def failures(verdicts: Mapping[int, Sequence[Verdict]]) -> list[str]:
     """A line for each verdict that does not hold."""
     lines = []
-    for task, of_task in verdicts.items():
-        for verdict in of_task:
-            if verdict.holds:
-                continue
-            found = verdict.where
-            if verdict.quantity in SHARES:
-                found += f": published {100 * verdict.published:.2f} %, generated {100 * verdict.generated:.2f} %"
-            lines.append(f"task {task}, {verdict.quantity}, {found}")
+    for task, verdict in ((task, v) for task, of_task in verdicts.items() for v in of_task if not v.holds):
+        found = verdict.where
+        if verdict.quantity in SHARES:
+            found += f": published {100 * verdict.published:.2f} %, generated {100 * verdict.generated:.2f} %"
+        lines.append(f"task {task}, {verdict.quantity}, {found}")
     return lines
 
 
@@ -126,7 +119,7 @@ def as_json(
     published: Mapping[int, Sequence[Story]],
     verdicts: Mapping[int, Sequence[Verdict]],
 ) -> dict[str, Any]:
-    """What `--json` writes: shares, deviations and bounds as fractions of 1."""
+    """What `--json` writes; shares, deviations and bounds are fractions of 1."""
     return {
         "language": arguments.language,
         "generated": {"seed": arguments.seed, "questions": arguments.questions},

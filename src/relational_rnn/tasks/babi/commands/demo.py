@@ -16,8 +16,7 @@ from relational_rnn.console.tables import shown, text_table
 from relational_rnn.nn.cores import CORES
 from relational_rnn.reports import write_report
 from relational_rnn.runs import CoreName, compare, comparison, load
-from relational_rnn.tasks.babi.answering import StoryReader, reader_of
-from relational_rnn.tasks.babi.influence import rank
+from relational_rnn.tasks.babi.answering import StoryReader, rank, reader_of
 from relational_rnn.tasks.babi.problem import test_stories
 from relational_rnn.tasks.babi.recipes import BabiRun, demo
 from relational_rnn.tasks.babi.story import TASK_NAMES, Story

@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from relational_rnn.console.boundary import stopped_with
-from relational_rnn.console.tables import shown
+from relational_rnn.console.tables import download_bar, shown
 from relational_rnn.tasks.babi.fetching import PUBLISHED_URL, fetch_babi
 
 EXAMPLES = ("relational-rnn data fetch babi --out data",)
@@ -31,18 +28,9 @@ class Arguments:
 
 
 def run(arguments: Arguments) -> None:
-    columns = (TextColumn("bAbI"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     again = shown("relational-rnn", "data", "fetch", "babi", "--out", arguments.out)
-    with (
-        stopped_with(f"what has come is kept; go on with: {again}"),
-        Progress(*columns, console=Console(stderr=True)) as progress,
-    ):
-        bar = progress.add_task("", total=None)
-        fetched = fetch_babi(
-            arguments.out,
-            url=arguments.url,
-            progress=lambda done, total: progress.update(bar, completed=done, total=total),
-        )
+    with download_bar("bAbI", again) as progress:
+        fetched = fetch_babi(arguments.out, url=arguments.url, progress=progress)
     print(f"{fetched.path}: {fetched.verified} files are the published ones")
     for name in fetched.unknown:
         print(f"not checked, its published hash is not known: {name}")
