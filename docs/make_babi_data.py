@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from relational_rnn.cli.data_compare import HEAD, failures, table_rows
 from relational_rnn.pages import Table
+from relational_rnn.tasks.babi.commands.compare import HEAD, failures, table_rows
 from relational_rnn.tasks.babi.likeness import Verdict
 
 PAGE = Path(__file__).with_name("babi-data.md")

@@ -11,7 +11,7 @@ from unittest import mock
 from relational_rnn.cli import main
 from relational_rnn.cli.commands import COMMANDS
 from relational_rnn.cli.options import SHARED
-from relational_rnn.cli.parsing import without_groups
+from relational_rnn.console.parsing import without_groups
 
 FOLDER = Path(__file__).with_name("cli")
 BY_HAND = "Collected from the program's own help by `python docs/make_cli.py`; do not edit it by hand."

@@ -25,18 +25,8 @@ import torch
 from torch import Tensor
 
 from relational_rnn._files import write_whole
-from relational_rnn.cli.boundary import guarded
-from relational_rnn.inspection import (
-    Page,
-    StoryReader,
-    StoryTrace,
-    attention_statistics,
-    farthest_page,
-    follow,
-    story_page,
-    trace_story,
-)
-from relational_rnn.inspection.farthest_page import read_sequences
+from relational_rnn.console.boundary import guarded
+from relational_rnn.inspection import Page, attention_statistics, follow
 from relational_rnn.inspection.fast_page import held_writes, shares_read
 from relational_rnn.inspection.opening import most_left, what_is_left
 from relational_rnn.nn import RelationalMemory
@@ -45,11 +35,14 @@ from relational_rnn.nn.fast_weight_trace import FastWeightTrace
 from relational_rnn.nn.sizes import FAST_WEIGHTS, FastWeightSizes
 from relational_rnn.pages import Table
 from relational_rnn.runs import load
+from relational_rnn.tasks.babi.answering import StoryReader
 from relational_rnn.tasks.babi.problem import test_stories
+from relational_rnn.tasks.babi.story_page import StoryTrace, story_page, trace_story
 from relational_rnn.tasks.contract import TaskBatch
 from relational_rnn.tasks.generated import split_batches
 from relational_rnn.tasks.model import TaskModel
 from relational_rnn.tasks.nth_farthest import NthFarthestRun
+from relational_rnn.tasks.nth_farthest_page import farthest_page, read_sequences
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "inspection.md"

@@ -20,11 +20,12 @@ import torch
 
 from relational_rnn._check import InputError, describe
 from relational_rnn._files import write_whole
-from relational_rnn.cli.boundary import guarded
-from relational_rnn.inspection import StoryReader, attention_statistics
+from relational_rnn.console.boundary import guarded
+from relational_rnn.inspection import attention_statistics
 from relational_rnn.nn import RelationalMemory
 from relational_rnn.reports.figures import STYLES, draw
 from relational_rnn.runs import load
+from relational_rnn.tasks.babi.answering import StoryReader
 from relational_rnn.tasks.babi.problem import test_stories
 from relational_rnn.tasks.babi.story import Story
 

@@ -24,14 +24,13 @@ from memory_variants import VARIANTS, Variant
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn._files import write_whole
-from relational_rnn.cli.boundary import guarded
+from relational_rnn.console.boundary import guarded
 from relational_rnn.nn.core import Core
 from relational_rnn.nn.cores import CORES, count_parameters, state_bytes_after
 from relational_rnn.pages import Cell, Table
 from relational_rnn.reports.figures import STYLES, draw
 from relational_rnn.reports.records import without_folder
-from relational_rnn.reports.runs import mean_and_spread
-from relational_rnn.runs import build
+from relational_rnn.runs import build, mean_and_spread
 from relational_rnn.runs.folder import spent_on
 from relational_rnn.runs.weights import initial_weights
 from relational_rnn.tasks.babi.problem import BabiProblem, TrainingStories, training_stories

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from relational_rnn._files import write_whole
-from relational_rnn.cli.boundary import guarded
+from relational_rnn.console.boundary import guarded
 from relational_rnn.reports.records import without_folder
 
 KEPT = Path(__file__).parents[1] / "results"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from relational_rnn.cli.boundary import guarded
+from relational_rnn.console.boundary import guarded
 from relational_rnn.pages import Table
 from relational_rnn.runs import load
 from relational_rnn.tasks.generated import split_batches

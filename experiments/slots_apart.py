@@ -16,7 +16,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from relational_rnn.cli.boundary import guarded
+from relational_rnn.console.boundary import guarded
 from relational_rnn.nn import RelationalMemory
 from relational_rnn.runs import build
 from relational_rnn.tasks.nth_farthest import nth_farthest_small

@@ -14,8 +14,8 @@ from fuzz.mutations import damage
 from fuzz.reports import folder_of
 from fuzz.runs import METRICS
 from relational_rnn.cli import main
-from relational_rnn.cli.boundary import MISTAKE
 from relational_rnn.cli.commands import COMMANDS
+from relational_rnn.console.boundary import MISTAKE
 from relational_rnn.tasks.babi.pretrained import pretrained_babi
 
 FOLDERS = ("run", "nothing", "empty", "notes.txt", ".", "/dev/null", "pipe", "", "r$\\frac{$", "\udcff", "<pretrained>")

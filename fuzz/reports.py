@@ -64,7 +64,7 @@ def run_run(case: dict[str, bytes], folder: Path) -> bool:
     write(folder, case)
     groups = group_runs(read_runs([folder]))
     render_page("fuzz", groups, [])
-    render_markdown(records_of(groups, task="fuzz"), title="fuzz", data_name="fuzz.json")
+    render_markdown(records_of(groups, task="fuzz"), groups[0].workload, title="fuzz", data_name="fuzz.json")
     return True
 
 

@@ -1,4 +1,4 @@
-"""Imports point one way: ops <- nn <- training <- runs <- tasks <- inspection, reports <- cli, benchmarks."""
+"""Imports point one way: ops <- nn <- training <- runs <- inspection, reports, console <- tasks <- cli, benchmarks."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ MAY_IMPORT = {
     "nn": {"ops"},
     "training": {"ops", "nn"},
     "runs": {"ops", "nn", "training"},  # and the table of tasks, which imports none of them
-    "tasks": {"ops", "nn", "training", "runs"},
     "pages": set(),
-    "inspection": {"ops", "nn", "tasks", "pages"},
-    "reports": {"ops", "nn", "runs", "tasks", "inspection", "pages"},
+    "console": {"pages"},
+    "inspection": {"ops", "nn", "pages"},
+    "reports": {"ops", "nn", "runs", "pages"},
+    "tasks": {"ops", "nn", "training", "runs", "pages", "console", "inspection", "reports"},
     "benchmarks": {"ops", "nn", "training", "runs", "tasks"},
-    "cli": {"ops", "nn", "training", "runs", "tasks", "inspection", "reports", "pages", "benchmarks"},
+    "cli": {"ops", "nn", "training", "runs", "tasks", "console", "reports", "pages", "benchmarks"},
 }
 
-TABLE_OF_TASKS = {"relational_rnn.tasks.find", "relational_rnn.tasks.names"}
+TABLE_OF_TASKS = {f"relational_rnn.tasks.{name}" for name in ("EARLY", "find", "names")}
 
 
 def imported_modules(path: Path) -> set[str]:

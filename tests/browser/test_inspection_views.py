@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from relational_rnn import RelationalMemory
-from relational_rnn.inspection import Page, TokenValues, farthest_page, language_page, page
+from relational_rnn.inspection import Page, TokenValues, page
 from relational_rnn.nn.cores import MemorySizes
 from relational_rnn.tasks.babi.encoding import BABI
 from relational_rnn.tasks.contract import draw_batch
+from relational_rnn.tasks.language.language_page import language_page
 from relational_rnn.tasks.model import TaskModel, TaskModelConfig
 from relational_rnn.tasks.nth_farthest import NthFarthest
+from relational_rnn.tasks.nth_farthest_page import farthest_page
 
 SENTENCES = ("Mary travelled to the garden.", "John got the apple there.", "Sandra went back to the bathroom.")
 

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from relational_rnn.reports import Example, write_report
+from relational_rnn.reports import write_report
+from relational_rnn.runs import Example
 
 
 def write_run(folder, core: str, per_task: dict[int, float], parameters: int) -> None:

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from relational_rnn.inspection import StoryReader, story_page, trace_story
 from relational_rnn.inspection.fast_page import held_writes, shares_read
 from relational_rnn.nn.cores import FastWeightSizes, MemorySizes
+from relational_rnn.tasks.babi.answering import StoryReader
 from relational_rnn.tasks.babi.encoding import BABI
 from relational_rnn.tasks.babi.model import ModelConfig, StoryModel
+from relational_rnn.tasks.babi.story_page import story_page, trace_story
 
 STORY = (
     "Mary travelled to the garden.",

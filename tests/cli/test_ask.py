@@ -6,9 +6,9 @@ import re
 import pytest
 
 from relational_rnn.cli import main
-from relational_rnn.cli.ask import HELP, describe_answer
-from relational_rnn.inspection import StoryReader, influence
 from relational_rnn.runs import load
+from relational_rnn.tasks.babi.answering import StoryReader, influence
+from relational_rnn.tasks.babi.commands.ask import HELP, describe_answer
 
 STORY = "Mary went to the kitchen.\nJohn went to the garden.\n"
 
@@ -19,7 +19,7 @@ def test_a_piped_story_is_answered_with_probability_runner_up_and_influence(call
     blocks = done.out.split("Where is ")[1:]
     assert [block.split("?")[0] for block in blocks] == ["Mary", "John"]
     loaded = load(trained)
-    found = influence(StoryReader(loaded.model, loaded.vocabulary), STORY.splitlines(), "Where is John?")
+    found = influence(StoryReader(loaded.model, loaded.vocabulary).together, STORY.splitlines(), "Where is John?")
     assert blocks[1] == f"John?\n{describe_answer(found)}\n"
     assert (
         f"{found.answer}  {found.probability:.1%}    next: {found.runner_up}  {found.runner_up_probability:.1%}"
@@ -46,12 +46,13 @@ def test_the_sentences_that_matter_are_listed_with_what_they_change():
         return {"kitchen": 0.05, "garden": 0.04, "office": 0.03} | {place: 0.9}
 
     story = ["Mary went to the garden.", "John went to the office.", "Mary went to the kitchen."]
-    assert describe_answer(influence(last, story, "Where is Mary?"), "kitchen").splitlines() == [
+    found = influence(lambda stories, q: [last(s, q) for s in stories], story, "Where is Mary?")
+    assert describe_answer(found, "kitchen").splitlines() == [
         "  kitchen  90.0%    next: garden  4.0%    right answer: kitchen",
         "  without a sentence, the probability of 'kitchen' changes by",
         "    -85.0 points    3  Mary went to the kitchen.  the answer is then garden",
     ]
-    same = describe_answer(influence(lambda s, q: {"yes": 0.7, "no": 0.3}, story, "Is it?"))
+    same = describe_answer(influence(lambda stories, q: [{"yes": 0.7, "no": 0.3}] * len(stories), story, "Is it?"))
     assert same == "  yes  70.0%    next: no  30.0%\n  no sentence alone changes that by 1 point or more"
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from relational_rnn import InputError, MissingExtraError, cli
-from relational_rnn.cli.boundary import guarded
+from relational_rnn.console.boundary import guarded
 from relational_rnn.training import Terminated
 
 
@@ -68,7 +68,7 @@ def test_sigterm_ends_any_command_where_it_stands_and_is_then_as_it_was(capsys):
 def test_a_reader_who_leaves_early_is_no_error():
     program = (
         "import sys\n"
-        "from relational_rnn.cli.boundary import guarded\n"
+        "from relational_rnn.console.boundary import guarded\n"
         "sys.exit(guarded(lambda: [print('a line of some length') for _ in range(100_000)]))\n"
     )
     with subprocess.Popen(

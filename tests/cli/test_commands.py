@@ -11,7 +11,7 @@ import pytest
 
 from relational_rnn.cli import main
 from relational_rnn.cli.commands import COMMANDS, find_command, load_command
-from relational_rnn.cli.parsing import wrap_command
+from relational_rnn.console.parsing import wrap_command
 
 
 def outcome(capsys, *words: str) -> tuple[int, str, str]:

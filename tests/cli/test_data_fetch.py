@@ -5,8 +5,8 @@ import hashlib
 import pytest
 from local_server import serving
 
-from relational_rnn.cli.data_fetch_corpus import FetchCorpus
 from relational_rnn.tasks.language import fetching
+from relational_rnn.tasks.language.commands.fetch import FetchCorpus
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_download_that_is_stopped_says_how_it_goes_on(call, monkeypatch, tmp_p
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("relational_rnn.cli.data_fetch_corpus.fetch_corpus", stop)
+    monkeypatch.setattr("relational_rnn.tasks.language.commands.fetch.fetch_corpus", stop)
     ending = call("data", "fetch", "gutenberg", "--out", tmp_path, "--books", "7")
     assert ending.code == 130
     assert (
@@ -45,7 +45,7 @@ def test_a_download_that_is_stopped_says_how_it_goes_on(call, monkeypatch, tmp_p
 
 
 def test_only_books_can_be_counted(call, capsys):
-    assert "--books" in FetchCorpus("gutenberg").EXAMPLES[-1]
+    assert "--books" in FetchCorpus("data fetch gutenberg").EXAMPLES[-1]
     ending = call("data", "fetch", "wikitext-2", "--out", "x", "--books", "7")
     assert ending.code == 2
     assert "--books" in ending.err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relational_rnn.cli.boundary import guarded
+from relational_rnn.console.boundary import guarded
 
 
 @pytest.mark.parametrize(

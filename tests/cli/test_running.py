@@ -212,7 +212,7 @@ def test_the_demo_prints_a_table_three_stories_and_the_time_and_writes_the_repor
     config = load_command("train babi").parse([*tiny, "--loop.steps", "2", "--data.tasks", "1", "12", "15"]).run
     # matrices of 16 x 16 would have more parameters than so little a memory
     config = replace(config, fast=FastWeightSizes(num_heads=2, key_size=7, value_size=7))
-    monkeypatch.setattr("relational_rnn.cli.demo.demo", lambda: config)
+    monkeypatch.setattr("relational_rnn.tasks.babi.commands.demo.demo", lambda: config)
     done = call("demo", "--out", tmp_path / "demo")
     assert done.code == 0
     lines = done.out.splitlines()

@@ -7,8 +7,7 @@ import shlex
 import pytest
 
 from relational_rnn.cli.commands import load_command
-from relational_rnn.cli.compare import Compare
-from relational_rnn.cli.trials import trial_note, trial_table
+from relational_rnn.cli.compare import Compare, trial_note, trial_table
 from relational_rnn.nn.cores import CORE_NAMES
 from relational_rnn.runs import Trial, workload_of
 from relational_rnn.tasks import names
@@ -106,7 +105,7 @@ def test_compare_writes_a_table_the_published_figures_and_a_report_and_goes_on_w
     assert records[3]["published"].startswith("Santoro et al. 2018")
     assert "| LSTM | below 30.0 |" in (tmp_path / "nf.md").read_text(encoding="utf-8")
     page = (tmp_path / "nf.md").read_text(encoding="utf-8")
-    assert "## Per group, %" in page
+    assert "## Test accuracy per group, %" in page
     assert "| processor seconds |" in page
     for name, words in (("samples", "training samples"), ("seconds", "processor seconds of training")):
         assert f"![Validation accuracy against {words}, one line per run.](nf-{name}.svg)" in page
@@ -232,7 +231,7 @@ def test_a_task_starts_from_a_recipe_that_was_measured_and_ends_in_minutes_on_a_
 @pytest.mark.parametrize("task", TASKS)
 def test_compare_takes_over_every_field_of_a_run(task):
     name, recipe = list(workload_of(task).recipes.items())[-1]
-    command = Compare(task)
+    command = Compare(f"compare {task}")
     assert command.base(command.parse(["--recipe", name])) == recipe()
 
 

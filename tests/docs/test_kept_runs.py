@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from scripts import load
 
-from relational_rnn.reports.runs import read_run
+from relational_rnn.runs import read_run
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "results"

@@ -10,8 +10,8 @@ import torch
 from scripts import load
 
 from relational_rnn import InputError
-from relational_rnn.inspection import StoryReader
 from relational_rnn.nn.cores import MemorySizes
+from relational_rnn.tasks.babi.answering import StoryReader
 from relational_rnn.tasks.babi.encoding import BABI
 from relational_rnn.tasks.babi.model import ModelConfig, StoryModel
 from relational_rnn.tasks.babi.story import Question, Story

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from relational_rnn import InputError
-from relational_rnn.inspection import StoryReader, influence
 from relational_rnn.nn.cores import CORE_NAMES, FastWeightSizes, MemorySizes
+from relational_rnn.tasks.babi.answering import StoryReader, influence
 from relational_rnn.tasks.babi.batching import EncodedStories
 from relational_rnn.tasks.babi.encoding import BABI
 from relational_rnn.tasks.babi.model import ModelConfig, StoryModel
@@ -44,7 +44,7 @@ def test_without_its_only_sentence_a_story_is_answered_from_the_start_of_the_mem
     reader = read(core)
     empty = reader([], "Where is Mary?")
     assert sum(empty.values()) == pytest.approx(1.0)
-    found = influence(reader, ["Mary went to the garden."], "Where is Mary?")
+    found = influence(reader.together, ["Mary went to the garden."], "Where is Mary?")
     assert found.effects[0].drop == pytest.approx(found.probability - empty[found.answer])
     assert found.effects[0].drop != 0
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from relational_rnn import InputError
-from relational_rnn.inspection import farthest_page, worst_sequences
 from relational_rnn.nn.cores import MemorySizes
 from relational_rnn.tasks.contract import TaskBatch, draw_batch
 from relational_rnn.tasks.model import TaskModel, TaskModelConfig
 from relational_rnn.tasks.nth_farthest import CONVENTIONS, NthFarthest
+from relational_rnn.tasks.nth_farthest_page import farthest_page, worst_sequences
 
 SIZES = MemorySizes(mem_slots=3, head_size=4, num_heads=2)
 
@@ -82,18 +82,17 @@ def test_the_worst_sequences_of_every_group_are_those_with_the_least_probable_ri
     model = model_of(task)
     batches = [draw_batch(task, "test", i, seed=1, size=size) for i, size in enumerate((7, 7, 4))]
     found = worst_sequences(model, batches, 2)
-    assert [answered.group for answered in found] == [0, 0, 1, 1, 2, 2]
+    assert [int(batches[batch].groups[row]) for batch, row, _, _ in found] == [0, 0, 1, 1, 2, 2]
     everything = []
     with torch.no_grad():
         for i, batch in enumerate(batches):
             for row, chances in enumerate(model(batch).softmax(-1)):
                 right = int(batch.targets[row, 0])
-                everything.append((int(batch.groups[row]), chances[right].item(), i, row, int(chances.argmax()), right))
+                everything.append((int(batch.groups[row]), chances[right].item(), i, row, int(chances.argmax())))
     for group in range(3):
         expected = sorted(entry for entry in everything if entry[0] == group)[:2]
         for answered, entry in zip(found[2 * group : 2 * group + 2], expected, strict=True):
-            got = (answered.batch, answered.row, answered.answer, answered.right)
-            assert got == entry[2:]
-            assert answered.right_probability == pytest.approx(entry[1], abs=1e-6)
+            assert answered[:3] == entry[2:]
+            assert answered[3] == pytest.approx(entry[1], abs=1e-6)
     with pytest.raises(InputError, match="count must be a whole number"):
         worst_sequences(model, batches, 0)

@@ -3,9 +3,14 @@
 import pytest
 
 from relational_rnn import InputError
-from relational_rnn.inspection import influence
+from relational_rnn.tasks.babi.answering import influence
 
 STORY = ["Mary went to the kitchen.", "John went to the garden.", "Mary went to the hallway.", "Sandra laughed."]
+
+
+def each(answer):
+    """The same for several stories."""
+    return lambda stories, question: [answer(story, question) for story in stories]
 
 
 def last_seen(statements, question):
@@ -18,7 +23,7 @@ def last_seen(statements, question):
 
 
 def test_the_sentence_that_decides_has_the_largest_drop_and_says_what_the_answer_becomes():
-    found = influence(last_seen, STORY, "Where is Mary?")
+    found = influence(each(last_seen), STORY, "Where is Mary?")
     assert (found.answer, found.probability) == ("hallway", 0.7)
     assert (found.runner_up, found.runner_up_probability) == ("kitchen", 0.2)
     assert [round(effect.drop, 10) for effect in found.effects] == [0.0, 0.0, 0.6, 0.0]
@@ -32,7 +37,7 @@ def test_a_sentence_that_misleads_has_a_negative_drop_and_comes_last():
         known = 0.2 if "Mary went to the hallway." in statements else 0.0
         return {"hallway": 0.6 + known - doubt, "garden": 0.1}
 
-    found = influence(unsure, STORY, "Where is Mary?")
+    found = influence(each(unsure), STORY, "Where is Mary?")
     assert [(effect.index, round(effect.drop, 10)) for effect in found.strongest(0.05)] == [(2, 0.2), (1, -0.3)]
 
 
@@ -43,14 +48,14 @@ def test_each_sentence_is_left_out_once_and_the_order_is_kept():
         asked.append(list(statements))
         return {"yes": 1.0}
 
-    found = influence(record, STORY, "Is it?")
+    found = influence(each(record), STORY, "Is it?")
     assert asked == [STORY, STORY[1:], [STORY[0], *STORY[2:]], [*STORY[:2], STORY[3]], STORY[:3]]
     assert (found.runner_up, found.runner_up_probability) == (None, 0.0)
 
 
 def test_a_question_without_a_story_is_refused():
     with pytest.raises(InputError, match="a question needs a story before it"):
-        influence(last_seen, [], "Where is Mary?")
+        influence(each(last_seen), [], "Where is Mary?")
 
 
 @pytest.mark.parametrize("when", ["at once", "without a sentence"])
@@ -59,4 +64,4 @@ def test_a_judge_without_answers_is_refused(when):
         return {} if when == "at once" or len(statements) < len(STORY) else {"yes": 1.0}
 
     with pytest.raises(InputError, match="no answer has a probability"):
-        influence(silent, STORY, "Is it?")
+        influence(each(silent), STORY, "Is it?")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from relational_rnn import InputError, RelationalMemory
-from relational_rnn.inspection import language_page
+from relational_rnn.tasks.language.language_page import language_page
 
 T, N, H, M = 6, 2, 3, 12
 WORDS = ["the", " ", "cat", "\n", "<b>sat</b>", "the"]

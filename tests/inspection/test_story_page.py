@@ -7,12 +7,20 @@ import pytest
 import torch
 
 from relational_rnn import InputError
-from relational_rnn.inspection import StoryReader, influence, story_page, trace_story, worst_questions
-from relational_rnn.inspection.story_page import numbered_question, split_text, story_statistics
 from relational_rnn.nn.cores import FastWeightSizes, MemorySizes
+from relational_rnn.runs import Asked
+from relational_rnn.tasks.babi.answering import StoryReader, influence
 from relational_rnn.tasks.babi.encoding import BABI
 from relational_rnn.tasks.babi.model import ModelConfig, StoryModel
 from relational_rnn.tasks.babi.story import Question, Story
+from relational_rnn.tasks.babi.story_page import (
+    numbered_questions,
+    split_text,
+    story_page,
+    story_statistics,
+    trace_story,
+    worst_questions,
+)
 
 STORY = ("Mary went to the garden.", "John got the apple there.", "Mary travelled to the office.")
 ASKED = "Where is Mary?"
@@ -41,7 +49,7 @@ def test_answers_along_the_story_are_those_of_the_shorter_stories():
     for n in range(4):
         expected = list(reader(STORY[:n], ASKED).values())
         assert traced.probabilities[n].tolist() == pytest.approx(expected, abs=1e-6)
-    found = influence(reader, STORY, ASKED)
+    found = influence(reader.together, STORY, ASKED)
     assert traced.influence.answer == found.answer
     drops = [effect.drop for effect in found.effects]
     assert [effect.drop for effect in traced.influence.effects] == pytest.approx(drops, abs=1e-6)
@@ -156,24 +164,23 @@ def test_the_worst_questions_are_those_with_the_least_probable_right_answers(max
     reader = reader_of(max_sentences=max_sentences)
     worst = worst_questions(reader, STORIES, 10)
     asked = [(story.statements[: question.at], question) for story in STORIES for question in story.questions]
-    assert {found.number for found in worst} == {1, 2, 3}
-    for found in worst:
-        statements, question = asked[found.number - 1]
-        assert (found.statements, found.question) == (statements, question)
+    assert numbered_questions(STORIES) == asked
+    assert {place for place, _, _ in worst} == {0, 1, 2}
+    for place, answer, chance in worst:
+        statements, question = asked[place]
         answers = reader(statements, question.text)
-        assert found.right_probability == pytest.approx(answers.get(question.answer, 0.0), abs=1e-6)
-        assert found.answer == max(answers, key=lambda name: answers[name])
-        assert numbered_question(STORIES, found.number) == (statements, question)
-    assert [found.right_probability for found in worst] == sorted(found.right_probability for found in worst)
-    assert worst[0].number == 3  # nobody knows an attic
+        assert chance == pytest.approx(answers.get(question.answer, 0.0), abs=1e-6)
+        assert answer == max(answers, key=lambda name: answers[name])
+    assert [chance for _, _, chance in worst] == sorted(chance for _, _, chance in worst)
+    assert worst[0][0] == 2  # nobody knows an attic
     assert worst_questions(reader, STORIES, 1) == worst[:1]
 
 
 def test_there_is_no_question_zero():
     with pytest.raises(InputError, match="there is no such example"):
-        numbered_question(STORIES, 0)
+        Asked(example=0).number(3)
     with pytest.raises(InputError, match="1 to 3"):
-        numbered_question(STORIES, 4)
+        Asked(example=4).number(3)
     with pytest.raises(InputError, match="count must be a whole number"):
         worst_questions(reader_of(), STORIES, 0)
 

@@ -7,8 +7,9 @@ from html.parser import HTMLParser
 import pytest
 
 from relational_rnn import InputError, MissingExtraError
-from relational_rnn.reports import Example, write_report
+from relational_rnn.reports import write_report
 from relational_rnn.reports.page import SCRIPTS
+from relational_rnn.runs import Example
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -60,7 +61,7 @@ def page(make_run, tmp_path):
 def test_the_table_has_means_and_spreads(page):
     rows = Page(page).rows
     assert rows[0][0] == "model"
-    assert rows[1] == ["RMC", "1,234", "4,096", "65.0 % ± 14.1 %", "0.5 ± 0.7", "1,050 ± 71", "0, 1"]
+    assert rows[1] == ["RMC", "1,234", "4,096", "65.0 % ± 14.1 %", "0.5 ± 0.707", "1,050 ± 71", "0, 1"]
     assert rows[2] == ["LSTM", "98,765", "4,096", "50.0 %", "0", "12", "0"]
     assert rows[3] == ["GRU", *["not evaluated"] * 5, "0"]
     assert ["1 single-supporting-fact", "90.0 ± 14.1", "25.0"] in rows

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from relational_rnn.reports.published import published_beside, published_beside_all
-from relational_rnn.reports.runs import Run
-from relational_rnn.runs import workload_of
+from relational_rnn.reports import Group, published_beside
+from relational_rnn.runs import Run, workload_of
 from relational_rnn.tasks import names
 from relational_rnn.tasks.babi.published import PUBLISHED
 from relational_rnn.tasks.babi.recipes import DataConfig
@@ -17,17 +16,18 @@ GENERATED = [workload_of(name) for name in names() if name not in ("language", "
 ON_TASKS = [(workload, figure) for workload in GENERATED for figure in workload.published]
 
 
-def made_up_run(config, training_words=None) -> Run:
-    return Run(
+def beside(config, training_words=None, runs=1):
+    run = Run(
         folder=Path("runs/x"),
         config=config,
         versions={},
         metrics={},
         result=None,
         groups={},
-        training_words=training_words,
+        data={"text": {"train": {"words": training_words}}} if training_words else {},
         notes=(),
     )
+    return published_beside([Group(label="x", runs=(run,))] * runs)
 
 
 @pytest.mark.parametrize(("workload", "figure"), ON_TASKS)
@@ -35,7 +35,7 @@ def test_every_figure_names_settings_that_a_run_can_have(workload, figure):
     data = type(workload.config().data)
     settings = data(**figure.data)  # refused where there is no such setting
     config = {"task": workload.name, "data": dataclasses.asdict(settings)}
-    assert figure in published_beside(config)
+    assert figure in beside(config)
     assert 0 < figure.value <= 1
     assert figure.source
 
@@ -54,14 +54,14 @@ def test_every_figure_names_settings_that_a_run_can_have(workload, figure):
 def test_a_recipe_is_told_what_others_have_published(recipe, models):
     make = {name: make for workload in GENERATED for name, make in workload.recipes.items()}[recipe]
     config = make().to_json()
-    assert [figure.model for figure in published_beside(config)] == models
-    assert published_beside_all([made_up_run(config), made_up_run(config)]) == published_beside(config)
+    assert [figure.model for figure in beside(config)] == models
+    assert beside(config, runs=2) == beside(config)
 
 
 def test_a_run_on_stories_has_those_of_one_model_for_all_published_tasks():
     data = json.loads(json.dumps(dataclasses.asdict(DataConfig())))
     data["path"] = "tasks.tar.gz"
-    figures = published_beside({"task": "babi", "core": "rmc", "data": data})
+    figures = beside({"task": "babi", "core": "rmc", "data": data})
     assert [(figure.model, figure.shown) for figure in figures[:3]] == [
         ("LSTM", "72.7 %"),
         ("DNC", "83.3 %"),
@@ -69,7 +69,7 @@ def test_a_run_on_stories_has_those_of_one_model_for_all_published_tasks():
     ]
     assert figures == list(PUBLISHED)
     for change in ({"path": None}, {"tasks": [1]}, {"language": "en"}):
-        assert published_beside({"task": "babi", "core": "rmc", "data": {**data, **change}}) == []
+        assert beside({"task": "babi", "core": "rmc", "data": {**data, **change}}) == []
 
 
 def test_published_accuracies_of_the_tasks_give_the_published_means():
@@ -92,8 +92,8 @@ def test_published_accuracies_of_the_tasks_give_the_published_means():
     ],
 )
 def test_a_run_on_language_has_those_of_its_corpus(vocabulary, training_words, figures):
-    run = made_up_run({"task": "language", "data": {"vocabulary": vocabulary}}, training_words)
-    found = {figure.model: figure.shown for figure in published_beside_all([run])}
+    others = beside({"task": "language", "data": {"vocabulary": vocabulary}}, training_words)
+    found = {figure.model: figure.shown for figure in others}
     assert figures.items() <= found.items()
     assert bool(found) == bool(figures)
-    assert all(figure.metric == "perplexity" for figure in published_beside_all([run]))
+    assert all(figure.metric == "perplexity" for figure in others)

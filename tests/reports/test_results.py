@@ -6,7 +6,9 @@ import pytest
 
 from relational_rnn import InputError
 from relational_rnn.reports import Record, group_runs, read_runs, records_of, write_results
-from relational_rnn.reports.runs import Run
+from relational_rnn.runs import Run, workload_of
+
+BABI = workload_of("babi")
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def records(make_run):
 
 
 def test_the_json_has_the_entries_of_the_format(records, tmp_path):
-    _, data = write_results(tmp_path / "docs" / "babi", records, title="bAbI")
+    _, data = write_results(tmp_path / "docs" / "babi", records, BABI, title="bAbI")
     rmc, lstm = json.loads(data.read_text(encoding="utf-8"))
     assert rmc["value"] == pytest.approx(0.65)
     assert rmc["spread"] == pytest.approx(0.2 / 2**0.5)
@@ -52,7 +54,7 @@ def test_the_json_has_the_entries_of_the_format(records, tmp_path):
 
 
 def test_the_page_has_mean_spread_seeds_and_the_link_to_its_json(records, tmp_path):
-    page, data = write_results(tmp_path / "babi", records, title="bAbI")
+    page, data = write_results(tmp_path / "babi", records, BABI, title="bAbI")
     text = page.read_text(encoding="utf-8")
     assert text.startswith("# bAbI\n\n| task |")
     assert "| babi-en-10k | RMC | 65.0 ± 14.1 | 0.5 | 0, 1 | 1,234 | 4,096 | 110 |" in text
@@ -84,18 +86,23 @@ def test_runs_on_a_known_corpus_have_published_perplexities_beside_them(tmp_path
         metrics={},
         result=result,
         groups={},
-        training_words=2_088_628,
+        data={"text": {"train": {"words": 2_088_628}}},
         notes=(),
     )
     records = records_of(group_runs([run]), task="wikitext-2-small")
-    text = write_results(tmp_path / "wikitext", records, title="Words")[0].read_text(encoding="utf-8")
-    assert "| wikitext-2-small | RMC | 150.25 | 3 | 1,234 |" in text
+    text = write_results(tmp_path / "wikitext", records, workload_of("language"), title="Words")[0].read_text(
+        encoding="utf-8"
+    )
+    assert "| wikitext-2-small | RMC | 150.25 | 1.5000 | 25.0 | 700 | 3 | 1,234 |" in text
     others = [record for record in records if record.published]
     assert [(r.core, r.metric, r.values) for r in others] == [
         ("RMC", "test_perplexity", (107.21,)),
         ("LSTM", "test_perplexity", (105.56,)),
     ]
-    assert f"| wikitext-2-small | LSTM | 105.56 | published: {others[1].published} (11 million parameters) |" in text
+    assert (
+        f"| wikitext-2-small | LSTM | 105.56 |  |  |  | published: {others[1].published} (11 million parameters) |"
+        in text
+    )
 
 
 def test_published_accuracies_of_tasks_stand_beside_ours(records, tmp_path):
@@ -104,10 +111,10 @@ def test_published_accuracies_of_tasks_stand_beside_ours(records, tmp_path):
         core="SDNC",
         metric="test_accuracy",
         values=(0.936,),
-        details={"per_task": {"2": 0.929}},
+        groups={"2 two-supporting-facts": 0.929},
         published="Rae et al. 2016",
     )
-    text = write_results(tmp_path / "babi", [*records, published], title="bAbI")[0].read_text(encoding="utf-8")
+    text = write_results(tmp_path / "babi", [*records, published], BABI, title="bAbI")[0].read_text(encoding="utf-8")
     assert "| task | RMC | LSTM | SDNC (published) |" in text
     assert "| 1 single-supporting-fact | 90.0 | 25.0 |  |" in text
     assert "| 2 two-supporting-facts | 40.0 | 75.0 | 92.9 |" in text
@@ -119,7 +126,7 @@ def test_both_formulations_of_the_memory_stand_in_one_table(make_run, tmp_path):
     (folders[1] / "config.json").write_text(json.dumps({**config, "memory": {"formulation": "chapter"}}))
     records = records_of(group_runs(read_runs(folders)), task="babi-en-10k")
     assert [record.core for record in records] == ["rmc", "rmc-chapter"]
-    text = write_results(tmp_path / "babi", records, title="bAbI")[0].read_text(encoding="utf-8")
+    text = write_results(tmp_path / "babi", records, BABI, title="bAbI")[0].read_text(encoding="utf-8")
     assert "| task | RMC | RMC, chapter's formulation |" in text
 
 
@@ -134,7 +141,7 @@ def test_a_published_figure_stands_beside_ours_without_seeds(records, tmp_path):
     published = Record(
         task="babi-en-10k", core="stm", metric="test_accuracy", values=(0.9961,), published="Le et al. 2020"
     )
-    page, data = write_results(tmp_path / "babi", [*records, published], title="bAbI")
+    page, data = write_results(tmp_path / "babi", [*records, published], BABI, title="bAbI")
     last = json.loads(data.read_text(encoding="utf-8"))[-1]
     assert last["published"] == "Le et al. 2020"
     assert "seeds" not in last
@@ -176,5 +183,5 @@ def test_a_record_that_cannot_be_right_is_refused(entries, message):
 
 def test_no_record_writes_no_file(tmp_path):
     with pytest.raises(InputError, match="nothing to write"):
-        write_results(tmp_path / "babi", [], title="bAbI")
+        write_results(tmp_path / "babi", [], BABI, title="bAbI")
     assert list(tmp_path.iterdir()) == []

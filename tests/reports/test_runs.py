@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from relational_rnn import InputError
-from relational_rnn.reports import group_runs, read_run, read_runs
+from relational_rnn.reports import group_runs, read_runs
 from relational_rnn.reports.runs import all_names
+from relational_rnn.runs import read_run, workload_of
 
 
 def test_a_run_folder_is_read_with_its_blanks_and_its_runaway_loss(make_run):
@@ -141,4 +142,4 @@ def test_bands_of_frequency_keep_their_order_and_tasks_have_that_of_their_number
     bands = ["10,000 or more", "100 to 999", "10 to 99", "1 to 9", "never"]
     assert all_names([dict.fromkeys(bands[:3]), dict.fromkeys(bands)]) == bands
     tasks = {"10 indefinite-knowledge": 0, "9 simple-negation": 0}
-    assert all_names([tasks]) == ["9 simple-negation", "10 indefinite-knowledge"]
+    assert all_names([tasks], workload_of("babi").group_names) == ["9 simple-negation", "10 indefinite-knowledge"]

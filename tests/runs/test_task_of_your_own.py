@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relational_rnn import InputError, tasks
-from relational_rnn.runs import workload_of
+from relational_rnn.runs import Asked, LoadedRun, workload_of
 
 pytest.importorskip("lightning_fabric")
 pytest.importorskip("matplotlib")
@@ -30,6 +30,13 @@ codes = [
     main(["report", "runs/one", "--out", "page"]),
     main(["report", "runs/one", "--results", "results/parity", "--task", "parity"]),
     main(["inspect", "runs/one"]),
+    main(["inspect", "runs/several/rmc-0", "--example", "9", "--out", "nine.html"]),
+    main(["inspect", "runs/several/rmc-0", "--statistics"]),
+    main(["report", "runs/several/rmc-0", "--examples", "2", "--out", "examples"]),
+    main(["data", "--help"]),
+    main(["data", "parity", "--ones", "5"]),
+    main(["data", "parity", "--help"]),
+    main(["data", "parity"]),
 ]
 print(json.dumps(codes))
 """
@@ -38,22 +45,29 @@ print(json.dumps(codes))
 def test_every_command_takes_it(tmp_path):
     text = PAGE.read_text(encoding="utf-8")
     section = text[text.index("## A task of your own") :]
-    code = re.search(r"```python\n(.*?)```", section, re.DOTALL)
-    assert code
-    (tmp_path / "parity.py").write_text(code[1])
-    entry = re.search(r"```toml\n\[project.entry-points.\"(.*?)\"\]\n(.*?)```", section, re.DOTALL)
-    assert entry
+    section = section[: section.index("\n## ", 1)]
+    (tmp_path / "parity.py").write_text("\n\n".join(re.findall(r"```python\n(.*?)```", section, re.DOTALL)))
+    entries = re.findall(r"```toml\n\[project.entry-points.\"(.*?)\"\]\n(.*?)```", section, re.DOTALL)
+    assert len(entries) == 2
     info = tmp_path / "parity-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: parity\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(f"[{entry[1]}]\n" + entry[2].replace('"', ""))
+    points = [f"[{group}]\n" + lines.replace('"', "") for group, lines in entries]
+    (info / "entry_points.txt").write_text("\n".join(points))
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{COMMANDS}", str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == [0, 0, 0, 0, 0, 0, 2], done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [*[0] * 6, 2, 0, 2, *[0] * 4, 2], done.stderr
     assert "train parity" in done.stdout
     assert "runs/one: 4 steps" in done.stdout
-    assert "can be inspected\n  got       a run on parity" in done.stderr
+    assert "only a relational memory has slots" in done.stderr
+    assert "--statistics has no effect: the run is on parity" in done.stderr
+    assert "<h1>Even or odd?</h1>" in (tmp_path / "nine.html").read_text()
+    listed = (tmp_path / "examples" / "index.html").read_text()
+    assert len(re.findall(r">(?:odd|even)</td>", listed)) == 4
+    assert "  data parity                  a command of parity\n" in done.stdout
+    assert "\nodd\n" in done.stdout
+    assert "example:\n  relational-rnn data parity --ones 3\n" in done.stdout
     result = json.loads((tmp_path / "runs" / "one" / "result.json").read_text())
     assert (result["task"], result["sequences"], list(result["per_group"])) == ("parity", 24, ["bits"])
     config = json.loads((tmp_path / "runs" / "several" / "lstm-0" / "config.json").read_text())
@@ -84,6 +98,27 @@ def test_a_name_that_is_taken_is_refused(monkeypatch):
     monkeypatch.setattr(tasks, "_entries", lambda: {"relations": taken})
     with pytest.raises(InputError, match="another package has a task 'relations' too\n  got       mine"):
         workload_of("relations")
+
+
+def test_a_command_that_is_taken_or_cannot_be_loaded_is_refused(monkeypatch):
+    from relational_rnn.cli import commands
+
+    monkeypatch.setattr(commands, "other_commands", lambda: {"ask": "mine"})
+    with pytest.raises(InputError, match="another package has a command 'ask' too\n  got       mine"):
+        commands.load_command("ask")
+    monkeypatch.setattr(commands, "other_commands", lambda: {"sing": "nowhere.at_all"})
+    monkeypatch.setitem(commands.COMMANDS, "sing", ("nowhere.at_all", "a command of nowhere.at_all"))
+    with pytest.raises(InputError, match="the command 'sing' of another package cannot be loaded: No module"):
+        commands.load_command("sing")
+
+
+def test_a_task_without_a_page_is_told_so(tmp_path):
+    workload = workload_of("relations")
+    run = LoadedRun(folder=tmp_path, workload=workload, config=workload.config(), model=None)
+    with pytest.raises(InputError, match="cannot be inspected\n  got       a run on relations"):
+        workload.inspect(run, Asked())
+    with pytest.raises(InputError, match="lists no examples"):
+        workload.worst_examples(run, 1)
 
 
 def test_a_task_that_is_not_there_is_told_with_those_that_are():

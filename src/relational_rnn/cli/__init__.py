@@ -1,8 +1,4 @@
-"""The command `relational-rnn`: parse, call, print.
-
-Every command lives in a file of its own, which is imported only when the command is asked for: help and mistakes are
-answered without waiting for torch.
-"""
+"""The command `relational-rnn`. The file of a command is imported only when it is asked for: help need not wait."""
 
 from __future__ import annotations
 
@@ -13,19 +9,19 @@ from collections.abc import Sequence
 
 from relational_rnn import __version__
 from relational_rnn._check import InputError, describe, is_text
-from relational_rnn.cli.boundary import guarded
 from relational_rnn.cli.commands import find_command, load_command, overview, unknown_command
-from relational_rnn.cli.tables import terminal_width
+from relational_rnn.console.boundary import guarded
+from relational_rnn.console.tables import terminal_width
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that `argv` (by default the process's own arguments) names.
+    """Run the command that `argv` names, by default the process's own arguments.
 
     Returns:
-        the exit code: 0, or 1 where `data compare` finds stories that are not alike, or 2 for a mistake in what was
-        given, or 130 after Ctrl-C, or 143 after SIGTERM. Nothing is raised but bugs.
+        the exit code: 0; 1 where a check of the command does not hold; 2 for a mistake in what was given; 130 after
+        Ctrl-C; 143 after SIGTERM. Nothing is raised but bugs.
 
     Example:
         >>> main(["--version"])
@@ -39,11 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def let_waiting_threads_sleep() -> None:
-    """Have a thread of OpenMP that waits for work spin for some 0.3 ms, not for 10, before it sleeps.
-
-    Beside other processes a spinning thread holds the core that the one it waits for needs: two threads then took four
-    times the processor time of one, and longer. What the user has set is left alone, and so is a process that has
-    loaded torch already, for the setting is read then.
+    """Let a thread of OpenMP that waits for work spin for some 0.3 ms, not for 10, before it sleeps: beside other
+    processes it holds the core that the thread it waits for needs. What the user has set stays.
     """
     if "torch" not in sys.modules and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "10000"

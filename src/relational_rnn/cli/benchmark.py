@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +12,7 @@ import tyro
 
 from relational_rnn._check import InputError, describe
 from relational_rnn.benchmarks import (
+    RECIPES,
     SHAPE_NAMES,
     SWEEP_NAMES,
     Benchmark,
@@ -22,8 +22,7 @@ from relational_rnn.benchmarks import (
     SweepName,
 )
 from relational_rnn.benchmarks import run as run_benchmark
-from relational_rnn.cli.boundary import stopped_with
-from relational_rnn.cli.parsing import parse_arguments
+from relational_rnn.console.boundary import stopped_with
 from relational_rnn.reports import read_benchmark, write_benchmark_page
 from relational_rnn.training.progress import clock
 
@@ -36,6 +35,7 @@ EXAMPLES = (
     "relational-rnn benchmark --page runs/benchmark/2026-01-31_my-machine.json",
 )
 LINE_EVERY = 10.0
+Recipe = Literal[tuple(RECIPES)]  # type: ignore[valid-type]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +68,7 @@ class Arguments:
     l0sg: Annotated[Path | None, tyro.conf.arg(metavar="CHECKOUT")] = None
     """Also time the port in this checkout of github.com/L0SG/relational-rnn-pytorch. This runs the code that lies
     there."""
-    recipe: Literal["babi", "babi-long", "demo"] | None = None
+    recipe: Recipe | None = None  # type: ignore[valid-type]
     """Also train this recipe with every backend, and report whole steps per second and the core's share of a step."""
     recipe_steps: int = 300
     """Updates of these runs; a validation follows the last."""
@@ -82,36 +82,22 @@ class Arguments:
     """Measure nothing; make page and figures from this file of results again."""
 
 
-def parse(args: Sequence[str]) -> Arguments:
-    arguments = parse_arguments(Arguments, args, command=COMMAND, examples=EXAMPLES)
-    if arguments.page is not None and arguments != Arguments(page=arguments.page):
-        problem = "--page measures nothing, so other options have no place beside it"
-        raise InputError(describe(COMMAND, problem, got=f"--page {arguments.page} and others"))
-    for other in ("runs", "quick"):
-        if arguments.budget_seconds is not None and getattr(arguments, other):
-            raise InputError(describe(COMMAND, f"--budget-seconds and --{other} both say how often to run; give one"))
-    return arguments
-
-
 def run(arguments: Arguments) -> None:
     if arguments.page is not None:
+        if arguments != Arguments(page=arguments.page):
+            problem = "--page measures nothing, so other options have no place beside it"
+            raise InputError(describe(COMMAND, problem, got=f"--page {arguments.page} and others"))
         show(arguments.page)
         return
-    benchmark = Benchmark(
-        shapes=arguments.shapes,
-        sweeps=arguments.sweeps,
-        threads=arguments.threads,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        runs=3 if arguments.quick and arguments.runs is None else arguments.runs,
-        quick=arguments.quick,
-        l0sg=arguments.l0sg,
-        recipe=arguments.recipe,
-        recipe_steps=arguments.recipe_steps,
-        data=arguments.data,
-        partial=arguments.partial,
-        **({} if arguments.budget_seconds is None else {"budget_seconds": arguments.budget_seconds}),
-    )
+    given = {field.name: getattr(arguments, field.name) for field in fields(Benchmark)}
+    if arguments.budget_seconds is None:
+        del given["budget_seconds"]
+    for other in ("runs", "quick"):
+        if arguments.budget_seconds is not None and given[other]:
+            raise InputError(describe(COMMAND, f"--budget-seconds and --{other} both say how often to run; give one"))
+    if arguments.quick and arguments.runs is None:
+        given["runs"] = 3
+    benchmark = Benchmark(**given)
     try:
         with stopped_with("what was measured is kept; the same command goes on from there"):
             path = run_benchmark(benchmark, arguments.out, on_stage=Lines())

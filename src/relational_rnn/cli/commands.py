@@ -1,88 +1,70 @@
-"""The table of commands, and how one is found and loaded."""
+"""The table of commands: which there are, and how one is found and loaded."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from importlib.metadata import EntryPoint
+from typing import Any
 
 from relational_rnn._check import InputError, describe, need_extra
-from relational_rnn.tasks import asks, names
+from relational_rnn.tasks import BUILT_IN_COMMANDS, COMMANDS_GROUP, asks, names, other_commands
 
-CORPORA = {
-    "wikitext-2": "download WikiText-2, 2 million words",
-    "wikitext-103": "download WikiText-103, 103 million words",
-    "tiny-shakespeare": "download tiny-shakespeare, 1 million characters",
-    "gutenberg": "download the books of PG-19, or some of them",
+_TRAIN, _COMPARE = "relational_rnn.cli.train:Train", "relational_rnn.cli.compare:Compare"
+OWN = {
+    **{f"train {task}": (_TRAIN, f"train one model: {asks(task)}") for task in names()},
+    **{f"compare {task}": (_COMPARE, f"train several models: {asks(task)}") for task in names()},
+    "evaluate": ("relational_rnn.cli.evaluate", "measure a trained run on its test set, group by group"),
+    "inspect": ("relational_rnn.cli.inspect", "make a page of what a memory attends to and keeps"),
+    "report": ("relational_rnn.cli.report", "make one HTML page and SVG figures from finished runs"),
+    "benchmark": ("relational_rnn.cli.benchmark", "time and memory of the layer, beside PyTorch's own"),
 }
-"""Published texts, each with its line; `data fetch` has a command for every one of them."""
-GROUPS = {
-    "train": {
-        "demo": "train six models, compare them, and let them answer",
-        **{f"train {task}": f"train one model: {asks(task)}" for task in names()},
-        **{f"compare {task}": f"train several models: {asks(task)}" for task in names()},
-    },
-    "use a trained model": {
-        "evaluate": "measure a trained run on its test set, group by group",
-        "ask": "type a story and questions; see what answers rest on",
-        "generate": "let a language model go on with a text",
-        "inspect": "make a page of what a memory attends to and keeps",
-        "report": "make one HTML page and SVG figures from finished runs",
-    },
-    "data and measurements": {
-        "data generate babi": "write generated stories in the published format",
-        "data fetch babi": "download the published bAbI archive",
-        **{f"data fetch {corpus}": line for corpus, line in CORPORA.items()},
-        "data compare": "hold generated stories against published ones",
-        "benchmark": "time and memory of the layer, beside PyTorch's own",
-    },
-}
+"""The commands of no task in particular: a module or a class (as in `tasks.BUILT_IN_COMMANDS`), and a line."""
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {"train": {}, "use a trained model": {}, "data and measurements": {}}
+"""The headings of the help, and under each its commands: where one is defined, and a line about it."""
+_OTHERS = {name: (where, f"a command of {where}") for name, where in other_commands().items()}
+for _name, _command in {**_OTHERS, **BUILT_IN_COMMANDS, **OWN}.items():
+    _kind = {"demo": 0, "train": 0, "compare": 0, "data": 2, "benchmark": 2}.get(_name.split()[0], 1)
+    list(GROUPS.values())[_kind][_name] = _command
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 IN_SHORT = {
     "train": "train one model; WHAT: {words}",
     "compare": "train several under several seeds, print one table",
     "data fetch": "download WHAT: {words}",
 }
 """What the help of the whole program says of commands that differ in their last word."""
-COMMANDS = {name: line for group in GROUPS.values() for name, line in group.items()}
-"""Every command with its one line; `train TASK` lives in train.py, `data fetch babi` in data_fetch_babi.py, those of
-published texts in data_fetch_corpus.py."""
-
-
-class Command(Protocol):
-    """What the file of a command defines, or an object that stands for it."""
-
-    EXAMPLES: tuple[str, ...]
-    """Lines that can be pasted into a shell; the help ends with them."""
-
-    def parse(self, args: Sequence[str]) -> Any:
-        """The typed arguments; prints help or the mistake and exits where that is due."""
-        ...
-
-    def run(self, arguments: Any) -> None:
-        """Do it and print what came of it; exit with 1 where that is an answer of "no" to what was asked."""
-        ...
 
 
 def find_command(words: Sequence[str]) -> tuple[str, list[str]] | None:
-    """The command that `words` begin with, and the words after it; None when they begin with none."""
-    for size in (1, 2, 3):
-        name = " ".join(words[:size])
-        if name in COMMANDS:
-            return name, list(words[size:])
-    return None
+    """The command that `words` begin with, and the words after it, if there is one."""
+    found = [size for size in (1, 2, 3) if " ".join(words[:size]) in COMMANDS]
+    return (" ".join(words[: found[0]]), list(words[found[0] :])) if found else None
 
 
-def load_command(name: str) -> Command:
-    """Import the file of a command."""
+def load_command(name: str) -> Any:
+    """Import a command: an object with `EXAMPLES`, `parse(args)` and `run(arguments)`.
+
+    Raises:
+        MissingExtraError: tyro is not installed.
+        InputError: another package's command cannot be imported, or has a name of this package's.
+    """
     need_extra("tyro", "train", f"relational-rnn {name}")
-    verb, _, task = name.partition(" ")
-    if verb in ("train", "compare"):
-        return getattr(importlib.import_module(f"relational_rnn.cli.{verb}"), verb.capitalize())(task)
-    if name.removeprefix("data fetch ") in CORPORA:
-        return importlib.import_module("relational_rnn.cli.data_fetch_corpus").FetchCorpus(name.split()[-1])
-    return cast(Command, importlib.import_module(f"relational_rnn.cli.{name.replace(' ', '_')}"))
+    from relational_rnn.console.parsing import Command
+
+    where, other = COMMANDS[name][0], other_commands().get(name, "")
+    if other not in ("", where):
+        problem, hint = f"another package has a command {name!r} too", "give that command another name"
+        raise InputError(describe(COMMANDS_GROUP, problem, got=other, hint=hint))
+    point = EntryPoint(name, where, COMMANDS_GROUP)
+    try:
+        found = point.load()
+        return found(name) if isinstance(found, type) else Command(name, found)
+    except (ImportError, AttributeError) as error:
+        if point.module.startswith("relational_rnn."):
+            raise
+        problem = f"the command {name!r} of another package cannot be loaded: {error}"
+        raise InputError(describe(point.value, problem)) from error
 
 
 def unknown_command(words: Sequence[str]) -> InputError:
@@ -95,43 +77,25 @@ def unknown_command(words: Sequence[str]) -> InputError:
     near = longer or [
         name for name, start in starts.items() if difflib.get_close_matches(given, [start, name], cutoff=0.6)
     ]
-    return InputError(
-        describe(
-            "relational-rnn",
-            f"{given!r} is {'only the beginning of' if longer else 'not'} a command",
-            expected=", ".join(near or COMMANDS),
-            hint="relational-rnn --help lists all commands",
-        )
-    )
+    problem = f"{given!r} is {'only the beginning of' if longer else 'not'} a command"
+    hint = "relational-rnn --help lists all commands"
+    return InputError(describe("relational-rnn", problem, expected=", ".join(near or COMMANDS), hint=hint))
 
 
 def overview(start: Sequence[str] = (), width: int = 100) -> str:
-    """The help of the whole program, or of the commands that begin with `start`.
+    """The help of the commands that begin with `start`; that of the whole program puts some in one line.
 
-    That of the whole program names commands that differ in a task or a corpus in one line, so that it fits a screen.
-
-    >>> print(overview(["data"], width=70))
-    usage: relational-rnn data COMMAND [OPTIONS]
+    >>> print(overview(["data", "generate"], width=70))
+    usage: relational-rnn data generate COMMAND [OPTIONS]
     <BLANKLINE>
     data and measurements:
-      data generate babi           write generated stories in the
-                                   published format
-      data fetch babi              download the published bAbI archive
-      data fetch wikitext-2        download WikiText-2, 2 million words
-      data fetch wikitext-103      download WikiText-103, 103 million
-                                   words
-      data fetch tiny-shakespeare  download tiny-shakespeare, 1 million
-                                   characters
-      data fetch gutenberg         download the books of PG-19, or some of
-                                   them
-      data compare                 hold generated stories against
-                                   published ones
+      data generate babi  write generated stories in the published format
     <BLANKLINE>
     `relational-rnn COMMAND --help` lists the options of a command and
     ends with an example.
     """
     chosen = {
-        title: {name: line for name, line in group.items() if name.split()[: len(start)] == list(start)}
+        title: {name: line for name, (_, line) in group.items() if name.split()[: len(start)] == list(start)}
         for title, group in GROUPS.items()
     }
     chosen = {title: group for title, group in chosen.items() if group}
@@ -157,16 +121,10 @@ def _in_short(group: Mapping[str, str]) -> dict[str, str]:
     words: dict[str, list[str]] = {}
     for name in group:
         start, _, word = name.rpartition(" ")
-        words.setdefault(start if start in IN_SHORT else name, []).append(word)
-    return {
-        f"{name} WHAT" if name in IN_SHORT else name: IN_SHORT[name].format(words=", ".join(these))
-        if name in IN_SHORT
-        else group[name]
-        for name, these in words.items()
-    }
+        words.setdefault(f"{start} WHAT" if start in IN_SHORT else name, []).append(word)
+    short = {f"{start} WHAT": line for start, line in IN_SHORT.items()}
+    return {name: short.get(name, group.get(name, "")).format(words=", ".join(these)) for name, these in words.items()}
 
 
 def _fill(line: str, width: int, indent: str = "") -> list[str]:
-    return textwrap.wrap(
-        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
-    )
+    return textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

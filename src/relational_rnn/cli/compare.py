@@ -10,30 +10,13 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from relational_rnn._check import need_extra
-from relational_rnn.cli.boundary import KEPT, stopped_with
-from relational_rnn.cli.options import (
-    SHARED,
-    Common,
-    arguments_of,
-    check_typed,
-    folder_of,
-    print_configuration,
-    starting,
-)
-from relational_rnn.cli.parsing import parse_arguments, spell_out
-from relational_rnn.cli.tables import text_table
-from relational_rnn.cli.trials import TrialReport
-from relational_rnn.reports import write_report
-from relational_rnn.reports.published import published_beside, published_table
-from relational_rnn.runs import CoreName, RunConfig, TuningConfig, Workload, compare, comparison, workload_of
-
-DESCRIPTION = """Train and measure a model for every core and every seed on {task}; print one table, write a report with
-learning curves, and name what others have published for the same settings.
-
-All models have the same parts around the core, and about the same number of parameters. {data}With
---tuning.learning-rates every core tries these first and takes the one that does best on the validation set. Called
-again with the same options, it goes on where it was stopped.
-"""
+from relational_rnn.cli.options import Common, TrainingCommand, check_typed, fields_of, print_configuration
+from relational_rnn.console.boundary import KEPT, stopped_with
+from relational_rnn.console.tables import text_table
+from relational_rnn.nn.cores import CORES
+from relational_rnn.reports import group_runs, published_beside, read_runs, write_report
+from relational_rnn.runs import CoreName, RunConfig, Trial, TuningConfig, best_trials, compare, comparison
+from relational_rnn.training import BestBy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,41 +36,40 @@ class Options(Common):
     """Learning rates that every core tries first."""
 
 
-class Compare:
+class Compare(TrainingCommand):
     """The command `compare TASK` of one task."""
 
-    def __init__(self, task: str) -> None:
-        self.workload: Workload[Any] = workload_of(task)
-        self.command = f"compare {task}"
-        self.EXAMPLES = tuple(f"relational-rnn compare {task} {words}" for words in self.workload.compare_examples)
+    options = Options
+    description = """Train and measure a model for every core and every seed on {task}; print one table, write a report
+with learning curves, and name what others have published for the same settings.
+
+All models have the same parts around the core, and about the same number of parameters. {data}With
+--tuning.learning-rates every core tries these first and takes the one that does best on the validation set. Called
+again with the same options, it goes on where it was stopped.
+"""
 
     def parse(self, args: Sequence[str]) -> Any:
-        words = spell_out(args, self.workload.short)
-        recipe, config = starting(self.workload, words, self.command)
-        data = f"{self.workload.data_help} " if self.workload.data_help else ""
-        description = DESCRIPTION.format(task=self.workload.name, data=data)
-        base = _without_core_and_seed(self.workload.config)
-        kind = arguments_of(self.workload, Options, description, base)
-        default = kind(recipe=recipe, run=base(**_fields(config)))
-        arguments = parse_arguments(
-            kind, words, command=self.command, examples=self.EXAMPLES, default=default, shared=SHARED
-        )
+        arguments, words = self.typed(args, _without_core_and_seed(self.workload.config))
         check_typed(words, self.command, arguments.cores)
-        out = arguments.out or folder_of(self.workload, self.base(arguments), words, recipe)
+        out = arguments.out or self.folder(arguments, words)
         return dataclasses.replace(arguments, out=out)
 
     def base(self, arguments: Any) -> RunConfig:
         """The configuration of all runs but for core and seed."""
-        return self.workload.config(**_fields(arguments.run))
+        return self.workload.config(**fields_of(arguments.run))
 
     def run(self, arguments: Any) -> None:
-        base = self.base(arguments)
+        base, out, best_by = self.base(arguments), arguments.out, self.workload.best_by
         if arguments.print_config:
             print_configuration(base)
             return
         need_extra("matplotlib", "report", "the report at the end of a comparison")  # said before the training
-        out = arguments.out
-        trials = TrialReport(self.workload.best_by)
+        notes = []
+
+        def tell(trials: Sequence[Trial]) -> None:
+            print(f"{trial_table(trials, best_by)}\n", flush=True)
+            notes.append(trial_note(trials, best_by))
+
         with stopped_with(KEPT):
             found = compare(
                 base,
@@ -96,19 +78,17 @@ class Compare:
                 out,
                 tuning=arguments.tuning,
                 jobs=arguments.jobs,
-                on_trials=trials,
+                on_trials=tell,
                 on_run=lambda path, evaluation: print(f"{path}: {evaluation.line()}", flush=True),
             )
         print(f"\n{text_table(*comparison(list(found.values())))}")
-        others = published_beside(base.to_json())
+        others = published_beside(group_runs(read_runs(list(found))))
+        width = max((len(figure.model) for figure in others), default=0)
         if others:
-            print(f"\npublished:\n{published_table(others)}")
-        page = write_report(list(found), out / "report", title=self.workload.name, notes=trials.notes)
-        print(f"\nreport: {page}")
-
-
-def _fields(config: RunConfig) -> dict[str, Any]:
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+            print("\npublished:")
+        for f in others:
+            print(f"  {f.model:<{width}}  {f.shown:>10}  {f.source} ({f.setting})")
+        print(f"\nreport: {write_report(list(found), out / 'report', title=self.workload.name, notes=notes)}")
 
 
 def _without_core_and_seed(config: type[RunConfig]) -> type[RunConfig]:
@@ -119,3 +99,43 @@ def _without_core_and_seed(config: type[RunConfig]) -> type[RunConfig]:
         for name, default in (("core", "rmc"), ("seed", 0))
     ]
     return dataclasses.make_dataclass("Base", hidden, bases=(config,), frozen=True, kw_only=True)
+
+
+def trial_table(trials: Sequence[Trial], best_by: BestBy = "accuracy") -> str:
+    """A row per core: the best validation with every learning rate, or the lesson that training ended in and its loss
+    if that is not the last, and the rate that its runs take; then the cores that took the lowest or the highest one."""
+
+    def cell(trial: Trial) -> str:
+        if trial.valid_accuracy is None:
+            return "diverged"
+        if trial.lesson_loss is not None:
+            return f"lesson {trial.lesson}: {trial.lesson_loss:.4f}"
+        return f"{100 * trial.valid_accuracy:.1f}" if best_by == "accuracy" else f"{trial.valid_loss:.4f}"
+
+    rates = list(dict.fromkeys(trial.learning_rate for trial in trials))
+    taken = {core: trial.learning_rate for core, trial in best_trials(trials, best_by=best_by).items()}
+    rows = []
+    for core, rate in taken.items():
+        cells = {trial.learning_rate: cell(trial) for trial in trials if trial.core == core}
+        rows.append([CORES[core].label, *(cells[tried] for tried in rates), f"{rate:g}"])
+    measure = "accuracy, %," if best_by == "accuracy" else "loss"
+    title = f"best validation {measure} of {trials[0].steps:,} steps with every learning rate"
+    if any(trial.lesson_loss is not None for trial in trials):
+        title += "; before the last lesson, its loss"
+    lines = [title, text_table(["core", *(f"{rate:g}" for rate in rates), "taken"], rows)]
+    at_the_edge = [CORES[core].label for core, rate in taken.items() if rate in (min(rates), max(rates))]
+    if at_the_edge:
+        lines.append(f"the best rate may lie beyond those tried for: {', '.join(at_the_edge)}")
+    return "\n".join(lines)
+
+
+def trial_note(trials: Sequence[Trial], best_by: BestBy = "accuracy") -> str:
+    """One sentence for a report: what every core tried, how long, and what it took."""
+    rates = ", ".join(f"{rate:g}" for rate in dict.fromkeys(trial.learning_rate for trial in trials))
+    best = best_trials(trials, best_by=best_by)
+    taken = ", ".join(f"{CORES[core].label} {trial.learning_rate:g}" for core, trial in best.items())
+    furthest = " or was furthest in the lessons" if any(trial.lesson_loss is not None for trial in trials) else ""
+    return (
+        f"every core tried learning rates of {rates} in {trials[0].steps:,} steps and took what did best on the "
+        f"validation set{furthest}: {taken}"
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,8 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.cli.parsing import parse_arguments
-from relational_rnn.cli.tables import text_table
+from relational_rnn.console.tables import text_table
 from relational_rnn.nn.cores import CORES
 from relational_rnn.runs import RunEvaluation, evaluate, read_config, workload_of
 
@@ -37,14 +35,9 @@ class Arguments:
     """bAbI, with --data: take a set that is not complete, and say what is missing."""
 
 
-def parse(args: Sequence[str]) -> Arguments:
-    arguments = parse_arguments(Arguments, args, command="evaluate", examples=EXAMPLES)
+def run(arguments: Arguments) -> None:
     if arguments.partial and arguments.data is None:
         raise InputError(describe("evaluate", "--partial has no effect without --data"))
-    return arguments
-
-
-def run(arguments: Arguments) -> None:
     data = None
     if arguments.data is not None:
         config = read_config(arguments.run)

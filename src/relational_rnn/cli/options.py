@@ -1,22 +1,22 @@
-"""What `train` and `compare` have in common: the configuration that the options change, and where it comes from."""
+"""What `train` and `compare` share: the configuration that options change, and where it comes from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
 from relational_rnn._check import InputError, describe
 from relational_rnn._reading.json_text import read_json_object
 from relational_rnn._reading.structure import from_json
+from relational_rnn.console.parsing import parse_arguments, spell_out
 from relational_rnn.nn.cores import FAST_WEIGHTS
-from relational_rnn.runs import RunConfig, Workload, read_config
+from relational_rnn.runs import RunConfig, Workload, read_config, workload_of
 from relational_rnn.training.json_files import as_text
 
-RECIPE_HELP = "What the options start from."
 SHARED = ("memory", "rivals", "fast", "optimizer", "loop")
 """Groups of options that every task has."""
 
@@ -46,18 +46,62 @@ class Common:
     """Print the whole configuration as --config reads it, and do nothing else."""
 
 
+class TrainingCommand:
+    """`train TASK` or `compare TASK`, named by its words: "train babi"."""
+
+    description: ClassVar[str]
+    options: ClassVar[type[Common]]
+    """What is no part of a run's configuration."""
+
+    def __init__(self, command: str) -> None:
+        verb, task = command.split()
+        self.command = command
+        self.workload: Workload[Any] = workload_of(task)
+        examples = self.workload.train_examples if verb == "train" else self.workload.compare_examples
+        more = ["--out runs/first --resume"] if verb == "train" else []
+        self.EXAMPLES = tuple(f"relational-rnn {command} {words}" for words in [*examples, *more])
+
+    def typed(self, args: Sequence[str], config: type[Any]) -> tuple[Any, list[str]]:
+        """The arguments, whose `run` is a `config`, and the words with short options spelled out."""
+        workload, words = self.workload, spell_out(args, self.workload.short)
+        recipe, start = starting(workload, words, self.command)
+        names = tuple(workload.recipes)
+        kind = make_dataclass(
+            "Arguments",
+            [
+                ("recipe", Annotated[Literal[names], tyro.conf.arg(help="What the options start from.")]),  # type: ignore[valid-type]
+                ("run", Annotated[config, tyro.conf.arg(name="")]),
+            ],
+            bases=(self.options,),
+            frozen=True,
+            kw_only=True,
+        )
+        data = f"{workload.data_help} " if workload.data_help else ""
+        kind.__doc__ = self.description.format(task=workload.name, data=data)
+        default = kind(recipe=recipe, run=config(**fields_of(start)))
+        found = parse_arguments(
+            kind, words, command=self.command, examples=self.EXAMPLES, default=default, shared=SHARED
+        )
+        return found, words
+
+    def folder(self, arguments: Any, words: Sequence[str]) -> Path:
+        """Where runs go that name no folder."""
+        asked = any(word.split("=", 1)[0] == "--recipe" for word in words)
+        return self.workload.folder(arguments.run, arguments.recipe, asked=asked)
+
+
+def fields_of(config: RunConfig) -> dict[str, Any]:
+    """The fields of a configuration by their names."""
+    return {field.name: getattr(config, field.name) for field in fields(config)}
+
+
 def starting(workload: Workload[Any], args: Sequence[str], command: str) -> tuple[str, RunConfig]:
     """The name of the recipe, and the configuration that the other options change: its own, a file's, or a resumed
     run's.
 
-    Args:
-        workload: the task.
-        args: the words after the command.
-        command: the command as it is typed, without the name of the program.
-
     Raises:
-        InputError: `--resume` without `--out`, or where there is no such run; two sources of a configuration; a file
-            that holds none.
+        InputError: `--resume` without `--out`, or without a run there; two sources of a configuration; a file that
+            holds none.
     """
     start, _ = tyro.cli(
         Start, args=list(args), prog=f"relational-rnn {command}", return_unknown_args=True, add_help=False
@@ -88,38 +132,12 @@ def starting(workload: Workload[Any], args: Sequence[str], command: str) -> tupl
     return name, workload.starting(workload.recipes[name](), typed)
 
 
-def arguments_of(workload: Workload[Any], base: type[Any], description: str, config: Any) -> type[Any]:
-    """The class of the arguments of a command: those of `base`, the recipe, and the configuration of a run."""
-    recipes = tuple(workload.recipes)
-    recipe = Annotated[Literal[recipes], tyro.conf.arg(help=RECIPE_HELP)]  # type: ignore[valid-type]
-    run = Annotated[config, tyro.conf.arg(name="")]
-    made = make_dataclass(
-        "Arguments",
-        [("recipe", recipe, field(default=recipes[0])), ("run", run, field())],
-        bases=(base,),
-        frozen=True,
-        kw_only=True,
-    )
-    made.__doc__ = description
-    return made
-
-
 def check_typed(args: Sequence[str], command: str, cores: Sequence[str]) -> None:
-    """Refuse sizes of the fast weights that were typed where no core has them; those of a recipe are there for whoever
-    wants them.
-
-    Raises:
-        InputError: names the option.
-    """
+    """Refuse sizes of the fast weights that were typed where no core has them; a recipe may have them for any core."""
     typed = [word.split("=", 1)[0] for word in args if word.startswith("--fast.")]
     if typed and FAST_WEIGHTS not in cores:
         problem = f"{typed[0]} would have no effect on {', '.join(cores)}"
         raise InputError(describe(command, problem, hint=f"the core that has it: {FAST_WEIGHTS}."))
-
-
-def folder_of(workload: Workload[Any], config: RunConfig, words: Sequence[str], recipe: str) -> Path:
-    """Where runs go that name no folder."""
-    return workload.folder(config, recipe, asked=any(word.split("=", 1)[0] == "--recipe" for word in words))
 
 
 def print_configuration(config: RunConfig) -> None:

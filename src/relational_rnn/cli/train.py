@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from relational_rnn.cli.options import (
-    SHARED,
-    Common,
-    arguments_of,
-    check_typed,
-    folder_of,
-    print_configuration,
-    starting,
-)
-from relational_rnn.cli.parsing import parse_arguments, spell_out
-from relational_rnn.cli.tables import shown
-from relational_rnn.runs import Workload, train, workload_of
+from relational_rnn.cli.options import Common, TrainingCommand, check_typed, print_configuration
+from relational_rnn.console.tables import shown
+from relational_rnn.runs import train
 from relational_rnn.training import Outcome, Terminated
-
-DESCRIPTION = """Train one model on {task} and keep everything about it in a run folder.
-
-{data}A recipe sets all options below at once (the defaults shown are those of the chosen one), and each can then be
-changed.
-"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,58 +26,44 @@ class Options(Common):
     """Go on with the run in --out, under the configuration it began with."""
 
 
-class Train:
+class Train(TrainingCommand):
     """The command `train TASK` of one task."""
 
-    def __init__(self, task: str) -> None:
-        self.workload: Workload[Any] = workload_of(task)
-        self.command = f"train {task}"
-        examples = (*self.workload.train_examples, "--out runs/first --resume")
-        self.EXAMPLES = tuple(f"relational-rnn train {task} {words}" for words in examples)
+    options = Options
+    description = """Train one model on {task} and keep everything about it in a run folder.
+
+{data}A recipe sets all options below at once (the defaults shown are those of the chosen one), and each can then be
+changed.
+"""
 
     def parse(self, args: Sequence[str]) -> Any:
-        words = spell_out(args, self.workload.short)
-        recipe, config = starting(self.workload, words, self.command)
-        data = f"{self.workload.data_help} " if self.workload.data_help else ""
-        description = DESCRIPTION.format(task=self.workload.name, data=data)
-        kind = arguments_of(self.workload, Options, description, self.workload.config)
-        default = kind(recipe=recipe, run=config)
-        arguments = parse_arguments(
-            kind, words, command=self.command, examples=self.EXAMPLES, default=default, shared=SHARED
-        )
+        arguments, words = self.typed(args, self.workload.config)
         run = arguments.run
         check_typed(words, self.command, [run.core])
-        out = arguments.out or folder_of(self.workload, run, words, recipe) / f"{run.core}-{run.seed}"
+        out = arguments.out or self.folder(arguments, words) / f"{run.core}-{run.seed}"
         return dataclasses.replace(arguments, out=out)
 
     def run(self, arguments: Any) -> None:
-        config = arguments.run
+        config, folder = arguments.run, arguments.out
         if arguments.print_config:
             print_configuration(config)
             return
-        folder = arguments.out
         try:
             outcome = train(config, folder, resume=arguments.resume)
         except (KeyboardInterrupt, Terminated) as stop:
             where, *more = str(stop).splitlines() or ["nothing was begun"]
             again = shown("relational-rnn", *self.command.split(), "--out", folder, "--resume")
             raise type(stop)(where + (f"; go on with: {again}" if more else "")) from stop
-        best = BEST[self.workload.best_by](outcome)
+        best = best_accuracy(outcome) if self.workload.best_by == "accuracy" else best_loss(outcome)
         print(f"{folder}: {outcome.steps:,} steps in {outcome.seconds:,.0f} s; {best} after step {outcome.best_step:,}")
         print(f"measure it with: {shown('relational-rnn', 'evaluate', folder)}")
 
 
 def best_accuracy(outcome: Outcome) -> str:
-    """The best weights of a run by their accuracy."""
     return f"best validation accuracy {outcome.valid_accuracy:.1%}"
 
 
 def best_loss(outcome: Outcome) -> str:
-    """The best weights of a run by their loss."""
     loss = outcome.valid_loss
     bits, perplexity = loss / math.log(2), math.exp(min(loss, 700))
     return f"best validation loss {loss:.3f} nats per token ({bits:.3f} bits, perplexity {perplexity:,.1f})"
-
-
-BEST: dict[str, Callable[[Outcome], str]] = {"accuracy": best_accuracy, "loss": best_loss}
-"""How the best weights are told, by what they were chosen by."""

@@ -20,24 +20,19 @@ WHERE = "inspection.fast_page"
 
 
 def fast_page(
-    trace: FastWeightTrace,
-    looks: Tensor,
-    tokens: Sequence[str],
-    *,
-    title: str,
-    **around: Unpack[Around],
+    trace: FastWeightTrace, looks: Tensor, tokens: Sequence[str], *, title: str, **around: Unpack[Around]
 ) -> Page:
     """One sequence through a fast-weight memory as one HTML file, with a scrubber over its steps.
 
-    The page opens on a figure of steps by heads: how strongly each step wrote, what is still held of it, and how much
-    of what a question read was written by it.
+    It opens on a figure of steps by heads: how strongly each step wrote, what is still held of it, and how much of what
+    a question read is from it.
 
     Args:
-        trace: of one sequence, as `FastWeightMemory.trace` returns it: a batch of one.
-        looks: the keys that a question looks for, were it asked after each step, [T, L, H, K].
+        trace: of one sequence, a batch of one, as `FastWeightMemory.trace` returns it.
+        looks: the keys that a question would look for after each step, [T, L, H, K].
         tokens: what every step read, T texts.
         title: heading of the page.
-        **around: see `inspection.page`.
+        **around: see `Around`.
 
     Raises:
         InputError: the trace is of several sequences, shapes or lengths do not fit, or a number is not finite.
@@ -57,12 +52,8 @@ def fast_page(
         raise InputError(describe(WHERE, "the trace must be of one sequence", got=f"{batch} sequences", expected=1))
     tokens = check_tokens(WHERE, tokens, steps)
     check_shape(WHERE, "looks", looks, {"T": steps, "L": None, "H": heads, "K": key_size})
-    kept = TokenValues(
-        name="kept",
-        description="share of the memory before that the step kept, mean over the heads; a full bar is 1",
-        values=trace.keeps[0].detach().double().mean(-1).tolist(),
-        most=1,
-    )
+    words = "share of the memory before that the step kept, mean over the heads; a full bar is 1"
+    kept = TokenValues("kept", words, trace.keeps[0].detach().double().mean(-1).tolist(), most=1)
     return put_together(
         "fast",
         tokens,
@@ -105,14 +96,11 @@ def fast_opening(trace: FastWeightTrace, looks: Tensor) -> Opening:
 
 
 def held_writes(trace: FastWeightTrace) -> Tensor:
-    r"""Under which key every write lies after every step: $p$ [T, T, H, K], the first axis the step after which.
+    r"""The key under which every write lies after every step: $p$ [T, T, H, K], the first axis the step after which.
 
     The memory is a sum over the writes, $S_t = \sum_s p_{t,s} v_s^\top$ and what is left of the start, with
     $p_{s,s} = \beta_s k_s$ and $p_{t,s} = \alpha_t (p_{t-1,s} - \beta_t k_t k_t^\top p_{t-1,s})$, so that a read with q
-    takes $p_{t,s}^\top q$ of write s (`FastWeightTrace.origins` goes the other way, from q back to the writes).
-
-    Args:
-        trace: a batch of one.
+    takes $p_{t,s}^\top q$ of write s. The trace is a batch of one.
     """
     keys, strengths, keeps = (tensor[0].detach().double() for tensor in (trace.keys, trace.strengths, trace.keeps))
     held, after = torch.zeros_like(keys), []
@@ -124,15 +112,10 @@ def held_writes(trace: FastWeightTrace) -> Tensor:
 
 
 def shares_read(trace: FastWeightTrace, held: Tensor, looks: Tensor) -> Tensor:
-    """How much of what every look read came from every write, [T, T, L]: after which step, written at which.
+    """How much of what every look [T, L, H, K] read came from every write: [T, T, L], after which step, from which.
 
-    What a write gives to a read is a vector of all heads' values. Its length as a share of the lengths of all writes is
-    how much; the sign says whether it points along what is read or against it.
-
-    Args:
-        trace: a batch of one.
-        held: of `held_writes`, [T, T, H, K].
-        looks: [T, L, H, K].
+    A write gives a read a vector of all heads' values. Its length, as a share of the lengths of all writes, says how
+    much; the sign says whether it points along what is read or against it.
     """
     values = trace.values[0].detach().double()
     weights = torch.einsum("tshk,tlhk->tslh", held, looks.to(held))

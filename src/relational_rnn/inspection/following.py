@@ -1,6 +1,6 @@
 """One step followed through a memory: where it is written, and who attends to that slot afterwards.
 
-The view of Santoro et al. (2018), figure 3: for N-th farthest the step is the vector that the question is about.
+The view of Santoro et al. (2018), figure 3.
 """
 
 # Shape legend: T steps, S attention blocks, H heads, N memory slots
@@ -19,24 +19,23 @@ from relational_rnn.pages import render
 
 WHERE = "inspection.follow"
 MARK = "#d55e00"
-"""Told apart from the shades on light and dark paper, and with every common colour blindness."""
+"""Unlike the shades on light and dark paper, with every common colour blindness."""
 GAP, HEAD = 8, 34
 """Between two steps, and above their matrices."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Followed:
-    """What became of one step."""
+    """What became of one step; attention is the mean over blocks and heads."""
 
     step: int
     """The step, from 0."""
     writing: Tensor
-    """[N]: a slot's attention to the input at that step (mean over blocks and heads) times its mean input gate: how
-    much of the step may have reached the slot."""
+    """[N]: every slot's attention to the input at that step times its mean input gate."""
     slot: int
     """The slot with the most of it."""
     looks: Tensor
-    """[T, N]: the attention of every slot to that slot at every step, mean over blocks and heads."""
+    """[T, N]: the attention of every slot to that slot at every step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,8 +78,8 @@ def follow(trace: Trace, reference: int) -> Followed:
 
 
 def reference_section(examples: Sequence[ReferenceExample]) -> Section:
-    """A row of attention matrices per example, one per step, mean over blocks and heads; the step that matters is
-    framed, and so is, from then on, the column of the slot that took the most of it.
+    """A row of attention matrices per example, one per step, mean over blocks and heads; framed are the step that
+    matters and, after it, the column of the slot that took the most of it.
 
     Raises:
         InputError: no example; see `follow`.
@@ -99,20 +98,12 @@ def reference_section(examples: Sequence[ReferenceExample]) -> Section:
         drawn.append((example, found.slot, weights.tolist(), cell, y))
         widest = max(widest, steps * (rows * cell + GAP) - 1, 7.0 * len(example.caption))
         y += HEAD + slots * cell + 16
-    html = render(
-        "inspection/templates/following.html",
-        lines=lines,
-        drawn=drawn,
-        gap=GAP,
-        head=HEAD,
-        mark=MARK,
-        width=f"{widest:.0f}",
-        height=f"{y:.0f}",
-    )
+    look = {"gap": GAP, "head": HEAD, "mark": MARK, "width": f"{widest:.0f}", "height": f"{y:.0f}"}
+    html = render("inspection/templates/following.html", lines=lines, drawn=drawn, **look)
     text = (
         "Each row is a sequence, each matrix a step: slots that look (down) by slots and the input that they look at "
-        "(across). Framed: the step of the reference, and from there on the column of the slot that took the most of "
-        "it (its attention to the input times its input gate). A slot may hold other things too, so looking at it is "
-        "not yet looking at the reference."
+        "(across). Framed: the step of the reference, and after it the column of the slot that took the most of it "
+        "(attention to the input times input gate). A slot may hold other things too, so looking at it need not be "
+        "looking at the reference."
     )
     return Section("The reference, followed", text, html)

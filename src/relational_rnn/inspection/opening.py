@@ -1,4 +1,4 @@
-"""The figure that a story's page opens on: sentences by places of the memory, and what the question read there."""
+"""The figure that a page opens on: sentences by places of the memory, and what the question read there."""
 
 # Shape legend: T steps, C columns, L looks of the question, N memory slots, G gate width
 
@@ -23,9 +23,9 @@ class Panel:
     """A matrix with a row for every sentence."""
 
     name: str
-    """A few words that end in what the columns are, e.g. "replaced in slot"; the columns are numbered from 1."""
+    """Words that end in what the columns are, e.g. "replaced in slot"."""
     values: np.ndarray
-    """[T, C], or [T, T, C] where it changes with the chosen step, which comes first."""
+    """[T, C], or [T, T, C] if it changes with the chosen step, the first axis."""
     most: float = 1.0
     """What the darkest shade stands for."""
     signed: bool = False
@@ -33,7 +33,7 @@ class Panel:
     framed: bool = False
     """Frame the largest number of every column."""
     looks: np.ndarray | None = None
-    """[T, L, C]: rows of the question's looks at the same columns, for every chosen step; the largest is framed."""
+    """[T, L, C]: the question's looks at the same columns after every chosen step; the largest is framed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,9 +58,9 @@ class Opening:
     caption: str
     panels: Sequence[Panel]
     head: Sequence[str]
-    """Names of the lines' columns: label, sentence, number, and the note where there is one."""
+    """Names of the lines' columns."""
     named: Sequence[Sequence[Named]]
-    """The lines after each of the T steps, equally many each."""
+    """The lines after each of the T steps, equally many."""
 
     def html(self) -> str:
         """Its place on the page; the script fills it."""
@@ -72,29 +72,17 @@ class Opening:
         for panel in self.panels:
             low = -panel.most if panel.signed else 0.0
             looks = None if panel.looks is None else pack(panel.looks, name=f"{WHERE}: looks", low=0, high=1)
-            panels.append(
-                {
-                    "name": panel.name,
-                    "columns": panel.values.shape[-1],
-                    "moving": panel.values.ndim == 3,
-                    "most": panel.most,
-                    "signed": panel.signed,
-                    "framed": panel.framed,
-                    "values": pack(panel.values, name=f"{WHERE}: {panel.name}", low=low, high=panel.most),
-                    "looks": looks,
-                }
-            )
+            values = pack(panel.values, name=f"{WHERE}: {panel.name}", low=low, high=panel.most)
+            shape = {"columns": panel.values.shape[-1], "moving": panel.values.ndim == 3}
+            look = {name: getattr(panel, name) for name in ("name", "most", "signed", "framed")}
+            panels.append({**look, **shape, "values": values, "looks": looks})
         named = [[[n.label, n.step, float(f"{n.value:.4g}"), n.note] for n in lines] for lines in self.named]
         return {"panels": panels, "named": named}
 
 
 def slots_opening(trace: Trace, looks: Tensor) -> Opening:
-    """Which slot took which sentence, what of it is left, and which slot the question looked at.
-
-    Args:
-        trace: of one sequence of T steps.
-        looks: [T, L, N]: attention of every look to the slots, were the question asked after each step.
-    """
+    """Which slot took which sentence in a trace of one sequence, what of it is left, and which slots the question looks
+    at after each step, [T, L, N]."""
     update = trace.update()
     steps, slots = trace.memory.shape[:2]
     came_in, stayed = update if update is not None else (torch.ones(steps, slots, 1), torch.zeros(steps, slots, 1))
@@ -140,14 +128,12 @@ def in_words(looks: Sequence[int]) -> str:
 
 
 def what_is_left(came_in: Tensor, stayed: Tensor) -> Sequence[Tensor]:
-    """After every step, how much of what each step brought into a slot is still there: T tensors [T, N].
+    """After every step, how much of what each step brought into a slot is still there: T tensors [T, N], the mean over
+    the numbers of a slot.
 
-    The step's share of what came in times what stayed at each step since, mean over the numbers of a slot:
     M_t = sum_s came_in_s * prod_{s < r <= t} stayed_r * tanh(candidate_s) + what is left of the start.
 
-    Args:
-        came_in: [T, N, G], see `Trace.update`.
-        stayed: [T, N, G].
+    Both arguments are [T, N, G] (`Trace.update`).
 
     Example:
         >>> came_in = torch.tensor([[[1.0]], [[0.25]]])

@@ -16,61 +16,43 @@ from torch import Tensor
 from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn._files import write_whole
 from relational_rnn.inspection.opening import Opening
-from relational_rnn.inspection.token_values import (
-    TokenValues,
-    amounts,
-    check_tokens,
-    check_values,
-    rounded,
-    visible,
-)
+from relational_rnn.inspection.token_values import TokenValues, amounts, check_tokens, check_values, rounded, visible
+from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.ops.relational_scan import Trace
 from relational_rnn.pages import Script, document, pack, render
 
 WHERE = "inspection.page"
-STYLES = (Script("relational_rnn.inspection", "page.css"),)
-SCRIPTS = (
-    Script("relational_rnn.pages", "tables.js"),
-    Script("relational_rnn.pages", "figures.js"),
-    Script("relational_rnn.inspection", "drawing.js"),
-    Script("relational_rnn.inspection", "steps.js"),
+_STYLE, _DRAWING, _STEPS, _OPENING, _NUMBERS, _PAGE = (
+    Script("relational_rnn.inspection", name)
+    for name in ("page.css", "drawing.js", "steps.js", "opening.js", "numbers.js", "page.js")
 )
-OPENING_SCRIPTS = (Script("relational_rnn.inspection", "opening.js"),)
-MEMORY_SCRIPTS = (Script("relational_rnn.inspection", "numbers.js"), Script("relational_rnn.inspection", "page.js"))
+SCRIPTS = (*(Script("relational_rnn.pages", name) for name in ("tables.js", "figures.js")), _DRAWING, _STEPS)
 MOST_ANSWERS = 6
-"""Curves in the figure of the answers; colours and dashes tell so many apart."""
+"""Curves in the figure of the answers: as many as colours and dashes tell apart."""
 LONG = 60
-"""Steps above which the figure of the answers begins with the last two and the right one alone."""
+"""Steps above which that figure begins with the last two answers and the right one."""
 Layout = Literal["lines", "flow"]
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Something to end a page with, such as `statistics_section`."""
+    """A part at the end of a page, such as `statistics_section`: heading, paragraph, and HTML that is not escaped."""
 
     heading: str
     text: str
-    """One paragraph below the heading."""
     html: str
-    """What follows; the only thing that `page` does not escape."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A finished page."""
+    """A finished page, which needs nothing else to be shown."""
 
     html: str
-    """All of it; nothing else is needed to show it."""
 
     def save(self, path: str | Path) -> Path:
-        """Write the page, whole or not at all; the folder is created where it is missing.
-
-        Raises:
-            OSError: as the operating system does.
-        """
-        path = Path(path)
-        write_whole(path, self.html)
-        return path
+        """Write the page, whole or not at all, and its folder where that is missing."""
+        write_whole(Path(path), self.html)
+        return Path(path)
 
 
 class Around(TypedDict, total=False):
@@ -79,10 +61,10 @@ class Around(TypedDict, total=False):
     lead: Sequence[str]
     """Paragraphs below the heading, e.g. the question and its answer."""
     answers: Mapping[str, Sequence[float | None]] | None
-    """From an answer to its probability after every step (None where there is none, T values); at most `MOST_ANSWERS`
-    are drawn, those that were most probable at some step."""
+    """By answer its probability after every step, T values, or None; drawn are the `MOST_ANSWERS` that were most
+    probable at some step."""
     right: str | None
-    """The right answer; marked, and always drawn where it is among the answers."""
+    """The right answer, which is marked."""
     token_values: Sequence[TokenValues]
     """Numbers that belong to tokens; each gets a column."""
     notes: Sequence[str]
@@ -103,20 +85,19 @@ def page(
 ) -> Page:
     """One sequence through a relational memory as one HTML file, with a scrubber over its steps.
 
-    The page shows, for the chosen step, the attention of every block and head as a matrix of slots x (slots + input),
-    the same as arrows, both gates of every slot, and the memory and its change; and along time the attention to the
-    input, the gates, the change of the memory, and the answers' probabilities where they are given. It needs no
-    network and no other file. Numbers are kept in 16 bits; the page states the precision.
+    For the chosen step the page shows the attention of every block and head (slots x slots and input), both gates of
+    every slot, and the memory with its change; over time it shows the attention to the input, the gates, the change of
+    the memory, and the answers' probabilities if given. It needs no network and no other file. Numbers are kept in 16
+    bits; the page states the precision.
 
     Args:
         trace: of one sequence: [T, S, H, R, R], or a batch of one, as `RelationalMemory.trace` returns it.
         tokens: what every step read, T texts; any text is shown as text.
         title: heading of the page.
         before: the memory before the first step, [N, M]; without it the change at the first step is not shown.
-        layout: "lines" for a line per token (sentences), "flow" for running text (words, letters); by default lines
-            where some token has several words.
-        opening: a figure of sentences and slots that comes first, such as `slots_opening`.
-        **around: lead, answers, right, token_values, notes, sections; see `Around`.
+        layout: "lines" for a line per token, "flow" for running text; by default lines if a token has several words.
+        opening: a figure that comes first, such as `slots_opening`.
+        **around: see `Around`.
 
     Raises:
         InputError: the trace is of several sequences, shapes or lengths do not fit, or a number is not finite.
@@ -146,7 +127,7 @@ def page(
         flow=layout == "flow" if layout is not None else not any(len(token.split()) > 1 for token in tokens),
         opening=opening,
         data=data,
-        scripts=MEMORY_SCRIPTS,
+        scripts=(_NUMBERS, _PAGE),
         about={
             "blocks": [(s, f"block {s + 1}") for s in range(data["blocks"])],
             "heads": [(-1, "average"), *heads] if len(heads) > 1 else heads,
@@ -170,27 +151,16 @@ def put_together(
     more: Sequence[TokenValues] = (),
     **around: Unpack[Around],
 ) -> Page:
-    """The page of any memory.
-
-    Args:
-        kind: the name of its template, which extends page.html.
-        held: the memory after every step, [T, ...], or [T + 1, ...] with the one before the first in front.
-        about: what that template takes besides what page.html does.
-        data: what the scripts take besides what is the same for all.
-        scripts: those of the figures of such a memory.
-        more: columns after those of `around`.
-    """
+    """The page of any memory: `kind` is its template, which takes `about` too, as its scripts take `data`; `held` is
+    the memory after every step, [T, ...], or [T + 1, ...] with the one before the first in front."""
     if unknown := around.keys() - Around.__annotations__.keys():
         raise TypeError(f"a page has no argument {min(unknown)!r}")
     steps, right = len(tokens), around.get("right")
     given = around.get("token_values", ())
     for values in given:
         check_values(WHERE, f"token_values {values.name!r}", values.values, steps)
-    change = TokenValues(
-        name="memory's change",
-        description="length of the difference between the whole memory after and before the step",
-        values=memory_change(held, steps),
-    )
+    words = "length of the difference between the whole memory after and before the step"
+    change = TokenValues("memory's change", words, memory_change(held, steps))
     columns = [*given, *more, change]
     drawn = _drawn_answers(around.get("answers") or {}, right, steps)
     shown = {
@@ -215,30 +185,32 @@ def put_together(
         opening=opening,
         **about,
     )
-    used = (*SCRIPTS, *(() if opening is None else OPENING_SCRIPTS), *scripts)
-    return Page(document(title, body, styles=STYLES, scripts=used, data=shown))
+    used = (*SCRIPTS, *(() if opening is None else (_OPENING,)), *scripts)
+    return Page(document(title, body, styles=(_STYLE,), scripts=used, data=shown))
+
+
+def slots_in(core: object, problem: str = "only a relational memory has slots to look at") -> RelationalMemory:
+    """The core of a model, refused where it is no relational memory."""
+    if not isinstance(core, RelationalMemory):
+        raise InputError(describe("inspect", problem, got=f"a model with the core {type(core).__name__}"))
+    return core
 
 
 def one_sequence(trace: Trace) -> Trace:
-    """The trace without its batch axis, as float32 numbers on the CPU; refuses a trace of several sequences."""
+    """The trace of one sequence without its batch axis, in float32 on the CPU."""
     axes = trace.attention.dim()
     if axes == 6 and trace.attention.shape[0] == 1:
         trace = trace.map(lambda tensor: tensor[0])
     elif axes != 5:
-        raise InputError(
-            describe(
-                WHERE,
-                "the trace must be of one sequence",
-                got=f"attention {tuple(trace.attention.shape)}",
-                expected="[steps, blocks, heads, rows, rows]",
-                hint="take sequence i of a batch with trace.map(lambda tensor: tensor[i])",
-            )
-        )
+        got, expected = f"attention {tuple(trace.attention.shape)}", "[steps, blocks, heads, rows, rows]"
+        hint = "take sequence i of a batch with trace.map(lambda tensor: tensor[i])"
+        problem = "the trace must be of one sequence"
+        raise InputError(describe(WHERE, problem, got=got, expected=expected, hint=hint))
     return trace.map(lambda tensor: tensor.detach().float().cpu())
 
 
 def sequence_of(trace: Trace, tokens: Sequence[str]) -> tuple[Trace, list[str]]:
-    """One sequence's trace and its tokens, as many as there are steps, at least one; anything else is refused."""
+    """One sequence's trace and its tokens, checked."""
     if not isinstance(trace, Trace):
         raise InputError(describe(WHERE, "trace must be what RelationalMemory.trace returns", got=type(trace).__name__))
     trace = one_sequence(trace)
@@ -246,7 +218,7 @@ def sequence_of(trace: Trace, tokens: Sequence[str]) -> tuple[Trace, list[str]]:
 
 
 def held_memory(trace: Trace, before: Tensor | None) -> np.ndarray:
-    """[T, N, M] after every step of one sequence, or [T + 1, N, M] with the memory before the first in front."""
+    """The memory after every step, [T, N, M], or [T + 1, N, M] with the one before the first in front."""
     memory = trace.memory.numpy()
     if before is None:
         return memory
@@ -257,7 +229,7 @@ def held_memory(trace: Trace, before: Tensor | None) -> np.ndarray:
 
 
 def memory_change(memory: np.ndarray, steps: int) -> list[float | None]:
-    """How far every step moved the memory; None at the first one where the memory before it is not known."""
+    """How far every step moved the memory; None at the first if the memory before it is not known."""
     squares = np.square(np.diff(memory.astype(np.float64), axis=0))
     moved = np.sqrt(squares.sum(axis=tuple(range(1, memory.ndim)))).tolist()
     return [*[None] * (steps - len(moved)), *moved]
@@ -295,11 +267,9 @@ def _drawn_answers(
     """The answers with the highest probabilities at any step, in the order of their last one."""
     for name, values in answers.items():
         check_values(WHERE, f"answers {name!r}", values, steps)
-    highest = {name: max((p for p in values if p is not None), default=0.0) for name, values in answers.items()}
+    known = {name: [p for p in values if p is not None] or [0.0] for name, values in answers.items()}
     # What is answered in the end is always among them, and so is the right answer.
-    last = {name: next((p for p in reversed(values) if p is not None), 0.0) for name, values in answers.items()}
     first = [right] if right is not None and right in answers else []
-    if last:
-        first.append(max(last, key=lambda name: last[name]))
-    ranked = list(dict.fromkeys([*first, *sorted(answers, key=lambda name: -highest[name])]))[:MOST_ANSWERS]
-    return {name: answers[name] for name in sorted(ranked, key=lambda name: -last[name])}
+    first += sorted(answers, key=lambda name: -known[name][-1])[:1]
+    ranked = list(dict.fromkeys([*first, *sorted(answers, key=lambda name: -max(known[name]))]))[:MOST_ANSWERS]
+    return {name: answers[name] for name in sorted(ranked, key=lambda name: -known[name][-1])}

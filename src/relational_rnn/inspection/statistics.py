@@ -4,14 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.inspection.page import Section
+from relational_rnn.inspection.page import Section, one_sequence
 from relational_rnn.ops.relational_scan import Trace
 from relational_rnn.pages import Cell, Table
 
@@ -31,22 +32,20 @@ class AttentionStatistics:
     to_others: Tensor
     """[B, S, H] weight that a slot gives to all other slots together."""
     distance: Tensor
-    """[B, S, H] how far apart two slots are, |i - j|, on average over the weight on slots; uniform weight has
-    (N^2 - 1) / 3N. Slots have no order but the one that their start gave them."""
+    """[B, S, H] mean of |i - j| over the weight on slots; uniform weight has (N^2 - 1) / 3N."""
     input_gate: Tensor | None
-    """[B, N] how much of what was attended to came in (`Trace.update`), or None where there are no gates."""
+    """[B, N] how much of what was attended to came in (`Trace.update`); None without gates."""
     forget_gate: Tensor | None
-    """[B, N] how much of the memory before stayed, or None where there are no gates."""
+    """[B, N] how much of the memory before stayed; None without gates."""
     likeness: Tensor
-    """[B]: mean cosine between different slots of the memory; at 1 all slots hold the same. 0 with a single slot."""
+    """[B] mean cosine between different slots: 1 if all hold the same, 0 with a single slot."""
 
 
 def attention_statistics(traces: Iterable[tuple[Trace, Tensor | None]]) -> AttentionStatistics:
     """The statistics of every sequence of some batches.
 
     Args:
-        traces: pairs of a trace [B, T, ...] and the lengths [B] that it was made with (None: all T steps); sequences
-            without a step are left out.
+        traces: pairs of a trace [B, T, ...] and its lengths [B], None for T; sequences without a step do not count.
 
     Raises:
         InputError: no sequence has a step.
@@ -111,14 +110,9 @@ def _of_batch(trace: Trace, lengths: Tensor | None) -> dict[str, Tensor]:
     return {name: over_steps(value) for name, value in found.items()}
 
 
-def statistics_section(one: AttentionStatistics, many: AttentionStatistics, *, what: str) -> Section:
-    """Tables of one sequence beside many.
-
-    Args:
-        one: of the sequence that the page is about.
-        many: of a whole set.
-        what: what the set is, e.g. "the 200 test stories of task 1".
-    """
+def statistics_section(trace: Trace, many: AttentionStatistics, *, what: str) -> Section:
+    """Tables of one sequence beside many; `what` these are, e.g. "the 200 test stories of task 1"."""
+    one = attention_statistics([(one_sequence(trace).map(lambda tensor: tensor[None]), None)])
     spread = many.entropy.shape[0] > 1
 
     def beside(name: str, *place: int) -> list[Cell]:
@@ -136,22 +130,20 @@ def statistics_section(one: AttentionStatistics, many: AttentionStatistics, *, w
     alone = not many.to_others.any()  # a single slot has no other to be like, or far from
     if alone:
         del names["to_others"], names["distance"]
-    blocks, heads = one.entropy.shape[1:]
-    head = ["block, head"]
-    for words in names.values():
-        head += [f"{words}: here", "all"]
-    rows = [
-        [Cell(f"{s + 1}, {h + 1}", s * heads + h), *(cell for name in names for cell in beside(name, s, h))]
-        for s in range(blocks)
-        for h in range(heads)
-    ]
-    tables = [Table(head, rows, "Attention of the slots")]
+
+    def table(first: str, names: Mapping[str, str], sizes: Iterable[int], caption: str) -> Table:
+        """A row for every place in these axes, two columns for every name."""
+        head = [first, *(heading for words in names.values() for heading in (f"{words}: here", "all"))]
+        rows = [
+            [Cell(", ".join(str(i + 1) for i in place), n), *(cell for name in names for cell in beside(name, *place))]
+            for n, place in enumerate(product(*map(range, sizes)))
+        ]
+        return Table(head, rows, caption)
+
+    tables = [table("block, head", names, one.entropy.shape[1:], "Attention of the slots")]
     if one.input_gate is not None:
-        gates = ["input_gate", "forget_gate"]
-        head = ["slot", "input gate: here", "all", "forget gate: here", "all"]
-        slots = range(one.input_gate.shape[1])
-        cells = [[Cell(str(i + 1), i), *(cell for name in gates for cell in beside(name, i))] for i in slots]
-        tables.append(Table(head, cells, "Gates, mean over steps and numbers"))
+        gates = {"input_gate": "input gate", "forget_gate": "forget gate"}
+        tables.append(table("slot", gates, one.input_gate.shape[1:], "Gates, mean over steps and numbers"))
     if not alone:
         here, everywhere = beside("likeness")
         likeness = (

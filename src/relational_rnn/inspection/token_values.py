@@ -11,18 +11,18 @@ from typing import NamedTuple
 from relational_rnn._check import InputError, describe
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class TokenValues:
     """A number for every token, such as how much an answer depends on it."""
 
     name: str
-    """A few words: the heading of its column."""
+    """The heading of its column, in a few words."""
     description: str
     """One sentence: what the number is."""
     values: Sequence[float | None]
     """One per token; None where there is none."""
     most: float | None = None
-    """What a full bar stands for, such as 1 for shares and probabilities; None for the largest number of the column."""
+    """What a full bar stands for; None for the largest number of the column."""
 
 
 class Amount(NamedTuple):
@@ -38,8 +38,7 @@ class Amount(NamedTuple):
 
 
 def amounts(column: TokenValues) -> list[Amount | None]:
-    """The bars of a column, None where there is no number. All have as many decimals as give the largest number of the
-    column three digits.
+    """The bars of a column. All numbers have as many decimals as give the largest three digits.
 
     >>> amounts(TokenValues(name="drop", description="", values=[-0.25, None, -1e-9], most=0.5))[:2]
     [Amount(key='-0.25', text='-0.250', sign='less', width='50.0'), None]
@@ -73,7 +72,7 @@ def check_values(where: str, name: str, values: Sequence[float | None], steps: i
 
 
 def check_tokens(where: str, tokens: Sequence[str], steps: int) -> list[str]:
-    """The tokens as texts, as many as there are steps, at least one; anything else is refused."""
+    """The tokens as texts; refused unless there is one for every step, and a step."""
     if steps == 0:
         raise InputError(describe(where, "the sequence has no step"))
     if len(tokens) != steps:
@@ -82,7 +81,7 @@ def check_tokens(where: str, tokens: Sequence[str], steps: int) -> list[str]:
 
 
 def visible(token: str) -> str:
-    """A token with its blanks and control characters made visible; everything else stays as it is.
+    """A token with its blanks and control characters made visible.
 
     >>> visible("a b\\n"), visible(" "), visible("")
     ('a b⏎', '␣', '(empty)')

@@ -1,4 +1,4 @@
-"""The frame of a page: one file, no request, and no script but its own."""
+"""The frame of a page: one file, no request, and no script but its own; and the templates that pages are made by."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import Any
 
-from relational_rnn.pages.rendering import render
+from relational_rnn._check import need_extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,7 @@ LOOK = Script("relational_rnn.pages", "look.css")
 def document(
     title: str, body: str, *, styles: Sequence[Script] = (), scripts: Sequence[Script] = (), data: Any = None
 ) -> str:
-    """A whole HTML page.
-
-    The page tells the browser to load nothing and to run no script but those given here, known by their hash: even a
-    text that slipped in unescaped could not do anything.
+    """A whole HTML page, which lets the browser load nothing and run no script but those given here, by their hash.
 
     Args:
         title: heading and name of the page.
@@ -61,4 +59,30 @@ def document(
             # "<" is the only letter that could end the element early, and JSON can spell it otherwise.
             data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         )
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in a template of this package, e.g. "reports/templates/report.html".
+
+    In a template of HTML every value is escaped, but for what this function made of another one.
+
+    Raises:
+        MissingExtraError: without Jinja.
+    """
+    need_extra("jinja2", "report", "making a page")
+    text = _environment().get_template(template).render(values)
+    return need_extra("markupsafe", "report", "making a page").Markup(text) if template.endswith(".html") else text
+
+
+@cache
+def _environment() -> Any:
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("relational_rnn", ""),
+        autoescape=lambda name: name is not None and name.endswith(".html"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )

@@ -17,14 +17,13 @@ LEVELS = 65535
 def pack(values: np.ndarray, *, name: str, low: float | None = None, high: float | None = None) -> dict[str, Any]:
     """An array as an object that JSON can hold, in 2.7 bytes per number.
 
-    A number is kept as the nearest of 65,536 equal steps from `low` to `high`, so it comes back within half a step
-    (and float64's rounding): `precision` in the object, 7.6e-6 for numbers between 0 and 1.
+    A number is kept as the nearest of 65,536 equal steps from `low` to `high`; half a step is its `precision`.
 
     Args:
         values: any shape, finite.
         name: what the numbers are called in a message.
-        low: the least number that can occur; by default the least that does.
-        high: the greatest number that can occur; by default the greatest that does.
+        low: the least number that can occur; by default the least there is.
+        high: the greatest; likewise.
 
     Raises:
         InputError: a number is NaN, infinite, or outside `low` to `high`.

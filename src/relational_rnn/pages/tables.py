@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from relational_rnn.pages.document import Script
-from relational_rnn.pages.markdown import as_code, as_text
-from relational_rnn.pages.rendering import render
+from relational_rnn._check import one_line
+from relational_rnn.pages.document import Script, render
 
 TABLES = Script("relational_rnn.pages", "tables.js")
 
@@ -99,3 +99,25 @@ class Table:
 def _in_markdown(cell: Cell) -> str:
     text = {"text": as_text, "code": as_code, "markdown": str}[cell.kind](cell.text)
     return (text if cell.link is None else f"[{text}]({cell.link})").replace("|", "\\|")
+
+
+def as_text(text: str) -> str:
+    """A text that means nothing in Markdown but itself.
+
+    >>> as_text("a*b* <i>"), as_text("LSTM + attention, 4_096 & more")
+    ('a\\\\*b\\\\* &lt;i&gt;', 'LSTM + attention, 4_096 & more')
+    """
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", one_line(text)).replace("<", "&lt;").replace(">", "&gt;")
+    # An underscore inside a word emphasizes nothing.
+    return re.sub(r"([\\`*\[\]$~]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+
+
+def as_code(command: str) -> str:
+    """A command, however many backticks are in it.
+
+    >>> as_code("echo `date`")
+    '`` echo `date` ``'
+    """
+    command = one_line(command)
+    longest = max((len(ticks) for ticks in re.findall("`+", command)), default=0)
+    return f"{'`' * (longest + 1)} {command} {'`' * (longest + 1)}" if longest else f"`{command}`"

@@ -21,13 +21,7 @@ TITLES = {
 
 
 def write_benchmark_page(path: str | Path) -> list[Path]:
-    """Write the page and the figures of a file of results beside it.
-
-    Args:
-        path: a `<date>_<machine>.json` of `relational-rnn benchmark`.
-
-    Returns:
-        the paths, page first.
+    """Write the page and the figures of a `<date>_<machine>.json` beside it; returns the paths, page first.
 
     Raises:
         InputError: the file cannot be read, or is not one.
@@ -41,19 +35,16 @@ def write_benchmark_page(path: str | Path) -> list[Path]:
 
 
 def figure_path(path: Path, sweep: str) -> Path:
-    """Where the figure of a sweep stands: beside the results at `path`."""
+    """Where the figure of a sweep stands, beside the results at `path`."""
     return path.with_name(f"{path.stem}_{sweep}.svg")
 
 
 def render_benchmark(results: BenchmarkResults, figures: Mapping[str, str]) -> str:
-    """The page.
-
-    Args:
-        results: what was measured.
-        figures: the figure of every sweep that has one, as the page links to it.
-    """
+    """The page, which links to `figures`, those of sweeps by their names."""
     facts = results.facts
-    sections = {shape_title(results, name): [shape_table(results, name)] for name in results.shapes}
+    sections = {
+        shape_title(results, name): [Table.of(SHAPE_COLUMNS, results.of(name)).markdown()] for name in results.shapes
+    }
     for name in (name for name in SWEEPS if results.sweep(name)):
         text, rest = sweep_section(results, name).split("\n\n", 1)
         shown = [f"![{TITLES[name]}]({figures[name]})"] if name in figures else []
@@ -107,15 +98,11 @@ def shape_title(results: BenchmarkResults, name: str) -> str:
     )
 
 
-def spread_of(row: Mapping[str, Any]) -> str:
-    return f"{milliseconds(row['min_ms'])} to {milliseconds(row['max_ms'])}"
-
-
 SHAPE_COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "pass": lambda row: PASSES[row["pass"]],
     "contender": lambda row: row["contender"],
     "median ms": lambda row: milliseconds(row["median_ms"]),
-    "min to max": spread_of,
+    "min to max": lambda row: f"{milliseconds(row['min_ms'])} to {milliseconds(row['max_ms'])}",
     "runs": lambda row: f"{row['runs']}",
     "samples/s": lambda row: count(row["samples_per_second"]),
     "share": lambda row: f"{100 * row['share_of_matmul']:.1f} %",
@@ -127,18 +114,13 @@ TRAINING_COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "contender": lambda row: row["contender"],
     "steps/s": lambda row: f"{row['steps_per_second']:.2f}",
     "median ms": lambda row: milliseconds(row["median_ms"]),
-    "min to max": spread_of,
+    "min to max": lambda row: f"{milliseconds(row['min_ms'])} to {milliseconds(row['max_ms'])}",
     "core": lambda row: f"{100 * row['core_share']:.1f} %",
     "data": lambda row: f"{100 * row['data_share']:.1f} %",
     "whole run, s": lambda row: f"{row['seconds']:.1f}",
     "validation accuracy": lambda row: f"{100 * row['valid_accuracy']:.1f} %",
 }
-"""The columns of the tables of a shape and of whole training: a heading, and the cell of a row."""
-
-
-def shape_table(results: BenchmarkResults, name: str) -> str:
-    """All passes of a shape."""
-    return Table.of(SHAPE_COLUMNS, results.of(name)).markdown()
+"""Headings, and the cell of a row."""
 
 
 def sweep_table(results: BenchmarkResults, name: str) -> Table:

@@ -20,29 +20,26 @@ AXES = {"T": "steps, T", "slots": "slots", "batch": "sequences in the batch", "r
 
 
 def sweep_figure(results: BenchmarkResults, sweep: str) -> str:
-    """Two panels over the sizes of a sweep: the time of a training pass, and its peak memory.
+    """Two panels over the sizes of a sweep, as SVG: the time of a training pass, and its peak memory.
 
-    In the sweep over T, time is that of a step, so that a linear cost is a flat line; in the sweep of recomputation,
-    memory is what a pass takes beside its results, with the slopes of T and of the square root of T.
-
-    Returns:
-        a whole SVG document.
+    Over T, time is that of a step, so that a linear cost is a flat line; with recomputation, memory is what a pass
+    takes beside its results, with the slopes of T and of its square root.
     """
     check_choice("sweep_figure", "sweep", sweep, SWEEPS)
+    stepwise, recompute = sweep in ("T", "recompute"), sweep == "recompute"
 
     def milliseconds(size: int, row: Row) -> float:
-        return row["median_ms"] / (size if sweep in ("T", "recompute") else 1)
+        return row["median_ms"] / (size if stepwise else 1)
 
     def memory(size: int, row: Row) -> float:
-        return memory_beside(row) if sweep == "recompute" else row["peak_mib"]
+        return memory_beside(row) if recompute else row["peak_mib"]
 
     def paint(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
-        per = " per step" if sweep in ("T", "recompute") else ""
-        _panel(left, results, sweep, milliseconds, f"ms{per}, training pass")
-        beside = " beside its results" if sweep == "recompute" else ""
+        _panel(left, results, sweep, milliseconds, f"ms{' per step' if stepwise else ''}, training pass")
+        beside = " beside its results" if recompute else ""
         _panel(right, results, sweep, memory, f"peak MiB of a pass{beside}")
-        if sweep == "recompute":
+        if recompute:
             _slopes(right, results)
         legend(figure, columns=3)
 

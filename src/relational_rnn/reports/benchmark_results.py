@@ -54,17 +54,13 @@ class BenchmarkResults:
     """Everything in it."""
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
-        return self.facts["rows"]
-
-    @property
     def shapes(self) -> list[str]:
         """Names of the shapes that are no point of a sweep, in order."""
         return [name for name in self.facts["shapes"] if "=" not in name]
 
     def of(self, shape: str, run: str | None = None) -> list[dict[str, Any]]:
         """The rows of a shape, of one pass or of all."""
-        return [row for row in self.rows if row["shape"] == shape and run in (None, row["pass"])]
+        return [row for row in self.facts["rows"] if row["shape"] == shape and run in (None, row["pass"])]
 
     def sweep(self, name: str) -> dict[int, dict[str, dict[str, Any]]]:
         """The points of a sweep: size -> contender -> row; empty where it was not measured."""
@@ -77,10 +73,8 @@ class BenchmarkResults:
         return list(dict.fromkeys(contender for rows in self.sweep(name).values() for contender in rows))
 
     def per_step_growth(self) -> dict[str, tuple[int, int, float]]:
-        """By contender: two lengths of the sweep over T, and how many times as long a step takes at the second.
-
-        The lengths are the first of at least 1,024 steps (or the shortest) and the longest; 1 means a cost linear in T.
-        """
+        """By contender: the first length of at least 1,024 steps (or the shortest), the longest, and how many times as
+        long a step takes there; 1 means a cost linear in T."""
         found = {}
         points = self.sweep("T")
         for contender in self.sweep_contenders("T"):
@@ -98,11 +92,7 @@ def memory_beside(row: Mapping[str, Any]) -> float:
 
 
 def read_benchmark(path: str | Path) -> BenchmarkResults:
-    """Read a file of results.
-
-    Raises:
-        InputError: it cannot be read, or is not one.
-    """
+    """Read a file of results; refused if it cannot be read or is not one."""
     path = Path(path)
     facts = read_json_object(path)
     hint = "name a <date>_<machine>.json of `relational-rnn benchmark`"

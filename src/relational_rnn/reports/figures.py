@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from relational_rnn._check import check_choice, need_extra
 from relational_rnn.pages import render
-from relational_rnn.reports.runs import Group, all_names, mean_and_spread
+from relational_rnn.reports.runs import Group, all_names
+from relational_rnn.runs import mean_and_spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -75,12 +76,7 @@ class Figure:
 
 
 def learning_curves(groups: Sequence[Group], x: str, y: str = "valid_accuracy") -> str:
-    """Validation accuracy or loss (`y`, one of `CURVES`) against `x` (one of `AXIS_LABELS`), one line per run, one
-    colour per group.
-
-    Returns:
-        a whole SVG document. Runs without a validated step have no line.
-    """
+    """One of `CURVES` (`y`) against one of `AXIS_LABELS` (`x`) as SVG, one line per run, one colour per group."""
     check_choice("learning_curves", "x", x, AXIS_LABELS)
     check_choice("learning_curves", "y", y, CURVES)
     label_y, scale = CURVES[y]
@@ -109,14 +105,9 @@ def learning_curves(groups: Sequence[Group], x: str, y: str = "valid_accuracy") 
 
 
 def task_bars(groups: Sequence[Group]) -> str:
-    """Test accuracy per bAbI task, or per group of a generated task: a panel per group of runs, a bar per task, the
-    spread over seeds where there are several.
-
-    Returns:
-        a whole SVG document. Groups without an evaluation have no panel.
-    """
+    """Test accuracy per group of questions as SVG: a panel per evaluated group of runs, with the spread over seeds."""
     panels = [(number, group, group.per_group()) for number, group in enumerate(groups) if group.per_group()]
-    tasks = all_names(panel[2] for panel in panels)
+    tasks = all_names((panel[2] for panel in panels), groups[0].workload.group_names)
 
     def paint(figure: Canvas) -> None:
         all_axes = figure.subplots(1, max(1, len(panels)), sharey=True, squeeze=False)[0]
@@ -144,19 +135,50 @@ def task_bars(groups: Sequence[Group]) -> str:
     return draw(2.2 + 1.6 * max(1, len(panels)), 1.1 + 0.24 * max(1, len(tasks)), paint)
 
 
+def report_figures(groups: Sequence[Group]) -> list[Figure]:
+    """Of a report: learning curves, bars per group where runs are judged by accuracy, and what the task has besides."""
+    workload = groups[0].workload
+    first, word = workload.curves_over, workload.best_by
+    figures = _curves(groups, {f"{word}-by-{first}": first, f"{word}-by-seconds": "seconds"})
+    if word == "accuracy" and any(group.per_group() for group in groups):
+        description = f"Test accuracy of every {workload.group_noun}, one panel per model."
+        figures.append(Figure(name="accuracy-by-task", svg=task_bars(groups), description=description))
+    return [*figures, *workload.figures(groups)]
+
+
+def results_figures(groups: Sequence[Group]) -> list[Figure]:
+    """Of a page of results: accuracy against training samples and processor seconds (the clock's where runs lack
+    those); where runs are judged by their loss, the figures of a report."""
+    if groups[0].workload.best_by != "accuracy":
+        return report_figures(groups)
+    runs = [run for group in groups for run in group.runs]
+    by_processor = all(run.curve("processor_seconds", "valid_accuracy")[0] for run in runs)
+    return _curves(groups, {"samples": "samples", "seconds": "processor_seconds" if by_processor else "seconds"})
+
+
+def _curves(groups: Sequence[Group], names: Mapping[str, str]) -> list[Figure]:
+    """Learning curves of what the best weights are told by; of every name of a figure, its horizontal axis."""
+    y = f"valid_{groups[0].workload.best_by}"
+    what = CURVES[y][0].split(",")[0].capitalize()
+    return [
+        Figure(
+            name=name,
+            svg=learning_curves(groups, x, y),
+            description=f"{what} against {'steps of training' if x == 'step' else AXIS_LABELS[x]}, one line per run.",
+        )
+        for name, x in names.items()
+        if any(run.curve(x, y)[0] for group in groups for run in group.runs)
+    ]
+
+
 def curve_name(number: int) -> str:
     """What the ids of the curves of group `number` begin with; "-" and the place of the run follow."""
     return f"curve-{number}"
 
 
 def inline(svg: str, name: str, description: str) -> str:
-    """An SVG document as an element of an HTML page: no prolog, own ids, the page's colours, words for screen readers.
-
-    Args:
-        svg: what another function of this file returned.
-        name: a prefix that makes the ids of this figure unlike those of others on the page.
-        description: one sentence.
-    """
+    """An SVG document as an element of an HTML page: no prolog, ids that begin with `name`, the page's colours, and
+    the description for screen readers."""
     body = svg[svg.index("<svg") + 4 :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)

@@ -5,41 +5,25 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from relational_rnn._files import sweep, write_together
 from relational_rnn.pages import Cell, Script, Table, document, render
-from relational_rnn.reports.cells import measured, side_by_side
-from relational_rnn.reports.figures import Figure, curve_name, inline
-from relational_rnn.reports.language import MEASURES, is_language, perplexity_by_frequency, resets
-from relational_rnn.reports.published import published_beside_all
-from relational_rnn.reports.run_figures import noun, report_figures
-from relational_rnn.reports.runs import Group, Run, all_names, group_runs, read_runs
+from relational_rnn.reports.figures import Figure, curve_name, inline, report_figures
+from relational_rnn.reports.runs import (
+    Group,
+    all_names,
+    group_runs,
+    measured,
+    published_beside,
+    read_runs,
+    side_by_side,
+)
+from relational_rnn.runs import Example, Run, Workload
 
 SCRIPTS = tuple(Script("relational_rnn.pages", name) for name in ("tables.js", "figures.js"))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Example:
-    """A question that a run was asked, for the page of a report."""
-
-    run: str
-    """What the run is called."""
-    group: str
-    """The row of the table of accuracies that it belongs to, e.g. "2 two-supporting-facts"."""
-    number: int
-    """Its place, from 1: among the test questions of a bAbI task, or among all test sequences."""
-    question: str
-    right: str
-    """The right answer."""
-    answer: str
-    """The run's answer."""
-    right_probability: float
-    """That the run gives to the right answer."""
-    page: str | None
-    """Its inspection: a path relative to the report; None where there is none."""
 
 
 def write_report(
@@ -49,36 +33,32 @@ def write_report(
     title: str = "relational-rnn: report",
     examples: Sequence[Example] = (),
     notes: Sequence[str] = (),
-    pages: Mapping[str, str] | None = None,
 ) -> Path:
-    """Read run folders and write `out/index.html` with everything in it, and each figure as `out/<name>.svg`, all of
-    them or none.
+    """Read run folders and write `out/index.html` and each figure as `out/<name>.svg`, all of them or none.
 
     Args:
-        folders: run folders; runs that differ only in their seed become one row with mean and spread.
-        out: a folder; it is created, and files of an earlier report in it are replaced.
+        folders: runs that differ only in their seed become one row with mean and spread.
+        out: a folder; files of an earlier report in it are replaced.
         title: heading of the page.
-        examples: questions to list under their tasks, such as the worst ones.
+        examples: questions to list under their groups, and their pages.
         notes: what a reader should know besides what the runs themselves say.
-        pages: further pages to write with it, by their paths relative to `out`.
 
     Returns:
         the path of the page.
 
     Raises:
-        InputError: when a folder cannot be read as a run (see `read_run`).
+        InputError: a folder cannot be read as a run (see `read_run`).
         MissingExtraError: without matplotlib or Jinja.
-        OSError: when a file cannot be written; then all are as they were.
+        OSError: a file cannot be written; then all are as they were.
     """
-    runs = read_runs(folders)
-    groups = group_runs(runs)
+    groups = group_runs(read_runs(folders))
     figures = report_figures(groups)
     page = render_page(title, groups, figures, examples, notes)
     out = Path(out)
     sweep(out)
     path = out / "index.html"
-    files = {out / name: content for name, content in (pages or {}).items()}
-    write_together({**files, **{out / f"{figure.name}.svg": figure.svg for figure in figures}, path: page})
+    pages = {out / e.page: e.html for e in examples if e.page is not None and e.html is not None}
+    write_together({**pages, **{out / f"{figure.name}.svg": figure.svg for figure in figures}, path: page})
     return path
 
 
@@ -90,20 +70,21 @@ def render_page(
     notes: Sequence[str] = (),
 ) -> str:
     """The page as text."""
-    runs = [run for group in groups for run in group.runs]
-    tables = _language_tables(groups) if is_language(groups) else _task_tables(groups, examples)
+    runs, workload = [run for group in groups for run in group.runs], groups[0].workload
+    models = [(group.label, group.breakdowns()) for group in groups]
+    links = {example.group: f"#{_place(example.group)}" for example in examples}
     body = render(
         "reports/templates/report.html",
         groups=groups,
         runs=runs,
-        language=is_language(groups),
+        note=workload.accuracy_note,
         overview=_overview(groups),
         figures=[(figure, inline(figure.svg, figure.name, figure.description)) for figure in figures],
         curves={figure.name: _curves(figure, groups) for figure in figures},
-        tables=[*tables, *_published(groups)],
-        noun=noun(groups),
+        tables=[*side_by_side(models, workload.group_names, links=links), *_published(groups)],
+        noun=workload.group_noun,
         inspected=any(example.page for example in examples),
-        examples=_examples(examples, noun(groups)),
+        examples=_examples(examples, workload),
         facts=_facts(runs),
         notes=[*_notes(groups), *notes],
         configurations=[(group.label, _configuration(group)) for group in groups],
@@ -112,16 +93,12 @@ def render_page(
 
 
 def _curves(figure: Figure, groups: Sequence[Group]) -> list[tuple[str, str]]:
-    """The name and the model of every curve that figures.js makes come and go: where there are several models."""
+    """The name and the model of every curve that figures.js can hide, where there are several models."""
     names = [(curve_name(number), group.label) for number, group in enumerate(groups) if len(groups) > 1]
     return [(f"{figure.name}-{name}", label) for name, label in names if f'id="{name}-' in figure.svg]
 
 
 def _overview(groups: Sequence[Group]) -> Table:
-    shares = {"mean_accuracy": "accuracy" if is_language(groups) else "mean accuracy"}
-    for name, label in (("mean_beyond", "beyond training"), ("whole_accuracy", "whole answers")):
-        if any(group.values(name) for group in groups):
-            shares[name] = label
     columns: dict[str, Callable[[Group], str | Cell]] = {"model": lambda group: group.label}
 
     def add(name: str, label: str, form: str = "{:,.0f}", factor: float = 1) -> None:
@@ -129,50 +106,17 @@ def _overview(groups: Sequence[Group]) -> Table:
 
     add("parameters", "parameters")
     add("state_bytes", "state bytes")
-    for name, (label, form) in MEASURES.items() if is_language(groups) else ():
-        add(name, label, form)
-    for name, label in shares.items():
-        add(name, label, "{:.1f} %", 100)
-    if noun(groups) == "task":
-        columns["tasks above 95 %"] = lambda group: measured(
-            group.values("tasks_above_95"), "{:g}" if len(group.results) == 1 else "{:.1f}"
-        )
+    for column in groups[0].workload.evaluation.COLUMNS:
+        if any(group.values(column.name) for group in groups):
+            add(column.name, column.heading, column.form + column.unit, column.scale)
     add("train_seconds", "training seconds")
     columns["seeds"] = lambda group: Cell(", ".join(map(str, group.seeds)), len(group.seeds))
     return Table.of(columns, groups, "Results")
 
 
-def _task_tables(groups: Sequence[Group], examples: Sequence[Example]) -> list[Table]:
-    """Accuracies by task or group, which lead to the examples of each."""
-    models = [(group.label, group.per_group()) for group in groups if group.per_group()]
-    links = {example.group: f"#{_place(example.group)}" for example in examples}
-    names = enumerate(all_names(found for _, found in models), start=1)
-    first, what = {name: Cell(name, n, links.get(name)) for n, name in names}, noun(groups)
-    return [side_by_side(what, first, models, "{:.1f}", 100, caption=f"Test accuracy per {what}, %")] if models else []
-
-
-def _language_tables(groups: Sequence[Group]) -> list[Table]:
-    """Perplexity by frequency, and what it costs to lose the past; nothing where no run was evaluated."""
-    evaluated = [group for group in groups if group.results]
-    if not evaluated:
-        return []
-    models = [(group.label, perplexity_by_frequency(group)) for group in evaluated]
-    names = {name: Cell(name, n) for n, name in enumerate(all_names(found for _, found in models), start=1)}
-    caption = "Perplexity by occurrences in the training text"
-    tables = [side_by_side("occurrences", names, models, "{:,.2f}", caption=caption)]
-    never = float("inf")
-    for measure, (label, form) in MEASURES.items():
-        models = [(group.label, {**resets(group, measure), never: group.values(measure)}) for group in evaluated]
-        lengths = sorted({k for _, found in models for k in found})
-        names = {k: Cell("never" if k == never else f"every {k:,} tokens", k) for k in lengths}
-        caption = f"{label[0].upper()}{label[1:]}, with the memory reset"
-        tables.append(side_by_side("memory reset", names, models, form, caption=caption))
-    return tables
-
-
 def _published(groups: Sequence[Group]) -> list[Table]:
     """What others have published for the settings of these runs."""
-    figures = published_beside_all([group.runs[0] for group in groups])
+    figures = published_beside(groups)
     rows = [[f.model, Cell(f.shown, f.value), f.setting, f.source] for f in figures]
     return [Table(["model", figures[0].metric, "setting", "source"], rows, "Published by others")] if figures else []
 
@@ -182,15 +126,17 @@ def _place(group: str) -> str:
     return "examples-" + re.sub("[^a-z0-9]+", "-", group.lower()).strip("-")
 
 
-def _examples(examples: Sequence[Example], noun: str) -> list[tuple[str, Table]]:
+def _examples(examples: Sequence[Example], workload: Workload[Any]) -> list[tuple[str, Table]]:
     """A place and a table of questions for every group that has some; each leads to its inspection, if it has one."""
     head = ["example", "run", "question", "right answer", "answered", "right one's probability"]
-    found: dict[str, list[list[str | Cell]]] = {group: [] for group in all_names({e.group: e} for e in examples)}
+    names = all_names(({e.group: e} for e in examples), workload.group_names)
+    found: dict[str, list[list[str | Cell]]] = {group: [] for group in names}
     for e in examples:
         number = Cell(str(e.number), e.number, None if e.page is None else quote(e.page))
         chance = Cell(f"{e.right_probability:.1%}", e.right_probability)
         found[e.group].append([number, e.run, e.question, e.right, e.answer, chance])
-    return [(_place(group), Table(head, rows, f"{noun.capitalize()} {group}")) for group, rows in found.items()]
+    noun = workload.group_noun.capitalize()
+    return [(_place(group), Table(head, rows, f"{noun} {group}")) for group, rows in found.items()]
 
 
 def _facts(runs: Sequence[Run]) -> dict[str, str]:
@@ -204,9 +150,10 @@ def _facts(runs: Sequence[Run]) -> dict[str, str]:
             found.setdefault("not recorded" if value is None else _plain(value), []).append(run.name)
         alone = len(found) == 1
         facts[name] = "; ".join(value if alone else f"{value} ({', '.join(where)})" for value, where in found.items())
-    questions = {str(run.result["questions"]) for run in runs if run.result and "questions" in run.result}
-    if questions:
-        facts["test questions"] = ", ".join(sorted(questions))
+    counted = runs[0].workload.evaluation.COUNTED
+    counts = sorted({str(run.result[counted]) for run in runs if run.result and counted})
+    if counts:
+        facts[f"test {counted}"] = ", ".join(counts)
     return facts | {"run folders": ", ".join(run.name for run in runs)}
 
 

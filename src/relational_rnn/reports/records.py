@@ -6,14 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from statistics import mean
-from typing import Any, TypeVar
+from typing import Any
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.reports.language import MEASURES, is_language, main_measure, perplexity_by_frequency, resets
-from relational_rnn.reports.published import published_beside_all
-from relational_rnn.reports.runs import Group, mean_and_spread
+from relational_rnn.reports.runs import Group, published_beside
+from relational_rnn.runs import mean_and_spread
 
-Name = TypeVar("Name")
 WORD = r"""(?:'[^']*'|[^\s'])+"""
 """A word of a command, in quotes where it has blanks."""
 
@@ -23,23 +21,23 @@ class Record:
     """One figure with everything that is needed to judge and to repeat it."""
 
     task: str
-    """What was solved, e.g. "babi-en-10k"."""
+    """What the data are called, e.g. "babi-en-10k"."""
     core: str
     """Which core, or whose model."""
     metric: str
     """E.g. "test_accuracy", a fraction."""
     values: tuple[float, ...]
-    """One value per seed; a published figure has one."""
+    """One per seed; a published figure has one."""
     seeds: tuple[int, ...] = ()
-    """The seeds of `values`; empty for a published figure."""
+    """None for a published figure."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """More of the same measurement, e.g. {"per_task": {"1": 0.99}}."""
+    """More of the measurement, for the JSON file."""
     parameters: int | None = None
     state_bytes: int | None = None
     train_seconds: float | None = None
-    """Mean over the seeds; of the clock, so that other work on the machine counts."""
+    """Mean over the seeds, by the clock, so that other work on the machine counts."""
     processor_seconds: float | None = None
-    """Mean over the seeds of what the process computed meanwhile, its threads together."""
+    """Mean over the seeds, all threads of the process together."""
     machine: str | None = None
     torch: str | None = None
     commit: str | None = None
@@ -49,14 +47,17 @@ class Record:
     """The line that measures it again."""
     published: str | None = None
     """"author year" of a figure that is not ours."""
+    result: Mapping[str, Any] = field(default_factory=dict)
+    """The measurement averaged over seeds, for the page; the JSON file has `details` of it."""
+    groups: Mapping[str, float] = field(default_factory=dict)
+    """The accuracy of every group, for the page."""
 
     def __post_init__(self) -> None:
         if not self.values:
             raise InputError(describe("Record", "a figure needs at least one value", got=f"{self.task}, {self.core}"))
         if self.published is None and len(self.seeds) != len(self.values):
-            raise InputError(
-                describe("Record", "every value needs its seed", got=f"{len(self.values)} values, seeds {self.seeds}")
-            )
+            got = f"{len(self.values)} values, seeds {self.seeds}"
+            raise InputError(describe("Record", "every value needs its seed", got=got))
         if self.published is not None and self.seeds:
             raise InputError(describe("Record", "a published figure has no seeds of ours", got=self.seeds))
 
@@ -70,58 +71,53 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """The record as the JSON file holds it; entries that nobody knows are left out."""
-        first = dict.fromkeys(("task", "core", "metric", "value", "spread", "seeds", "values"))
-        entries = first | {field.name: getattr(self, field.name) for field in fields(self)}
-        entries |= {"value": self.value, "spread": self.spread, "values": list(self.values)}
-        entries |= {
-            "seeds": list(self.seeds) if self.published is None else None,
-            "details": dict(self.details) or None,
-        }
-        return {name: value for name, value in entries.items() if value is not None}
+        first = ("task", "core", "metric", "value", "spread", "seeds", "values")
+        names = dict.fromkeys([*first, *(field.name for field in fields(self))])
+        entries = {name: getattr(self, name) for name in names if name not in ("result", "groups")}
+        entries = {name: list(value) if isinstance(value, tuple) else value for name, value in entries.items()}
+        return {name: value for name, value in entries.items() if value not in (None, {}, [])}
 
 
 def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ()) -> list[Record]:
-    """One record per group of runs, of test accuracy (on language, of perplexity or bits per character), then the
-    published figures that may stand beside them.
+    """One record per group of runs, of what their task is judged by, then the published figures beside them.
 
-    Args:
-        groups: from `group_runs`; every run must be evaluated on its test files.
-        task: name of the data, e.g. "babi-en-10k".
-        notes: what a reader should know besides what the runs themselves say.
+    `task` is what the data are called, `notes` what a reader should know besides what the runs say.
 
     Raises:
-        InputError: when a run has not been evaluated, was not evaluated on the test split, or two groups share a core.
+        InputError: a run has not been evaluated, or not on the test split, or two groups share a core.
     """
     _check(groups)
-    measure = main_measure(groups) if is_language(groups) else "accuracy"
+    workload = groups[0].workload
+    measure = workload.main_measure(groups[0].runs[0].config)
     records = []
     for group in groups:
-        versions = [run.versions for run in group.runs]
-        processor = group.values("processor_seconds")
+        versions, result = [run.versions for run in group.runs], averaged(group.results)
         records.append(
             Record(
                 task=task,
                 core=group.core,
-                metric=f"test_{measure}",
-                values=tuple(group.values("mean_accuracy" if measure == "accuracy" else measure)),
+                metric=f"test_{measure.removeprefix('mean_')}",
+                values=tuple(group.values(measure)),
                 seeds=tuple(group.seeds),
-                details={**_details(group), "notes": [*group.notes, *notes]},
+                details={**workload.details(result), "notes": [*group.notes, *notes]},
                 parameters=int(group.values("parameters")[0]),
                 state_bytes=int(group.values("state_bytes")[0]),
-                train_seconds=mean(group.values("train_seconds")),
-                processor_seconds=mean(processor) if processor else None,
+                train_seconds=result["train_seconds"],
+                processor_seconds=result.get("processor_seconds"),
                 machine=_joined(versions, "machine"),
                 torch=_joined(versions, "torch"),
                 commit=_joined(versions, "commit"),
                 # Of the last run, when the whole figure was there.
                 date=max((str(entry["date"]) for entry in versions if entry.get("date")), default=None),
                 command=_joined([without_folder(entry) for entry in versions], "command"),
+                result=result,
+                groups=averaged([run.groups for run in group.runs]),
             )
         )
-    for figure in published_beside_all([group.runs[0] for group in groups]):
-        details: dict[str, Any] = {"setting": figure.setting, **({"below": True} if figure.below else {})}
-        if figure.per_task:
-            details["per_task"] = dict(figure.per_task)
+    named = {name.split()[0]: name for name in workload.group_names}
+    for figure in published_beside(groups):
+        more = {"below": figure.below, "per_task": dict(figure.per_task)}
+        details = {"setting": figure.setting, **{name: value for name, value in more.items() if value}}
         records.append(
             Record(
                 task=task,
@@ -130,6 +126,7 @@ def records_of(groups: Sequence[Group], *, task: str, notes: Sequence[str] = ())
                 values=(figure.value,),
                 details=details,
                 published=figure.source,
+                groups={named.get(number, number): value for number, value in figure.per_task.items()},
             )
         )
     return records
@@ -152,25 +149,20 @@ def _check(groups: Sequence[Group]) -> None:
             raise InputError(describe("results", problem, got=got, hint="write them to two pages"))
 
 
-def _details(group: Group) -> dict[str, Any]:
-    """More of what was measured, by the kind of task."""
-    if group.runs[0].task == "babi":
-        per_task = {name.split()[0]: value for name, value in _means(group.per_group()).items()}
-        return {"per_task": per_task, **_means({"tasks_above_95": group.values("tasks_above_95")})}
-    if is_language([group]):
-        by_length = {measure: _means(resets(group, measure)) for measure in MEASURES}
-        return {
-            **_means({name: group.values(name) for name in (*MEASURES, "mean_accuracy")}),
-            "tokens_seen": int(group.values("tokens_seen")[0]),
-            "perplexity_by_frequency": _means(perplexity_by_frequency(group)),
-            "resets": {measure: {str(k): value for k, value in found.items()} for measure, found in by_length.items()},
-        }
-    more = {name: group.values(name) for name in ("whole_accuracy", "mean_beyond") if group.values(name)}
-    return {**_means(more), "per_group": _means(group.per_group())}
+def averaged(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One measurement with the mean of every number; entries that are no numbers are left out.
 
-
-def _means(values: Mapping[Name, Sequence[float]]) -> dict[Name, float]:
-    return {name: mean(found) for name, found in values.items()}
+    >>> averaged([{"a": 1, "b": {"c": 0.5}, "d": "test"}, {"a": 2, "b": {"c": 1.0}, "d": "test"}])
+    {'a': 1.5, 'b': {'c': 0.75}}
+    """
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(name for result in results for name in result):
+        values = [result[name] for result in results if result.get(name) is not None]
+        if values and isinstance(values[0], Mapping):
+            found[name] = averaged(values)
+        elif values and isinstance(values[0], int | float):
+            found[name] = mean(values)
+    return found
 
 
 def without_folder(entry: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Grouping runs that differ in nothing but their seed."""
+"""Groups of runs that differ in nothing but their seed, and the cells and tables that pages of them share."""
 
 from __future__ import annotations
 
@@ -9,21 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.runs import mean_and_spread, read_run
-from relational_rnn.runs.folder import CHAPTER, Run, core_label
-from relational_rnn.tasks.babi.story import TASK_NAMES
+from relational_rnn.pages import Cell, Table
+from relational_rnn.runs import Breakdown, Published, Workload, mean_and_spread, read_run
+from relational_rnn.runs.folder import Run
 
-__all__ = [
-    "CHAPTER",
-    "Group",
-    "Run",
-    "all_names",
-    "core_label",
-    "group_runs",
-    "mean_and_spread",
-    "read_run",
-    "read_runs",
-]
+Breakdowns = Mapping[str, tuple[Breakdown, Mapping[str, Sequence[float]]]]
+"""By caption: a breakdown of one measurement, and the values of all seeds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,12 +29,17 @@ class Group:
         return self.runs[0].core
 
     @property
+    def workload(self) -> Workload[Any]:
+        """The task of the runs."""
+        return self.runs[0].workload
+
+    @property
     def seeds(self) -> list[int]:
         return [run.seed for run in self.runs]
 
     @property
     def results(self) -> list[Mapping[str, Any]]:
-        """The evaluations there are; shorter than `runs` while some are not evaluated."""
+        """The evaluations there are; fewer than `runs` while some are not evaluated."""
         return [run.result for run in self.runs if run.result is not None]
 
     @property
@@ -57,19 +53,34 @@ class Group:
 
     def per_group(self) -> dict[str, list[float]]:
         """The accuracies of all evaluated seeds, by group."""
-        names = dict.fromkeys(name for run in self.runs for name in run.groups)
-        return {name: [run.groups[name] for run in self.runs if name in run.groups] for name in names}
+        return values_by_name(run.groups for run in self.runs)
+
+    def breakdowns(self) -> Breakdowns:
+        """The figures of all evaluations by groups."""
+        found: dict[str, list[Breakdown]] = {}
+        for run in self.runs:
+            for part in self.workload.breakdowns(run.result, run.groups) if run.result is not None else ():
+                found.setdefault(part.caption, []).append(part)
+        return {name: (parts[0], values_by_name(part.values for part in parts)) for name, parts in found.items()}
 
 
-def all_names(tables: Iterable[Mapping[str, object]]) -> list[str]:
-    """The names of several tables, each once: bAbI tasks by their numbers, others in order of appearance.
+def values_by_name(tables: Iterable[Mapping[str, float]]) -> dict[str, list[float]]:
+    """The values of several tables under each of their names."""
+    found: dict[str, list[float]] = {}
+    for table in tables:
+        for name, value in table.items():
+            found.setdefault(name, []).append(value)
+    return found
 
-    >>> all_names([{"19 path-finding": 0}, {"2 two-supporting-facts": 0}]), all_names([{"length 9": 0, "length 60": 0}])
-    (['2 two-supporting-facts', '19 path-finding'], ['length 9', 'length 60'])
+
+def all_names(tables: Iterable[Mapping[str, object]], order: Sequence[str] = ()) -> list[str]:
+    """The names of several tables, each once: those in `order` first, as they stand there, then by appearance.
+
+    >>> all_names([{"length 9": 0, "length 60": 0}, {"1 facts": 0}], order=["1 facts", "2 facts"])
+    ['1 facts', 'length 9', 'length 60']
     """
     names = dict.fromkeys(name for table in tables for name in table)
-    numbers = {f"{number} {name}": number for number, name in TASK_NAMES.items()}
-    return sorted(names, key=lambda name: numbers.get(name, 0))
+    return [*(name for name in order if name in names), *(name for name in names if name not in order)]
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
@@ -87,33 +98,70 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Put runs together whose configurations differ in nothing but the seed, in order of first appearance.
 
     Raises:
-        InputError: when the runs are on different tasks, whose figures do not belong in one table; when one
-            configuration occurs twice with one seed, which would count the same run twice.
+        InputError: the runs are on different tasks, or one configuration occurs twice with one seed.
     """
     tasks = sorted({run.task for run in runs})
     if len(tasks) > 1:
         hint = "make a report for each"
         raise InputError(describe("report", "the runs are on different tasks", got=", ".join(tasks), hint=hint))
-    members: dict[str, list[Run]] = {}
+    members: dict[str, dict[int, Run]] = {}
     for run in runs:
         key = json.dumps({name: value for name, value in run.config.items() if name != "seed"}, sort_keys=True)
-        group = members.setdefault(key, [])
-        if run.seed in [other.seed for other in group]:
-            first = next(other for other in group if other.seed == run.seed)
-            raise InputError(
-                describe(
-                    "report",
-                    "two runs have the same configuration and the same seed",
-                    got=f"{first.folder} and {run.folder}",
-                    hint="leave one of them out",
-                )
-            )
-        group.append(run)
-    titles = [group[0].title for group in members.values()]
+        first = members.setdefault(key, {}).setdefault(run.seed, run)
+        if first is not run:
+            problem, got = "two runs have the same configuration and the same seed", f"{first.folder} and {run.folder}"
+            raise InputError(describe("report", problem, got=got, hint="leave one of them out"))
+    groups = [list(group.values()) for group in members.values()]
+    titles = [group[0].title for group in groups]
     return [
         Group(
             label=group[0].title if titles.count(group[0].title) == 1 else f"{group[0].title}, {group[0].name}",
             runs=tuple(sorted(group, key=lambda run: run.seed)),
         )
-        for group in members.values()
+        for group in groups
     ]
+
+
+def published_beside(groups: Sequence[Group]) -> list[Published]:
+    """The published figures that may stand beside any group of runs, each once."""
+    found: list[Published] = []
+    for run in (group.runs[0] for group in groups):
+        fitting = [figure for figure in run.workload.published if figure.fits(run.config, run.data)]
+        found += [figure for figure in fitting if figure not in found]
+    return found
+
+
+def measured(values: Sequence[float], form: str, factor: float = 1, missing: str = "not evaluated") -> Cell:
+    """A mean, with its spread where there are several different values.
+
+    >>> measured([0.5, 0.7], "{:.1f} %", 100).text, measured([], "{:g}").text
+    ('60.0 % ± 14.1 %', 'not evaluated')
+    """
+    if not values:
+        return Cell(missing, "")
+    value, spread = mean_and_spread([factor * value for value in values])
+    return Cell(f"{form.format(value)} ± {form.format(spread)}" if spread else form.format(value), value)
+
+
+def side_by_side(
+    models: Sequence[tuple[str, Breakdowns]],
+    order: Sequence[str] = (),
+    *,
+    links: Mapping[str, str] | None = None,
+    missing: str = "not evaluated",
+) -> list[Table]:
+    """For every caption a table with a column for each model that has it; names are ordered as by `all_names`, and may
+    lead to places."""
+    tables = []
+    for caption, (part, _) in {caption: found for _, parts in models for caption, found in parts.items()}.items():
+        having = [(label, parts[caption][1]) for label, parts in models if caption in parts]
+        names = all_names((values for _, values in having), order)
+        rows = [
+            [
+                Cell(name, n, (links or {}).get(name)),
+                *(measured(values.get(name, ()), part.form, part.scale, missing) for _, values in having),
+            ]
+            for n, name in enumerate(names, start=1)
+        ]
+        tables.append(Table([part.by, *(label for label, _ in having)], rows, caption))
+    return tables

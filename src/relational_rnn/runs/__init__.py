@@ -8,11 +8,14 @@ from relational_rnn.runs.folder import Run, load, read_config, read_run
 from relational_rnn.runs.measuring import evaluate
 from relational_rnn.runs.training import build, train
 from relational_rnn.runs.weights import initial_weights, load_weights
-from relational_rnn.runs.workload import LoadedRun, Published, Workload, workload_of
+from relational_rnn.runs.workload import Asked, Breakdown, Example, LoadedRun, Published, Workload, workload_of
 
 __all__ = [
+    "Asked",
+    "Breakdown",
     "Column",
     "CoreName",
+    "Example",
     "LoadedRun",
     "Published",
     "Run",

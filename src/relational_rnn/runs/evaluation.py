@@ -72,6 +72,8 @@ class RunEvaluation(ABC):
 
     COLUMNS: ClassVar[tuple[Column, ...]]
     """What cores are compared by."""
+    COUNTED: ClassVar[str] = ""
+    """The entry that says how much was measured, if reports name it."""
 
     @abstractmethod
     def groups(self) -> Mapping[str, float]:

@@ -16,7 +16,7 @@ from relational_rnn.nn.cores import CORES
 from relational_rnn.runs.config import RunConfig
 from relational_rnn.runs.evaluation import RunEvaluation
 from relational_rnn.runs.workload import LoadedRun, Workload, workload_of
-from relational_rnn.tasks import names
+from relational_rnn.tasks import EARLY, names
 from relational_rnn.training import read_metrics
 from relational_rnn.training.json_files import Json
 from relational_rnn.training.run_folder import CONFIG, VERSIONS
@@ -39,8 +39,7 @@ def read_configuration(folder: Path | str) -> dict[str, Json]:
     if not path.is_file():
         where, expected = str(folder), f"a folder with {CONFIG}, as `relational-rnn train ... --out DIR` writes it"
         raise InputError(describe(where, "there is no run in this folder", expected=expected, hint=_again(folder)))
-    # runs on bAbI of early versions do not say what they are on
-    return {"task": "babi", **read_json_object(path)}
+    return {"task": EARLY, **read_json_object(path)}
 
 
 def _again(folder: Path) -> str | None:
@@ -78,8 +77,8 @@ def load(folder: Path | str, task: str | None = None) -> LoadedRun[Any]:
         InputError: see `read_config`; or there are no weights yet, or a file cannot be read.
 
     Example:
-        >>> from relational_rnn.tasks.babi.pretrained import pretrained_babi
-        >>> load(pretrained_babi()).config.core
+        >>> from relational_rnn.tasks import PRETRAINED
+        >>> load(PRETRAINED).config.core
         'fastweights'
     """
     folder = Path(folder)
@@ -141,8 +140,8 @@ class Run:
     """The evaluation (result.json), or None while the run has not been evaluated."""
     groups: Mapping[str, float]
     """Of it, the accuracy of every group, by names that readers understand."""
-    training_words: int | None = None
-    """Language: words of the training text."""
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What the run keeps about its data (data.json)."""
     notes: tuple[str, ...]
     """What a reader must know: files that were missing, questions that lost sentences, a run that is not finished."""
 
@@ -183,7 +182,7 @@ class Run:
 
     def curve(self, x: str, y: str) -> tuple[list[float], list[float]]:
         """The rows of metrics.csv where both columns have a value; "samples" is what the run has been shown by then:
-        sequences of a generated task, questions of bAbI.
+        sequences of a batch each, or questions where the run counts these.
         """
         columns = [self._column(x), self.metrics.get(y, ())]
         pairs = [(a, b) for a, b in zip(*columns, strict=False) if a is not None and b is not None]
@@ -218,7 +217,7 @@ def read_run(folder: str | Path) -> Run:
         check_entries(entries, needed, {}, where=str(result_path), hint=hint)
         result = kind.from_json(entries, where=str(result_path))
     data: dict[str, Any] = read_json_object(data_path) if data_path.exists() else {}
-    check_entries(data, {}, {"report": tuple[str, ...], "text": Mapping[str, Mapping[str, int]]}, where=str(data_path))
+    check_entries(data, {}, {"report": tuple[str, ...]}, where=str(data_path))
     return Run(
         folder=folder,
         config=config,
@@ -226,7 +225,7 @@ def read_run(folder: str | Path) -> Run:
         metrics=_read_columns(metrics_path) if metrics_path.exists() else {},
         result=None if result is None else result.to_json(),
         groups={} if result is None else result.groups(),
-        training_words=data.get("text", {}).get("train", {}).get("words"),
+        data=data,
         notes=tuple(dict.fromkeys([*data.get("report", []), *(() if result is None else result.report)])),
     )
 

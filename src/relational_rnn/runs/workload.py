@@ -1,4 +1,4 @@
-"""What a task is to the rest of the package: the one contract behind `train`, `compare`, `evaluate` and `report`."""
+"""What a task is to the rest of the package: the one contract behind the commands that take any task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch import nn
 
@@ -28,13 +28,13 @@ class Published:
     """Settings of the task that a run must share for the figure to stand beside it."""
     files: bool = False
     """The run must have been trained on published files, not on generated data."""
-    training_words: int | None = None
-    """The words of the training text, which a run on language must share too; they tell which corpus it is."""
+    found: Mapping[str, Any] = field(default_factory=dict)
+    """Entries of the run's data.json that it must share too, such as counts that tell a text."""
     model: str
     """Whose model."""
-    metric: Literal["accuracy", "perplexity"] = "accuracy"
-    """What was measured: a fraction of single answers, or of characters where answers are decoded; or perplexity per
-    word of the test text."""
+    metric: str = "accuracy"
+    """What was measured: "accuracy", a fraction of single answers (of characters where answers are decoded), or the
+    name of another of the evaluation's `COLUMNS`."""
     value: float
     """The figure."""
     below: bool = False
@@ -55,6 +55,89 @@ class Published:
         """
         figure = f"{100 * self.value:.3g} %" if self.metric == "accuracy" else f"{self.value:g}"
         return f"{'below ' if self.below else ''}{figure}"
+
+    def fits(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        """Whether the figure may stand beside a run with this config.json and this data.json."""
+        settings = config.get("data", {})
+        return bool(
+            (settings.get("path") or not self.files)
+            and all(settings.get(name) == value for name, value in self.data.items())
+            and _within(self.found, data)
+        )
+
+
+def _within(wanted: Any, found: Any) -> bool:
+    """Whether all that is wanted is found, in the same places."""
+    if not isinstance(wanted, Mapping):
+        return wanted == found
+    return isinstance(found, Mapping) and all(_within(value, found.get(name)) for name, value in wanted.items())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What `inspect` shall show of a run; None where nothing was said."""
+
+    task: int | None = None
+    """Which part of the data the example is from, where these have numbers."""
+    example: int | None = None
+    """Which example, from 1."""
+    text: str | None = None
+    """A text instead of an example."""
+    statistics: bool = False
+    """Add what the attention does over many examples."""
+
+    def number(self, count: int) -> int:
+        """The number of the example, by default 1, where there are `count`.
+
+        Raises:
+            InputError: there is no such example.
+        """
+        number = 1 if self.example is None else self.example
+        if not 1 <= number <= count:
+            raise InputError(describe("inspect", "there is no such example", got=number, expected=f"1 to {count:,}"))
+        return number
+
+    def refuse(self, kind: str, *names: str) -> None:
+        """Refuse options that have no effect on a run on `kind`."""
+        for name in names:
+            if getattr(self, name) not in (None, False):
+                raise InputError(describe("inspect", f"--{name} has no effect: the run is on {kind}"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """A question of a test set, and what a run made of it."""
+
+    group: str
+    """The group of the measurement that it belongs to."""
+    number: int
+    """Its place, from 1; `relational-rnn inspect --example` takes it."""
+    question: str
+    right: str
+    """The right answer."""
+    answer: str
+    """The run's answer."""
+    right_probability: float
+    """That the run gives to the right answer."""
+    html: str | None = None
+    """Its inspection, a whole page; None where the memory cannot be inspected."""
+    run: str = ""
+    """On the page of a report: what the run is called."""
+    page: str | None = None
+    """On the page of a report: the path of its inspection beside the report."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Breakdown:
+    """Figures of one measurement by something; a report puts those of several models side by side."""
+
+    caption: str
+    """What the figures are."""
+    by: str
+    """What they are listed by, e.g. "task"."""
+    values: Mapping[str, float]
+    form: str = "{:.1f}"
+    scale: float = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +183,14 @@ class Workload(ABC, Generic[ConfigT]):
     """The same of `compare`."""
     pickles_data: bool = True
     """Whether other processes are sent the data; otherwise each reads them itself."""
+    group_noun: str = "group"
+    """What accuracies are listed by."""
+    group_names: Sequence[str] = ()
+    """The names of all groups in order, where every run has the same or some of them; each begins with its number."""
+    curves_over: str = "samples"
+    """What the learning curves of a report have on their first horizontal axis: "samples" or "step"."""
+    accuracy_note: str = "Accuracies are shares of right answers on new sequences;"
+    """How a report begins to explain its figures."""
 
     @property
     def name(self) -> str:
@@ -164,6 +255,42 @@ class Workload(ABC, Generic[ConfigT]):
 
         A task may let one choose more, in arguments of its own with defaults; `runs.evaluate` hands them on.
         """
+
+    def main_measure(self, config: Mapping[str, Any]) -> str:
+        """The entry of the measurement that results are judged by, given config.json."""
+        return "mean_accuracy"
+
+    def breakdowns(self, result: Mapping[str, Any], groups: Mapping[str, float]) -> Sequence[Breakdown]:
+        """The figures of a measurement (result.json, with the accuracies of its groups) by groups, for tables."""
+        return [Breakdown(caption=f"Test accuracy per {self.group_noun}, %", by=self.group_noun, values=groups)]
+
+    def details(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """What the JSON file of results has besides the main figure, from a measurement averaged over seeds."""
+        more = [column.name for column in self.evaluation.COLUMNS if column.name != "mean_accuracy"]
+        return {**{name: result[name] for name in more if name in result}, "per_group": result.get("per_group", {})}
+
+    def figures(self, groups: Sequence[Any]) -> Sequence[Any]:
+        """More figures (`reports.figures.Figure`) of a report on groups of runs (`reports.Group`)."""
+        return ()
+
+    def inspect(self, run: LoadedRun[ConfigT], asked: Asked) -> Any:
+        """The page (`inspection.Page`) of an example or a text through the memory of a run.
+
+        Raises:
+            InputError: the task has no such page, the memory cannot be inspected, or there is no such example.
+        """
+        problem = "this task has no page of its own, so its runs cannot be inspected"
+        hint = "in Python, relational_rnn.inspection.page shows the trace of any sequence"
+        raise InputError(describe("inspect", problem, got=f"a run on {self.name}", hint=hint))
+
+    def worst_examples(self, run: LoadedRun[ConfigT], count: int) -> Sequence[Example]:
+        """The `count` test questions of each group whose right answer the run finds least probable.
+
+        Raises:
+            InputError: the task lists no questions, or its test data are not there.
+        """
+        problem, got = "this task lists no examples", f"{run.folder}, a run on {self.name}"
+        raise InputError(describe("report", problem, got=got, hint="report it without --examples"))
 
     def other_data(self, config: ConfigT, path: Path, *, partial: bool) -> Any:
         """The data at a path as `measure` takes them.

@@ -8,18 +8,20 @@ from __future__ import annotations
 import functools
 import importlib
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from relational_rnn._check import InputError, describe
 
+_HERE = "relational_rnn.tasks"
 BUILT_IN = {
-    "babi": "relational_rnn.tasks.babi.workload",
-    "nth-farthest": "relational_rnn.tasks.nth_farthest",
-    "programs": "relational_rnn.tasks.programs",
-    "memorize": "relational_rnn.tasks.memorize",
-    "relations": "relational_rnn.tasks.relations",
-    "associative-recall": "relational_rnn.tasks.associative_recall",
-    "language": "relational_rnn.tasks.language.workload",
+    "babi": f"{_HERE}.babi.workload",
+    "nth-farthest": f"{_HERE}.nth_farthest",
+    "programs": f"{_HERE}.programs",
+    "memorize": f"{_HERE}.memorize",
+    "relations": f"{_HERE}.relations",
+    "associative-recall": f"{_HERE}.associative_recall",
+    "language": f"{_HERE}.language.workload",
 }
 """The module of every task of this package."""
 LINES = {
@@ -32,13 +34,38 @@ LINES = {
     "language": "the next character, word or byte pair of a text",
 }
 """What each of them asks, in a few words."""
+EARLY = "babi"
+"""The task of run folders that name none: early versions had no other."""
+PRETRAINED = Path(__file__).with_name("babi") / "pretrained"
+"""The run folder of the trained model that comes with the package."""
+_FETCH = f"{_HERE}.language.commands.fetch:FetchCorpus"
+BUILT_IN_COMMANDS = {
+    "demo": (f"{_HERE}.babi.commands.demo", "train six models, compare them, and let them answer"),
+    "ask": (f"{_HERE}.babi.commands.ask", "type a story and questions; see what answers rest on"),
+    "generate": (f"{_HERE}.language.commands.generate", "let a language model go on with a text"),
+    "data generate babi": (f"{_HERE}.babi.commands.generate", "write generated stories in the published format"),
+    "data fetch babi": (f"{_HERE}.babi.commands.fetch", "download the published bAbI archive"),
+    "data fetch wikitext-2": (_FETCH, "download WikiText-2, 2 million words"),
+    "data fetch wikitext-103": (_FETCH, "download WikiText-103, 103 million words"),
+    "data fetch tiny-shakespeare": (_FETCH, "download tiny-shakespeare, 1 million characters"),
+    "data fetch gutenberg": (_FETCH, "download the books of PG-19, or some of them"),
+    "data compare": (f"{_HERE}.babi.commands.compare", "hold generated stories against published ones"),
+}
+"""Commands that only one task has: a module, or a class in it that is called with the command's name; and a line."""
 GROUP = "relational_rnn.workloads"
 """Where other packages name their tasks: an entry point `name = "module"` in this group."""
+COMMANDS_GROUP = "relational_rnn.commands"
+"""Where other packages name their commands: an entry point `"words" = "module"` (see `console.parsing.Command`)."""
 
 
 @functools.cache
-def _entries() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP)}
+def _entries(group: str = GROUP) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def other_commands() -> dict[str, str]:
+    """The commands of other packages, and where each is defined."""
+    return {name: point.value for name, point in _entries(COMMANDS_GROUP).items()}
 
 
 def _others() -> dict[str, EntryPoint]:

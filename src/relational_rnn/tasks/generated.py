@@ -148,7 +148,7 @@ class TaskEvaluation(RunEvaluation):
     COLUMNS: ClassVar[tuple[Column, ...]] = (
         Column("accuracy", "mean_accuracy", "{:.1f}", scale=100, unit=" %"),
         Column("whole answers", "whole_accuracy", "{:.1f}", scale=100, unit=" %"),
-        Column("beyond", "mean_beyond", "{:.1f}", scale=100, unit=" %"),
+        Column("beyond training", "mean_beyond", "{:.1f}", scale=100, unit=" %"),
     )
 
     def groups(self) -> Mapping[str, float]:

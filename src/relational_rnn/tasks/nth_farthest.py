@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.nn.cores import MemorySizes
-from relational_rnn.runs import Published
+from relational_rnn.runs import Asked, Example, LoadedRun, Published
 from relational_rnn.tasks.contract import Split, Task, TaskBatch, TaskShape
 from relational_rnn.tasks.curriculum import Curriculum, check_lessons
 from relational_rnn.tasks.generated import TaskRun, TaskWorkload
@@ -275,7 +276,23 @@ PUBLISHED = tuple(
     )
     for model, value, below, setting, source in _FIGURES
 )
-WORKLOAD = TaskWorkload(
+
+
+class FarthestWorkload(TaskWorkload):
+    """N-th farthest as something to train on; its sequences have pages."""
+
+    def inspect(self, run: LoadedRun[NthFarthestRun], asked: Asked) -> Any:
+        from relational_rnn.tasks.nth_farthest_page import inspect_sequence
+
+        return inspect_sequence(run, asked)
+
+    def worst_examples(self, run: LoadedRun[NthFarthestRun], count: int) -> Sequence[Example]:
+        from relational_rnn.tasks.nth_farthest_page import worst_examples
+
+        return worst_examples(run, count)
+
+
+WORKLOAD = FarthestWorkload(
     NthFarthestRun,
     {
         "nth-farthest-small": nth_farthest_small,

@@ -13,7 +13,7 @@ from relational_rnn._check import InputError, describe
 from relational_rnn._reading.plain import read_text
 from relational_rnn._reading.structure import check_entries
 from relational_rnn.nn.cores import CORE_NAMES, READ_AS_MATRICES, state_bytes_after
-from relational_rnn.runs import Column, LoadedRun, RunEvaluation, Workload
+from relational_rnn.runs import Asked, Column, Example, LoadedRun, RunEvaluation, Workload
 from relational_rnn.runs.evaluation import Table
 from relational_rnn.runs.weights import load_weights
 from relational_rnn.tasks.babi.batching import BabiData
@@ -50,6 +50,7 @@ class BabiEvaluation(RunEvaluation):
     questions: int
     """How many were asked."""
 
+    COUNTED = "questions"
     COLUMNS: ClassVar[tuple[Column, ...]] = (
         Column("mean accuracy", "mean_accuracy", "{:.1f}", scale=100, unit=" %"),
         Column("tasks above 95 %", "tasks_above_95", "{:.3g}"),
@@ -77,6 +78,10 @@ class BabiWorkload(Workload[BabiRun]):
     recipes = RECIPES
     evaluation = BabiEvaluation
     published = PUBLISHED
+    group_noun = "task"
+    group_names = tuple(f"{task} {name}" for task, name in TASK_NAMES.items())
+    curves_over = "step"
+    accuracy_note = "Accuracies are shares of test questions answered exactly;"
     short: Mapping[str, str] = {"--data": "--data.path", "--partial": "--data.partial"}
     data_help = (
         "With `--data PATH` it reads the published files, from a folder or an archive, and with `--partial` also a set "
@@ -180,6 +185,19 @@ class BabiWorkload(Workload[BabiRun]):
         return DataConfig(
             path=path, partial=partial, language=language, tasks=own.tasks, max_sentences=own.max_sentences
         )
+
+    def details(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: result[name] for name in ("per_task", "tasks_above_95")}
+
+    def inspect(self, run: LoadedRun[BabiRun], asked: Asked) -> Any:
+        from relational_rnn.tasks.babi.story_page import inspect_story
+
+        return inspect_story(run, asked)
+
+    def worst_examples(self, run: LoadedRun[BabiRun], count: int) -> Sequence[Example]:
+        from relational_rnn.tasks.babi.story_page import worst_stories
+
+        return worst_stories(run, count)
 
     def starting(self, config: BabiRun, typed: Sequence[str]) -> BabiRun:
         if "--data.path" not in typed:

@@ -16,7 +16,7 @@ from relational_rnn._check import InputError, describe
 from relational_rnn._reading.plain import read_text as read_plain
 from relational_rnn._reading.tensors import shapes_in_safetensors
 from relational_rnn.nn.core import state_bytes
-from relational_rnn.runs import Column, LoadedRun, Published, RunEvaluation, Workload
+from relational_rnn.runs import Asked, Breakdown, Column, LoadedRun, Published, RunEvaluation, Workload
 from relational_rnn.runs.evaluation import Table
 from relational_rnn.runs.folder import spent_on
 from relational_rnn.runs.weights import load_weights
@@ -78,6 +78,7 @@ class LanguageEvaluation(RunEvaluation):
         Column("perplexity per word", "perplexity", "{:,.2f}"),
         Column("bits per character", "bits_per_character", "{:.4f}"),
         Column("accuracy", "mean_accuracy", "{:.1f}", scale=100, unit=" %"),
+        Column("tokens seen in training", "tokens_seen", "{:,.0f}"),
     )
 
     def groups(self) -> Mapping[str, float]:
@@ -108,6 +109,15 @@ class LanguageEvaluation(RunEvaluation):
         return f"perplexity {self.perplexity:,.2f} per word, {bits}, {right}"
 
 
+MEASURES = LanguageEvaluation.COLUMNS[:2]
+"""What a text is judged by: perplexity and bits."""
+
+
+def token_name(config: Mapping[str, Any]) -> str:
+    """What a token of a run is, given its config.json."""
+    return str(config.get("data", {}).get("vocabulary", "word"))
+
+
 class LanguageWorkload(Workload[LanguageRun]):
     """To predict the next token of a text."""
 
@@ -115,11 +125,16 @@ class LanguageWorkload(Workload[LanguageRun]):
     recipes = LANGUAGE_RECIPES
     evaluation = LanguageEvaluation
     best_by = "loss"
+    curves_over = "step"
+    accuracy_note = (
+        "The whole test text is read as one stream with the memory carried; perplexity is per word, accuracy the share "
+        "of tokens that were the most probable one;"
+    )
     pickles_data = False  # other processes map the token files themselves
     published = tuple(
         Published(
             data={"vocabulary": "word"},
-            training_words=words,
+            found={"text": {"train": {"words": words}}},
             model=model,
             metric="perplexity",
             value=perplexity,
@@ -242,6 +257,51 @@ class LanguageWorkload(Workload[LanguageRun]):
             "state_bytes": _state_bytes(run.model),
             "evaluate_seconds": time.perf_counter() - start,
         }
+
+    def main_measure(self, config: Mapping[str, Any]) -> str:
+        return "bits_per_character" if token_name(config) == "character" else "perplexity"
+
+    def breakdowns(self, result: Mapping[str, Any], groups: Mapping[str, float]) -> Sequence[Breakdown]:
+        frequency = Breakdown(
+            caption="Perplexity by occurrences in the training text",
+            by="occurrences",
+            values=result["per_group_perplexity"],
+            form="{:,.2f}",
+            scale=1,
+        )
+        resets = [
+            Breakdown(
+                caption=f"{column.heading[0].upper()}{column.heading[1:]}, with the memory reset",
+                by="memory reset",
+                values={
+                    **{f"every {int(k):,} tokens": figures[column.name] for k, figures in result["resets"].items()},
+                    "never": result[column.name],
+                },
+                form=column.form,
+                scale=1,
+            )
+            for column in MEASURES
+        ]
+        return [frequency, *resets]
+
+    def details(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        names = [column.name for column in MEASURES]
+        return {
+            **{name: result[name] for name in (*names, "mean_accuracy")},
+            "tokens_seen": int(result["tokens_seen"]),
+            "perplexity_by_frequency": result["per_group_perplexity"],
+            "resets": {name: {k: figures[name] for k, figures in result["resets"].items()} for name in names},
+        }
+
+    def figures(self, groups: Sequence[Any]) -> Sequence[Any]:
+        from relational_rnn.tasks.language.figures import text_figures
+
+        return text_figures(groups)
+
+    def inspect(self, run: LoadedRun[LanguageRun], asked: Asked) -> Any:
+        from relational_rnn.tasks.language.language_page import inspect_text
+
+        return inspect_text(run, asked)
 
     def other_data(self, config: LanguageRun, path: Path, *, partial: bool) -> Path:
         if partial:

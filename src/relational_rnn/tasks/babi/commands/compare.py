@@ -13,8 +13,7 @@ import tyro
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn._files import write_whole
-from relational_rnn.cli.parsing import parse_arguments
-from relational_rnn.cli.tables import text_table
+from relational_rnn.console.tables import text_table
 from relational_rnn.tasks.babi.generation import generate
 from relational_rnn.tasks.babi.likeness import RESAMPLES, SETS, SHARES, Verdict, compare_stories
 from relational_rnn.tasks.babi.reading import LANGUAGES, read_babi
@@ -55,14 +54,9 @@ class Arguments:
     """Write the verdicts to this file too."""
 
 
-def parse(args: Sequence[str]) -> Arguments:
-    arguments = parse_arguments(Arguments, args, command="data compare", examples=EXAMPLES)
+def run(arguments: Arguments) -> None:
     check_positive("data compare", questions=arguments.questions)
     check_choice("data compare", "language", arguments.language, LANGUAGES)
-    return arguments
-
-
-def run(arguments: Arguments) -> None:
     read = read_babi(arguments.path, language=arguments.language, partial=arguments.partial, tasks=arguments.tasks)
     if not read.train:
         problem = "there is no training file of the tasks asked for"
@@ -111,14 +105,11 @@ def _cell(verdict: Verdict) -> str:
 def failures(verdicts: Mapping[int, Sequence[Verdict]]) -> list[str]:
     """A line for each verdict that does not hold."""
     lines = []
-    for task, of_task in verdicts.items():
-        for verdict in of_task:
-            if verdict.holds:
-                continue
-            found = verdict.where
-            if verdict.quantity in SHARES:
-                found += f": published {100 * verdict.published:.2f} %, generated {100 * verdict.generated:.2f} %"
-            lines.append(f"task {task}, {verdict.quantity}, {found}")
+    for task, verdict in ((task, v) for task, of_task in verdicts.items() for v in of_task if not v.holds):
+        found = verdict.where
+        if verdict.quantity in SHARES:
+            found += f": published {100 * verdict.published:.2f} %, generated {100 * verdict.generated:.2f} %"
+        lines.append(f"task {task}, {verdict.quantity}, {found}")
     return lines
 
 
@@ -128,7 +119,7 @@ def as_json(
     published: Mapping[int, Sequence[Story]],
     verdicts: Mapping[int, Sequence[Verdict]],
 ) -> dict[str, Any]:
-    """What `--json` writes: shares, deviations and bounds as fractions of 1."""
+    """What `--json` writes; shares, deviations and bounds are fractions of 1."""
     return {
         "language": arguments.language,
         "generated": {"seed": arguments.seed, "questions": arguments.questions},

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from relational_rnn.cli.parsing import parse_arguments
 from relational_rnn.runs import load
 from relational_rnn.tasks.language.generating import Sampling, continue_text
 
@@ -40,10 +38,6 @@ class Arguments:
     """Draw from the most probable tokens only that have the probability P together."""
     seed: int = 0
     """Another seed, another text."""
-
-
-def parse(args: Sequence[str]) -> Arguments:
-    return parse_arguments(Arguments, args, command="generate", examples=EXAMPLES)
 
 
 def run(arguments: Arguments) -> None:

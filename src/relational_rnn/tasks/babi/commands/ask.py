@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +14,8 @@ import tyro
 
 from relational_rnn._check import InputError, describe
 from relational_rnn._reading.plain import read_text
-from relational_rnn.cli.parsing import parse_arguments
-from relational_rnn.inspection import Influence, StoryReader, influence
 from relational_rnn.runs import load
+from relational_rnn.tasks.babi.answering import Influence, StoryReader, influence, reader_of
 from relational_rnn.tasks.babi.pretrained import pretrained_babi
 
 EXAMPLES = (
@@ -63,17 +62,13 @@ class Arguments:
     """Read these lines first, as if they had been typed."""
 
 
-def parse(args: Sequence[str]) -> Arguments:
-    return parse_arguments(Arguments, args, command="ask", examples=EXAMPLES)
-
-
 def run(arguments: Arguments) -> None:
-    first = _read_lines(arguments.story) if arguments.story else []
+    first = read_text(arguments.story).splitlines() if arguments.story else []
     loaded = load(arguments.run or pretrained_babi(), "babi")
     limit = loaded.config.data.max_sentences
     if limit is not None:
         print(f"note: this run reads only the last {limit} sentences before a question", file=sys.stderr)
-    conversation = Conversation(StoryReader(loaded.model, loaded.vocabulary, max_sentences=limit))
+    conversation = Conversation(reader_of(loaded))
     for line in first:
         conversation.hear(line)
     if sys.stdin.isatty():
@@ -120,9 +115,8 @@ class Conversation:
         elif text.endswith("?"):
             self._answer(text, expected)
         elif BEGINS_A_QUESTION.match(text) and not (published or statement):
-            raise LikeAQuestion(
-                describe("ask", "was this line meant as a question?", got=repr(text), hint="a question ends with '?'")
-            )
+            problem, hint = "was this line meant as a question?", "a question ends with '?'"
+            raise LikeAQuestion(describe("ask", problem, got=repr(text), hint=hint))
         else:
             self._reader.vocabulary.encode(text, where="ask")
             if self._over:
@@ -132,10 +126,9 @@ class Conversation:
 
     def _answer(self, question: str, expected: str | None) -> None:
         if not self._story:
-            raise InputError(
-                describe("ask", "a question before any statement", got=repr(question), hint="tell a story first")
-            )
-        found = influence(self._reader, self._story, question, together=self._reader.together)
+            problem = "a question before any statement"
+            raise InputError(describe("ask", problem, got=repr(question), hint="tell a story first"))
+        found = influence(self._reader.together, self._story, question)
         self.asked += 1
         print(question)
         print(describe_answer(found, expected))
@@ -156,16 +149,21 @@ def describe_answer(found: Influence, expected: str | None = None) -> str:
     lines = [line, f"  without a sentence, the probability of {found.answer!r} changes by"]
     for effect in effects:
         then = f"  the answer is then {effect.answer_without}" if effect.answer_without != found.answer else ""
-        lines.append(
-            f"  {-100 * effect.drop:+7.1f} points  {effect.index + 1:>3}  {effect.sentence:<{width}}{then}".rstrip()
-        )
+        change = f"{-100 * effect.drop:+7.1f} points  {effect.index + 1:>3}"
+        lines.append(f"  {change}  {effect.sentence:<{width}}{then}".rstrip())
     return "\n".join(lines)
 
 
 def _talk(conversation: Conversation) -> None:
     """Read lines from the keyboard until end of file; a line that cannot be used is explained and forgotten."""
     print(INTRODUCTION)
-    for line in _typed_lines():
+    while True:
+        try:
+            with _text():
+                line = input("> ")
+        except EOFError:
+            print()
+            return
         try:
             _hear(conversation, line)
         except InputError as error:
@@ -189,17 +187,6 @@ def _hear(conversation: Conversation, line: str) -> None:
             conversation.hear(line, statement=True)
 
 
-def _typed_lines() -> Iterator[str]:
-    while True:
-        try:
-            with _text():
-                line = input("> ")
-            yield line
-        except EOFError:
-            print()
-            return
-
-
 @contextlib.contextmanager
 def _text() -> Iterator[None]:
     """What is typed or piped in is text."""
@@ -208,7 +195,3 @@ def _text() -> Iterator[None]:
     except UnicodeDecodeError as error:
         got = repr(error.object[error.start : error.end])
         raise InputError(describe("ask", f"this is not {error.encoding.upper()} text", got=got)) from error
-
-
-def _read_lines(path: Path) -> list[str]:
-    return read_text(path).splitlines()

@@ -8,16 +8,31 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TextIO, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TextIO, TypeVar
 
 import tyro
 
-from relational_rnn.cli.tables import terminal_width
+from relational_rnn.console.tables import terminal_width
 
 Arguments = TypeVar("Arguments")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _HEADING = re.compile("(?:\u256d\u2500)? (?:([a-z]+) )?options *(?:\u2500|$)")
+
+
+class Command:
+    """A command with the name that is typed, from a module with `Arguments` (a dataclass), `EXAMPLES` and
+    `run(arguments)`."""
+
+    def __init__(self, name: str, module: Any) -> None:
+        self.name = name
+        self.EXAMPLES: Sequence[str] = module.EXAMPLES
+        self.run: Callable[[Any], None] = module.run
+        self._arguments = module.Arguments
+
+    def parse(self, args: Sequence[str]) -> Any:
+        """The typed arguments; prints help or the mistake and exits where that is due."""
+        return parse_arguments(self._arguments, args, command=self.name, examples=self.EXAMPLES)
 
 
 def parse_arguments(
@@ -31,16 +46,8 @@ def parse_arguments(
 ) -> Arguments:
     """Make `arguments`, a dataclass, from words; its docstring is the description, its fields' docstrings the help.
 
-    Args:
-        arguments: the dataclass.
-        args: the words after the command.
-        command: the command as it is typed, without the name of the program.
-        examples: lines to end the help with.
-        default: values of the fields that are not given; by default those of the dataclass.
-        shared: names of groups of options that --help only names, and --help-all prints.
-
-    Raises:
-        SystemExit: 0 after printing help, 2 after printing what is wrong.
+    `shared` are groups of options that --help only names and --help-all prints. SystemExit with 0 follows help, with 2
+    a mistake.
     """
     everything = bool(shared) and "--help-all" in args
     args = [word for word in args if word != "--help-all"] + (["--help"] if everything else [])
@@ -90,7 +97,7 @@ def without_groups(text: str, titles: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def _wide_enough(at_most: int | None = None) -> Iterator[None]:
-    """Terminals have `terminal_width` columns within: in one or two tyro would draw for ever."""
+    """Within it tyro finds `terminal_width` columns: in one or two it would draw for ever."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = str(min(terminal_width(), at_most or sys.maxsize))
     try:
@@ -128,7 +135,7 @@ def _wrapped(block: str, width: int) -> str:
 
 
 def wrap_command(line: str, width: int) -> str:
-    """A line for a shell, indented; what does not fit goes on below, so that all of it can still be pasted.
+    """A line for a shell, indented and wrapped so that it can still be pasted.
 
     >>> print(wrap_command("relational-rnn inspect --text 'Mary left. Where is she?'", 44))
       relational-rnn inspect --text \\
@@ -146,8 +153,8 @@ def wrap_command(line: str, width: int) -> str:
 def spell_out(args: Sequence[str], short: Mapping[str, str]) -> list[str]:
     """Words with the short options replaced by the ones behind them.
 
-    >>> spell_out(["--data", "babi.tar.gz", "--data=x", "--data.language", "en"], {"--data": "--data.path"})
-    ['--data.path', 'babi.tar.gz', '--data.path=x', '--data.language', 'en']
+    >>> spell_out(["--data", "a.txt", "--data=x", "--data.seed", "1"], {"--data": "--data.path"})
+    ['--data.path', 'a.txt', '--data.path=x', '--data.seed', '1']
     """
     names = [word.split("=", 1)[0] for word in args]
     return [short.get(name, name) + word[len(name) :] for name, word in zip(names, args, strict=True)]

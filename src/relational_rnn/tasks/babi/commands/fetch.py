@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from relational_rnn.cli.boundary import stopped_with
-from relational_rnn.cli.parsing import parse_arguments
-from relational_rnn.cli.tables import shown
+from relational_rnn.console.tables import download_bar, shown
 from relational_rnn.tasks.babi.fetching import PUBLISHED_URL, fetch_babi
 
 EXAMPLES = ("relational-rnn data fetch babi --out data",)
@@ -32,23 +27,10 @@ class Arguments:
     """Where to download from."""
 
 
-def parse(args: Sequence[str]) -> Arguments:
-    return parse_arguments(Arguments, args, command="data fetch babi", examples=EXAMPLES)
-
-
 def run(arguments: Arguments) -> None:
-    columns = (TextColumn("bAbI"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     again = shown("relational-rnn", "data", "fetch", "babi", "--out", arguments.out)
-    with (
-        stopped_with(f"what has come is kept; go on with: {again}"),
-        Progress(*columns, console=Console(stderr=True)) as progress,
-    ):
-        bar = progress.add_task("", total=None)
-        fetched = fetch_babi(
-            arguments.out,
-            url=arguments.url,
-            progress=lambda done, total: progress.update(bar, completed=done, total=total),
-        )
+    with download_bar("bAbI", again) as progress:
+        fetched = fetch_babi(arguments.out, url=arguments.url, progress=progress)
     print(f"{fetched.path}: {fetched.verified} files are the published ones")
     for name in fetched.unknown:
         print(f"not checked, its published hash is not known: {name}")

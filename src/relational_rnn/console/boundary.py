@@ -26,9 +26,8 @@ OUT_OF_MEMORY = (
 def guarded(command: Callable[[], None]) -> int:
     """Call `command` and return the exit code of the process.
 
-    What a user can cause is said in one message on stderr: InputError, MissingExtraError, OSError and a lack of memory
-    give 2, Ctrl-C gives 130, SIGTERM 143; a KeyboardInterrupt or Terminated may carry the sentence that says how to go
-    on. A reader who closes the pipe gives 141, silently. Everything else is a bug and passes through.
+    InputError, MissingExtraError, OSError and a lack of memory give 2 and one message on stderr, Ctrl-C gives 130,
+    SIGTERM 143 (either may carry a sentence that says how to go on), a closed pipe 141. The rest is a bug and raised.
     """
     try:
         with on_terminate(end_now):
@@ -64,7 +63,7 @@ def guarded(command: Callable[[], None]) -> int:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out: Python's, or one of those that libraries have instead.
+    """Whether an exception, Python's or a library's, says that memory ran out.
 
     >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory")), out_of_memory(RuntimeError("no"))
     (True, False)
@@ -78,7 +77,7 @@ KEPT = "what is done is kept; the same command goes on from there"
 
 @contextlib.contextmanager
 def stopped_with(sentence: str) -> Iterator[None]:
-    """Where Ctrl-C and SIGTERM leave something that is kept; the sentence says how to go on."""
+    """Give Ctrl-C and SIGTERM a sentence that says how to go on."""
     try:
         yield
     except (KeyboardInterrupt, Terminated) as stop:

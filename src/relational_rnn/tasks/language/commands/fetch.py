@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from relational_rnn.cli.boundary import stopped_with
-from relational_rnn.cli.parsing import parse_arguments
-from relational_rnn.cli.tables import shown
+from relational_rnn.console.parsing import parse_arguments
+from relational_rnn.console.tables import download_bar, shown
 from relational_rnn.tasks.language.fetching import fetch_corpus
 
 
@@ -48,34 +45,22 @@ class Books:
 class FetchCorpus:
     """The command `data fetch CORPUS` of one corpus."""
 
-    def __init__(self, corpus: str) -> None:
-        self.corpus = corpus
-        self.command = f"data fetch {corpus}"
-        self.EXAMPLES = (f"relational-rnn {self.command} --out data",)
-        if corpus == "gutenberg":
-            self.EXAMPLES += (f"relational-rnn {self.command} --out data --books 2500",)
+    def __init__(self, command: str) -> None:
+        self.command, self.corpus = command, command.split()[-1]
+        self.arguments = Books if self.corpus == "gutenberg" else Text
+        more = ("--out data", "--out data --books 2500") if self.arguments is Books else ("--out data",)
+        self.EXAMPLES = tuple(f"relational-rnn {command} {words}" for words in more)
 
     def parse(self, args: Sequence[str]) -> Any:
-        kind = Books if self.corpus == "gutenberg" else Text
-        return parse_arguments(kind, args, command=self.command, examples=self.EXAMPLES)
+        return parse_arguments(self.arguments, args, command=self.command, examples=self.EXAMPLES)
 
     def run(self, arguments: Any) -> None:
-        count = MofNCompleteColumn() if self.corpus == "gutenberg" else DownloadColumn()
-        columns = (TextColumn(self.corpus), BarColumn(), count, TimeRemainingColumn())
-        books = arguments.books if isinstance(arguments, Books) else None
+        books = getattr(arguments, "books", None)
         more = ["--books", books] if books else []
         again = shown("relational-rnn", *self.command.split(), "--out", arguments.out, *more)
-        with (
-            stopped_with(f"what has come is kept; go on with: {again}"),
-            Progress(*columns, console=Console(stderr=True), disable="wikitext" in self.corpus) as progress,
-        ):
-            bar = progress.add_task("", total=None)
-            fetched = fetch_corpus(
-                self.corpus,
-                arguments.out,
-                url=arguments.url,
-                books=books,
-                progress=lambda done, total: progress.update(bar, completed=done, total=total),
-            )
+        # the client of the hub that WikiText comes by has bars of its own
+        hidden, items = "wikitext" in self.corpus, self.arguments is Books
+        with download_bar(self.corpus, again, items=items, hidden=hidden) as progress:
+            fetched = fetch_corpus(self.corpus, arguments.out, url=arguments.url, books=books, progress=progress)
         noun = "file" if fetched.files == 1 else "files"
         print(f"{fetched.path}: {fetched.files:,} {noun}; {fetched.checked}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +9,7 @@ from typing import Annotated
 import tyro
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.cli.parsing import parse_arguments
-from relational_rnn.cli.tables import shown
+from relational_rnn.console.tables import shown
 from relational_rnn.tasks.babi.problem import test_stories, training_stories
 from relational_rnn.tasks.babi.recipes import DataConfig
 from relational_rnn.tasks.babi.story import TASK_NAMES
@@ -40,10 +38,6 @@ class Arguments:
     """Another seed gives other stories."""
     tasks: tuple[int, ...] = tuple(TASK_NAMES)
     """Which of the 20 tasks."""
-
-
-def parse(args: Sequence[str]) -> Arguments:
-    return parse_arguments(Arguments, args, command="data generate babi", examples=EXAMPLES)
 
 
 def run(arguments: Arguments) -> None:

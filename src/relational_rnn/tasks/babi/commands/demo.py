@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +11,12 @@ from typing import Annotated
 import tyro
 
 from relational_rnn._check import need_extra
-from relational_rnn.cli.boundary import KEPT, stopped_with
-from relational_rnn.cli.parsing import parse_arguments
-from relational_rnn.cli.tables import shown, text_table
-from relational_rnn.inspection import StoryReader
-from relational_rnn.inspection.influence import rank
+from relational_rnn.console.boundary import KEPT, stopped_with
+from relational_rnn.console.tables import shown, text_table
 from relational_rnn.nn.cores import CORES
 from relational_rnn.reports import write_report
 from relational_rnn.runs import CoreName, compare, comparison, load
+from relational_rnn.tasks.babi.answering import StoryReader, rank, reader_of
 from relational_rnn.tasks.babi.problem import test_stories
 from relational_rnn.tasks.babi.recipes import BabiRun, demo
 from relational_rnn.tasks.babi.story import TASK_NAMES, Story
@@ -46,10 +44,6 @@ class Arguments:
     """Gets a run folder for each model, and the report."""
 
 
-def parse(args: Sequence[str]) -> Arguments:
-    return parse_arguments(Arguments, args, command="demo", examples=EXAMPLES)
-
-
 def run(arguments: Arguments) -> None:
     started = time.monotonic()
     # Said before the minutes of training, not after them.
@@ -72,7 +66,7 @@ def run(arguments: Arguments) -> None:
             on_run=lambda path, e: print(f"{path}: {e.line()}", flush=True),
         )
     print(f"\n{text_table(*comparison(list(found.values())))}\n")
-    readers = {e.core: _reader(path) for path, e in found.items()}
+    readers = {e.core: reader_of(load(path)) for path, e in found.items()}
     for story in demo_stories(base):
         print(answered_story(story, readers))
     page = write_report(
@@ -104,8 +98,3 @@ def answered_story(story: Story, readers: Mapping[str, StoryReader]) -> str:
         verdict = "right" if answer == question.answer else "wrong"
         lines.append(f"  {CORES[core].label:<{width}}  {answer}  {probability:.1%}  {verdict}")
     return "\n".join(lines) + "\n"
-
-
-def _reader(folder: Path) -> StoryReader:
-    loaded = load(folder)
-    return StoryReader(loaded.model, loaded.vocabulary)
