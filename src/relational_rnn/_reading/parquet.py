@@ -36,7 +36,7 @@ def read_column(path: Path, column: str, *, extra: str, hint: str | None = None)
         finally:
             process.kill()
     if told is not None:
-        raise InputError(describe(str(path), "it cannot be read as Parquet", got=told, hint=hint))
+        raise InputError(describe(path, "it cannot be read as Parquet", got=told, hint=hint))
 
 
 def main(path: str, column: str) -> None:

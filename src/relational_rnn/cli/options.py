@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from relational_rnn._check import InputError, describe
+from relational_rnn._files import json_text
 from relational_rnn._reading.json_text import read_json_object
 from relational_rnn._reading.structure import from_json
 from relational_rnn.nn.cores import FAST_WEIGHTS
 from relational_rnn.runs import RunConfig, Workload, read_config
-from relational_rnn.training.json_files import as_text
 
 RECIPE_HELP = "What the options start from."
 SHARED = ("memory", "rivals", "fast", "optimizer", "loop")
@@ -124,4 +124,4 @@ def folder_of(workload: Workload[Any], config: RunConfig, words: Sequence[str], 
 
 def print_configuration(config: RunConfig) -> None:
     """As `--config` reads it."""
-    print(as_text(config.to_json()), end="")
+    print(json_text(config.to_json()), end="")
