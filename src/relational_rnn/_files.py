@@ -78,12 +78,8 @@ def make_folder(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def sweep(folder: Path, *, alone: bool = False) -> None:
-    """Remove files and folders that killed processes have left half-written in `folder`, if it is there.
-
-    Args:
-        folder: where to look.
-        alone: no other process writes into it; otherwise what a living process writes stays.
-    """
+    """Remove files and folders that killed processes have left half-written in `folder`, if it is there; those of
+    living processes stay, unless this one is known to be `alone`."""
     for path in list(folder.iterdir()) if folder.is_dir() else ():
         found = _PART.fullmatch(path.name)
         if found and (alone or not _may_be_alive(int(found[1]))):

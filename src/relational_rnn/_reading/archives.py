@@ -73,19 +73,11 @@ def read_members(
     """Name and content of the files in an archive whose names are wanted, in one pass in their stored order.
 
     Read each content before asking for the next. By the end the whole archive has been read, checksums included, so
-    that a cut is noticed.
-
-    Args:
-        path: the archive.
-        wanted: chooses by name.
-        most: bytes that the whole archive may unpack to.
-        most_each: bytes that one wanted file may have.
-        shown: what messages call the archive.
-        expected: what messages say was wanted, where the file is not an archive.
-        hint: what to do about a damaged archive.
+    that a cut is noticed. Messages call the archive `shown`; `expected` says what was wanted.
 
     Raises:
-        InputError: the file is not an archive, is damaged, or unpacks to more than it may.
+        InputError: the file is not an archive, is damaged, or unpacks to more than `most` bytes, or one wanted file to
+            more than `most_each`.
     """
     shown = shown or path
     check_file(path)

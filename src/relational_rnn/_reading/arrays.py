@@ -17,12 +17,7 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 
 
 def read_arrays(path: Path, *, where: str) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by their names.
-
-    Raises:
-        InputError: the file is damaged, or unpacks to more than it may; or an array holds Python objects, which only
-            code could make.
-    """
+    """The arrays of an .npz file by their names; none of Python objects, which only code could make."""
     most = most_unpacked(path)
     with damaged(where, f"{path} cannot be read as an .npz file of arrays"), zipfile.ZipFile(path) as archive:
         infos = archive.infolist()

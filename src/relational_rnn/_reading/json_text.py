@@ -21,9 +21,6 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 def parse_json(text: str, where: str) -> Json:
     """The value of a JSON text. NaN, infinities and whole numbers of more than 64 bits are refused.
 
-    Raises:
-        InputError: it is not JSON; the message starts with `where`.
-
     >>> parse_json('{"size": 1e999}', "config.json")
     Traceback (most recent call last):
     ...

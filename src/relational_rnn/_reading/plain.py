@@ -15,11 +15,7 @@ MOST_BYTES = 2**28
 
 
 def open_file(path: Path) -> io.BufferedReader:
-    """Open a regular file: a pipe or a device could make us wait for ever, and a folder has no bytes.
-
-    Raises:
-        InputError: it is not there, may not be read, or is something else.
-    """
+    """Open a regular file, nothing else: a pipe or a device could make us wait for ever, and a folder has no bytes."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:  # ValueError: a null character in the name

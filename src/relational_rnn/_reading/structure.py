@@ -25,12 +25,7 @@ def check_entries(
 ) -> None:
     """Refuse an object that lacks a needed name, or has a value of the wrong type; it may have other names too.
 
-    Args:
-        value: the object.
-        needed: types by name, as `from_json` takes them.
-        optional: the same, of names that may be missing.
-        where: the message starts with this, e.g. the name of the file.
-        hint: what to do about a missing name.
+    `needed` and `optional` are types by name, as `from_json` takes them; the message starts with `where`.
 
     >>> check_entries({"seed": "7"}, {"seed": int}, {}, where="config.json")
     Traceback (most recent call last):

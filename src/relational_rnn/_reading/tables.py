@@ -11,11 +11,7 @@ from relational_rnn._reading.plain import read_text
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The first row, and the others, which have as many cells; an empty file has an empty first row.
-
-    Raises:
-        InputError: the file cannot be read, or a row has another number of cells; the message names the line.
-    """
+    """The first row, and the others, which must have as many cells; an empty file has an empty first row."""
     text = read_text(path)
     with damaged(path, "is not readable CSV"):
         header, *rows = list(csv.reader(text.splitlines(keepends=True), strict=True)) or [[]]
@@ -29,11 +25,7 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def number_in(path: Path, line: int, column: str, cell: str, *, whole: bool = False) -> float:
-    """The number in a cell: any, infinities and NaN too; or, with `whole`, a whole number of at least 0.
-
-    Raises:
-        InputError: there is no such number; the message names the line and the column.
-    """
+    """The number in a cell: any, infinities and NaN too; or, with `whole`, a whole number of at least 0."""
     try:
         value = float(cell)
         if whole and not (value >= 0 and value == int(value)):

@@ -26,10 +26,7 @@ SPARE = 64
 def read_safetensors(path: Path, *, problem: str, where: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file by their names, and the texts in its header.
 
-    Args:
-        path: the file.
-        problem: what the `InputError` says of a file that cannot be read.
-        where: the message begins with this, by default with the path.
+    `problem` is said of a file that cannot be read, in a message that begins with `where`, by default the path.
     """
     check_file(path)
     with damaged(where or path, problem), safetensors.safe_open(path, framework="pt") as file:
@@ -46,11 +43,8 @@ def shapes_in_safetensors(path: Path, *, problem: str) -> dict[str, tuple[int, .
 
 
 def read_pickled(path: Path, *, problem: str, where: str | None = None, hint: str | None = None) -> Any:
-    """What `torch.save` wrote, where it is tensors and plain values; see `read_safetensors`.
-
-    Raises:
-        InputError: the file is truncated, damaged, compressed, or holds something that only code could make.
-    """
+    """What `torch.save` wrote, if it is tensors and plain values; refuses files that are damaged or compressed, or hold
+    something that only code could make."""
     check_file(path)
     with damaged(where or path, problem, hint=hint):
         if is_zip(path):

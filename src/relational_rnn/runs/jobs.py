@@ -88,14 +88,9 @@ def train_side_by_side(
 
     Processes import the script that calls this: it needs `if __name__ == "__main__"`. A run whose configuration leaves
     the number of threads open gets its share of this process's threads. However this process ends, the others do too;
-    after Ctrl-C and SIGTERM they save checkpoints first.
-
-    Yields:
-        each run folder when its training has ended, with None, or with the error that ended it.
-
-    Raises:
-        InputError: a process was killed.
-        RuntimeError: a process failed; it has printed a traceback.
+    after Ctrl-C and SIGTERM they save checkpoints first. Yields each run folder when its training has ended, with None,
+    or with the error that ended it. A process that was killed is an `InputError`, one that failed with a traceback a
+    `RuntimeError`.
     """
     context = process_context("relational_rnn.runs")
     waiting = list(runs.items())

@@ -310,11 +310,10 @@ def _finish(place: RunFolder, state: Mapping[str, Any]) -> Outcome:
 @contextlib.contextmanager
 def _process_settings(loop: LoopConfig) -> Iterator[None]:
     """Settings of the whole process that a run changes, put back afterwards."""
-    threads = torch.get_num_threads()
+    threads, cache = torch.get_num_threads(), torch.is_autocast_cache_enabled()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    cache = torch.is_autocast_cache_enabled()
     torch.set_num_threads(loop.threads or max(1, threads // loop.processes))
     torch.use_deterministic_algorithms(loop.deterministic)
     if loop.deterministic:
