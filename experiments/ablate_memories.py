@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from memory_variants import VARIANTS, Variant
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
-from relational_rnn._files import write_whole
+from relational_rnn._files import write_json, write_whole
+from relational_rnn._reading.json_text import read_json_object
 from relational_rnn.console.boundary import guarded
 from relational_rnn.nn.core import Core
 from relational_rnn.nn.cores import CORES, count_parameters, state_bytes_after
@@ -37,7 +38,6 @@ from relational_rnn.tasks.babi.problem import BabiProblem, TrainingStories, trai
 from relational_rnn.tasks.babi.recipes import BabiRun, DataConfig, babi
 from relational_rnn.tasks.babi.story import TASK_NAMES
 from relational_rnn.training import ConsoleProgress, Measure, Progress, Totals, fit
-from relational_rnn.training.json_files import read_json_object, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,12 +1,13 @@
 """The one error pattern: where, what is wrong, got, expected, hint.
 
-Every mistake of a caller raises `InputError` (a `ValueError`) with a complete message; the command line prints it and
-exits with code 2. Mistakes of our own are assertions.
+A caller's mistake raises `InputError` (a `ValueError`) with a complete message; the command line prints it and exits
+with code 2. Our own mistakes are assertions.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 import reprlib
 import sys
 from collections.abc import Collection, Mapping
@@ -15,6 +16,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+MOST = 2**31 - 1
+"""The largest size of anything, and the largest seed."""
+MOST_LAYERS = 1024
+"""The most layers, blocks or passes: each is a module, or a turn of a loop, of its own."""
+MOST_NUMBERS = 2**32
+"""The most numbers that the weights and one state of a module may have together, 16 GiB in float32."""
 
 
 class InputError(ValueError):
@@ -25,8 +33,10 @@ class MissingExtraError(ImportError):
     """An optional dependency is not installed. The message names the extra that brings it."""
 
 
-def describe(where: str, problem: str, *, got: object = None, expected: object = None, hint: str | None = None) -> str:
-    """The pinned layout of a message: one sentence, then aligned lines for whatever of the three is given."""
+def describe(
+    where: object, problem: str, *, got: object = None, expected: object = None, hint: str | None = None
+) -> str:
+    """The layout of a message: one sentence, then a line for each of the three that is given."""
     lines = [f"{where}: {problem}"]
     for label, value in (("got", got), ("expected", expected), ("hint", hint)):
         if value is not None:
@@ -67,17 +77,16 @@ def check_shape(
 
 
 def _sizes(axes: Mapping[str, int | None]) -> str:
-    """(B=7, I=3); only ever built for an error, as writing a size down would fix it while a graph is being traced."""
+    """(B=7, I=3); built for errors alone: writing a size down would fix it while a graph is being traced."""
     return "(" + ", ".join(f"{axis}={'any' if size is None else size}" for axis, size in axes.items()) + ")"
 
 
 def check_choice(where: str, name: str, value: object, choices: Collection[object], *, hint: str | None = None) -> None:
     """Refuse `value` unless it is one of `choices`."""
-    if value not in list(choices):  # a list is compared, where a dict or a set would want a hash
+    if value not in list(choices):  # a list compares, where a dict or a set would want a hash
         expected = "one of " + ", ".join(repr(choice) for choice in choices)
-        raise InputError(
-            describe(where, f"{name} is not a known choice", got=repr(value), expected=expected, hint=hint)
-        )
+        problem = f"{name} is not a known choice"
+        raise InputError(describe(where, problem, got=repr(value), expected=expected, hint=hint))
 
 
 def check_flags(where: str, **values: bool) -> None:
@@ -93,12 +102,7 @@ def is_number(value: object) -> bool:
 
 
 def is_text(value: object) -> bool:
-    """Whether `value`, a text or a path, can be written in UTF-8; a name that the system holds in other bytes cannot.
-
-    >>> import os
-    >>> is_text("name"), is_text(os.fsdecode(b"\\xff"))
-    (True, False)
-    """
+    """Whether a text or a path can be written in UTF-8; a name that the system holds in other bytes cannot."""
     try:
         str(value).encode()
     except UnicodeEncodeError:
@@ -106,16 +110,8 @@ def is_text(value: object) -> bool:
     return True
 
 
-MOST = 2**31 - 1
-"""The largest size of anything."""
-MOST_LAYERS = 1024
-"""The most layers, blocks or passes: each is a module, or a turn of a loop, of its own."""
-MOST_NUMBERS = 2**32
-"""The most numbers that the weights and one state of a module may have together, 16 GiB in float32."""
-
-
 def one_line(text: str) -> str:
-    """The text without what is no letter, sign or blank: line ends, control characters, bytes that are no UTF-8.
+    """The text on one line: a sign stands for each line end, control character and byte that is not UTF-8.
 
     >>> one_line("run\\n1")
     'run\N{REPLACEMENT CHARACTER}1'
@@ -124,39 +120,50 @@ def one_line(text: str) -> str:
 
 
 def check_numbers(where: str, **values: float) -> None:
-    """Refuse what is no number, NaN, and whole numbers that no float holds.
-
-    >>> check_numbers("layer", bias=0.5, other=3)
-    """
+    """Refuse what is not a number, NaN, and whole numbers too large for a float."""
     for name, value in values.items():
-        # a comparison of a whole number with a float is exact, whatever its size
+        # comparing a whole number with a float is exact, whatever its size
         if not is_number(value) or value != value or (isinstance(value, int) and abs(value) > sys.float_info.max):
             raise InputError(describe(where, f"{name} must be a number", got=reprlib.repr(value)))
 
 
+def check_range(
+    where: str, name: str, value: float, low: float, high: float = math.inf, *, above: bool = False
+) -> None:
+    """Refuse what is not a finite number in [low, high], or in (low, high] with `above`."""
+    if not is_number(value) or not (low < value if above else low <= value) or not value <= high or math.isinf(value):
+        expected = f"a number {'above' if above else 'of at least'} {low:g}"
+        expected += "" if math.isinf(high) else f" and at most {high:g}"
+        raise InputError(describe(where, f"{name} is out of range", got=repr(value), expected=expected))
+
+
+def check_from_zero(where: str, **values: int) -> None:
+    """Refuse any of `values` that is not a whole number from 0 to `MOST`."""
+    _check_whole(where, 0, MOST, values)
+
+
 def check_positive(where: str, **values: int) -> None:
     """Refuse any of `values` that is not a whole number from 1 to `MOST`."""
-    _check_up_to(where, MOST, values)
+    _check_whole(where, 1, MOST, values)
 
 
 def check_counts(where: str, **values: int) -> None:
     """Refuse any of `values` that is not a whole number from 1 to `MOST_LAYERS`."""
-    _check_up_to(where, MOST_LAYERS, values)
+    _check_whole(where, 1, MOST_LAYERS, values)
 
 
-def _check_up_to(where: str, most: int, values: Mapping[str, int]) -> None:
+def _check_whole(where: str, least: int, most: int, values: Mapping[str, int]) -> None:
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(
-                describe(where, f"{name} must be a whole number of at least 1", got=repr(value), expected=">= 1")
-            )
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            problem = f"{name} must be a whole number of at least {least}"
+            raise InputError(describe(where, problem, got=repr(value), expected=f">= {least}"))
         if value > most:
             got = str(value) if value < 10**12 else "a number of more than 12 digits"
-            raise InputError(describe(where, f"{name} is too large", got=got, expected=f"1 to {most:,}"))
+            raise InputError(describe(where, f"{name} is too large", got=got, expected=f"{least} to {most:,}"))
 
 
 def check_room(where: str, *numbers: int) -> None:
-    """Refuse sizes by which weights and state would have more than `MOST_NUMBERS`; `numbers` are those of each part."""
+    """Refuse sizes that give weights and state more than `MOST_NUMBERS`; `numbers` has those of each part."""
     total = sum(numbers)
     if total > MOST_NUMBERS:
         problem = "these sizes ask for more weights and state than any machine holds"
@@ -168,9 +175,10 @@ def need_extra(module: str, extra: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+        package = module.split(".")[0]
+        if error.name is None or error.name.split(".")[0] != package:
             raise
+        command = f'pip install "relational-rnn[{extra}]"'
         raise MissingExtraError(
-            f"{purpose} needs the package {module.split('.')[0]!r}, which is not installed: "
-            f'pip install "relational-rnn[{extra}]"'
+            f"{purpose} needs the package {package!r}, which is not installed: {command}"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import json
 import os
 import re
 import shutil
@@ -17,24 +18,26 @@ _PART = re.compile(r"\..+\.(\d+)\.part", re.DOTALL)
 def write_whole(path: Path, content: str | bytes | memoryview) -> None:
     """Write `content` to `path` at once: a neighbour file is written first and then takes the name.
 
-    Whatever interrupts the write (a full disk, Ctrl-C, a power cut), `path` holds either what it held before or all of
-    `content`.
-    The folder is created when it is missing. Raises OSError as the operating system does.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_whole(Path(folder) / "new" / "note.txt", "kept")
-    ...     (Path(folder) / "new" / "note.txt").read_text(encoding="utf-8")
-    'kept'
+    After any interruption (a full disk, Ctrl-C, a power cut), `path` holds either what it held before or all of
+    `content`. A missing folder is made. Raises OSError as the operating system does.
     """
     write_together({path: content})
+
+
+def write_json(path: Path, content: object) -> None:
+    """Replace `path` by `content` as indented JSON; see `write_whole`."""
+    write_whole(path, json_text(content))
+
+
+def json_text(content: object) -> str:
+    """`content` as the indented JSON of a file."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_together(files: Mapping[Path, str | bytes | memoryview]) -> None:
     """Write several files that belong together: all neighbour files are written before the first one takes its name.
 
-    A disk that gets full leaves everything as it was, folders too.
-    Raises OSError as the operating system does.
+    A full disk leaves all files and folders as they were. Raises OSError as the operating system does.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -57,21 +60,12 @@ def write_together(files: Mapping[Path, str | bytes | memoryview]) -> None:
                     os.replace(part, path)
         finally:
             for path, part in parts.items():
-                with _named(path):  # a read-only file system refuses this of a file that is not there, too
+                with _named(path):  # a read-only file system refuses this even where there is no such file
                     part.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path, files: Mapping[str, str]) -> None:
-    """Make `folder`, which must not be there, with these files in it, by their names, at once.
-
-    Raises OSError as the operating system does.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as place:
-    ...     make_folder(Path(place) / "run", {"config.json": "{}"})
-    ...     [str(path.relative_to(place)) for path in Path(place).rglob("*")]
-    ['run', 'run/config.json']
-    """
+    """Make a new folder with these files in it, by their names, at once. Raises OSError as the system does."""
     with _made(folder.parent):
         for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):  # by a process that was killed
             shutil.rmtree(left)
@@ -84,20 +78,8 @@ def make_folder(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def sweep(folder: Path, *, alone: bool = False) -> None:
-    """Remove what killed processes have left of files, and folders, that they were writing into `folder`.
-
-    Args:
-        folder: nothing happens where there is none.
-        alone: no other process writes into it, which is known better than whether a process is alive.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as name:
-    ...     for file in (".note.txt.999999999.part", "note.txt"):
-    ...         write_whole(Path(name) / file, "half")
-    ...     sweep(Path(name))
-    ...     [path.name for path in Path(name).iterdir()]
-    ['note.txt']
-    """
+    """Remove files and folders that killed processes have left half-written in `folder`, if it is there; those of
+    living processes stay, unless this one is known to be `alone`."""
     for path in list(folder.iterdir()) if folder.is_dir() else ():
         found = _PART.fullmatch(path.name)
         if found and (alone or not _may_be_alive(int(found[1]))):
@@ -108,13 +90,12 @@ def sweep(folder: Path, *, alone: bool = False) -> None:
 
 
 def is_part(path: Path) -> bool:
-    """Whether this is what a process has left, or is about to rename."""
+    """Whether a process has left this half-written, or is about to rename it."""
     return _PART.fullmatch(path.name) is not None
 
 
 def _may_be_alive(process: int) -> bool:
-    """Whether there is a process of this number now, or may be."""
-    if os.name != "posix":  # nobody can be asked without being ended
+    if os.name != "posix":  # asking would end the process
         return True
     try:
         os.kill(process, 0)

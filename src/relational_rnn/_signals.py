@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 EXIT_CODE = 128 + signal.SIGTERM
 """What a shell says of a process that SIGTERM has ended."""
@@ -29,36 +29,28 @@ class Terminated(SystemExit):
 
 
 def end_now() -> NoReturn:
-    """End where the process stands.
-
-    Raises:
-        Terminated: always.
-    """
+    """Raise `Terminated`."""
     raise Terminated
 
 
-@contextlib.contextmanager
-def on_terminate(act: Callable[[], object]) -> Iterator[None]:
-    """SIGTERM calls `act` within, between two instructions of the main thread; in another thread nothing is changed."""
-    if threading.current_thread() is not threading.main_thread():  # only there can it be changed
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, lambda number, frame: act())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+def on_terminate(act: Callable[[], object]) -> contextlib.AbstractContextManager[None]:
+    """SIGTERM calls `act` within, between two instructions of the main thread."""
+    return _handled(signal.SIGTERM, lambda number, frame: act())
+
+
+def interrupts_ignored() -> contextlib.AbstractContextManager[None]:
+    """A process that is started within does not hear of Ctrl-C."""
+    return _handled(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
-def interrupts_ignored() -> Iterator[None]:
-    """A process that is started within is not told of Ctrl-C; in another than the main thread it is."""
-    if threading.current_thread() is not threading.main_thread():  # only there can it be changed
+def _handled(number: signal.Signals, handler: Any) -> Iterator[None]:
+    """Handle a signal within; nothing changes outside the main thread, which alone may change this."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, signal.SIG_DFL if before is None else before)

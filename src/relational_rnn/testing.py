@@ -14,16 +14,16 @@ EXACT = 1e-13
 
 
 def assert_as_good_as(what: str, got: Tensor, reference: Tensor, oracle: Tensor) -> None:
-    """Fail unless `got` is about as close to `oracle` as `reference` is, both being of the same dtype.
+    """Fail unless `got` is about as close to `oracle` as `reference` is.
 
-    The error of `got`, at its worst place, may be `SLACK` times that of `reference` plus `ULPS` rounding steps of the
-    largest true value. No tolerance is chosen per test.
+    The largest error of `got` may be `SLACK` times that of `reference` plus `ULPS` rounding steps of the largest true
+    value. No tolerance is chosen per test.
 
     Args:
         what: the name of the value, for the message.
-        got: what is judged.
-        reference: the same by plain PyTorch in the dtype of `got`.
-        oracle: the same by plain PyTorch in float64.
+        got: the value to judge.
+        reference: the same value by plain PyTorch in the dtype of `got`.
+        oracle: the same value by plain PyTorch in float64.
 
     Raises:
         AssertionError: `got` has another shape or dtype, is not finite, or is too far off.

@@ -200,7 +200,7 @@ def test_an_unfinished_run_says_so(data, tmp_path):
             lambda run: (run / "vocabulary.json").write_text(
                 (run / "vocabulary.json").read_text().replace('"garden",', '"gadget", "garden",', 1)
             ),
-            r"model\.safetensors: the weights belong to another model\n  got       .+\n  expected  .+\n  hint",
+            r"model\.safetensors: belongs to another model: .+\n  got       .+\n  expected  .+\n  hint",
         ),
     ],
 )

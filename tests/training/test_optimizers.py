@@ -11,8 +11,7 @@ from torch import nn
 
 from relational_rnn import InputError
 from relational_rnn.training import OptimizerConfig
-from relational_rnn.training.muon import Muon, orthogonal
-from relational_rnn.training.optimizers import build_optimizer
+from relational_rnn.training.optimizers import Muon, build_optimizer, orthogonal
 
 MUON = OptimizerConfig(method="muon", learning_rate=0.01, weight_decay=0.1, beta1=0.7, beta2=0.9)
 

@@ -203,7 +203,7 @@ def test_dropout_of_every_part_has_a_seed_of_its_own(tmp_path, monkeypatch):
         ("start would have no effect on an average of kind 'none'", {"start": 5}),
         ("decay would have no effect on an average of kind 'mean'", {"kind": "mean", "decay": 0.5}),
         ("decay must lie between 0 and 1", {"kind": "ema", "decay": 1.0}),
-        ("start must be a whole number, 0 or more", {"kind": "mean", "start": -1}),
+        ("start must be a whole number of at least 0", {"kind": "mean", "start": -1}),
     ],
 )
 def test_impossible_averages_are_refused(problem, changes):

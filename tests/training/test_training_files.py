@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from relational_rnn import InputError
-from relational_rnn._files import sweep, write_together, write_whole
+from relational_rnn._files import sweep, write_json, write_together, write_whole
+from relational_rnn._reading.json_text import read_json, read_json_object
 from relational_rnn.training import METRICS_COLUMNS, ConsoleProgress, Measure, Progress, Totals, read_metrics
-from relational_rnn.training.json_files import read_json, read_json_object, write_json
 
 
 def test_a_write_that_does_not_fit_leaves_the_old_file(tmp_path):

@@ -20,7 +20,7 @@ import training_toy as toy
 from training_toy import Stop, metrics, stop_at
 
 from relational_rnn import InputError, _files
-from relational_rnn.training import LoopConfig, Terminated, fit, loop, recorder, to_json
+from relational_rnn.training import LoopConfig, RunFolder, Terminated, fit, loop, to_json
 from relational_rnn.training.loop import step_seed
 
 SHORT = LoopConfig(steps=10, validate_every=4, checkpoint_every=3, log_every=1)
@@ -35,13 +35,13 @@ def test_it_learns(tmp_path):
 
 
 def test_checkpoints_are_saved_now_and_then_with_validations_and_at_the_end(tmp_path, monkeypatch):
-    save, steps = recorder.save_checkpoint, []
+    save, steps = RunFolder.write_checkpoint, []
 
-    def seen(path, checkpoint):
+    def seen(folder, checkpoint):
         steps.append(checkpoint["relational_rnn"]["step"])
-        save(path, checkpoint)
+        save(folder, checkpoint)
 
-    monkeypatch.setattr(recorder, "save_checkpoint", seen)
+    monkeypatch.setattr(RunFolder, "write_checkpoint", seen)
     toy.run(tmp_path / "run", loop=dataclasses.replace(SHORT, checkpoint_seconds=None))
     assert steps == [3, 4, 6, 8, 9, 10]
 

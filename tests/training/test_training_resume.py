@@ -239,7 +239,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, monkeypatch):
     with pytest.raises(Stop):
         toy.run(tmp_path / "run", on_progress=stop_at(9))
     monkeypatch.setattr(toy.Larger, "__init__", _wider)
-    with pytest.raises(InputError, match="belongs to another model: 5 parameters differ") as error:
+    with pytest.raises(InputError, match="belongs to another model: 5 tensors differ") as error:
         toy.run(tmp_path / "run", resume=True)
     assert "core.bias_hh_l0" in str(error.value)
 

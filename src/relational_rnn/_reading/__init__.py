@@ -9,6 +9,5 @@ Whatever is wrong with a file is one `InputError` that names it; nothing in it i
     tables      CSV
     archives    zip, and tar with its compressions, member by member
     arrays      .npz
-    tensors     safetensors, and what `torch.save` wrote
-    building    modules that are no larger than the weights they are built for
+    tensors     safetensors, and what `torch.save` wrote; modules that are no larger than these
 """

@@ -32,17 +32,13 @@ COMPRESSIONS: tuple[tuple[re.Pattern[bytes], Callable[[Any], Any]], ...] = (
 
 
 def most_unpacked(path: Path) -> int:
-    """Bytes that an archive may unpack to where nothing more is known: text and weights do not compress a hundredfold.
-
-    Raises:
-        InputError: there is no such file.
-    """
+    """Bytes that an archive may unpack to if nothing more is known: text and weights do not compress a hundredfold."""
     with open_file(path) as file:
         return max(2**30, 100 * os.fstat(file.fileno()).st_size)
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file begins, or for zip ends, as an archive does; it may be damaged all the same."""
+    """Whether a file begins, or for zip ends, as an archive does; it may still be damaged."""
     check_file(path)
     if is_zip(path):
         return True
@@ -52,7 +48,7 @@ def is_archive(path: Path) -> bool:
     try:
         with tarfile.open(path, "r:"):
             return True
-    except Exception:  # what is no archive trips the reader in any way; whoever asks has another use for the file
+    except Exception:  # other files trip the reader in any way; the caller has another use for them
         return False
 
 
@@ -60,7 +56,7 @@ def is_zip(path: Path) -> bool:
     """Whether a file ends as a zip archive does."""
     try:
         return zipfile.is_zipfile(path)
-    except Exception:  # a damaged end of an archive; see `is_archive`
+    except Exception:  # a damaged end; see `is_archive`
         return False
 
 
@@ -76,38 +72,20 @@ def read_members(
 ) -> Iterator[tuple[str, Member]]:
     """Name and content of the files in an archive whose names are wanted, in one pass in their stored order.
 
-    Each content must be read before the next is asked for. At the end the whole archive has been read, checksums
-    included, so that a cut is noticed.
-
-    Args:
-        path: the archive.
-        wanted: by their names.
-        most: bytes that the whole archive may unpack to.
-        most_each: bytes that one wanted file may have.
-        shown: what messages call the archive.
-        expected: what messages say was wanted, where the archive is none.
-        hint: what to do about a damaged archive.
+    Read each content before asking for the next. By the end the whole archive has been read, checksums included, so
+    that a cut is noticed. Messages call the archive `shown`; `expected` says what was wanted.
 
     Raises:
-        InputError: the file is no archive, or a damaged one, or unpacks to more than it may.
+        InputError: the file is not an archive, is damaged, or unpacks to more than `most` bytes, or one wanted file to
+            more than `most_each`.
     """
     shown = shown or path
     check_file(path)
-
-    def check_size(name: str, size: int) -> None:
-        if most_each is not None and size > most_each:
-            got, limit = f"{size:,} bytes", f"at most {most_each:,} bytes"
-            raise InputError(describe(f"{shown.name}: {name}", "the file is too large", got=got, expected=limit))
-
-    members = (
-        _zipped(path, shown, wanted, most, check_size)
-        if is_zip(path)
-        else _tarred(path, shown, wanted, most, check_size, expected)
-    )
+    room = _Room(shown, most, most_each)
+    members = _zipped(path, wanted, room) if is_zip(path) else _tarred(path, wanted, room, expected)
     with contextlib.closing(members):
         while True:
-            # what the caller does with a member stays outside the guard
-            with damaged(shown, UNREADABLE, expected=expected, hint=hint):
+            with damaged(shown, UNREADABLE, expected=expected, hint=hint):  # not what the caller does with a member
                 found = next(members, None)
             if found is None:
                 return
@@ -115,43 +93,53 @@ def read_members(
             yield name, Member(stream, shown, hint)
 
 
-def _zipped(
-    path: Path, shown: Path, wanted: Callable[[str], bool], most: int, check_size: Callable[[str, int], None]
-) -> Generator[tuple[str, IO[bytes]], None, None]:
+class _Room:
+    """What an archive may unpack to."""
+
+    def __init__(self, shown: Path, most: int, most_each: int | None) -> None:
+        self.shown = shown
+        self._most, self._left, self._most_each = most, most, most_each
+
+    def take(self, name: str, size: int) -> None:
+        """Count a wanted file."""
+        if self._most_each is not None and size > self._most_each:
+            got, expected = f"{size:,} bytes", f"at most {self._most_each:,} bytes"
+            raise InputError(
+                describe(f"{self.shown.name}: {name}", "the file is too large", got=got, expected=expected)
+            )
+        self._left -= size
+        self.check(self._most - self._left)
+
+    def check(self, size: int) -> None:
+        if size > self._most:
+            expected = f"at most {self._most:,} bytes"
+            raise InputError(describe(self.shown, "the archive unpacks to too much", expected=expected))
+
+
+Members = Generator[tuple[str, IO[bytes]], None, None]
+
+
+def _zipped(path: Path, wanted: Callable[[str], bool], room: _Room) -> Members:
     with zipfile.ZipFile(path) as archive:
         infos = [info for info in archive.infolist() if not info.is_dir() and wanted(info.filename)]
         for info in infos:
-            check_size(info.filename, info.file_size)
-        total = sum(info.file_size for info in infos)  # zipfile reads no more of a member than its header says
-        if total > most:
-            raise _too_large(shown, most)
+            room.take(info.filename, info.file_size)  # zipfile reads no more of a member than its header says
         for info in infos:
             with archive.open(info) as stream:
                 yield info.filename, stream
 
 
-def _tarred(
-    path: Path,
-    shown: Path,
-    wanted: Callable[[str], bool],
-    most: int,
-    check_size: Callable[[str, int], None],
-    expected: str | None,
-) -> Generator[tuple[str, IO[bytes]], None, None]:
+def _tarred(path: Path, wanted: Callable[[str], bool], room: _Room, expected: str | None) -> Members:
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(open_file(path))
         unpack = _compression(file)
-        bounded = _Forward(file if unpack is None else stack.enter_context(unpack(file)), most, shown)
-        with damaged(shown, "this is not an archive that can be read", expected=expected):
+        bounded = _Forward(file if unpack is None else stack.enter_context(unpack(file)), room)
+        with damaged(room.shown, "this is not an archive that can be read", expected=expected):
             archive = stack.enter_context(tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:"))
-        left = most
         for member in archive:
             if not (member.isfile() and wanted(member.name)):
                 continue
-            check_size(member.name, member.size)
-            left -= member.size  # a sparse file is larger than what is stored of it
-            if left < 0:
-                raise _too_large(shown, most)
+            room.take(member.name, member.size)  # a sparse file is larger than what is stored of it
             stream = archive.extractfile(member)
             assert stream is not None
             yield member.name, stream
@@ -167,37 +155,28 @@ def _compression(file: IO[bytes]) -> Callable[[Any], Any] | None:
     return next((unpack for magic, unpack in COMPRESSIONS if magic.match(start)), None)
 
 
-def _too_large(shown: Path, most: int) -> InputError:
-    return InputError(describe(str(shown), "the archive unpacks to too much", expected=f"at most {most:,} bytes"))
-
-
 class _Forward:
     """A file for tarfile that is read once, in order: headers that lie would have it go back for ever, or read all."""
 
-    def __init__(self, file: IO[bytes], most: int, shown: Path) -> None:
-        self._file, self._most, self._shown = file, most, shown
-        self.last = b""
-        """What was read last."""
+    def __init__(self, file: IO[bytes], room: _Room) -> None:
+        self._file, self._room = file, room
+        self.last = b""  # what was read last
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= LARGEST_READ:
             raise tarfile.ReadError("a header is damaged")
         self.last = self._file.read(size)
-        self._check(self._file.tell())
+        self._room.check(self._file.tell())
         return self.last
 
     def seek(self, place: int) -> int:
         if place < self._file.tell():
             raise tarfile.ReadError("a header is damaged")
-        self._check(place)
+        self._room.check(place)
         return self._file.seek(place)
 
     def tell(self) -> int:
         return self._file.tell()
-
-    def _check(self, place: int) -> None:
-        if place > self._most:
-            raise _too_large(self._shown, self._most)
 
 
 class Member:
@@ -207,7 +186,7 @@ class Member:
         self._stream, self._shown, self._hint = stream, shown, hint
 
     def read(self, size: int = -1) -> bytes:
-        """The next `size` bytes; all that are left by default."""
+        """The next `size` bytes; by default all that are left."""
         with damaged(self._shown, UNREADABLE, hint=self._hint):
             return self._stream.read(size)
 

@@ -14,9 +14,9 @@ MOST_SHOWN = 200
 
 @contextlib.contextmanager
 def damaged(where: object, problem: str, *, expected: str | None = None, hint: str | None = None) -> Iterator[None]:
-    """Everything that is raised inside becomes an `InputError`: only the call of a library belongs inside.
+    """Everything that is raised within becomes an `InputError`: only the call of a library belongs here.
 
-    A list of exceptions would never be whole: what a parser trips over depends on which byte was flipped.
+    No list of exceptions would be whole: what a parser trips over depends on which byte was flipped.
 
     >>> with damaged("notes.zip", "cannot be read"):
     ...     raise NotImplementedError("That compression method is not supported")
@@ -33,7 +33,7 @@ def damaged(where: object, problem: str, *, expected: str | None = None, hint: s
         # a panic of a library in Rust is no Exception, and has no public name
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise InputError(describe(str(where), problem, got=reason(error), expected=expected, hint=hint)) from error
+        raise InputError(describe(where, problem, got=reason(error), expected=expected, hint=hint)) from error
 
 
 def reason(error: BaseException) -> str:
@@ -53,14 +53,10 @@ def reason(error: BaseException) -> str:
     return line if plain else ": ".join(part for part in (type(error).__name__, line) if part)
 
 
-def shown(value: object) -> str:
-    """`value` for a message, cut short.
-
-    >>> shown("x" * 1000)
-    "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'"
-    """
-    return _SHORT.repr(value)
-
-
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+
+
+def shown(value: object) -> str:
+    """`value` for a message, cut short."""
+    return _SHORT.repr(value)

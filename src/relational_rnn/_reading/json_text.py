@@ -8,21 +8,18 @@ import re
 from pathlib import Path
 
 from relational_rnn._check import InputError, describe
-from relational_rnn._reading.guard import damaged
+from relational_rnn._reading.guard import reason
 from relational_rnn._reading.plain import read_text
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 """What a JSON file can hold."""
 LARGEST = 2**64
-"""Whole numbers beyond are no number of this package's: seeds have 64 bits, everything else has fewer."""
+"""The largest whole number: seeds have 64 bits, everything else has fewer."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_json(text: str, where: str) -> Json:
     """The value of a JSON text. NaN, infinities and whole numbers of more than 64 bits are refused.
-
-    Raises:
-        InputError: it is not JSON; the message starts with `where`.
 
     >>> parse_json('{"size": 1e999}', "config.json")
     Traceback (most recent call last):
@@ -30,22 +27,16 @@ def parse_json(text: str, where: str) -> Json:
     relational_rnn._check.InputError: config.json: is not readable JSON: 1e999 is out of range
     """
     try:
-        with damaged(where, "is not readable JSON"):
-            value: Json = json.loads(text, parse_int=_whole, parse_float=_real, parse_constant=_refuse)
-            if _SURROGATE.search(text):
-                json.dumps(value, ensure_ascii=False).encode()  # half a character could never be written again
-    except InputError as error:
-        # one line says it all
-        raise InputError(str(error).replace("\n  got       ", ": ")) from error.__cause__
+        value: Json = json.loads(text, parse_int=_whole, parse_float=_real, parse_constant=_refuse)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()  # half a character could never be written again
+    except Exception as error:
+        raise InputError(describe(where, f"is not readable JSON: {reason(error)}")) from error
     return value
 
 
 def read_json(path: Path) -> Json:
-    """The content of a JSON file.
-
-    Raises:
-        InputError: the file cannot be read or is not JSON; the message names it.
-    """
+    """The content of a JSON file; an `InputError` names a file that cannot be read or is not JSON."""
     return parse_json(read_text(path), str(path))
 
 
@@ -53,7 +44,7 @@ def read_json_object(path: Path) -> dict[str, Json]:
     """The content of a JSON file that holds an object; refuses anything else."""
     content = read_json(path)
     if not isinstance(content, dict):
-        raise InputError(describe(str(path), "must hold a JSON object", got=type(content).__name__))
+        raise InputError(describe(path, "must hold a JSON object", got=type(content).__name__))
     return content
 
 

@@ -14,12 +14,7 @@ from relational_rnn._reading.plain import check_file
 
 
 def read_column(path: Path, column: str, *, extra: str, hint: str | None = None) -> Iterator[str | None]:
-    """The texts in a column of a Parquet file, row by row.
-
-    Raises:
-        InputError: the file cannot be read, or has no such column of texts.
-        MissingExtraError: pyarrow, of the extra `extra`, is not installed.
-    """
+    """The texts in a column of a Parquet file, row by row; pyarrow reads it, which the extra `extra` brings."""
     need_extra("pyarrow.parquet", extra, "reading Parquet files")
     check_file(path)
     command = [sys.executable, "-P", "-m", __name__, str(path), column]  # -P: no module of the folder where we are
@@ -36,7 +31,7 @@ def read_column(path: Path, column: str, *, extra: str, hint: str | None = None)
         finally:
             process.kill()
     if told is not None:
-        raise InputError(describe(str(path), "it cannot be read as Parquet", got=told, hint=hint))
+        raise InputError(describe(path, "it cannot be read as Parquet", got=told, hint=hint))
 
 
 def main(path: str, column: str) -> None:

@@ -15,20 +15,16 @@ MOST_BYTES = 2**28
 
 
 def open_file(path: Path) -> io.BufferedReader:
-    """Open a regular file; a pipe or a device would let us wait for ever, and a folder has no bytes.
-
-    Raises:
-        InputError: it is not there, may not be read, or is something else.
-    """
+    """Open a regular file, nothing else: a pipe or a device could make us wait for ever, and a folder has no bytes."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise InputError(describe(str(path), f"cannot be read: {reason(error)}")) from error
+        raise InputError(describe(path, f"cannot be read: {reason(error)}")) from error
     kind = os.fstat(handle).st_mode
     if not stat.S_ISREG(kind):
         os.close(handle)
         what = "a folder" if stat.S_ISDIR(kind) else "a pipe or a device"
-        raise InputError(describe(str(path), f"cannot be read: this is {what}", expected="a file"))
+        raise InputError(describe(path, f"cannot be read: this is {what}", expected="a file"))
     return os.fdopen(handle, "rb")
 
 
@@ -38,28 +34,20 @@ def check_file(path: Path) -> None:
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a file of at most `most` bytes.
-
-    Raises:
-        InputError: see `open_file`; or the file is larger.
-    """
+    """The content of a file of at most `most` bytes; a larger one is refused, and what `open_file` refuses."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
-            expected = f"at most {most:,} bytes"
-            raise InputError(describe(str(path), "the file is too large", got=f"{size:,} bytes", expected=expected))
+            got, expected = f"{size:,} bytes", f"at most {most:,} bytes"
+            raise InputError(describe(path, "the file is too large", got=got, expected=expected))
         try:
             return file.read()
         except OSError as error:
-            raise InputError(describe(str(path), f"cannot be read: {reason(error)}")) from error
+            raise InputError(describe(path, f"cannot be read: {reason(error)}")) from error
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8; a byte order mark is left out.
-
-    Raises:
-        InputError: see `read_bytes`; or a line is not UTF-8, which is named.
-    """
+    """The text of a file in UTF-8, without a byte order mark; refuses as `read_bytes` and `decode_text` do."""
     return decode_text(read_bytes(path), str(path))
 
 
@@ -76,6 +64,5 @@ def decode_text(data: bytes, where: str, encoding: str = "utf-8") -> str:
         return data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        problem = f"this is not {encoding.upper()} text"
-        got = repr(data[error.start : error.end])
+        problem, got = f"this is not {encoding.upper()} text", repr(data[error.start : error.end])
         raise InputError(describe(f"{where}, line {line:,}", problem, got=got)) from error

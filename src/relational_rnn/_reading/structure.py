@@ -6,7 +6,7 @@ import dataclasses
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn._reading.guard import shown
@@ -23,18 +23,9 @@ def check_entries(
     where: str,
     hint: str | None = None,
 ) -> None:
-    """Refuse an object that lacks a name, or has something of another type than its name wants; other names may be
-    there too.
+    """Refuse an object that lacks a needed name, or has a value of the wrong type; it may have other names too.
 
-    Args:
-        value: the object.
-        needed: types by name, as `from_json` takes them.
-        optional: the same of names that may be missing.
-        where: what the message of an error starts with, e.g. the name of the file.
-        hint: what to do about a missing name.
-
-    Raises:
-        InputError: it is not like that.
+    `needed` and `optional` are types by name, as `from_json` takes them; the message starts with `where`.
 
     >>> check_entries({"seed": "7"}, {"seed": int}, {}, where="config.json")
     Traceback (most recent call last):
@@ -58,7 +49,7 @@ def from_json(kind: type[T], value: Json, *, where: str) -> T:
         kind: a dataclass, or any type its fields may have: numbers, strings, booleans, None, `Path`, `Literal`,
             `tuple[X, ...]`, `Mapping[str, X]`, `Mapping[int, X]`, unions and dataclasses of these, or `Any`.
         value: the JSON.
-        where: what the message of an error starts with, e.g. the name of the file.
+        where: the message of an error starts with this, e.g. the name of the file.
 
     Raises:
         InputError: a name that `kind` does not have, a name that is missing, or a value of the wrong type.
@@ -67,37 +58,35 @@ def from_json(kind: type[T], value: Json, *, where: str) -> T:
 
 
 def _decode(kind: Any, value: Json, where: str, path: str) -> Any:
-    origin = get_origin(kind)
+    origin, inner = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _decode_dataclass(kind, value, where, path)
     if origin in (Union, types.UnionType):
-        choices = get_args(kind)
-        if value is None and type(None) in choices:
+        if value is None and type(None) in inner:
             return None
+        choices = [choice for choice in inner if choice is not type(None)]
         for choice in choices:
-            if choice is not type(None):
-                try:
-                    return _decode(choice, value, where, path)
-                except InputError:
-                    if len([c for c in choices if c is not type(None)]) == 1:
-                        raise
-        raise InputError(describe(where, f"{path} has the wrong type", got=shown(value), expected=str(kind)))
+            try:
+                return _decode(choice, value, where, path)
+            except InputError:
+                if len(choices) == 1:
+                    raise
+        _refuse(value, where, path, str(kind))
     if origin is Literal:
-        if value in get_args(kind) and not isinstance(value, bool):
+        if value in inner and not isinstance(value, bool):
             return value
-        check_choice(where, path, value, get_args(kind))
+        check_choice(where, path, value, inner)
     if kind is Any:
         return value
     if origin is Mapping and isinstance(value, dict):
-        name_kind, item_kind = get_args(kind)
+        prefix = f"{path}." if path else ""
         return {
-            _name(name_kind, name, where, path): _decode(item_kind, item, where, f"{path}.{name}" if path else name)
+            _name(inner[0], name, where, path): _decode(inner[1], item, where, prefix + name)
             for name, item in value.items()
         }
     if origin is tuple and isinstance(value, list):
-        item_kind, ellipsis = get_args(kind)
-        assert ellipsis is ..., f"{path}: only tuple[X, ...] has a JSON form"
-        return tuple(_decode(item_kind, item, where, f"{path}[{i}]") for i, item in enumerate(value))
+        assert inner[1:] == (...,), f"{path}: only tuple[X, ...] has a JSON form"
+        return tuple(_decode(inner[0], item, where, f"{path}[{i}]") for i, item in enumerate(value))
     if kind is Path and isinstance(value, str):
         return Path(value)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -105,17 +94,17 @@ def _decode(kind: Any, value: Json, where: str, path: str) -> Any:
     if kind in (int, str, bool) and type(value) is kind:
         return value
     expected = {tuple: "a list", Mapping: "an object"}.get(origin) or getattr(kind, "__name__", str(kind))
-    raise InputError(
-        describe(where, f"{path or 'the configuration'} has the wrong type", got=shown(value), expected=expected)
-    )
+    _refuse(value, where, path, expected)
+
+
+def _refuse(value: Json, where: str, path: str, expected: str) -> NoReturn:
+    problem = f"{path or 'the configuration'} has the wrong type"
+    raise InputError(describe(where, problem, got=shown(value), expected=expected))
 
 
 def _decode_dataclass(kind: Any, value: Json, where: str, path: str) -> Any:
     if not isinstance(value, dict):
-        expected = f"an object with the fields of {kind.__name__}"
-        raise InputError(
-            describe(where, f"{path or 'the configuration'} has the wrong type", got=shown(value), expected=expected)
-        )
+        _refuse(value, where, path, f"an object with the fields of {kind.__name__}")
     names = [field.name for field in dataclasses.fields(kind)]
     later = {field.name for field in dataclasses.fields(kind) if field.metadata.get("later")}
     prefix = f"{path}." if path else ""
@@ -141,5 +130,5 @@ def _name(kind: Any, name: str, where: str, path: str) -> Any:
     if kind is str:
         return name
     if not (name.isascii() and name.isdecimal() and len(name) < 19):
-        raise InputError(describe(where, f"{path} has a name that is no number", got=shown(name)))
+        raise InputError(describe(where, f"{path} has a name that is not a number", got=shown(name)))
     return int(name)

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from relational_rnn._check import InputError, describe
+from relational_rnn._files import write_json
+from relational_rnn._reading.json_text import read_json_object
 from relational_rnn._reading.structure import check_entries
 from relational_rnn.benchmarks.shapes import Case
 from relational_rnn.benchmarks.timing import statistics_of
 from relational_rnn.training.config import differences
-from relational_rnn.training.json_files import read_json_object, write_json
 
 PARTIAL, FINISHED = ".partial.json", ".json"
 MATMUL, QUICK_MATMUL = 2048, 256

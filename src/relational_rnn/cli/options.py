@@ -10,12 +10,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from relational_rnn._check import InputError, describe
+from relational_rnn._files import json_text
 from relational_rnn._reading.json_text import read_json_object
 from relational_rnn._reading.structure import from_json
 from relational_rnn.console.parsing import parse_arguments, spell_out
 from relational_rnn.nn.cores import FAST_WEIGHTS
 from relational_rnn.runs import RunConfig, Workload, read_config, workload_of
-from relational_rnn.training.json_files import as_text
 
 SHARED = ("memory", "rivals", "fast", "optimizer", "loop")
 """Groups of options that every task has."""
@@ -142,4 +142,4 @@ def check_typed(args: Sequence[str], command: str, cores: Sequence[str]) -> None
 
 def print_configuration(config: RunConfig) -> None:
     """As `--config` reads it."""
-    print(as_text(config.to_json()), end="")
+    print(json_text(config.to_json()), end="")

@@ -24,11 +24,10 @@ from torch import Tensor, nn
 
 from relational_rnn._check import InputError, describe, need_extra
 from relational_rnn._files import write_whole
-from relational_rnn._reading.building import sized_by
 from relational_rnn._reading.guard import shown
 from relational_rnn._reading.json_text import parse_json, read_json_object
 from relational_rnn._reading.structure import check_entries
-from relational_rnn._reading.tensors import read_safetensors
+from relational_rnn._reading.tensors import read_safetensors, sized_by
 from relational_rnn.nn._arguments import bound_arguments
 
 FORMAT, FORMAT_VERSION = "relational-rnn", 1

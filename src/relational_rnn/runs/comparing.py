@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ from relational_rnn._check import InputError, check_choice, check_positive, desc
 from relational_rnn.nn.cores import CORE_NAMES
 from relational_rnn.runs.config import RunConfig, check_choices
 from relational_rnn.runs.evaluation import RunEvaluation
-from relational_rnn.runs.folder import read_result, spent_on
+from relational_rnn.runs.folder import evaluate, read_result, spent_on
 from relational_rnn.runs.jobs import finish_runs
-from relational_rnn.runs.measuring import evaluate
 from relational_rnn.runs.training import print_report, say_nothing, train
 from relational_rnn.runs.workload import workload_of
 from relational_rnn.training import BestBy, Progress, read_metrics
+from relational_rnn.training.run_folder import METRICS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +26,7 @@ class TuningConfig:
     """Trials before a comparison, so that no core runs with the learning rate of another one.
 
     Raises:
-        InputError: one learning rate alone or one given twice, `steps` below 1, or `steps` without learning rates.
+        InputError: a single learning rate, a repeated one, `steps` below 1, or `steps` without learning rates.
     """
 
     learning_rates: tuple[float, ...] = ()
@@ -62,12 +62,11 @@ class TuningConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
-    """What a core reached with one learning rate: the best of its validations, or the lesson that it has come to."""
+    """What a core reached with one learning rate: its best validation, or its lesson."""
 
     core: str
     learning_rate: float
     steps: int
-    """Updates of the trial."""
     valid_accuracy: float | None = None
     """A fraction; None, as the loss, where training diverged."""
     valid_loss: float | None = None
@@ -75,37 +74,34 @@ class Trial:
     lesson: int | None = None
     """The lesson, from 1, that training was in when it ended; None where no lesson has to be mastered."""
     lesson_loss: float | None = None
-    """The loss of that lesson, in nats, over the last updates that metrics.csv has a row of; None in the last lesson,
-    where the validation, which is always of the whole task, says more."""
+    """The training loss in the last row of metrics.csv, in nats; None in the last lesson, where the validation, always
+    of the whole task, says more."""
 
 
 def best_trials(trials: Sequence[Trial], *, best_by: BestBy = "accuracy") -> dict[str, Trial]:
     """The best trial of every core; of equal ones the first.
 
-    Where there are lessons, the trial that came to the latest one is the best. What a model makes of the whole task
-    before it is taught it is chance, so trials that ended in the same lesson before the last are told apart by the loss
-    of that lesson.
+    With lessons, the trial that came to the latest lesson is the best. Of those in the same lesson before the last, the
+    one with the lowest loss there is the best: validation, on the whole task, is still chance.
 
     Args:
         trials: of any number of cores.
-        best_by: the highest accuracy on the validation set, then the lowest loss, or the other way round.
+        best_by: "accuracy": the highest on the validation set, then the lowest loss; "loss": the other way round.
 
     Raises:
         InputError: all trials of a core have diverged.
 
-    Example:
-        >>> low = Trial(core="gru", learning_rate=1e-3, steps=9, valid_accuracy=0.5, valid_loss=0.9)
-        >>> best_trials([low, replace(low, learning_rate=2e-3, valid_loss=0.8)])["gru"].learning_rate
-        0.002
+    >>> low = Trial(core="gru", learning_rate=1e-3, steps=9, valid_accuracy=0.5, valid_loss=0.9)
+    >>> best_trials([low, replace(low, learning_rate=2e-3, valid_loss=0.8)])["gru"].learning_rate
+    0.002
     """
 
     def rank(trial: Trial) -> tuple[float, ...]:
-        lesson = trial.lesson or 0
+        lesson, accuracy, loss = trial.lesson or 0, trial.valid_accuracy, trial.valid_loss
         if trial.lesson_loss is not None:
             return lesson, -trial.lesson_loss
-        assert trial.valid_accuracy is not None
-        assert trial.valid_loss is not None
-        accuracy, loss = trial.valid_accuracy, trial.valid_loss
+        assert accuracy is not None
+        assert loss is not None
         return (lesson, accuracy, -loss) if best_by == "accuracy" else (lesson, -loss, accuracy)
 
     best = {}
@@ -140,11 +136,11 @@ def compare(
         seeds: seeds of runs; trials have the first one.
         folder: gets a run folder `<core>-<seed>` for each run, and `trials/<core>-<learning rate>` for each trial.
         tuning: learning rates that every core tries first; None for the base's.
-        jobs: how many runs are trained at the same time, each in a process of its own; a script that asks for several
-            does so under `if __name__ == "__main__"`, since these processes import it.
-        on_progress: see `train`; None shows each run's progress on standard error. One job only.
-        on_report: see `train`; called for the data once, where there is a run to train.
-        on_trials: called with all trials when they are done; not called where nothing is to be tried.
+        jobs: how many runs are trained at the same time, each in a process of its own. These processes import the
+            calling script: it needs `if __name__ == "__main__"`.
+        on_progress: see `train`; one job only.
+        on_report: see `train`; called once, if there is a run to train.
+        on_trials: called with all trials when they are done, if there are any.
         on_run: called with the folder and the measurement of each run as soon as it is there.
 
     Returns:
@@ -152,7 +148,7 @@ def compare(
 
     Raises:
         InputError: a core or a seed is given twice or not at all; no size of a core fits; a folder holds a run of
-            another configuration; training diverges with every learning rate to try; `jobs` below 1, or several and
+            another configuration; training diverges with every learning rate; `jobs` below 1, or several with
             `on_progress`.
     """
     workload, folder = workload_of(base.task_name), Path(folder)
@@ -183,7 +179,12 @@ def compare(
     configs = {core: base.for_core(core) for core in cores}
     if tuning is not None and tuning.learning_rates:
         measured_trial = functools.partial(_measured_trial, best_by=workload.best_by, lessons=workload.lessons(base))
-        planned = _trial_runs(configs, seeds[0], tuning.learning_rates, tuning.steps_of(base.loop.steps), folder)
+        loop = replace(base.loop, steps=tuning.steps_of(base.loop.steps))
+        planned = {
+            folder / "trials" / f"{core}-{rate}": replace(config.with_rate(rate), loop=loop, seed=seeds[0])
+            for core, config in configs.items()
+            for rate in tuning.learning_rates
+        }
         trials = list(finish(planned, measure=measured_trial, may_diverge=True).values())
         if on_trials is not None:
             on_trials(trials)
@@ -193,25 +194,13 @@ def compare(
     return finish(runs, measure=measure, on_run=on_run)
 
 
-def _trial_runs(
-    configs: Mapping[str, Any], seed: int, rates: Sequence[float], steps: int, folder: Path
-) -> dict[Path, Any]:
-    """The configuration of every trial by its folder."""
-    runs = {}
-    for core, config in configs.items():
-        loop = replace(config.loop, steps=steps)
-        for rate in rates:
-            runs[folder / "trials" / f"{core}-{rate}"] = replace(config.with_rate(rate), loop=loop, seed=seed)
-    return runs
-
-
 def _measured_trial(config: Any, path: Path, *, best_by: BestBy, lessons: int | None) -> Trial:
-    """The best validation of a trial; without figures where it has ended before its budget, that is, diverged."""
+    """The best validation of a trial; no figures if it diverged, that is, ended before its budget."""
     steps = config.loop.steps
     trial = Trial(core=config.core, learning_rate=config.optimizer.learning_rate, steps=steps)
     if spent_on(path).steps != steps:
         return trial
-    rows = read_metrics(path / "metrics.csv")
+    rows = read_metrics(path / METRICS)
     lesson = None if lessons is None else int(rows[-1]["lesson"])
     if lesson is not None and lesson == lessons:  # what stood before is chance
         rows = [row for row in rows if int(row["lesson"]) == lesson]

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import ClassVar, Self
 
-from relational_rnn._check import InputError, check_choice, describe
+from relational_rnn._check import InputError, check_choice, check_from_zero, describe
 from relational_rnn._reading.json_text import Json
 from relational_rnn.nn.cores import CORE_NAMES, CoreName, FastWeightSizes, MemorySizes, RivalSizes
 from relational_rnn.training import LATER, LoopConfig, OptimizerConfig, to_json
@@ -41,7 +41,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         where = type(self).__name__
         check_choice(where, "core", self.core, CORE_NAMES)
-        check_seed(where, self.seed)
+        check_from_zero(where, seed=self.seed)
         asked = (self.memory.backend, self.memory.activations)
         if self.core not in ("rmc", "competitive") and asked != ("auto", "store"):
             problem = f"memory.backend and memory.activations would have no effect on the core {self.core!r}"
@@ -49,7 +49,7 @@ class RunConfig:
             raise InputError(describe(where, problem, got=asked, expected=("auto", "store"), hint=hint))
 
     def for_core(self, core: str) -> Self:
-        """The same configuration for another core; of its choices, those that this core has."""
+        """The same configuration for another core, without the choices that this core lacks."""
         return dataclasses.replace(self, core=core, rivals=self.rivals.of(core), fast=self.fast.of(core))  # type: ignore[arg-type]
 
     def with_rate(self, rate: float) -> Self:
@@ -63,17 +63,8 @@ class RunConfig:
         return {"task": self.task_name, **configuration}
 
 
-def check_seed(where: str, seed: int) -> None:
-    """Refuse anything but a whole number from 0 to 2^31 - 1."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
-        raise InputError(describe(where, "seed must be a whole number", got=repr(seed), expected="0 to 2147483647"))
-
-
 def check_choices(where: str, config: RunConfig, recipes: Iterable[RunConfig], cores: Iterable[str]) -> None:
-    """Refuse choices for rivals and fast weights that none of the cores has.
-
-    What a recipe says of the fast weights is there for whoever wants them, and not asked for.
-    """
+    """Refuse choices for rivals and fast weights that none of the cores has; a recipe's own fast weights may stay."""
     cores = list(cores)
     config.rivals.check(where, *cores)
     known = [recipe.fast.asked for recipe in recipes]

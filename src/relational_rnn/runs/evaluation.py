@@ -6,11 +6,11 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
-from relational_rnn._reading.structure import from_json
+from relational_rnn._reading.json_text import Json
 from relational_rnn.nn.cores import CORES
-from relational_rnn.training.json_files import Json
+from relational_rnn.training import from_json, to_json
 
 Table = tuple[list[str], list[list[str]]]
 """Headings and rows."""
@@ -26,7 +26,7 @@ class Column:
 
     heading: str
     name: str
-    """Of an entry of the measurement; where no run has it, the column is left out."""
+    """Of an entry of the measurement; a column that no run has is left out."""
     form: str
     scale: float = 1
     unit: str = ""
@@ -41,12 +41,11 @@ class Column:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RunEvaluation(ABC):
-    """How a run does on what it has not learned from; each task adds its own figures."""
+    """How a run does on data that it has not learned from; each task adds its own figures."""
 
     split: str
     """ "test" or "valid"."""
     task: str
-    """Name of the task."""
     mean_accuracy: float
     """Share of right answers, a fraction; the mean over groups where there are several."""
     loss: float
@@ -58,15 +57,13 @@ class RunEvaluation(ABC):
     train_seconds: float
     """Training and validation, all sittings."""
     processor_seconds: float | None
-    """What the process computed in them, its threads together; None where it was not recorded."""
+    """What all threads of the process computed in them; None if not recorded."""
     evaluate_seconds: float
     """This evaluation, without reading the data."""
     core: str
-    """Name of the core."""
     seed: int
-    """Of the run."""
     steps: int
-    """Updates done; fewer than the budget where the run is not finished."""
+    """Updates done; fewer than the budget if the run is not finished."""
     report: tuple[str, ...]
     """What a user should know, such as a run that is not finished."""
 
@@ -81,7 +78,7 @@ class RunEvaluation(ABC):
 
     @abstractmethod
     def line(self) -> str:
-        """What came of it, in half a line."""
+        """The result in half a line."""
 
     @abstractmethod
     def tables(self) -> Sequence[Table]:
@@ -89,19 +86,15 @@ class RunEvaluation(ABC):
 
     @abstractmethod
     def summary(self) -> str:
-        """The whole, and on how much it was measured, in one line."""
+        """The result, and on how much it was measured, in one line."""
 
     def to_json(self) -> dict[str, Json]:
         """As result.json holds it."""
-        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return {field.name: to_json(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     @classmethod
     def from_json(cls, entries: Mapping[str, Json], *, where: str = "result.json") -> Self:
-        """What `to_json` gave.
-
-        Raises:
-            InputError: a name is missing or unknown, or a value has the wrong type; the message starts with `where`.
-        """
+        """What `to_json` gave; refuses names and types as `training.from_json` does."""
         return from_json(cls, dict(entries), where=where)
 
 
@@ -132,10 +125,3 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     (0.6, 0.14142135623730948)
     """
     return mean(values), stdev(values) if len(values) > 1 else 0.0
-
-
-def _plain(value: Any) -> Any:
-    """The same with names of JSON, which are strings, and lists."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(entry) for name, entry in value.items()}
-    return list(value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""Reading a run folder: configuration, metrics, measurement, model; `training.run_folder` writes it."""
+"""Reading and measuring a run folder, which `training.run_folder` writes: configuration, metrics, model, result."""
 
 from __future__ import annotations
 
@@ -9,60 +9,46 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from relational_rnn._check import InputError, check_choice, describe, one_line
-from relational_rnn._reading.json_text import read_json_object
+from relational_rnn._files import write_json
+from relational_rnn._reading.json_text import Json, read_json_object
 from relational_rnn._reading.structure import check_entries, from_json
 from relational_rnn._reading.tables import number_in, read_table
-from relational_rnn.nn.cores import CORES
+from relational_rnn.nn.cores import CORES, count_parameters
 from relational_rnn.runs.config import RunConfig
 from relational_rnn.runs.evaluation import RunEvaluation
 from relational_rnn.runs.workload import LoadedRun, Workload, workload_of
 from relational_rnn.tasks import EARLY, names
 from relational_rnn.training import read_metrics
-from relational_rnn.training.json_files import Json
-from relational_rnn.training.run_folder import CONFIG, VERSIONS
+from relational_rnn.training.run_folder import CONFIG, METRICS, VERSIONS
 
 CHAPTER = "rmc-chapter"
 """What results call a relational memory of the formulation "chapter"."""
 LOOKED_AT = {"task": str, "batch_size": int, "memory": Mapping[str, Any], "data": Mapping[str, Any]}
 """What of a configuration is looked at without a class for all of it."""
-RESULT, METRICS, DATA = "result.json", "metrics.csv", "data.json"
+RESULT, DATA = "result.json", "data.json"
 
 
-def read_configuration(folder: Path | str) -> dict[str, Json]:
-    """The config.json of a run folder as it stands there.
-
-    Raises:
-        InputError: there is no run in the folder, or the file cannot be read.
-    """
-    folder = Path(folder)
-    path = folder / CONFIG
-    if not path.is_file():
-        where, expected = str(folder), f"a folder with {CONFIG}, as `relational-rnn train ... --out DIR` writes it"
-        raise InputError(describe(where, "there is no run in this folder", expected=expected, hint=_again(folder)))
-    return {"task": EARLY, **read_json_object(path)}
-
-
-def _again(folder: Path) -> str | None:
-    """What to do where a run was killed before its configuration was written, as earlier versions could leave it."""
-    versions = folder / VERSIONS
-    command = read_json_object(versions).get("command") if versions.exists() else None
-    return f"a run was stopped here before it began; start it again: {command}" if command else None
+def _read_configuration(folder: Path) -> dict[str, Json]:
+    """The config.json of a run folder as it stands there."""
+    if not (folder / CONFIG).is_file():
+        expected = f"a folder with {CONFIG}, as `relational-rnn train ... --out DIR` writes it"
+        versions = folder / VERSIONS  # earlier versions could be killed before they wrote the configuration
+        command = read_json_object(versions).get("command") if versions.exists() else None
+        hint = f"a run was stopped here before it began; start it again: {command}" if command else None
+        raise InputError(describe(folder, "there is no run in this folder", expected=expected, hint=hint))
+    return {"task": EARLY, **read_json_object(folder / CONFIG)}
 
 
 def read_config(folder: Path | str, task: str | None = None) -> RunConfig:
-    """The configuration of the run in a folder.
-
-    Args:
-        folder: the run folder.
-        task: what the run must be on; None takes any.
+    """The configuration of the run in a folder, which must be on `task`, if that is given.
 
     Raises:
         InputError: there is no run in the folder, it is on another task, or another version of this package wrote it.
     """
-    content = read_configuration(folder)
+    content = _read_configuration(Path(folder))
     name = content.pop("task")
     if task is not None and name != task:
-        raise InputError(describe(str(folder), f"the run is not on {task}", got=name))
+        raise InputError(describe(folder, f"the run is not on {task}", got=name))
     where = str(Path(folder) / CONFIG)
     check_choice(where, "task", name, names())
     workload = workload_of(str(name))
@@ -76,10 +62,9 @@ def load(folder: Path | str, task: str | None = None) -> LoadedRun[Any]:
     Raises:
         InputError: see `read_config`; or there are no weights yet, or a file cannot be read.
 
-    Example:
-        >>> from relational_rnn.tasks import PRETRAINED
-        >>> load(PRETRAINED).config.core
-        'fastweights'
+    >>> from relational_rnn.tasks import PRETRAINED
+    >>> load(PRETRAINED).config.core
+    'fastweights'
     """
     folder = Path(folder)
     config = read_config(folder, task)
@@ -92,20 +77,17 @@ def load(folder: Path | str, task: str | None = None) -> LoadedRun[Any]:
 class Spent:
     """What has gone into a run by its last validation."""
 
-    steps: int
-    """Updates done."""
-    seconds: float
-    """Training and validation, all sittings."""
-    processor_seconds: float | None
-    """What the process computed in them, its threads together; None where it was not recorded."""
+    steps: int  # updates done
+    seconds: float  # training and validation, all sittings
+    processor_seconds: float | None  # what all threads computed in them; None if not recorded
 
     def unfinished(self, steps: int) -> tuple[str, ...]:
-        """One line where the budget of `steps` is not used up."""
+        """One line if the budget of `steps` is not used up."""
         return (f"the run is not finished: {self.steps:,} of {steps:,} steps",) if self.steps < steps else ()
 
 
 def spent_on(folder: Path) -> Spent:
-    """What has gone into the run in a folder; nothing before its first validation."""
+    """What has gone into a run; nothing before its first validation."""
     path = folder / METRICS
     rows = read_metrics(path) if path.exists() else []
     if not rows:
@@ -115,7 +97,7 @@ def spent_on(folder: Path) -> Spent:
 
 
 def read_result(folder: Path, kind: type[RunEvaluation], steps: int) -> RunEvaluation | None:
-    """The measurement of a run after its last step, where it was made already."""
+    """The measurement of a run after its last step, if there is one."""
     path = folder / RESULT
     if not path.exists():
         return None
@@ -123,6 +105,42 @@ def read_result(folder: Path, kind: type[RunEvaluation], steps: int) -> RunEvalu
     if entries.keys() != {field.name for field in dataclasses.fields(kind)} or entries["steps"] != steps:
         return None  # of an unfinished run, or of another version: measured again
     return kind.from_json(entries, where=str(path))
+
+
+def evaluate(folder: Path | str, *, split: str = "test", data: Any = None, **options: Any) -> RunEvaluation:
+    """Measure the best weights of a run.
+
+    The result on the run's own test set is kept in result.json; others are only returned.
+
+    Args:
+        folder: the run folder.
+        split: "test", or "valid" for the validation set that the best weights were chosen on.
+        data: other test data, for a task that reads files: bAbI stories in a folder or an archive, or a whole
+            `DataConfig`; a text.
+        **options: more choices of the task; see `measure` of its workload.
+
+    Raises:
+        InputError: see `load`; an unknown split; data that cannot be read, or that the task cannot use.
+    """
+    folder = Path(folder)
+    check_choice("evaluate", "split", split, ("test", "valid"))
+    run = load(folder)
+    found = run.workload.measure(run, split=split, data=data, **options)
+    spent = spent_on(folder)
+    found["report"] = (*found.get("report", ()), *spent.unfinished(run.config.loop.steps))
+    evaluation = run.workload.evaluation(
+        **{"split": split, **found},
+        task=run.config.task_name,
+        parameters=count_parameters(run.model),
+        train_seconds=spent.seconds,
+        processor_seconds=spent.processor_seconds,
+        core=run.config.core,
+        seed=run.config.seed,
+        steps=spent.steps,
+    )
+    if split == "test" and data is None:
+        write_json(folder / RESULT, evaluation.to_json())
+    return evaluation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,22 +157,21 @@ class Run:
     result: Mapping[str, Any] | None
     """The evaluation (result.json), or None while the run has not been evaluated."""
     groups: Mapping[str, float]
-    """Of it, the accuracy of every group, by names that readers understand."""
+    """Its accuracy on every group, by names that readers understand."""
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What the run keeps about its data (data.json)."""
     notes: tuple[str, ...]
-    """What a reader must know: files that were missing, questions that lost sentences, a run that is not finished."""
+    """What a reader must know, such as a file that was missing, or a run that is not finished."""
 
     @property
     def name(self) -> str:
-        """What the folder is called, as text that can stand on a line of any page."""
+        """The folder's name, as text for one line of any page."""
         return one_line(self.folder.resolve().name)
 
     @property
     def core(self) -> str:
-        """The core's name; a relational memory with the arithmetic of the chapter counts as one of its own, one whose
-        slots compete as the core of that name.
-        """
+        """The core's name. A relational memory with the chapter's arithmetic counts as a core of its own, one whose
+        slots compete as the core `competitive`."""
         memory = self.config.get("memory", {})
         if self.config["core"] == "rmc" and memory.get("gate_style") == "competitive":
             return "competitive"
@@ -172,18 +189,15 @@ class Run:
 
     @property
     def task(self) -> str:
-        """The task's name."""
         return str(self.config["task"])
 
     @property
     def workload(self) -> Workload[Any]:
-        """The task."""
         return workload_of(self.task)
 
     def curve(self, x: str, y: str) -> tuple[list[float], list[float]]:
-        """The rows of metrics.csv where both columns have a value; "samples" is what the run has been shown by then:
-        sequences of a batch each, or questions where the run counts these.
-        """
+        """The rows of metrics.csv in which both columns have a value; "samples" counts what the run has seen by then:
+        sequences of a generated task, questions of bAbI."""
         columns = [self._column(x), self.metrics.get(y, ())]
         pairs = [(a, b) for a, b in zip(*columns, strict=False) if a is not None and b is not None]
         return [a for a, _ in pairs], [b for _, b in pairs]
@@ -204,7 +218,7 @@ def read_run(folder: str | Path) -> Run:
         InputError: there is no run in the folder, or a file in it cannot be read as what it is.
     """
     folder = Path(folder)
-    config = read_configuration(folder)  # as it stands: that of another version can be told of, if not trained
+    config = _read_configuration(folder)  # as it stands: reports know runs of other versions too
     where = str(folder / CONFIG)
     check_entries(config, {"core": str, "seed": int}, LOOKED_AT, where=where)
     check_choice(where, "task", config["task"], names())
@@ -222,7 +236,7 @@ def read_run(folder: str | Path) -> Run:
         folder=folder,
         config=config,
         versions=read_json_object(versions_path) if versions_path.exists() else {},
-        metrics=_read_columns(metrics_path) if metrics_path.exists() else {},
+        metrics=_curves(metrics_path) if metrics_path.exists() else {},
         result=None if result is None else result.to_json(),
         groups={} if result is None else result.groups(),
         data=data,
@@ -230,24 +244,19 @@ def read_run(folder: str | Path) -> Run:
     )
 
 
-def _read_columns(path: Path) -> dict[str, tuple[float | None, ...]]:
+def _curves(path: Path) -> dict[str, tuple[float | None, ...]]:
+    """The columns of a metrics.csv; a loss that ran away has no place on a curve."""
     header, rows = read_table(path)
-    return {
-        name: tuple(_number(path, line, name, row[place]) for line, row in enumerate(rows, start=2))
-        for place, name in enumerate(header)
-    }
-
-
-def _number(path: Path, line: int, name: str, cell: str) -> float | None:
-    if cell == "":
-        return None
-    value = number_in(path, line, name, cell)
-    # A loss that ran away has no place on a curve.
-    return value if math.isfinite(value) else None
+    curves = {}
+    for place, name in enumerate(header):
+        cells = [row[place] for row in rows]
+        values = [number_in(path, line, name, cell or "nan") for line, cell in enumerate(cells, start=2)]
+        curves[name] = tuple(value if math.isfinite(value) else None for value in values)
+    return curves
 
 
 def core_label(core: str) -> str:
-    """What readers call a core; one that this version does not know (a published rival) is called by its name."""
+    """What readers call a core; one that this version does not know (a published rival) keeps its name."""
     if core == CHAPTER:
         return f"{CORES['rmc'].label}, chapter's formulation"
     return CORES[core].label if core in CORES else core

@@ -13,11 +13,12 @@ import torch
 
 from relational_rnn._check import InputError, MissingExtraError, check_positive, describe
 from relational_rnn._files import sweep
-from relational_rnn._signals import end_now, interrupts_ignored, on_terminate
+from relational_rnn._signals import end_now, on_terminate
 from relational_rnn.runs.config import RunConfig
 from relational_rnn.runs.folder import spent_on
 from relational_rnn.training import ConsoleProgress, DivergedError, Progress, RunFolder
-from relational_rnn.training.processes import end_with_parent, process_context
+from relational_rnn.training.processes import end, end_with_parent, process_context, start
+from relational_rnn.training.run_folder import CONFIG
 
 ResultT = TypeVar("ResultT")
 GO_ON = "was memory short? the same call goes on from its checkpoint, with fewer jobs if need be"
@@ -33,33 +34,21 @@ def finish_runs(
     jobs: int = 1,
     may_diverge: bool = False,
 ) -> dict[Path, ResultT]:
-    """Train what is not finished, then measure, run by run; called again, it goes on where it was stopped.
+    """Train what is not finished, and measure, run by run; called again, it goes on where it was stopped.
 
     Args:
         runs: configurations by run folder.
-        prepare: called once where there is a run to train, after all folders have been looked at; what it returns is
-            called as `train(config, folder, resume=..., on_progress=...)`, `resume` where there is a run already. With
-            several jobs that must be something that pickle takes.
-        measure: the result of a finished run, or of one that has diverged.
-        on_progress: handed on to what trains.
-        on_run: called with each result as soon as it is there.
-        jobs: how many runs are trained at the same time, in processes of their own if there are several.
+        prepare: called once if there is a run to train, after all folders have been looked at; returns what trains a
+            run: `train(config, folder, resume=..., on_progress=...)`. Several jobs send it by pickle.
+        measure: gives the result of a run that is finished or has diverged.
+        on_progress: see `compare`, as for `on_run` and `jobs`.
         may_diverge: whether a run that diverges is measured too; otherwise it ends them all.
-
-    Returns:
-        the results, in the order of `runs`.
-
-    Raises:
-        InputError: a folder holds something else, or `on_progress` is asked for from other processes; found before
-            anything is trained.
-        DivergedError: the loss of a run is no longer a number.
-        Terminated: stopped with SIGTERM; every run that was being trained has saved a checkpoint.
     """
     check_positive("compare", jobs=jobs)
     if jobs > 1 and on_progress is not None:
         problem = "on_progress cannot be called from the processes that several jobs run in"
         raise InputError(describe("compare", problem, got=f"jobs = {jobs}", hint="leave one of the two away"))
-    resumed = {path: (path / "config.json").exists() for path in runs}
+    resumed = {path: (path / CONFIG).exists() for path in runs}
     for path, config in runs.items():  # a folder in the way is found now, not after the first hours
         RunFolder.claim(path, config.to_json(), resume=resumed[path])
         sweep(path)
@@ -95,25 +84,13 @@ def finish_runs(
 def train_side_by_side(
     runs: Mapping[Path, Any], *, train: Callable[..., object], resumed: Mapping[Path, bool], jobs: int
 ) -> Generator[tuple[Path, Exception | None], None, None]:
-    """Train every run, `jobs` at a time.
+    """Train every run, `jobs` at a time; see `finish_runs`.
 
-    Processes import the script that calls this, so that what it does must stand under `if __name__ == "__main__"`. A
-    run whose configuration leaves the number of threads open gets its
-    share of those that this process would use. Where this process ends, however it ends, the others do; where it is
-    asked to (Ctrl-C, SIGTERM), they save checkpoints first.
-
-    Args:
-        runs: configurations by run folder.
-        train: called as `train(config, folder, resume=..., on_progress=...)`; it is sent to the processes by pickle.
-        resumed: whether there is a run to resume, by run folder.
-        jobs: how many at a time.
-
-    Yields:
-        each run folder when its training has ended, with None, or with the error that ended it.
-
-    Raises:
-        InputError: a process was killed.
-        RuntimeError: a process ended with an error that is not told in a sentence, but by its traceback.
+    Processes import the script that calls this: it needs `if __name__ == "__main__"`. A run whose configuration leaves
+    the number of threads open gets its share of this process's threads. However this process ends, the others do too;
+    after Ctrl-C and SIGTERM they save checkpoints first. Yields each run folder when its training has ended, with None,
+    or with the error that ended it. A process that was killed is an `InputError`, one that failed with a traceback a
+    `RuntimeError`.
     """
     context = process_context("relational_rnn.runs")
     waiting = list(runs.items())
@@ -122,17 +99,13 @@ def train_side_by_side(
         while waiting or running:
             while waiting and len(running) < jobs:
                 path, config = waiting.pop(0)
-                receiver, sender = context.Pipe(duplex=False)
                 threads = max(1, torch.get_num_threads() // jobs)
-                arguments = (sender, threads, train, config, path, resumed[path])
-                process = context.Process(target=_train_here, args=arguments, name=path.name, daemon=True)
                 try:
-                    with interrupts_ignored():  # Ctrl-C is told this process, which then ends the others
-                        process.start()
-                except (EOFError, ConnectionError) as error:  # of a process that is begun as a fork of another
+                    given = threads, train, config, path, resumed[path]
+                    receiver, process = start(context, _train_here, *given, name=path.name)
+                except (EOFError, ConnectionError) as error:  # from the process that this one would be a fork of
                     problem = "the process that trainings are started from was killed"
-                    raise InputError(describe(str(path), problem, hint=GO_ON)) from error
-                sender.close()
+                    raise InputError(describe(path, problem, hint=GO_ON)) from error
                 running[receiver] = path, process
             for receiver in wait(list(running)):
                 assert isinstance(receiver, Connection)
@@ -144,20 +117,17 @@ def train_side_by_side(
                     if process.exitcode == 1:  # an error of ours: its traceback has been printed
                         raise RuntimeError(f"{path}: the process that trained this run has failed") from None
                     problem = f"the process that trained this run has ended with code {process.exitcode}"
-                    raise InputError(describe(str(path), problem, hint=GO_ON)) from None
+                    raise InputError(describe(path, problem, hint=GO_ON)) from None
                 process.join()
                 yield path, error
     finally:
-        for _, process in running.values():
-            process.terminate()
-        for _, process in running.values():
-            process.join()
+        end([process for _, process in running.values()])
 
 
 def _train_here(
     sender: Connection, threads: int, train: Callable[..., object], config: Any, path: Path, resume: bool
 ) -> None:
-    """What the process of a run does; errors that are told in a sentence go back, others end it with a traceback."""
+    """What the process of a run does; it sends an error that one sentence tells, any other ends it with a traceback."""
     end_with_parent()  # a checkpoint is a minute old at most
     torch.set_num_threads(threads)
     error = None

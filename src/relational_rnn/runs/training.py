@@ -26,21 +26,20 @@ def train(
 
     Args:
         config: everything that decides the run.
-        folder: the run folder; see `training.run_folder` for what it will hold.
+        folder: the run folder; `training.run_folder` lists what it will hold.
         resume: continue a run that was stopped, from its last checkpoint.
         on_progress: called now and then; None shows the progress on standard error.
-        on_report: called once for each thing to know about the data; None prints it on standard error.
-        data: those of `read(config)`, where they are at hand already.
+        on_report: called with each note on the data; None prints it on standard error.
+        data: what the workload's `read(config)` gave, if it has been read already.
 
     Raises:
-        InputError: what was given cannot be used, or the disk is full; see `training.fit`.
+        InputError: an argument cannot be used, or the disk is full; see `training.fit`.
         KeyboardInterrupt: stopped with Ctrl-C; the message says how to continue.
 
-    Example:
-        >>> from relational_rnn.tasks.nth_farthest import nth_farthest_small
-        >>> config = nth_farthest_small()
-        >>> config = dataclasses.replace(config, loop=dataclasses.replace(config.loop, steps=100))
-        >>> outcome = train(config, "runs/first")  # doctest: +SKIP
+    >>> from relational_rnn.tasks.nth_farthest import nth_farthest_small
+    >>> config = nth_farthest_small()
+    >>> config = dataclasses.replace(config, loop=dataclasses.replace(config.loop, steps=100))
+    >>> outcome = train(config, "runs/first")  # doctest: +SKIP
     """
     workload, folder = workload_of(config.task_name), Path(folder)
     config = workload.absolute(config)
@@ -70,17 +69,12 @@ def train(
 
 
 def build(config: RunConfig, data: Any = None) -> Problem[Any]:
-    """The model of a configuration with its initial weights, and its batches.
+    """The model of a configuration with its initial weights, and its batches; for `data` see `train`.
 
-    Args:
-        config: everything that decides the run.
-        data: those of `read(config)`, where they are at hand already.
-
-    Example:
-        >>> from relational_rnn.tasks.nth_farthest import nth_farthest_small
-        >>> problem = build(nth_farthest_small())
-        >>> problem.measure(problem.train_batch(0)).losses.shape
-        torch.Size([128])
+    >>> from relational_rnn.tasks.nth_farthest import nth_farthest_small
+    >>> problem = build(nth_farthest_small())
+    >>> problem.measure(problem.train_batch(0)).losses.shape
+    torch.Size([128])
     """
     workload = workload_of(config.task_name)
     workload.check("build", config, [config.core])
@@ -89,9 +83,9 @@ def build(config: RunConfig, data: Any = None) -> Problem[Any]:
 
 
 def print_report(line: str) -> None:
-    """What is said about the data, where nobody listens: on standard error."""
+    """Print a note on the data on standard error."""
     print(line, file=sys.stderr)
 
 
 def say_nothing(line: str) -> None:
-    """What is said about the data, where it has been said."""
+    """Drop a note on the data that has been printed already."""

@@ -11,19 +11,18 @@ import torch
 from torch import nn
 
 from relational_rnn._check import InputError, describe
-from relational_rnn._reading.building import sized_by
 from relational_rnn._reading.guard import damaged
-from relational_rnn._reading.tensors import read_safetensors
-from relational_rnn.training.run_folder import CONFIG
+from relational_rnn._reading.tensors import check_shapes, read_safetensors, sized_by
+from relational_rnn.training.run_folder import CONFIG, WEIGHTS
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 @contextlib.contextmanager
 def initial_weights(seed: int) -> Iterator[None]:
-    """Where a model is made whose initial weights are a function of the seed; random numbers go on as before after it.
+    """A model made within has initial weights that the seed decides; other random numbers go on as before.
 
-    One thread makes them: orthogonal matrices have other last bits with several.
+    One thread makes them: with several, orthogonal matrices have other last bits.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -36,32 +35,20 @@ def initial_weights(seed: int) -> Iterator[None]:
 
 
 def load_weights(make: Callable[[], ModelT], folder: Path) -> ModelT:
-    """Make the model of a run, and put the best weights of the run into it.
-
-    Returns:
-        the model, in evaluation mode.
+    """The model of a run with its best weights, in evaluation mode.
 
     Raises:
-        InputError: there are no weights yet, or they cannot be read, or belong to another model than that of the
-            configuration.
+        InputError: there are no weights yet, they cannot be read, or they do not fit the configuration's model.
     """
-    path = folder / "model.safetensors"
+    path = folder / WEIGHTS
     if not path.exists():
         hint = "weights are saved at the first validation; let the run go on with resume (--resume)"
-        raise InputError(describe(str(folder), "the run has no weights yet", hint=hint))
+        raise InputError(describe(folder, "the run has no weights yet", hint=hint))
     tensors, _ = read_safetensors(path, problem="the weights cannot be read")
-    where = str(folder / CONFIG)
-    with sized_by(tensors, where=where, problem="no model can be built from this configuration"):
+    with sized_by(tensors, where=str(folder / CONFIG), problem="no model can be built from this configuration"):
         model = make()
-    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    there = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    odd = sorted(name for name in {*own, *there} if own.get(name) != there.get(name))
-    if odd:
-        got, expected = (f"{odd[0]} {shapes.get(odd[0], 'is not there')}" for shapes in (there, own))
-        hint = "a run of an earlier version is not always one of this: then train again."
-        raise InputError(
-            describe(str(path), "the weights belong to another model", got=got, expected=expected, hint=hint)
-        )
-    with damaged(path, "the weights belong to another model"):
+    hint = "this version cannot read every run of an earlier one: train again."
+    check_shapes(tensors, model, path, hint=hint)
+    with damaged(path, "belongs to another model"):
         model.load_state_dict(tensors)
     return model.eval()

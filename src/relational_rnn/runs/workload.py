@@ -11,11 +11,11 @@ from typing import Any, Generic, TypeVar
 from torch import nn
 
 from relational_rnn._check import InputError, describe
+from relational_rnn._reading.json_text import Json
 from relational_rnn.runs.config import RunConfig
 from relational_rnn.runs.evaluation import RunEvaluation
 from relational_rnn.tasks import find
 from relational_rnn.training import BestBy, Problem
-from relational_rnn.training.json_files import Json
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 

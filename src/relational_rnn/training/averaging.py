@@ -10,14 +10,14 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_choice, describe, is_number
+from relational_rnn._check import InputError, check_choice, check_from_zero, describe, is_number
 
 AverageKind = Literal["none", "ema", "mean"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class AveragingConfig:
-    """Whether validation, and what is saved, use an average of the weights instead of the last ones."""
+    """Whether an average of the weights, instead of the last ones, is validated and saved."""
 
     kind: AverageKind = "none"
     """ema: an exponential moving average; mean: the plain mean of all weights from a step on (Polyak and Juditsky
@@ -30,24 +30,18 @@ class AveragingConfig:
     def __post_init__(self) -> None:
         where = "AveragingConfig"
         check_choice(where, "kind", self.kind, get_args(AverageKind))
-        if isinstance(self.start, bool) or not isinstance(self.start, int) or self.start < 0:
-            raise InputError(describe(where, "start must be a whole number, 0 or more", got=repr(self.start)))
+        check_from_zero(where, start=self.start)
         if not is_number(self.decay) or not 0 < self.decay < 1:
             raise InputError(describe(where, "decay must lie between 0 and 1", got=repr(self.decay)))
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        idle = {"none": ("start", "decay"), "mean": ("decay",), "ema": ()}[self.kind]
-        for name in idle:
-            if getattr(self, name) != defaults[name]:
+        idle = {"none": {"start": 0, "decay": 0.999}, "mean": {"decay": 0.999}, "ema": {}}[self.kind]
+        for name, default in idle.items():
+            if getattr(self, name) != default:
                 problem = f"{name} would have no effect on an average of kind {self.kind!r}"
                 raise InputError(describe(where, problem, got=getattr(self, name)))
 
 
 class WeightAverage:
     """The average of a model's parameters; buffers are not averaged.
-
-    Args:
-        model: whose parameters are counted.
-        config: how.
 
     >>> layer = nn.Linear(1, 1, bias=False)
     >>> average = WeightAverage(layer, AveragingConfig(kind="mean", start=1))
@@ -72,12 +66,12 @@ class WeightAverage:
         if step < self._config.start:
             return
         weights = [parameter.detach() for parameter in self._model.parameters()]
-        if self._count == 0:
+        n = self._count
+        if n == 0:
             self._mean = [weight.clone() for weight in weights]
         else:
-            n = self._count
             kept = n / (n + 1) if self._config.kind == "mean" else min(self._config.decay, (1 + n) / (10 + n))
-            # A resumed run's average comes from the disk, and the model may have moved since.
+            # a resumed run's average comes from the disk, and the model may have moved since
             self._mean = [mean.to(weight.device) for mean, weight in zip(self._mean, weights, strict=True)]
             for mean, weight in zip(self._mean, weights, strict=True):
                 mean.lerp_(weight, 1 - kept)
@@ -92,13 +86,13 @@ class WeightAverage:
         finally:
             self._swap()
 
+    @torch.no_grad()
     def _swap(self) -> None:
-        with torch.no_grad():
-            if self._count:
-                for parameter, mean in zip(self._model.parameters(), self._mean, strict=True):
-                    own = parameter.detach().clone()
-                    parameter.copy_(mean)
-                    mean.copy_(own)
+        if self._count:
+            for parameter, mean in zip(self._model.parameters(), self._mean, strict=True):
+                own = parameter.detach().clone()
+                parameter.copy_(mean)
+                mean.copy_(own)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""

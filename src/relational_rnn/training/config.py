@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,9 +13,10 @@ from relational_rnn._check import (
     check_choice,
     check_counts,
     check_flags,
+    check_from_zero,
     check_positive,
+    check_range,
     describe,
-    is_number,
     is_text,
 )
 from relational_rnn._reading.json_text import Json
@@ -25,18 +27,8 @@ Accelerator = Literal["cpu", "cuda", "mps", "auto"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"]
 
 LATER = {"later": True}
-"""Metadata of a field that files of earlier versions do not have. Its default means what was done before there was the
-choice, and only something else is written, so that runs of both versions can be read and gone on with."""
-
-
-def _check_range(
-    where: str, name: str, value: float, low: float, high: float = math.inf, *, above: bool = False
-) -> None:
-    """Refuse a number outside [low, high], or outside (low, high] with `above`."""
-    if not is_number(value) or not (low < value if above else low <= value) or not value <= high or math.isinf(value):
-        expected = f"a number {'above' if above else 'of at least'} {low:g}"
-        expected += "" if math.isinf(high) else f" and at most {high:g}"
-        raise InputError(describe(where, f"{name} is out of range", got=repr(value), expected=expected))
+"""Metadata of a field that earlier files lack. Its default does what was done then and is not written, so that runs of
+both versions can be read and resumed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,16 +62,16 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         where = "OptimizerConfig"
         check_choice(where, "method", self.method, get_args(Method))
-        _check_range(where, "learning_rate", self.learning_rate, 0.0, above=True)
-        _check_whole(where, "warmup_steps", self.warmup_steps)
+        check_range(where, "learning_rate", self.learning_rate, 0.0, above=True)
+        check_from_zero(where, warmup_steps=self.warmup_steps)
         check_choice(where, "decay", self.decay, get_args(Decay))
-        _check_range(where, "decay_fraction", self.decay_fraction, 0.0, 1.0, above=True)
-        _check_range(where, "final_fraction", self.final_fraction, 0.0, 1.0)
-        _check_range(where, "weight_decay", self.weight_decay, 0.0)
+        check_range(where, "decay_fraction", self.decay_fraction, 0.0, 1.0, above=True)
+        check_range(where, "final_fraction", self.final_fraction, 0.0, 1.0)
+        check_range(where, "weight_decay", self.weight_decay, 0.0)
         if self.clip_norm is not None:
-            _check_range(where, "clip_norm", self.clip_norm, 0.0, above=True)
-        _check_range(where, "beta1", self.beta1, 0.0, 0.9999999)
-        _check_range(where, "beta2", self.beta2, 0.0, 0.9999999)
+            check_range(where, "clip_norm", self.clip_norm, 0.0, above=True)
+        check_range(where, "beta1", self.beta1, 0.0, 0.9999999)
+        check_range(where, "beta2", self.beta2, 0.0, 0.9999999)
 
 
 def learning_rate_at(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -94,13 +86,9 @@ def learning_rate_at(config: OptimizerConfig, step: int, steps: int) -> float:
     falling = config.decay_fraction * (steps - config.warmup_steps)  # how many of the last steps
     done = max(0.0, (step - (steps - falling)) / max(1, falling))
     if config.decay == "none":
-        shape = 1.0
-    elif config.decay == "linear":
-        shape = 1.0 - done
-    else:
-        shape = 0.5 * (1.0 + math.cos(math.pi * done))
-    fraction = 1.0 if config.decay == "none" else config.final_fraction
-    return config.learning_rate * (fraction + (1.0 - fraction) * shape)
+        return config.learning_rate
+    shape = 1.0 - done if config.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+    return config.learning_rate * (config.final_fraction + (1.0 - config.final_fraction) * shape)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,16 +119,10 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         where = "LoopConfig"
-        check_positive(
-            where,
-            steps=self.steps,
-            validate_every=self.validate_every,
-            checkpoint_every=self.checkpoint_every,
-            log_every=self.log_every,
-            processes=self.processes,
-        )
+        every = {name: getattr(self, name) for name in ("validate_every", "checkpoint_every", "log_every")}
+        check_positive(where, steps=self.steps, **every, processes=self.processes)
         if self.checkpoint_seconds is not None:
-            _check_range(where, "checkpoint_seconds", self.checkpoint_seconds, 0.0, above=True)
+            check_range(where, "checkpoint_seconds", self.checkpoint_seconds, 0.0, above=True)
         check_choice(where, "accelerator", self.accelerator, get_args(Accelerator))
         check_choice(where, "precision", self.precision, get_args(Precision))
         if self.threads is not None:
@@ -148,13 +130,8 @@ class LoopConfig:
         check_flags(where, deterministic=self.deterministic)
 
 
-def _check_whole(where: str, name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InputError(describe(where, f"{name} must be a whole number, 0 or more", got=repr(value)))
-
-
 def to_json(value: Any) -> Json:
-    """A configuration as JSON: dataclasses become objects, tuples lists, paths strings.
+    """A configuration as JSON: dataclasses and mappings become objects, tuples lists, paths strings.
 
     Raises:
         InputError: a path or a string is not text.
@@ -163,8 +140,10 @@ def to_json(value: Any) -> Json:
     0.001
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        written = [field for field in dataclasses.fields(value) if not _left_out(field, getattr(value, field.name))]
-        return {field.name: to_json(getattr(value, field.name)) for field in written}
+        fields = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+        return {f.name: to_json(v) for f, v in fields if not (f.metadata.get("later") and v == _default(f))}
+    if isinstance(value, Mapping):
+        return {str(name): to_json(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
     if isinstance(value, Path | str) and not is_text(value):
@@ -176,11 +155,8 @@ def to_json(value: Any) -> Json:
     raise TypeError(f"{type(value).__name__} has no place in a configuration")
 
 
-def _left_out(field: dataclasses.Field[Any], value: Any) -> bool:
-    """Whether a field has no place in the JSON; see `LATER`."""
-    if not field.metadata.get("later"):
-        return False
-    return value == (field.default if field.default_factory is dataclasses.MISSING else field.default_factory())
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def differences(old: Json, new: Json, path: str = "") -> list[str]:

@@ -5,6 +5,7 @@ Axes: M the items of a batch that have an answer (questions, tokens, ...).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -19,7 +20,7 @@ BatchT = TypeVar("BatchT")
 
 
 class DivergedError(InputError):
-    """Training cannot go on: its loss is no longer a number."""
+    """Training cannot go on: its loss is not a finite number any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +32,13 @@ class Measure:
     correct: Tensor
     """[M] booleans."""
     groups: Tensor
-    """[M] whole numbers of at least 0: the group an item belongs to, e.g. the number of a task."""
+    """[M] whole numbers of at least 0: the group of each item, e.g. the number of a task."""
 
 
 class Problem(Protocol[BatchT]):
-    """A model with its data. A batch is anything that is a tensor, a container of tensors, or has `.to(device)`.
+    """A model with its data. A batch is a tensor, a container of tensors, or anything that has `.to(device)`.
 
-    A problem that carries something from batch to batch, besides its weights, is a `Carrier` too, and one that has
-    lessons is `Taught`.
+    A problem may be a `Carrier`, `Taught` and `Divisible` too.
     """
 
     @property
@@ -47,8 +47,8 @@ class Problem(Protocol[BatchT]):
         ...
 
     def train_batch(self, step: int) -> BatchT:
-        """The training batch of this number (from 0), the same one whenever it is asked for: that of an update, or,
-        where gradients of `accumulate` batches are added up, of a part of one."""
+        """Training batch number `step` (from 0), always the same one. An update takes one batch, or the next
+        `accumulate` batches."""
         ...
 
     def valid_batches(self) -> Sequence[BatchT]:
@@ -93,7 +93,7 @@ class Divisible(Protocol):
 
 
 def rows_of_part(count: int, index: int, of: int) -> slice:
-    """Which of `count` rows are part number `index` of `of`; the first parts have one more where they cannot be alike.
+    """Which of `count` rows are part number `index` of `of`; the first parts have one more where sizes differ.
 
     Raises:
         InputError: there are fewer rows than parts.
@@ -113,8 +113,8 @@ class Totals:
 
     def __init__(self) -> None:
         self._loss = 0.0
-        self._correct: dict[int, int] = {}
-        self._count: dict[int, int] = {}
+        self._correct: Counter[int] = Counter()
+        self._count: Counter[int] = Counter()
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, measure: Measure) -> None:
@@ -127,9 +127,7 @@ class Totals:
         for loss, correct, count in self._pending:
             self._loss += loss.item()
             for table, counts in ((self._correct, correct), (self._count, count)):
-                for group, n in enumerate(counts.tolist()):
-                    if n:
-                        table[group] = table.get(group, 0) + n
+                table.update({group: n for group, n in enumerate(counts.tolist()) if n})
         self._pending.clear()
 
     @property
@@ -148,11 +146,11 @@ class Totals:
     def group_accuracy(self) -> dict[int, float]:
         """Accuracy of every group that was seen."""
         self._read()
-        return {group: self._correct.get(group, 0) / n for group, n in sorted(self._count.items())}
+        return {group: self._correct[group] / n for group, n in sorted(self._count.items())}
 
     @property
     def accuracy(self) -> float:
-        """Mean over the groups of their accuracies: every group weighs the same, however many items it has."""
+        """Mean of the groups' accuracies: every group weighs the same, however many items it has."""
         accuracies = self.group_accuracy.values()
         return sum(accuracies) / len(accuracies)
 
@@ -162,8 +160,8 @@ class Totals:
         return {"loss": self._loss, "correct": dict(self._correct), "count": dict(self._count)}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue from what `state_dict` gave."""
-        self._loss, self._correct, self._count = state["loss"], dict(state["correct"]), dict(state["count"])
+        """Go on from what `state_dict` gave."""
+        self._loss, self._correct, self._count = state["loss"], Counter(state["correct"]), Counter(state["count"])
         self._pending.clear()
 
 
@@ -178,7 +176,7 @@ def evaluate(
     Args:
         problem: gives the model, and measures.
         batches: may be made one after the other.
-        around: the model, not the batches; a precision.
+        around: a context for each run of the model, such as a precision; batches are made outside of it.
     """
     totals = Totals()
     training = {module: module.training for module in problem.model.modules()}

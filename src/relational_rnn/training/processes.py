@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -31,10 +31,8 @@ from relational_rnn.training.problem import Carrier, Divisible, Measure, Problem
 class Team:
     """The processes of a training as one of them sees them."""
 
-    rank: int = 0
-    """The number of this process; the first one keeps the run folder."""
-    size: int = 1
-    """How many there are."""
+    rank: int = 0  # of this process; the first one keeps the run folder
+    size: int = 1  # how many there are
 
     def part(self, problem: Problem[Any], batch: Any) -> Any:
         """What this process works on."""
@@ -44,7 +42,7 @@ class Team:
         return problem.part(batch, self.rank, self.size)
 
     def share_of_mean(self, losses: Tensor) -> Tensor:
-        """What the losses of this part add to the mean over all items of the whole batch, with gradient."""
+        """What the losses of this part add to the mean over the whole batch, with gradient."""
         if self.size == 1:
             return losses.mean()
         items = torch.tensor(len(losses), device=losses.device)
@@ -61,7 +59,7 @@ class Team:
         return Measure(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
     def add_up_gradients(self, model: nn.Module) -> None:
-        """Every process has the sum of all processes' gradients; what none of them used has none, as in one process."""
+        """Give every process the sum of all gradients; a parameter that none of them used has none."""
         if self.size == 1:
             return
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -75,12 +73,7 @@ class Team:
 
 
 def check_divisible(problem: Problem[Any], loop: LoopConfig) -> None:
-    """Refuse what several processes cannot train.
-
-    Raises:
-        InputError: it carries something from batch to batch, has lessons, or cannot divide its batches; or there are no
-            devices for so many.
-    """
+    """Refuse what several processes cannot train."""
     if loop.processes == 1:
         return
     reason = None
@@ -105,11 +98,8 @@ def check_divisible(problem: Problem[Any], loop: LoopConfig) -> None:
 def working(size: int, work: Callable[..., None], *given: Any) -> Iterator[Team]:
     """This process is the first of a team of `size` within; the others do `work(team, *given)` and end with it.
 
-    The others import the script that this process runs, so that what it does must stand under
-    `if __name__ == "__main__"`.
-
-    Raises:
-        InputError: another process has ended by itself.
+    They import the script that this process runs: it needs `if __name__ == "__main__"`. If one of them ends by itself,
+    that is an `InputError`.
     """
     if size == 1:
         yield Team()
@@ -117,42 +107,33 @@ def working(size: int, work: Callable[..., None], *given: Any) -> Iterator[Team]
     buffer = io.BytesIO()
     torch.save(given, buffer)  # pickled by a process's start, tensors would be shared with it
     context = process_context()
-    others: list[BaseProcess] = []
+    others: dict[Connection, BaseProcess] = {}
     with tempfile.TemporaryDirectory() as place:
         store = f"file://{place}/store"
         try:
-            ready: list[Connection] = []
             for rank in range(1, size):
-                receiver, sender = context.Pipe(duplex=False)
-                ready.append(receiver)
-                arguments = (sender, store, Team(rank, size), work, buffer.getvalue())
-                process = context.Process(target=_join, args=arguments, daemon=True)
-                with interrupts_ignored():  # by the new process: Ctrl-C is told this one, which then ends the others
-                    process.start()
-                others.append(process)
-                sender.close()
-            for receiver in ready:
+                receiver, process = start(context, _join, store, Team(rank, size), work, buffer.getvalue())
+                others[receiver] = process
+            for receiver in others:
                 receiver.recv()
             _meet(store, 0, size)
             yield Team(0, size)
         except (EOFError, RuntimeError) as error:
-            for process in others:
+            for process in others.values():
                 process.join(5)  # the others lose their connection, too, and say why
-            codes = [process.exitcode for process in others if process.exitcode]
+            codes = [process.exitcode for process in others.values() if process.exitcode]
             if not codes:
                 raise
             problem = f"a process of this training has ended with code {codes[0]}"
             raise InputError(describe("LoopConfig", problem, hint="was memory short? continue with resume")) from error
         finally:
-            for process in others:
-                process.terminate()
-                process.join()
+            end(others.values())
             if distributed.is_initialized():
                 distributed.destroy_process_group()
 
 
 def _meet(store: str, rank: int, size: int) -> None:
-    """Wait for the other processes; the others then wait for the first one, however long it validates."""
+    """Wait for all processes; later the others wait for the first one, however long it validates."""
     patience = datetime.timedelta(days=7)
     distributed.init_process_group(init_method=store, rank=rank, world_size=size, timeout=patience)
 
@@ -170,21 +151,37 @@ def _join(ready: Connection, store: str, team: Team, work: Callable[..., None], 
     except RuntimeError:
         parent = multiprocessing.parent_process()
         assert parent is not None
-        parent.join(1)  # where the connection is lost because the first process is gone, this one ends without a word
+        parent.join(1)  # if the first process is gone, this one ends without a word
         raise
 
 
 def process_context(*modules: str) -> SpawnContext | ForkServerContext:
-    """How processes are made: on Linux as forks of one that has imported, once for all, what training needs.
-
-    Args:
-        modules: what else is needed.
-    """
+    """How processes are made: on Linux as forks of one that has imported what training needs, and `modules`."""
     if sys.platform != "linux":  # elsewhere libraries of the system may not survive a fork
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["relational_rnn.training", "lightning_fabric", "torch.utils.tensorboard", *modules])
     return context
+
+
+def start(
+    context: SpawnContext | ForkServerContext, target: Callable[..., None], *given: Any, name: str | None = None
+) -> tuple[Connection, BaseProcess]:
+    """Start a process that does `target(sender, *given)`, and the connection that receives what it sends."""
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=target, args=(sender, *given), name=name, daemon=True)
+    with interrupts_ignored():  # this process hears of Ctrl-C, and ends the others
+        process.start()
+    sender.close()
+    return receiver, process
+
+
+def end(processes: Collection[BaseProcess]) -> None:
+    """Ask processes to end, and wait for them."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
 
 
 def end_with_parent() -> None:

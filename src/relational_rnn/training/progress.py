@@ -30,9 +30,8 @@ class Progress:
     train_accuracy: float
     """Mean over groups since the last validation."""
     valid_accuracy: float | None
-    """Of the last validation; None before the first."""
+    """Of the last validation; None before the first, as `valid_loss`."""
     valid_loss: float | None = None
-    """The same."""
     best_by: BestBy = "accuracy"
     """Which of the two tells the best weights."""
     lesson: tuple[int, int] | None = None
@@ -58,7 +57,7 @@ def clock(seconds: float) -> str:
 def describe_progress(progress: Progress) -> str:
     """The figures of a run in a few words; a bar of 80 columns must hold them.
 
-    Before the last lesson the lesson stands where the validation figure, that of the whole task, will stand.
+    Before the last lesson, the lesson takes the place of the validation figure, which is that of the whole task.
     """
     parts = [f"{progress.steps_per_second:.1f}/s", f"loss {progress.train_loss:.3f}"]
     if progress.lesson is not None and progress.lesson[0] < progress.lesson[1]:
@@ -75,7 +74,7 @@ class ConsoleProgress:
 
     Args:
         label: stands at the front, e.g. the name of the run.
-        stream: where to; standard error by default, so that results on standard output stay clean.
+        stream: standard error by default, so that results on standard output stay clean.
         interval: seconds between two lines where the stream is not a terminal.
     """
 
@@ -85,20 +84,16 @@ class ConsoleProgress:
         self.interval = interval
         self._last_line = -float("inf")
         self._bar: Any = None  # rich.progress.Progress; rich is an optional dependency
-        self._task: Any = None
 
     def __enter__(self) -> ConsoleProgress:
         if self.stream.isatty():
             rich = need_extra("rich.progress", "train", "the progress bar")
             console = need_extra("rich.console", "train", "the progress bar").Console(file=self.stream)
-            columns = (
-                rich.TextColumn("{task.description}", markup=False),  # a name is no markup
-                rich.BarColumn(bar_width=10),
-                rich.MofNCompleteColumn(),
-                rich.TextColumn("{task.fields[left]}", markup=False),
-                rich.TextColumn("{task.fields[figures]}", markup=False),
+            texts = [f"{{task.{name}}}" for name in ("description", "fields[left]", "fields[figures]")]
+            label, *others = (rich.TextColumn(text, markup=False) for text in texts)  # a name is no markup
+            self._bar = rich.Progress(
+                label, rich.BarColumn(bar_width=10), rich.MofNCompleteColumn(), *others, console=console
             )
-            self._bar = rich.Progress(*columns, console=console)
             self._task = self._bar.add_task(self.label, total=None, left="", figures="starting")
             self._bar.start()
         return self
@@ -109,20 +104,13 @@ class ConsoleProgress:
             self._bar = None
 
     def __call__(self, progress: Progress) -> None:
-        left = f"{clock(progress.seconds_left)} left"
+        left, figures = f"{clock(progress.seconds_left)} left", describe_progress(progress)
         if self._bar is not None:
-            self._bar.update(
-                self._task,
-                completed=progress.step,
-                total=progress.steps,
-                left=left,
-                figures=describe_progress(progress),
-            )
+            self._bar.update(self._task, completed=progress.step, total=progress.steps, left=left, figures=figures)
             return
         now = time.monotonic()
-        finished = progress.step == progress.steps
-        if finished or now - self._last_line >= self.interval:
+        if progress.step == progress.steps or now - self._last_line >= self.interval:
             self._last_line = now
             label = f"{self.label}  " if self.label else ""
-            line = f"{label}step {progress.step:,}/{progress.steps:,}  {left}  {describe_progress(progress)}"
+            line = f"{label}step {progress.step:,}/{progress.steps:,}  {left}  {figures}"
             print(line, file=self.stream, flush=True)

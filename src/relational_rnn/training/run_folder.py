@@ -30,16 +30,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save as serialize_tensors
+from torch import Tensor
 
 import relational_rnn
 from relational_rnn._check import InputError, describe, is_text
-from relational_rnn._files import is_part, make_folder, sweep, write_whole
+from relational_rnn._files import is_part, json_text, make_folder, sweep, write_json, write_whole
 from relational_rnn._reading.guard import damaged, shown
+from relational_rnn._reading.json_text import Json, read_json_object
 from relational_rnn._reading.structure import check_entries
-from relational_rnn._reading.tables import number_in, read_table, whole_number_in
+from relational_rnn._reading.tables import number_in, read_table
 from relational_rnn._reading.tensors import read_pickled
 from relational_rnn.training.config import differences
-from relational_rnn.training.json_files import Json, as_text, read_json_object, write_json
 
 METRICS_COLUMNS: tuple[str, ...] = (
     "step",
@@ -53,16 +55,20 @@ METRICS_COLUMNS: tuple[str, ...] = (
     "processor_seconds",
     "lesson",
 )
-"""The columns of metrics.csv. Losses are means over questions, accuracies fractions and means over groups (tasks); the
-training figures are those of the batches since the row before; seconds count training and validation, all sittings,
-and processor_seconds what the process and its threads computed in them, which other work on the machine hardly changes;
-lesson, from 1, is empty where nothing is taught in lessons.
-"""
+"""The columns of metrics.csv. Losses are means over questions, accuracies means over groups (tasks) of fractions.
+Training figures are those of the batches since the row before. Seconds count training and validation, all sittings;
+processor_seconds what all threads of the process computed in them, which other work on the machine hardly changes.
+The lesson counts from 1; it is empty where there are none."""
+WHOLE_COLUMNS, EMPTY_COLUMNS = ("step", "questions_seen"), ("processor_seconds", "lesson")
+"""The columns of whole numbers, and those that may be empty."""
 
-
-CONFIG, VERSIONS = "config.json", "versions.json"
+CONFIG, VERSIONS, METRICS, WEIGHTS = "config.json", "versions.json", "metrics.csv", "model.safetensors"
 BEGINNING = (CONFIG, VERSIONS, "vocabulary.json", "data.json", "tensorboard")
-"""All that a folder holds, but for parts of files, before anything is saved that training has found."""
+"""All that a folder holds, but for parts of files, before training has saved anything."""
+DAMAGED = "the checkpoint is damaged or incomplete"
+RESTORE = "restore the file from a copy, or delete it and resume to train again from the start"
+CHECKPOINT_KEY = "relational_rnn"
+"""What a checkpoint holds besides the states of the "model", the "optimizer" and the "precision"."""
 
 if sys.platform != "win32":
     import fcntl
@@ -75,6 +81,10 @@ class RunFolder:
         self.path = path
         self.configuration = configuration
         self.resumed = resumed
+        self.checkpoint = path / "last.ckpt"
+        self.tensorboard = path / "tensorboard"
+        self._metrics = path / METRICS
+        self._summary = path / "summary.json"
 
     @classmethod
     def claim(
@@ -82,13 +92,8 @@ class RunFolder:
     ) -> RunFolder:
         """Check that a run of `configuration` may use the folder `path`; nothing is written yet.
 
-        A run that was killed before it saved anything is gone on with, whether `resume` says so or not.
-
-        Args:
-            path: the folder.
-            configuration: of the run; one that is resumed may have another budget, `loop.steps`.
-            resume: there is a run to go on with.
-            files: names of further files that a run begins with.
+        A run that was killed before it saved anything goes on, with or without `resume`. A resumed run may have another
+        budget, `loop.steps`. A run begins with the further `files`.
 
         Raises:
             InputError: there is a run already and `resume` is false; there is none to resume, or it has another
@@ -96,32 +101,27 @@ class RunFolder:
         """
         if not is_text(path):
             raise InputError(describe(ascii(str(path)), "the name of a run's folder must be text in UTF-8"))
-        where = str(path)
         for place in (path, *path.parents):
             if place.exists() and not place.is_dir():
-                raise InputError(describe(str(place), "is a file, not a folder for a run"))
+                raise InputError(describe(place, "is a file, not a folder for a run"))
         there = [entry for entry in path.iterdir() if not is_part(entry)] if path.exists() else []
         exists = (path / CONFIG).exists()
         bare = {entry.name for entry in there} <= {*BEGINNING, *files}
         cut_off = not exists and bare and (path / VERSIONS).exists()  # as earlier versions could leave it
         if resume and not exists and not cut_off:
-            raise InputError(describe(where, "there is no run to resume here", hint="leave resume away to start one"))
+            raise InputError(describe(path, "there is no run to resume here", hint="leave resume away to start one"))
         if exists and not resume and not bare:
             hint = "continue it with resume (--resume), or name another folder"
-            raise InputError(describe(where, "there is a run in this folder already", hint=hint))
+            raise InputError(describe(path, "there is a run in this folder already", hint=hint))
         if there and not exists and not cut_off:
-            raise InputError(describe(where, "the folder is not empty and not a run", hint="name another folder"))
+            raise InputError(describe(path, "the folder is not empty and not a run", hint="name another folder"))
         if exists:
             refuse_differences(path / CONFIG, read_json_object(path / CONFIG), configuration)
         return cls(path, configuration, resumed=exists)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """No other process trains in the folder, which is there, within; what others have left half-written goes.
-
-        Raises:
-            InputError: another process trains in it.
-        """
+        """No other process trains in the folder within, or an `InputError`; half-written files of others go."""
         with contextlib.ExitStack() as stack:
             if sys.platform != "win32":
                 folder = os.open(self.path, os.O_RDONLY)
@@ -129,33 +129,12 @@ class RunFolder:
                 try:
                     fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as error:
-                    problem = "another process trains in this folder"
                     hint = "wait for it, end it, or name another folder"
-                    raise InputError(describe(str(self.path), problem, hint=hint)) from error
-                except OSError:  # a file system without locks on folders, as NFS: there nobody can be kept out
+                    raise InputError(describe(self.path, "another process trains in this folder", hint=hint)) from error
+                except OSError:  # a file system without locks on folders, such as NFS
                     pass
             sweep(self.path, alone=True)
             yield
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.path / "last.ckpt"
-
-    @property
-    def weights(self) -> Path:
-        return self.path / "model.safetensors"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.csv"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
-
-    @property
-    def summary(self) -> Path:
-        return self.path / "summary.json"
 
     def begin(self, *, step: int, device: str, files: Mapping[str, Json]) -> None:
         """Write the configuration (first: it makes the folder a run), the versions, and `files` by their names."""
@@ -163,40 +142,38 @@ class RunFolder:
         for name, content in files.items():
             write_json(self.path / name, content)
         versions = self.path / VERSIONS
-        now: dict[str, Json] = {"step": step, **describe_software(), **describe_machine(device)}
+        record: dict[str, Json] = {"step": step, **describe_software(), **describe_machine(device)}
         if self.resumed and versions.exists():
-            record = read_json_object(versions)
+            now, record = record, read_json_object(versions)
             resumed = record.setdefault("resumed", [])
             if not isinstance(resumed, list):
-                raise InputError(describe(str(versions), "resumed must be a list", got=shown(resumed)))
+                raise InputError(describe(versions, "resumed must be a list", got=shown(resumed)))
             resumed.append(now)
-        else:
-            record = now
         write_json(versions, record)
-        self.summary.unlink(missing_ok=True)  # of another budget
+        self._summary.unlink(missing_ok=True)  # of another budget
         if step == 0 and self.tensorboard.exists():  # points of work that was lost
             shutil.rmtree(self.tensorboard)
 
     def keep_configuration(self) -> None:
         """Write config.json, unless it is there with the same content."""
         if not self.path.exists():
-            make_folder(self.path, {CONFIG: as_text(self.configuration)})
+            make_folder(self.path, {CONFIG: json_text(self.configuration)})
         elif not self.resumed or read_json_object(self.path / CONFIG) != self.configuration:
             write_json(self.path / CONFIG, self.configuration)
 
     def read_checkpoint(self) -> dict[str, Any] | None:
-        """The content of last.ckpt, or None where a run was stopped before its first checkpoint.
-
-        Raises:
-            InputError: the file cannot be read, or belongs to another configuration.
-        """
+        """The content of last.ckpt, or None if there is none yet; refuses a damaged one, and other configurations."""
         if not self.checkpoint.exists():
             return None
-        checkpoint = load_checkpoint(self.checkpoint)
-        ours, weights = checkpoint.get(CHECKPOINT_KEY), checkpoint.get("model")
         where = str(self.checkpoint)
+        checkpoint = read_pickled(self.checkpoint, problem=DAMAGED, hint=RESTORE)
+        if isinstance(checkpoint, dict) and "pytorch-lightning_version" in checkpoint:
+            with damaged(where, DAMAGED, hint=RESTORE):
+                checkpoint = _from_lightning(checkpoint)
+        entries = checkpoint if isinstance(checkpoint, dict) else {}
+        ours, weights = entries.get(CHECKPOINT_KEY), entries.get("model")
         if not isinstance(ours, dict) or "configuration" not in ours or not isinstance(weights, dict):
-            raise InputError(describe(where, "is not a checkpoint of relational-rnn"))
+            raise InputError(describe(where, "is not a checkpoint of relational-rnn", got=type(checkpoint).__name__))
         refuse_differences(self.checkpoint, ours["configuration"], self.configuration)
         score = {"step": int, "valid_accuracy": float, "valid_loss": float}
         needed = {"step": int, "seconds": float, "best": Mapping[str, float] | None}
@@ -204,20 +181,30 @@ class RunFolder:
         if ours["best"] is not None:
             check_entries(ours["best"], score, {}, where=f"{where}, best", hint=RESTORE)
         for name, tensor in weights.items():
-            if not isinstance(tensor, torch.Tensor):
+            if not isinstance(tensor, Tensor):
                 raise InputError(describe(where, f"{name} must be a tensor", got=type(tensor).__name__, hint=RESTORE))
         return checkpoint
 
     def read_metrics(self, *, up_to_step: int) -> list[dict[str, str]]:
         """The rows of metrics.csv up to a step; later ones belong to work that was lost and is done again."""
-        if not self.metrics.exists():
-            return []
-        rows = read_metrics(self.metrics)
+        rows = read_metrics(self._metrics) if self._metrics.exists() else []
         return [row for row in rows if int(row["step"]) <= up_to_step]
 
-    def write_summary(self, **figures: Json) -> None:
-        """Write summary.json."""
-        write_json(self.summary, figures)
+    def write_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Replace last.ckpt."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_whole(self.checkpoint, buffer.getbuffer())
+
+    def write_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Replace model.safetensors."""
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+        write_whole(self.path / WEIGHTS, serialize_tensors(tensors))
+
+    def keep_summary(self, figures: Mapping[str, Json]) -> None:
+        """Write summary.json, unless it is there."""
+        if not self._summary.exists():
+            write_json(self._summary, figures)
 
     def write_metrics(self, rows: list[dict[str, str]]) -> None:
         """Replace metrics.csv."""
@@ -225,55 +212,28 @@ class RunFolder:
         writer = csv.DictWriter(text, list(METRICS_COLUMNS), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_whole(self.metrics, text.getvalue())
-
-
-WHOLE_COLUMNS, EMPTY_COLUMNS = ("step", "questions_seen"), ("processor_seconds", "lesson")
-"""The columns of whole numbers, and those that may be empty."""
-DAMAGED = "the checkpoint is damaged or incomplete"
-RESTORE = "restore the file from a copy, or delete it and resume to train again from the start"
-CHECKPOINT_KEY = "relational_rnn"
-"""What a checkpoint holds besides the states of the "model", the "optimizer" and the "precision"."""
+        write_whole(self._metrics, text.getvalue())
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv, as text that is numbers where the columns hold numbers.
+    """The rows of a metrics.csv as text, checked.
 
     Raises:
-        InputError: the file cannot be read, has other columns (older ones lack one or two), or a cell is no number.
+        InputError: the file cannot be read, has other columns (earlier ones lack one or two), or lacks a number.
     """
     header, rows = read_table(path)
     if tuple(header) not in (METRICS_COLUMNS, METRICS_COLUMNS[:-1], METRICS_COLUMNS[:-2]):
-        expected = ",".join(METRICS_COLUMNS)
-        raise InputError(
-            describe(str(path), "has other columns than a metrics file", got=shown(",".join(header)), expected=expected)
-        )
+        got, expected = shown(",".join(header)), ",".join(METRICS_COLUMNS)
+        raise InputError(describe(path, "has other columns than a metrics file", got=got, expected=expected))
     for line, row in enumerate(rows, start=2):
         for name, cell in zip(header, row, strict=True):
-            if name in WHOLE_COLUMNS:
-                whole_number_in(path, line, name, cell)
-            elif cell or name not in EMPTY_COLUMNS:
-                number_in(path, line, name, cell)
+            if cell or name not in EMPTY_COLUMNS:
+                number_in(path, line, name, cell, whole=name in WHOLE_COLUMNS)
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint as tensors and plain values, never as code.
-
-    Raises:
-        InputError: the file is truncated, damaged, or holds something else.
-    """
-    checkpoint = read_pickled(path, problem=DAMAGED, hint=RESTORE)
-    if not isinstance(checkpoint, dict):
-        raise InputError(describe(str(path), "is not a checkpoint of relational-rnn", got=type(checkpoint).__name__))
-    if "pytorch-lightning_version" not in checkpoint:
-        return checkpoint
-    with damaged(path, DAMAGED, hint=RESTORE):
-        return _from_lightning(checkpoint)
-
-
 def _from_lightning(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint as versions that trained with Lightning's Trainer wrote it, in our form."""
+    """A checkpoint of versions that trained with Lightning's Trainer, in our form."""
     return {
         CHECKPOINT_KEY: checkpoint.get(CHECKPOINT_KEY),
         "model": {name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()},
@@ -282,19 +242,12 @@ def _from_lightning(checkpoint: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Replace a checkpoint file."""
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    write_whole(path, buffer.getbuffer())
-
-
 def refuse_differences(path: Path, there: Json, here: Json) -> None:
-    """Refuse to continue a run with another configuration than it began with, but for the budget."""
+    """Refuse to continue a run with a configuration that differs in more than the budget."""
     lines = [line for line in differences(there, here) if not line.startswith("loop.steps is ")]
     if lines:
         hint = "resume with the configuration of the run, or start a new run in another folder"
-        raise InputError(describe(str(path), f"belongs to another configuration: {'; '.join(lines)}", hint=hint))
+        raise InputError(describe(path, f"belongs to another configuration: {'; '.join(lines)}", hint=hint))
 
 
 def describe_software() -> dict[str, Json]:
@@ -307,34 +260,39 @@ def describe_software() -> dict[str, Json]:
 
 
 def command_line() -> str:
-    """What was typed, without the folders of the program itself."""
+    """What was typed, without the folder of the program."""
     program = Path(sys.argv[0])
     name = program.parent.name.replace("_", "-") if program.name == "__main__.py" else program.name
-    # whoever calls this package may have been given words that are not text
+    # the caller may have been given words that are not text
     return shlex.join([name, *sys.argv[1:]]).encode(errors="backslashreplace").decode()
 
 
 def git_commit() -> str | None:
     """The commit this package runs from, with "-dirty" where files were changed; None outside a checkout of it."""
     here = Path(__file__)
-
-    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", "-C", str(here.parent), *arguments], capture_output=True, text=True, check=False)
-
-    try:
-        # an environment inside some other repository must not lend us that repository's commit
-        if git("ls-files", "--error-unmatch", here.name).returncode != 0:
+    # an environment inside some other repository must not lend us that repository's commit
+    asked = (
+        ("ls-files", "--error-unmatch", here.name),
+        ("describe", "--always", "--dirty", "--exclude", "*", "--abbrev=7"),
+    )
+    said = ""
+    for words in asked:
+        try:
+            said = subprocess.run(["git", "-C", here.parent, *words], capture_output=True, text=True, check=True).stdout
+        except (FileNotFoundError, subprocess.CalledProcessError):  # no git on this machine, or no checkout
             return None
-        described = git("describe", "--always", "--dirty", "--exclude", "*", "--abbrev=7")
-    except FileNotFoundError:  # no git on this machine
-        return None
-    return described.stdout.strip() if described.returncode == 0 else None
+    return said.strip()
 
 
 def describe_machine(device: str) -> dict[str, Json]:
     """What the numbers were computed on; `device` is PyTorch's name of the device."""
     cores = usable_cores()
-    machine = f"{cores}-core CPU ({_cpu_name()})"
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = next(iter(models), platform.processor() or platform.machine())
+    capability = torch.backends.cpu.get_cpu_capability()
+    machine = f"{cores}-core CPU ({name if capability == 'DEFAULT' else f'{name}, {capability}'})"
     if device.startswith("cuda"):
         machine = f"{torch.cuda.get_device_name(torch.device(device))}, {machine}"
     elif device != "cpu":
@@ -345,15 +303,3 @@ def describe_machine(device: str) -> dict[str, Json]:
 def usable_cores() -> int:
     """How many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    name = platform.processor() or platform.machine()
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    capability = torch.backends.cpu.get_cpu_capability()
-    return name if capability == "DEFAULT" else f"{name}, {capability}"

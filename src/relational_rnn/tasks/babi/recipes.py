@@ -7,9 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
-from relational_rnn._check import InputError, check_choice, check_flags, check_positive, describe, is_number
+from relational_rnn._check import (
+    InputError,
+    check_choice,
+    check_flags,
+    check_from_zero,
+    check_positive,
+    describe,
+    is_number,
+)
 from relational_rnn.nn.cores import FastWeightSizes, MemorySizes
-from relational_rnn.runs.config import RunConfig, check_seed
+from relational_rnn.runs.config import RunConfig
 from relational_rnn.tasks.babi.model import ModelConfig
 from relational_rnn.tasks.babi.reading import LANGUAGES
 from relational_rnn.tasks.babi.story import TASK_NAMES
@@ -52,7 +60,7 @@ class DataConfig:
         check_choice(where, "language", self.language, LANGUAGES)
         check_flags(where, partial=self.partial, fill_up=self.fill_up)
         check_positive(where, train_questions=self.train_questions, test_questions=self.test_questions)
-        check_seed(where, self.seed)
+        check_from_zero(where, seed=self.seed)
         if self.fill_up and self.language not in QUESTIONS:
             problem = "fill_up adds English stories to a set without validation files"
             raise InputError(describe(where, problem, got=self.language, expected=" or ".join(QUESTIONS)))

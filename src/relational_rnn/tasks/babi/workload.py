@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from relational_rnn._check import InputError, describe
+from relational_rnn._reading.json_text import Json, read_json_object
 from relational_rnn._reading.plain import read_text
 from relational_rnn._reading.structure import check_entries
 from relational_rnn.nn.cores import CORE_NAMES, READ_AS_MATRICES, state_bytes_after
@@ -32,7 +33,6 @@ from relational_rnn.tasks.babi.published import PUBLISHED
 from relational_rnn.tasks.babi.recipes import RECIPES, BabiRun, DataConfig
 from relational_rnn.tasks.babi.story import TASK_NAMES
 from relational_rnn.training import evaluate as measure_batches
-from relational_rnn.training.json_files import Json, read_json_object
 
 PASSED = 0.95
 """A task counts as solved above this accuracy (Weston et al. 2015)."""

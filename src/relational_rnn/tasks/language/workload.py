@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from relational_rnn._check import InputError, describe
+from relational_rnn._reading.json_text import Json, read_json_object
 from relational_rnn._reading.plain import read_text as read_plain
 from relational_rnn._reading.tensors import shapes_in_safetensors
 from relational_rnn.nn.core import state_bytes
@@ -28,7 +29,6 @@ from relational_rnn.tasks.language.recipes import LANGUAGE_RECIPES, LanguageRun
 from relational_rnn.tasks.language.sources import TextFile
 from relational_rnn.tasks.language.tokens import Tokens
 from relational_rnn.tasks.language.vocabulary import Vocabulary, VocabularyKind
-from relational_rnn.training.json_files import Json, read_json_object
 
 RESETS = (10, 30, 100, 300, 1000)
 """After so many tokens the memory is reset, where the cost of losing the past is measured."""
