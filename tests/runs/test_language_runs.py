@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,9 +22,9 @@ from relational_rnn.nn.cores import count_parameters
 from relational_rnn.runs import build, compare, evaluate, load, read_config
 from relational_rnn.tasks.language.corpus import CorpusConfig
 from relational_rnn.tasks.language.judging import read_text
-from relational_rnn.tasks.language.problem import VALIDATION, SlowWork, build_language_model, read_corpus
+from relational_rnn.tasks.language.problem import VALIDATION, SlowWork, read_corpus
 from relational_rnn.tasks.language.recipes import LANGUAGE_RECIPES
-from relational_rnn.tasks.language.workload import LanguageEvaluation
+from relational_rnn.tasks.language.workload import WORKLOAD, LanguageEvaluation
 from relational_rnn.training import AveragingConfig
 
 
@@ -344,7 +345,9 @@ def test_every_recipe_has_a_model_of_equal_size_for_every_rival(name):
     counts = []
     for core in ("rmc", "lstm", "transformer"):
         with torch.device("meta"):
-            counts.append(count_parameters(build_language_model(
-                dataclasses.replace(config, core=core), size
-            )))  # fmt: skip
+            counts.append(
+                count_parameters(
+                    WORKLOAD.make_model(dataclasses.replace(config, core=core), SimpleNamespace(size=size))
+                )
+            )
     assert max(counts) < 1.02 * min(counts)

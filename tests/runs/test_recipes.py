@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -15,14 +16,15 @@ pytest.importorskip("lightning_fabric")
 
 from relational_rnn import InputError
 from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, count_parameters
-from relational_rnn.runs import CoreName, build
+from relational_rnn.runs import CoreName, build, initial_weights
 from relational_rnn.tasks.babi import problem
 from relational_rnn.tasks.babi.encoding import BABI
-from relational_rnn.tasks.babi.problem import build_data, build_model, build_vocabulary, training_stories
+from relational_rnn.tasks.babi.problem import build_data, build_vocabulary, training_stories
 from relational_rnn.tasks.babi.reading import LANGUAGES
 from relational_rnn.tasks.babi.recipes import RECIPES, BabiRun, DataConfig
-from relational_rnn.tasks.language.problem import build_language_model
+from relational_rnn.tasks.babi.workload import WORKLOAD as BABI_TASK
 from relational_rnn.tasks.language.recipes import LANGUAGE_RECIPES
+from relational_rnn.tasks.language.workload import WORKLOAD as LANGUAGE_TASK
 from relational_rnn.tasks.programs import programs_add_small
 from relational_rnn.training import LoopConfig, from_json, to_json
 
@@ -35,11 +37,16 @@ def test_every_recipe_is_a_whole_configuration_that_says_what_to_expect(name):
     assert all(word in doc for word in ("Expected score:", "Time:", "Machine:", "Command: `relational-rnn "))
 
 
+def drawn(workload, config, vocabulary):
+    with initial_weights(config.seed):
+        return workload.make_model(config, vocabulary)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_builds_every_core_at_the_same_size(name):
     config = RECIPES[name]()
     with torch.device("meta"):  # drawing the weights takes most of the time
-        models = {core: build_model(dataclasses.replace(config, core=core), BABI) for core in CORE_NAMES}
+        models = {core: BABI_TASK.make_model(dataclasses.replace(config, core=core), BABI) for core in CORE_NAMES}
     counts = {core: count_parameters(model) for core, model in models.items()}
     assert all(abs(count / counts["rmc"] - 1) <= 0.1 for count in counts.values()), counts
 
@@ -47,9 +54,13 @@ def test_every_recipe_builds_every_core_at_the_same_size(name):
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: build_model(BabiRun(core="lstm"), BABI),
+        lambda: drawn(BABI_TASK, BabiRun(core="lstm"), BABI),
         lambda: build(dataclasses.replace(programs_add_small(), core="lstm")).model,
-        lambda: build_language_model(dataclasses.replace(LANGUAGE_RECIPES["shakespeare-char"](), core="lstm"), 65),
+        lambda: drawn(
+            LANGUAGE_TASK,
+            dataclasses.replace(LANGUAGE_RECIPES["shakespeare-char"](), core="lstm"),
+            SimpleNamespace(size=65),
+        ),
     ],
 )
 def test_initial_weights_are_a_function_of_the_seed_whatever_the_threads(build):

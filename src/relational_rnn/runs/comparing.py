@@ -16,6 +16,7 @@ from relational_rnn.runs.evaluation import RunEvaluation
 from relational_rnn.runs.folder import evaluate, read_result, spent_on
 from relational_rnn.runs.jobs import finish_runs
 from relational_rnn.runs.training import print_report, say_nothing, train
+from relational_rnn.runs.weights import initial_weights
 from relational_rnn.runs.workload import workload_of
 from relational_rnn.training import BestBy, Progress, read_metrics
 from relational_rnn.training.run_folder import METRICS
@@ -166,7 +167,9 @@ def compare(
     def prepare() -> Callable[..., object]:
         data = read()
         # a rival that has no fitting size is found now, not after the first hours
-        models = [workload.make_model(base.for_core(core), data) for core in cores]
+        vocabulary = workload.vocabulary(base, data)
+        with initial_weights(base.seed):
+            models = [workload.make_model(base.for_core(core), vocabulary) for core in cores]
         for line in workload.report(workload.make_problem(models[0], base, data)):
             (on_report or print_report)(line)
         sent = data if jobs == 1 or workload.pickles_data else None

@@ -16,6 +16,7 @@ from relational_rnn._reading.tables import number_in, read_table
 from relational_rnn.nn.cores import CORES, count_parameters
 from relational_rnn.runs.config import RunConfig
 from relational_rnn.runs.evaluation import RunEvaluation
+from relational_rnn.runs.weights import load_weights
 from relational_rnn.runs.workload import LoadedRun, Workload, workload_of
 from relational_rnn.tasks import EARLY, names
 from relational_rnn.training import read_metrics
@@ -69,7 +70,8 @@ def load(folder: Path | str, task: str | None = None) -> LoadedRun[Any]:
     folder = Path(folder)
     config = read_config(folder, task)
     workload = workload_of(config.task_name)
-    model, vocabulary = workload.load(folder, config)
+    vocabulary = workload.read_vocabulary(folder, config)
+    model = load_weights(lambda: workload.make_model(config, vocabulary), folder)
     return LoadedRun(folder=folder, workload=workload, config=config, model=model, vocabulary=vocabulary)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from relational_rnn.runs.config import RunConfig, check_choices
+from relational_rnn.runs.weights import initial_weights
 from relational_rnn.runs.workload import workload_of
 from relational_rnn.training import Outcome, Problem, Progress, RunFolder, fit
 
@@ -79,7 +80,10 @@ def build(config: RunConfig, data: Any = None) -> Problem[Any]:
     workload = workload_of(config.task_name)
     workload.check("build", config, [config.core])
     data = workload.read(config) if data is None else data
-    return workload.make_problem(workload.make_model(config, data), config, data)
+    vocabulary = workload.vocabulary(config, data)
+    with initial_weights(config.seed):
+        model = workload.make_model(config, vocabulary)
+    return workload.make_problem(model, config, data)
 
 
 def print_report(line: str) -> None:

@@ -45,7 +45,9 @@ def load_weights(make: Callable[[], ModelT], folder: Path) -> ModelT:
         hint = "weights are saved at the first validation; let the run go on with resume (--resume)"
         raise InputError(describe(folder, "the run has no weights yet", hint=hint))
     tensors, _ = read_safetensors(path, problem="the weights cannot be read")
-    with sized_by(tensors, where=str(folder / CONFIG), problem="no model can be built from this configuration"):
+    problem = "no model can be built from this configuration"
+    # what is drawn here is overwritten: the caller's random numbers stay
+    with sized_by(tensors, where=str(folder / CONFIG), problem=problem), initial_weights(0):
         model = make()
     hint = "this version cannot read every run of an earlier one: train again."
     check_shapes(tensors, model, path, hint=hint)

@@ -212,9 +212,17 @@ class Workload(ABC, Generic[ConfigT]):
         """The data that runs of this configuration learn from, whatever their core and their seed; None where every
         batch is made when it is needed."""
 
+    def vocabulary(self, config: ConfigT, data: Any) -> Any:
+        """What the model's sizes follow from besides the configuration; None where nothing does."""
+        return None
+
+    def read_vocabulary(self, folder: Path, config: ConfigT) -> Any:
+        """The same from the files of a run folder."""
+        return None
+
     @abstractmethod
-    def make_model(self, config: ConfigT, data: Any) -> nn.Module:
-        """The model with its initial weights, which are a function of the seed."""
+    def make_model(self, config: ConfigT, vocabulary: Any) -> nn.Module:
+        """The model; its weights are drawn from PyTorch's generator, which the caller has seeded."""
 
     @abstractmethod
     def make_problem(self, model: Any, config: ConfigT, data: Any) -> Problem[Any]:
@@ -238,10 +246,6 @@ class Workload(ABC, Generic[ConfigT]):
     def lessons(self, config: ConfigT) -> int | None:
         """How many lessons there are, where each begins when the one before is mastered."""
         return None
-
-    @abstractmethod
-    def load(self, folder: Path, config: ConfigT) -> tuple[nn.Module, Any]:
-        """The model of a run folder with its best weights, and its vocabulary if it has one."""
 
     @abstractmethod
     def measure(self, run: LoadedRun[ConfigT], *, split: str, data: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -19,7 +18,6 @@ from relational_rnn.nn.cores import MemorySizes, state_bytes_after
 from relational_rnn.nn.matching import Match
 from relational_rnn.runs import Column, LoadedRun, Published, RunConfig, RunEvaluation, Workload
 from relational_rnn.runs.evaluation import Table
-from relational_rnn.runs.weights import initial_weights, load_weights
 from relational_rnn.tasks.contract import Split, Task, TaskBatch, draw_batch
 from relational_rnn.tasks.model import TaskModel, TaskModelConfig, whole_answers
 from relational_rnn.training import LoopConfig, Measure, OptimizerConfig, Totals, rows_of_part
@@ -212,18 +210,17 @@ class TaskWorkload(Workload[Any]):
     def read(self, config: TaskRun) -> None:
         return None
 
-    def make_model(self, config: TaskRun, data: None) -> TaskModel:
-        with initial_weights(config.seed):
-            return TaskModel.build(
-                config.task.shape,
-                config.core,
-                config.memory,
-                config.model,
-                rivals=config.rivals,
-                fast=config.fast,
-                match=config.match,
-                curriculum=config.task.make_curriculum(),
-            )
+    def make_model(self, config: TaskRun, vocabulary: None) -> TaskModel:
+        return TaskModel.build(
+            config.task.shape,
+            config.core,
+            config.memory,
+            config.model,
+            rivals=config.rivals,
+            fast=config.fast,
+            match=config.match,
+            curriculum=config.task.make_curriculum(),
+        )
 
     def make_problem(self, model: TaskModel, config: TaskRun, data: None) -> TaskProblem:
         return TaskProblem(model, config)
@@ -231,9 +228,6 @@ class TaskWorkload(Workload[Any]):
     def lessons(self, config: TaskRun) -> int | None:
         curriculum = config.task.make_curriculum()
         return None if curriculum is None or curriculum.improvement is not None else curriculum.levels
-
-    def load(self, folder: Path, config: TaskRun) -> tuple[TaskModel, None]:
-        return load_weights(lambda: self.make_model(config, None), folder), None
 
     def measure(self, run: LoadedRun[TaskRun], *, split: str, data: Any) -> dict[str, Any]:
         if data is not None:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.runs.weights import initial_weights
 from relational_rnn.tasks.babi.batching import BabiData, Batch
 from relational_rnn.tasks.babi.encoding import BABI, Vocabulary
 from relational_rnn.tasks.babi.generation import generate
@@ -126,14 +125,6 @@ class BabiProblem:
         known = batch.answers < logits.shape[-1]
         losses = F.cross_entropy(logits, batch.answers.where(known, 0), reduction="none") * known
         return Measure(losses, logits.argmax(-1) == batch.answers, batch.tasks)
-
-
-def build_model(config: BabiRun, vocabulary: Vocabulary) -> StoryModel:
-    """The model of a configuration with its initial weights, which are a function of the seed."""
-    with initial_weights(config.seed):
-        return StoryModel.build(
-            vocabulary, config.core, config.memory, config.model, rivals=config.rivals, fast=config.fast.of(config.core)
-        )
 
 
 def build_data(config: BabiRun, stories: TrainingStories, vocabulary: Vocabulary) -> BabiData:

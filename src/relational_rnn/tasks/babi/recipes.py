@@ -184,8 +184,8 @@ def babi_long() -> BabiRun:
     """The recipe `babi` with more steps.
 
     Expected score: 99.2 % mean test accuracy, 19 of 20 tasks above 95 %, for the fast weights (three seeds); 95.1 % and
-    17 tasks for eight competing slots of 64 numbers without a first task (two seeds). Published en-10k, task 3 filled up
-    with generated stories. Time: 52 to 61 minutes of one core each. Machine: 2-core AMD EPYC (AVX2), one thread,
+    17 tasks for eight competing slots of 64 numbers without a first task (two seeds). Published en-10k, with generated
+    stories to fill up task 3. Time: 52 to 61 minutes of one core each. Machine: 2-core AMD EPYC (AVX2), one thread,
     torch 2.13.
     Command: `relational-rnn train babi --recipe babi-long --core fastweights --data PATH`; for competing slots with
     `--core competitive --memory.head-size 16 --first-tasks --first-steps 0`.

@@ -16,7 +16,6 @@ from relational_rnn._reading.structure import check_entries
 from relational_rnn.nn.cores import CORE_NAMES, READ_AS_MATRICES, state_bytes_after
 from relational_rnn.runs import Asked, Column, Example, LoadedRun, RunEvaluation, Workload
 from relational_rnn.runs.evaluation import Table
-from relational_rnn.runs.weights import load_weights
 from relational_rnn.tasks.babi.batching import BabiData
 from relational_rnn.tasks.babi.encoding import Vocabulary
 from relational_rnn.tasks.babi.model import StoryModel
@@ -24,7 +23,6 @@ from relational_rnn.tasks.babi.problem import (
     BabiProblem,
     TrainingStories,
     build_data,
-    build_model,
     build_vocabulary,
     test_stories,
     training_stories,
@@ -118,8 +116,17 @@ class BabiWorkload(Workload[BabiRun]):
     def read(self, config: BabiRun) -> TrainingStories:
         return training_stories(config.data)
 
-    def make_model(self, config: BabiRun, data: TrainingStories) -> StoryModel:
-        return build_model(config, build_vocabulary(config.data, data))
+    def vocabulary(self, config: BabiRun, data: TrainingStories) -> Vocabulary:
+        return build_vocabulary(config.data, data)
+
+    def read_vocabulary(self, folder: Path, config: BabiRun) -> Vocabulary:
+        path = folder / "vocabulary.json"
+        return Vocabulary.from_json(read_text(path), where=str(path))
+
+    def make_model(self, config: BabiRun, vocabulary: Vocabulary) -> StoryModel:
+        return StoryModel.build(
+            vocabulary, config.core, config.memory, config.model, rivals=config.rivals, fast=config.fast.of(config.core)
+        )
 
     def make_problem(self, model: StoryModel, config: BabiRun, data: TrainingStories) -> BabiProblem:
         return BabiProblem(model, build_data(config, data, build_vocabulary(config.data, data)), data.report)
@@ -136,11 +143,6 @@ class BabiWorkload(Workload[BabiRun]):
                 "report": [*problem.report],
             },
         }
-
-    def load(self, folder: Path, config: BabiRun) -> tuple[StoryModel, Vocabulary]:
-        path = folder / "vocabulary.json"
-        vocabulary = Vocabulary.from_json(read_text(path), where=str(path))
-        return load_weights(lambda: build_model(config, vocabulary), folder), vocabulary
 
     def measure(self, run: LoadedRun[BabiRun], *, split: str, data: DataConfig | Path | str | None) -> dict[str, Any]:
         if split == "valid" and data is not None:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.runs.weights import initial_weights
 from relational_rnn.tasks.language.corpus import Corpus, OnProgress, prepare
 from relational_rnn.tasks.language.model import LanguageModel, LanguageState, detached, map_states
 from relational_rnn.tasks.language.recipes import LanguageRun
@@ -90,14 +89,6 @@ class LanguageProblem:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
         self.states = {int(place): tuple(layers) for place, layers in state.items()}
-
-
-def build_language_model(config: LanguageRun, vocabulary_size: int) -> LanguageModel:
-    """The model of a configuration with its initial weights, which are a function of the seed."""
-    with initial_weights(config.seed):
-        return LanguageModel.build(
-            vocabulary_size, config.core, config.memory, config.model, rivals=config.rivals, fast=config.fast
-        )
 
 
 def read_corpus(config: LanguageRun, *, progress: OnProgress | None = None) -> Corpus:

@@ -20,11 +20,10 @@ from relational_rnn.nn.core import state_bytes
 from relational_rnn.runs import Asked, Breakdown, Column, LoadedRun, Published, RunEvaluation, Workload
 from relational_rnn.runs.evaluation import Table
 from relational_rnn.runs.folder import spent_on
-from relational_rnn.runs.weights import load_weights
 from relational_rnn.tasks.language.corpus import Corpus
 from relational_rnn.tasks.language.judging import Predictions, by_frequency, read_text
 from relational_rnn.tasks.language.model import LanguageModel
-from relational_rnn.tasks.language.problem import LanguageProblem, SlowWork, build_language_model, read_corpus
+from relational_rnn.tasks.language.problem import LanguageProblem, SlowWork, read_corpus
 from relational_rnn.tasks.language.recipes import LANGUAGE_RECIPES, LanguageRun
 from relational_rnn.tasks.language.sources import TextFile
 from relational_rnn.tasks.language.tokens import Tokens
@@ -167,8 +166,18 @@ class LanguageWorkload(Workload[LanguageRun]):
     def read(self, config: LanguageRun) -> Corpus:
         return read_corpus(config)
 
-    def make_model(self, config: LanguageRun, data: Corpus) -> LanguageModel:
-        return build_language_model(config, data.vocabulary.size)
+    def vocabulary(self, config: LanguageRun, data: Corpus) -> Vocabulary:
+        return data.vocabulary
+
+    def read_vocabulary(self, folder: Path, config: LanguageRun) -> Vocabulary:
+        vocabulary = read_vocabulary(folder)
+        _check_vocabulary(folder, vocabulary)
+        return vocabulary
+
+    def make_model(self, config: LanguageRun, vocabulary: Vocabulary) -> LanguageModel:
+        return LanguageModel.build(
+            vocabulary.size, config.core, config.memory, config.model, rivals=config.rivals, fast=config.fast
+        )
 
     def make_problem(self, model: LanguageModel, config: LanguageRun, data: Corpus) -> LanguageProblem:
         return LanguageProblem(model, data, config)
@@ -192,11 +201,6 @@ class LanguageWorkload(Workload[LanguageRun]):
 
     def fit_options(self, config: LanguageRun) -> dict[str, Any]:
         return {"accumulate": config.accumulate, "averaging": config.averaging}
-
-    def load(self, folder: Path, config: LanguageRun) -> tuple[LanguageModel, Vocabulary]:
-        vocabulary = read_vocabulary(folder)
-        _check_vocabulary(folder, vocabulary)
-        return load_weights(lambda: build_language_model(config, vocabulary.size), folder), vocabulary
 
     def measure(
         self,
