@@ -1,11 +1,15 @@
 """The file that a stopped benchmark goes on from, and the results that it ends in."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
 from relational_rnn import InputError
+from relational_rnn.benchmarks.contenders import Setting
 from relational_rnn.benchmarks.record import Measured, Record, open_record, partial_path
+from relational_rnn.benchmarks.running import Benchmark, describe_all
 from relational_rnn.benchmarks.shapes import QUICK, Case
 
 ABOUT = {
@@ -104,6 +108,30 @@ def test_other_settings_are_refused_with_what_differs(tmp_path):
     assert settings["settings"] == ABOUT
     with pytest.raises(InputError, match="commit is '0123abc' there and '4567def' here"):
         open_record(tmp_path, {**ABOUT, "commit": "4567def"}, "2026-01-31")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shapes": ("c",)},
+        {"sweeps": ("T",)},
+        {"threads": 1},
+        {"dtype": "bfloat16"},
+        {"budget_seconds": 5.0},
+        {"runs": 3},
+        {"quick": True},
+        {"recipe": "babi"},
+        {"recipe_steps": 7},
+        {"data": Path("other")},
+        {"partial": True},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_option_that_decides_figures_is_among_the_settings(change):
+    base = Benchmark(threads=2, recipe="demo", data=Path("stories"))
+    other = dataclasses.replace(base, **change)
+    settings = [describe_all(given, Setting(threads=given.threads)) for given in (base, other)]
+    assert settings[0] != settings[1]
 
 
 def test_another_machine_has_a_file_of_its_own(tmp_path):

@@ -254,6 +254,7 @@ def describe_all(benchmark: Benchmark, setting: Setting) -> dict[str, Any]:
         "recipe": benchmark.recipe,
         "recipe_steps": benchmark.recipe_steps if benchmark.recipe else None,
         "data": None if benchmark.data is None else str(benchmark.data),
+        "partial": benchmark.partial,
         "l0sg": None if benchmark.l0sg is None else port_commit(benchmark.l0sg) or "a checkout of unknown commit",
     }
 
