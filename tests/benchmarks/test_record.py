@@ -116,7 +116,7 @@ def test_other_settings_are_refused_with_what_differs(tmp_path):
         {"shapes": ("c",)},
         {"sweeps": ("T",)},
         {"threads": 1},
-        {"dtype": "bfloat16"},
+        {"dtype": "bfloat16", "recipe": None, "data": None},
         {"budget_seconds": 5.0},
         {"runs": 3},
         {"quick": True},
