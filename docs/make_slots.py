@@ -109,6 +109,13 @@ def measure(folder: Path, core: str) -> dict[str, Any]:
     )
 
 
+def check_alike(made: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Refuse runs of different sizes or budgets, which one figure cannot compare."""
+    for name in ("slots", "steps", "tasks"):
+        if len(found := {run[name] for runs in made.values() for run in runs}) > 1:
+            raise InputError(describe("make_slots", f"the runs have different numbers of {name}", got=sorted(found)))
+
+
 def drawing(made: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Three panels, each with a bar for each kind of slots and a dot for each run."""
 
@@ -144,8 +151,7 @@ def main() -> None:
         raise InputError(describe("make_slots", problem, hint="train it with `relational-rnn compare babi`"))
     torch.set_num_threads(1)
     made = {kind: [measure(folder, KINDS[kind]) for folder in some] for kind, some in folders.items()}
-    if len(sizes := {run["slots"] for runs in made.values() for run in runs}) > 1:
-        raise InputError(describe("make_slots", "the runs have different numbers of slots", got=sorted(sizes)))
+    check_alike(made)
     write_whole(RESULTS, json.dumps(made, indent=1, ensure_ascii=False) + "\n")
     write_whole(DRAWING, drawing(made))
     print(DRAWING)

@@ -90,3 +90,11 @@ def test_a_run_of_another_core_is_refused(maker, tmp_path, monkeypatch):
     monkeypatch.setattr(maker, "load", lambda folder: type("Run", (), {"config": type("C", (), {"core": "gru"})}))
     with pytest.raises(InputError, match="the run has another core"):
         maker.measure(tmp_path, "rmc")
+
+
+@pytest.mark.parametrize("name", ["slots", "steps", "tasks"])
+def test_runs_of_different_sizes_or_budgets_are_refused(maker, name):
+    run = {"slots": 8, "steps": 100, "tasks": 20}
+    maker.check_alike({"original": [run], "competitive": [run, run]})
+    with pytest.raises(InputError, match=f"different numbers of {name}"):
+        maker.check_alike({"original": [run], "competitive": [run, {**run, name: 7}]})
