@@ -158,9 +158,9 @@ def babi() -> BabiRun:
     Matrices are trained by Muon.
 
     Expected score: mean test accuracy 96.6 % for the fast weights, 89.7 % for slots that compete, 88.6 % for the LSTM
-    with attention, 67.7 % for the LSTM and 66.5 % for the original memory (published en-10k, with generated stories to fill
-    up task 3; one seed each).
-    Time: 11 to 21 minutes of one processor core. Machine: 2-core AMD EPYC (AVX2), one thread, torch 2.13.
+    with attention, 67.7 % for the LSTM and 66.5 % for the original memory (published en-10k, with generated stories to
+    fill up task 3; one seed each). Time: 11 to 21 minutes of one processor core. Machine: 2-core AMD EPYC (AVX2), one
+    thread, torch 2.13.
     Command: `relational-rnn train babi --core fastweights --data PATH`; where files are missing, with `--data.partial
     --data.fill-up`.
     """
