@@ -74,13 +74,29 @@ def test_every_command_takes_it(tmp_path):
     assert config["data"] == {"length": 5}
 
 
+EMPTY = """
+from relational_rnn.tasks.generated import TaskWorkload
+from relational_rnn.tasks.relations import RelationsRun
+
+
+class Mine(TaskWorkload):
+    def __init__(self):
+        pass
+"""
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("import nowhere", "cannot be loaded: No module named 'nowhere'"),
-        ("WORK = 1", "cannot be loaded: .* has no attribute 'WORKLOAD'"),
+        ("import nowhere", "cannot be loaded\n  got       No module named 'nowhere'"),
+        ("def (", r"cannot be loaded\n  got       invalid syntax \("),
+        ("raise ValueError('boom')", "cannot be loaded\n  got       boom"),
+        ("WORK = 1", "cannot be loaded\n  got       AttributeError: .* has no attribute 'WORKLOAD'"),
         ("WORKLOAD = 1", "got       int\n  expected  a relational_rnn.runs.Workload"),
         ("from relational_rnn.tasks.relations import WORKLOAD", "got       one named 'relations'"),
+        (f"{EMPTY}\n    pass\nWORKLOAD = Mine()", "WORKLOAD lacks config, recipes\n"),
+        (f"{EMPTY}\n    config = RelationsRun\n    recipes = {{}}\nWORKLOAD = Mine()", "WORKLOAD lacks recipes"),
+        (f"{EMPTY}\n    config = recipes = 3\nWORKLOAD = Mine()", "WORKLOAD.config is not the class of its runs"),
     ],
 )
 def test_a_module_that_is_no_task_is_refused(code, message, tmp_path, monkeypatch):
@@ -100,16 +116,60 @@ def test_a_name_that_is_taken_is_refused(monkeypatch):
         workload_of("relations")
 
 
-def test_a_command_that_is_taken_or_cannot_be_loaded_is_refused(monkeypatch):
+def test_a_command_that_is_taken_is_refused(monkeypatch):
     from relational_rnn.cli import commands
 
     monkeypatch.setattr(commands, "other_commands", lambda: {"ask": "mine"})
     with pytest.raises(InputError, match="another package has a command 'ask' too\n  got       mine"):
         commands.load_command("ask")
-    monkeypatch.setattr(commands, "other_commands", lambda: {"sing": "nowhere.at_all"})
-    monkeypatch.setitem(commands.COMMANDS, "sing", ("nowhere.at_all", "a command of nowhere.at_all"))
-    with pytest.raises(InputError, match="the command 'sing' of another package cannot be loaded: No module"):
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (None, "got       No module named 'song_"),
+        ("def (", "got       invalid syntax"),
+        ("raise ValueError('boom')", "got       boom"),
+        ("EXAMPLES, run = (), print", "got       AttributeError: .* has no attribute 'Arguments'"),
+        ("EXAMPLES, run, Arguments = (), print, 3", "got       Arguments is no dataclass"),
+        ("class Other: pass", "got       AttributeError: .* has no attribute 'Arguments'"),
+    ],
+)
+def test_a_command_that_cannot_be_loaded_is_refused(code, message, tmp_path, monkeypatch):
+    from relational_rnn.cli import commands
+
+    name = f"song_{abs(hash(code))}"
+    if code is not None:
+        (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(commands, "other_commands", lambda: {"sing": name})
+    monkeypatch.setitem(commands.COMMANDS, "sing", (name, "a command"))
+    with pytest.raises(InputError, match=f"the command 'sing' of another package cannot be loaded\n  {message}"):
         commands.load_command("sing")
+
+
+@pytest.mark.parametrize("value", ["a b c", "mine:", ""])
+def test_an_entry_point_that_names_no_module_is_refused(value, monkeypatch):
+    from relational_rnn.cli import commands
+
+    point = tasks.EntryPoint(name="mine", value=value, group=tasks.GROUP)
+    monkeypatch.setattr(tasks, "_others", lambda: {"mine": point})
+    with pytest.raises(InputError, match="the task 'mine' of another package cannot be loaded"):
+        workload_of("mine")
+    monkeypatch.setattr(commands, "other_commands", lambda: {"sing": value})
+    monkeypatch.setitem(commands.COMMANDS, "sing", (value, "a command"))
+    with pytest.raises(InputError, match="the command 'sing' of another package cannot be loaded"):
+        commands.load_command("sing")
+
+
+def test_a_command_of_any_number_of_words_is_found_and_hides_no_longer_one(monkeypatch):
+    from relational_rnn.cli import commands
+
+    for name in ("data", "train my own task"):
+        monkeypatch.setitem(commands.COMMANDS, name, ("mine", "a command"))
+    assert commands.find_command(["data", "fetch", "babi", "--help"]) == ("data fetch babi", ["--help"])
+    assert commands.find_command(["data", "--help"]) == ("data", ["--help"])
+    assert commands.find_command(["train", "my", "own", "task"]) == ("train my own task", [])
 
 
 def test_a_task_without_a_page_is_told_so(tmp_path):

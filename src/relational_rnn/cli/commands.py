@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import difflib
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -9,6 +11,7 @@ from importlib.metadata import EntryPoint
 from typing import Any
 
 from relational_rnn._check import InputError, describe, need_extra
+from relational_rnn._reading.guard import damaged
 from relational_rnn.tasks import BUILT_IN_COMMANDS, COMMANDS_GROUP, asks, names, other_commands
 
 _TRAIN, _COMPARE = "relational_rnn.cli.train:Train", "relational_rnn.cli.compare:Compare"
@@ -37,8 +40,8 @@ IN_SHORT = {
 
 
 def find_command(words: Sequence[str]) -> tuple[str, list[str]] | None:
-    """The command that `words` begin with, and the words after it, if there is one."""
-    found = [size for size in (1, 2, 3) if " ".join(words[:size]) in COMMANDS]
+    """The longest command that `words` begin with, and the words after it, if there is one."""
+    found = [size for size in range(len(words), 0, -1) if " ".join(words[:size]) in COMMANDS]
     return (" ".join(words[: found[0]]), list(words[found[0] :])) if found else None
 
 
@@ -52,19 +55,18 @@ def load_command(name: str) -> Any:
     need_extra("tyro", "train", f"relational-rnn {name}")
     from relational_rnn.console.parsing import Command
 
-    where, other = COMMANDS[name][0], other_commands().get(name, "")
-    if other not in ("", where):
+    where, other = COMMANDS[name][0], other_commands().get(name)
+    if other not in (None, where):
         problem, hint = f"another package has a command {name!r} too", "give that command another name"
         raise InputError(describe(COMMANDS_GROUP, problem, got=other, hint=hint))
-    point = EntryPoint(name, where, COMMANDS_GROUP)
-    try:
-        found = point.load()
-        return found(name) if isinstance(found, type) else Command(name, found)
-    except (ImportError, AttributeError) as error:
-        if point.module.startswith("relational_rnn."):
-            raise
-        problem = f"the command {name!r} of another package cannot be loaded: {error}"
-        raise InputError(describe(point.value, problem)) from error
+    problem = f"the command {name!r} of another package cannot be loaded"
+    with damaged(where, problem) if other is not None else contextlib.nullcontext():  # a fault of our own is a bug
+        found = EntryPoint(name, where, COMMANDS_GROUP).load()
+        if isinstance(found, type):
+            return found(name)
+        if not dataclasses.is_dataclass(found.Arguments):
+            raise InputError(describe(where, problem, got="Arguments is no dataclass"))
+        return Command(name, found)
 
 
 def unknown_command(words: Sequence[str]) -> InputError:

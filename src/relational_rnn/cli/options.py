@@ -54,7 +54,7 @@ class TrainingCommand:
     """What is no part of a run's configuration."""
 
     def __init__(self, command: str) -> None:
-        verb, task = command.split()
+        verb, task = command.split(maxsplit=1)
         self.command = command
         self.workload: Workload[Any] = workload_of(task)
         examples = self.workload.train_examples if verb == "train" else self.workload.compare_examples

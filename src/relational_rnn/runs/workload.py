@@ -321,8 +321,18 @@ def workload_of(name: str) -> Workload[Any]:
         InputError: there is no such task, or that of another package is none.
     """
     found = find(name)
-    if not isinstance(found, Workload) or found.name != name:
-        expected = f"a relational_rnn.runs.Workload whose runs have the task_name {name!r}"
-        got = f"one named {found.name!r}" if isinstance(found, Workload) else type(found).__name__
-        raise InputError(describe(name, "WORKLOAD is not that of the task", got=got, expected=expected))
+    expected = f"a relational_rnn.runs.Workload whose runs have the task_name {name!r}"
+    if not isinstance(found, Workload):
+        problem, got = "WORKLOAD is not that of the task", type(found).__name__
+        raise InputError(describe(name, problem, got=got, expected=expected))
+    lacking = [part for part in ("config", "recipes", "evaluation") if not getattr(found, part, None)]
+    if lacking:
+        raise InputError(describe(name, f"WORKLOAD lacks {', '.join(lacking)}", got=type(found).__name__))
+    if not (isinstance(found.config, type) and issubclass(found.config, RunConfig)):
+        problem, wanted = "WORKLOAD.config is not the class of its runs", "a subclass of relational_rnn.runs.RunConfig"
+        raise InputError(describe(name, problem, got=repr(found.config), expected=wanted))
+    named = getattr(found.config, "task_name", None)
+    if named != name:
+        problem = "WORKLOAD is not that of the task"
+        raise InputError(describe(name, problem, got=f"one named {named!r}", expected=expected))
     return found

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from relational_rnn._check import InputError, describe
+from relational_rnn._reading.guard import damaged
 
 _HERE = "relational_rnn.tasks"
 BUILT_IN = {
@@ -96,8 +97,5 @@ def find(name: str) -> Any:
     if name not in _others():
         raise InputError(describe("relational-rnn", f"there is no task {name!r}", expected=", ".join(names())))
     point = _others()[name]
-    try:
+    with damaged(point.value, f"the task {name!r} of another package cannot be loaded"):
         return point.load().WORKLOAD
-    except (ImportError, AttributeError) as error:
-        problem = f"the task {name!r} of another package cannot be loaded: {error}"
-        raise InputError(describe(point.value, problem)) from error
