@@ -18,8 +18,9 @@ from relational_rnn._check import InputError
 from relational_rnn.runs import build, load, read_config
 from relational_rnn.runs.folder import read_result, spent_on
 from relational_rnn.tasks.babi.pretrained import pretrained_babi
-from relational_rnn.tasks.babi.workload import BabiEvaluation
+from relational_rnn.tasks.babi.recipes import BabiRun
 from relational_rnn.tasks.nth_farthest import nth_farthest_small
+from relational_rnn.training import LoopConfig
 from relational_rnn.training.run_folder import CHECKPOINT_KEY, METRICS_COLUMNS, RunFolder, read_metrics
 
 METRICS = (",".join(METRICS_COLUMNS) + "\n10,1.5,2,0.5,2,0.5,1e-3,100,1.4,\n20,3,nan,0.5,2,0.5,1e-3,200,,2\n").encode()
@@ -123,7 +124,7 @@ def make_result(rng: random.Random) -> bytes:
 
 def run_result(case: bytes, folder: Path) -> bool:
     write(folder, {"result.json": case})
-    found = read_result(folder, BabiEvaluation, 10)
+    found = read_result(folder, BabiRun(loop=LoopConfig(steps=10)))
     if found is None:
         raise InputError("measured again")
     return bool(found.to_json())

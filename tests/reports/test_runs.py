@@ -111,6 +111,15 @@ def make_task_run(make_run, name: str, task: str, **arguments) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(("entry", "other"), [("task", "relations"), ("core", "gru"), ("seed", 5)])
+def test_the_measurement_of_another_run_is_refused(make_run, entry, other):
+    folder = make_task_run(make_run, "a", "memorize")
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {entry: other}))
+    with pytest.raises(InputError, match=rf"another run's: {entry}\n  got       {other!r}\n.*\n  hint      run `rel"):
+        read_run(folder)
+
+
 def test_runs_on_generated_tasks_have_groups_and_samples(make_run):
     folders = [make_task_run(make_run, "a", "memorize"), make_task_run(make_run, "b", "memorize", seed=1)]
     (group,) = group_runs(read_runs(folders))

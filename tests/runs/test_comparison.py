@@ -178,6 +178,27 @@ def test_a_trial_in_the_last_lesson_is_judged_by_its_validation(tmp_path):
     assert again == told, "a validation before the last lesson counted"
 
 
+@pytest.mark.parametrize("cell", ["", None])
+def test_a_trial_whose_lessons_are_not_told_is_refused(cell, tmp_path):
+    trials_of(in_lessons(mastered=9.0), tmp_path, 4)
+    path = tmp_path / "trials" / "gru-0.001" / "metrics.csv"
+    head, *rows = [line.rpartition(",")[0] for line in path.read_text().splitlines()]
+    lines = [head, *rows] if cell is None else [f"{head},lesson", *(f"{row},{cell}" for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match=r"metrics\.csv: does not tell the lesson of every row"):
+        trials_of(in_lessons(mastered=9.0), tmp_path, 4)
+
+
+@pytest.mark.parametrize(("entry", "other"), [("task", "relations"), ("core", "lstm"), ("seed", 5)])
+def test_the_measurement_of_another_run_is_made_again(entry, other, tmp_path):
+    (path, found), *_ = compare(BASE, ["gru"], [0], tmp_path).items()
+    content = json.loads((path / "result.json").read_text())
+    (path / "result.json").write_text(json.dumps(content | {entry: other, "mean_accuracy": 0.123}))
+    (again,) = compare(BASE, ["gru"], [0], tmp_path).values()
+    assert again.mean_accuracy == found.mean_accuracy
+    assert json.loads((path / "result.json").read_text())[entry] == content[entry]
+
+
 def test_levels_that_end_where_nothing_more_is_learned_say_nothing_of_a_trial(tmp_path):
     data = Programs(length=2, curriculum="naive", window=2)
     told = trials_of(ProgramsRun(**SHARED | {"data": data}), tmp_path, 4)

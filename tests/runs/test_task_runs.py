@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 pytest.importorskip("lightning_fabric")
 
@@ -145,6 +146,18 @@ def test_a_run_is_measured_and_the_result_is_kept(trained):
     )
     assert json.loads((trained / "result.json").read_text())["split"] == "test"  # not overwritten
     assert read_config(trained).task_name == "nth-farthest"
+
+
+def test_weights_that_are_no_numbers_are_not_measured(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    (folder / "result.json").unlink(missing_ok=True)
+    weights = load_file(folder / "model.safetensors")
+    broken = {name: t.fill_(float("nan")) if t.is_floating_point() else t for name, t in weights.items()}
+    save_file(broken, folder / "model.safetensors")
+    for split in ("test", "valid"):
+        with pytest.raises(InputError, match=r"run: its figures are not all numbers\n  got       loss nan\n"):
+            evaluate(folder, split=split)
+    assert not (folder / "result.json").exists()
 
 
 def test_measuring_counts_answers_and_whole_sequences(trained):

@@ -67,6 +67,29 @@ def test_metrics_of_another_kind_are_refused(tmp_path):
         assert read_metrics(path) == [dict(zip(columns, "1234567890", strict=False))]
 
 
+@pytest.mark.parametrize(
+    ("column", "cell", "kind"),
+    [
+        ("step", "4.0", "whole number"),
+        ("step", "4e0", "whole number"),
+        ("questions_seen", "-1", "whole number"),
+        ("lesson", "1.5", "whole number"),
+        ("seconds", "nan", "time"),
+        ("seconds", "-1", "time"),
+        ("processor_seconds", "inf", "time"),
+    ],
+)
+def test_a_count_or_a_time_that_is_none_is_refused(column, cell, kind, tmp_path):
+    path = tmp_path / "metrics.csv"
+    row = dict.fromkeys(METRICS_COLUMNS, "2") | {"valid_loss": "inf"}
+    for cells in (row, row | {"processor_seconds": "", "lesson": ""}):
+        path.write_text(",".join(METRICS_COLUMNS) + "\n" + ",".join(cells.values()) + "\n")
+        assert read_metrics(path) == [cells]
+    path.write_text(",".join(METRICS_COLUMNS) + "\n" + ",".join((row | {column: cell}).values()) + "\n")
+    with pytest.raises(InputError, match=rf"metrics\.csv: line 2 has no {kind} under '{column}'\n  got       '{cell}'"):
+        read_metrics(path)
+
+
 def test_totals_count_by_group_and_weigh_groups_alike():
     totals = Totals()
     totals.add(Measure(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([True, False, True]), torch.tensor([4, 4, 9])))

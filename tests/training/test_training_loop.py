@@ -20,7 +20,7 @@ import training_toy as toy
 from training_toy import Stop, metrics, stop_at
 
 from relational_rnn import InputError, _files
-from relational_rnn.training import LoopConfig, RunFolder, Terminated, fit, loop, to_json
+from relational_rnn.training import DivergedError, LoopConfig, RunFolder, Terminated, fit, loop, to_json
 from relational_rnn.training.loop import step_seed
 
 SHORT = LoopConfig(steps=10, validate_every=4, checkpoint_every=3, log_every=1)
@@ -193,6 +193,31 @@ def test_divergence_is_reported_and_the_last_good_checkpoint_kept(tmp_path):
         fit(problem, tmp_path / "run", optimizer=toy.OPTIMIZER, loop=SHORT, seed=11, configuration={},
             on_progress=lambda progress: None)  # fmt: skip
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["relational_rnn"]["step"] == 6
+
+
+class BlownUp(toy.Toy):
+    """Its validation is broken from the fourth update on: the training losses say nothing of it."""
+
+    def valid_batches(self):
+        batches = super().valid_batches()
+        return [batch | {"x": batch["x"] * float("nan")} for batch in batches] if len(self.asked) > 3 else batches
+
+
+def test_a_validation_that_diverges_ends_the_run_and_leaves_the_checkpoint_and_the_weights_before(tmp_path):
+    every_two = dataclasses.replace(SHORT, steps=4, validate_every=2, checkpoint_every=2)
+
+    def go_on(resume: bool) -> None:
+        problem = BlownUp(11)
+        problem.asked += [0, 1] * resume
+        with pytest.raises(DivergedError, match=r"the validation loss is nan after step 4\n.*checkpoint of step 2"):
+            fit(problem, tmp_path / "run", optimizer=toy.OPTIMIZER, loop=every_two, seed=11, configuration={},
+                resume=resume, on_progress=lambda progress: None)  # fmt: skip
+
+    for resume in (False, True):
+        go_on(resume)
+        assert [row["step"] for row in metrics(tmp_path / "run")] == ["2"]
+        assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["relational_rnn"]["step"] == 2
+        assert not (tmp_path / "run" / "summary.json").exists()
 
 
 def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):

@@ -27,10 +27,10 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
 def number_in(path: Path, line: int, column: str, cell: str, *, whole: bool = False) -> float:
     """The number in a cell: any, infinities and NaN too; or, with `whole`, a whole number of at least 0."""
     try:
-        value = float(cell)
-        if whole and not (value >= 0 and value == int(value)):
+        value = float(int(cell) if whole else cell)  # callers take int of the cell, too
+        if whole and value < 0:
             raise ValueError
-    except (ValueError, OverflowError) as error:  # int of NaN, of an infinity
+    except (ValueError, OverflowError) as error:  # float of hundreds of digits
         kind = "whole number" if whole else "number"
         raise InputError(describe(path, f"line {line} has no {kind} under {column!r}", got=shown(cell))) from error
     return value

@@ -176,7 +176,7 @@ def compare(
         return functools.partial(train, on_report=say_nothing, data=sent)
 
     def measure(config: RunConfig, path: Path) -> RunEvaluation:
-        return read_result(path, workload.evaluation, config.loop.steps) or evaluate(path)
+        return read_result(path, config) or evaluate(path)
 
     finish = functools.partial(finish_runs, prepare=prepare, jobs=jobs, on_progress=on_progress)
     configs = {core: base.for_core(core) for core in cores}
@@ -204,6 +204,9 @@ def _measured_trial(config: Any, path: Path, *, best_by: BestBy, lessons: int | 
     if spent_on(path).steps != steps:
         return trial
     rows = read_metrics(path / METRICS)
+    if lessons is not None and not all(row.get("lesson") for row in rows):
+        hint = "delete the folder of the trial; it is trained again"
+        raise InputError(describe(path / METRICS, "does not tell the lesson of every row", hint=hint))
     lesson = None if lessons is None else int(rows[-1]["lesson"])
     if lesson is not None and lesson == lessons:  # what stood before is chance
         rows = [row for row in rows if int(row["lesson"]) == lesson]

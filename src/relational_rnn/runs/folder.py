@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from relational_rnn._check import InputError, check_choice, describe, one_line
-from relational_rnn._files import write_json
+from relational_rnn._files import json_text, write_whole
 from relational_rnn._reading.json_text import Json, read_json_object
 from relational_rnn._reading.structure import check_entries, from_json
 from relational_rnn._reading.tables import number_in, read_table
@@ -98,15 +98,22 @@ def spent_on(folder: Path) -> Spent:
     return Spent(int(rows[-1]["step"]), float(rows[-1]["seconds"]), float(processor) if processor else None)
 
 
-def read_result(folder: Path, kind: type[RunEvaluation], steps: int) -> RunEvaluation | None:
+def read_result(folder: Path, config: RunConfig) -> RunEvaluation | None:
     """The measurement of a run after its last step, if there is one."""
-    path = folder / RESULT
+    path, kind = folder / RESULT, workload_of(config.task_name).evaluation
     if not path.exists():
         return None
     entries = read_json_object(path)
-    if entries.keys() != {field.name for field in dataclasses.fields(kind)} or entries["steps"] != steps:
+    if entries.keys() != {field.name for field in dataclasses.fields(kind)} or entries["steps"] != config.loop.steps:
         return None  # of an unfinished run, or of another version: measured again
+    if _foreign(entries, {"task": config.task_name, "core": config.core, "seed": config.seed}):
+        return None
     return kind.from_json(entries, where=str(path))
+
+
+def _foreign(entries: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """The entries that tell a measurement from that of the run with this config.json."""
+    return [name for name in ("task", "core", "seed") if entries[name] != config[name]]
 
 
 def evaluate(folder: Path | str, *, split: str = "test", data: Any = None, **options: Any) -> RunEvaluation:
@@ -122,7 +129,8 @@ def evaluate(folder: Path | str, *, split: str = "test", data: Any = None, **opt
         **options: more choices of the task; see `measure` of its workload.
 
     Raises:
-        InputError: see `load`; an unknown split; data that cannot be read, or that the task cannot use.
+        InputError: see `load`; an unknown split; data that cannot be read, or that the task cannot use; figures that
+            are NaN or infinite.
     """
     folder = Path(folder)
     check_choice("evaluate", "split", split, ("test", "valid"))
@@ -140,8 +148,14 @@ def evaluate(folder: Path | str, *, split: str = "test", data: Any = None, **opt
         seed=run.config.seed,
         steps=spent.steps,
     )
+    try:
+        text = json_text(evaluation.to_json())
+    except ValueError as error:  # NaN or an infinity somewhere
+        hint = "the run has diverged, or its weights are damaged: train again, with a lower learning rate"
+        got = f"loss {evaluation.loss:g}"
+        raise InputError(describe(folder, "its figures are not all numbers", got=got, hint=hint)) from error
     if split == "test" and data is None:
-        write_json(folder / RESULT, evaluation.to_json())
+        write_whole(folder / RESULT, text)
     return evaluation
 
 
@@ -231,6 +245,9 @@ def read_run(folder: str | Path) -> Run:
         needed = {field.name: get_type_hints(kind)[field.name] for field in dataclasses.fields(kind)}
         hint = f"run `relational-rnn evaluate {folder}` again"
         check_entries(entries, needed, {}, where=str(result_path), hint=hint)
+        for name in _foreign(entries, config):
+            problem, got = f"this measurement is another run's: {name}", repr(entries[name])
+            raise InputError(describe(result_path, problem, got=got, expected=repr(config[name]), hint=hint))
         result = kind.from_json(entries, where=str(result_path))
     data: dict[str, Any] = read_json_object(data_path) if data_path.exists() else {}
     check_entries(data, {}, {"report": tuple[str, ...]}, where=str(data_path))

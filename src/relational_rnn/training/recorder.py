@@ -151,6 +151,13 @@ class Recorder:
             hint = f"lower the learning rate; the checkpoint of step {self.step} is kept"
             raise DivergedError(describe(self._folder.path, problem, hint=hint))
 
+    def refuse_diverged_validation(self, step: int, valid: Totals) -> None:
+        """Raise DivergedError if the loss on the validation set is not finite: these weights are not saved."""
+        if not math.isfinite(valid.loss):
+            problem = f"training diverged: the validation loss is {valid.loss} after step {step}"
+            kept = f"; the checkpoint of step {self.step} is kept" if self.step else ""
+            raise DivergedError(describe(self._folder.path, problem, hint=f"lower the learning rate{kept}"))
+
     def note_update(self, step: int, measures: Sequence[Measure]) -> None:
         """Count an update by its batches; now and then a point in the training curves, and a sign of life."""
         for measure in measures:

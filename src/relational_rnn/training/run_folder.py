@@ -18,6 +18,7 @@ import contextlib
 import csv
 import datetime
 import io
+import math
 import os
 import platform
 import shlex
@@ -59,8 +60,10 @@ METRICS_COLUMNS: tuple[str, ...] = (
 Training figures are those of the batches since the row before. Seconds count training and validation, all sittings;
 processor_seconds what all threads of the process computed in them, which other work on the machine hardly changes.
 The lesson counts from 1; it is empty where there are none."""
-WHOLE_COLUMNS, EMPTY_COLUMNS = ("step", "questions_seen"), ("processor_seconds", "lesson")
+WHOLE_COLUMNS, EMPTY_COLUMNS = ("step", "questions_seen", "lesson"), ("processor_seconds", "lesson")
 """The columns of whole numbers, and those that may be empty."""
+TIMES = ("seconds", "processor_seconds")
+"""The columns that may not be infinite, as a loss may."""
 
 CONFIG, VERSIONS, METRICS, WEIGHTS = "config.json", "versions.json", "metrics.csv", "model.safetensors"
 BEGINNING = (CONFIG, VERSIONS, "vocabulary.json", "data.json", "tensorboard")
@@ -228,7 +231,9 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     for line, row in enumerate(rows, start=2):
         for name, cell in zip(header, row, strict=True):
             if cell or name not in EMPTY_COLUMNS:
-                number_in(path, line, name, cell, whole=name in WHOLE_COLUMNS)
+                value = number_in(path, line, name, cell, whole=name in WHOLE_COLUMNS)
+                if name in TIMES and not 0 <= value < math.inf:
+                    raise InputError(describe(path, f"line {line} has no time under {name!r}", got=shown(cell)))
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
