@@ -178,6 +178,11 @@ def test_an_evaluation_reads_the_whole_text_with_the_state_carried(text, undistu
     assert sum(found.per_group_tokens.values()) == len(corpus.test) - 1
     assert found.tokens_seen == 12 * 2 * 3 * 43
     assert LanguageEvaluation.from_json(json.loads((undisturbed / "result.json").read_text())) == found
+    kept = found.to_json()
+    with pytest.raises(
+        InputError, match=r"r\.json: result: resets lacks a figure\n  got       every 10 tokens: perplexity"
+    ):
+        LanguageEvaluation.from_json(kept | {"resets": {"10": {"perplexity": 2.0}}}, where="r.json")
     valid = evaluate(undisturbed, split="valid", resets=())
     assert valid.split == "valid"
     assert valid.loss != found.loss

@@ -20,7 +20,7 @@ from relational_rnn.runs import build, compare, evaluate, load, read_config, tra
 from relational_rnn.tasks import names
 from relational_rnn.tasks.contract import Task
 from relational_rnn.tasks.curriculum import Curriculum
-from relational_rnn.tasks.generated import TaskEvaluation, TaskRun, split_batches
+from relational_rnn.tasks.generated import TaskEvaluation, TaskRun, TaskWorkload, split_batches
 from relational_rnn.tasks.model import TaskModelConfig
 from relational_rnn.tasks.nth_farthest import NthFarthest
 from relational_rnn.tasks.programs import Programs
@@ -155,8 +155,20 @@ def test_weights_that_are_no_numbers_are_not_measured(trained, tmp_path):
     broken = {name: t.fill_(float("nan")) if t.is_floating_point() else t for name, t in weights.items()}
     save_file(broken, folder / "model.safetensors")
     for split in ("test", "valid"):
-        with pytest.raises(InputError, match=r"run: its figures are not all numbers\n  got       loss nan\n"):
+        with pytest.raises(InputError, match=r"run: its answers cannot be measured\n  got       loss nan\n"):
             evaluate(folder, split=split)
+    assert not (folder / "result.json").exists()
+
+
+def test_a_figure_that_no_json_holds_is_told_but_not_kept(trained, tmp_path, monkeypatch):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    (folder / "result.json").unlink(missing_ok=True)
+    measure = TaskWorkload.measure
+    infinite = {"whole_accuracy": float("inf")}
+    monkeypatch.setattr(TaskWorkload, "measure", lambda *run, **how: measure(*run, **how) | infinite)
+    assert evaluate(folder, split="valid").whole_accuracy == float("inf")
+    with pytest.raises(InputError, match=r"run: a figure is infinite.*\n  got       whole_accuracy$"):
+        evaluate(folder)
     assert not (folder / "result.json").exists()
 
 

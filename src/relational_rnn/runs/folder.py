@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from relational_rnn._check import InputError, check_choice, describe, one_line
-from relational_rnn._files import json_text, write_whole
+from relational_rnn._files import write_json
 from relational_rnn._reading.json_text import Json, read_json_object
 from relational_rnn._reading.structure import check_entries, from_json
 from relational_rnn._reading.tables import number_in, read_table
@@ -129,8 +129,8 @@ def evaluate(folder: Path | str, *, split: str = "test", data: Any = None, **opt
         **options: more choices of the task; see `measure` of its workload.
 
     Raises:
-        InputError: see `load`; an unknown split; data that cannot be read, or that the task cannot use; figures that
-            are NaN or infinite.
+        InputError: see `load`; an unknown split; data that cannot be read, or that the task cannot use; a loss that
+            is not finite, or a figure of the test set that is infinite.
     """
     folder = Path(folder)
     check_choice("evaluate", "split", split, ("test", "valid"))
@@ -148,15 +148,25 @@ def evaluate(folder: Path | str, *, split: str = "test", data: Any = None, **opt
         seed=run.config.seed,
         steps=spent.steps,
     )
-    try:
-        text = json_text(evaluation.to_json())
-    except ValueError as error:  # NaN or an infinity somewhere
+    if not math.isfinite(evaluation.loss):
         hint = "the run has diverged, or its weights are damaged: train again, with a lower learning rate"
         got = f"loss {evaluation.loss:g}"
-        raise InputError(describe(folder, "its figures are not all numbers", got=got, hint=hint)) from error
+        raise InputError(describe(folder, "its answers cannot be measured", got=got, hint=hint))
     if split == "test" and data is None:
-        write_whole(folder / RESULT, text)
+        entries = evaluation.to_json()
+        infinite = [name for name in entries if not _fits_json(entries[name])]
+        if infinite:
+            problem = f"a figure is infinite, so that no {RESULT} is kept"
+            raise InputError(describe(folder, problem, got=", ".join(infinite)))
+        write_json(folder / RESULT, entries)
     return evaluation
+
+
+def _fits_json(value: Json) -> bool:
+    """Whether no number in it is NaN or infinite."""
+    if isinstance(value, dict | list):
+        return all(map(_fits_json, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

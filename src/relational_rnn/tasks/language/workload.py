@@ -80,6 +80,13 @@ class LanguageEvaluation(RunEvaluation):
         Column("tokens seen in training", "tokens_seen", "{:,.0f}"),
     )
 
+    def __post_init__(self) -> None:
+        for every, figures in self.resets.items():
+            lacking = [column.name for column in MEASURES if column.name not in figures]
+            if lacking:
+                got = f"every {every} tokens: {', '.join(figures) or 'nothing'}"
+                raise InputError(describe("result", "resets lacks a figure", got=got, expected=lacking[0]))
+
     def groups(self) -> Mapping[str, float]:
         return self.per_group
 
