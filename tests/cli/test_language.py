@@ -94,6 +94,17 @@ def test_generate_refuses_in_one_message(call, trained, words, message):
     assert message in refused.err
 
 
+def test_generate_needs_a_prompt_where_the_text_has_no_line_ends(call, tmp_path):
+    (tmp_path / "line.txt").write_text("the cat sat on a mat and saw two birds " * 60)
+    run = tmp_path / "run"
+    assert call("train", "language", "--data", tmp_path / "line.txt", *TINY, "--core", "gru", "--out", run).code == 0
+    refused = call("generate", run, "--tokens", 3)
+    assert (refused.code, refused.out) == (2, "")
+    assert "the run knows no line end" in refused.err
+    assert "--prompt" in refused.err
+    assert call("generate", run, "--tokens", 3, "--prompt", "the ").code == 0
+
+
 def test_generate_and_train_name_what_is_missing(call, text, tmp_path):
     refused = call("generate", tmp_path)
     assert refused.code == 2

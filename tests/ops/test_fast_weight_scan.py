@@ -335,6 +335,8 @@ def test_both_sides_mean_the_same_struct(compiled):
         ({"lengths": torch.tensor([3.0, 1.0, 2.0, 0.5, 1.0])}, "lengths must be whole numbers"),
         ({"lengths": torch.tensor([3, 1, 2, 0, 99])}, "lengths are out of range"),
         ({"lengths": torch.tensor([3, 1, 2, 0, -1])}, "lengths are out of range"),
+        ({"lengths": torch.ones(5, dtype=torch.int64, device="meta")}, "lengths is on another device"),
+        ({"reset": torch.zeros(5, 7, dtype=torch.bool, device="meta")}, "reset is on another device"),
         ({"reset": torch.zeros(5, 2, dtype=torch.bool)}, "reset"),
         ({"reset": torch.zeros(5, 7)}, "reset must be booleans"),
     ],

@@ -221,6 +221,10 @@ def test_fake_tensors_have_shapes_alone(rng):
     [
         (dict(lengths=torch.tensor([1, 2])), "lengths has the wrong size on axis B"),
         (dict(lengths=torch.ones(5)), "lengths must be whole numbers"),
+        (dict(lengths=torch.tensor([7, 1, 8, 0, 2])), "lengths are out of range"),
+        (dict(lengths=torch.tensor([7, 1, -1, 0, 2])), "lengths are out of range"),
+        (dict(lengths=torch.ones(5, dtype=torch.int64, device="meta")), "lengths is on another device"),
+        (dict(reset=torch.zeros(5, 7, dtype=torch.bool, device="meta")), "reset is on another device"),
         (dict(reset=torch.zeros(5, 6, dtype=torch.bool)), "reset has the wrong size on axis T"),
         (dict(reset=torch.zeros(5, 7, dtype=torch.uint8)), "reset must be booleans"),
         (dict(initial=torch.zeros(3, 35).double()), "initial has the wrong size on axis M"),
@@ -234,3 +238,14 @@ def test_what_would_be_read_beyond_its_end_is_refused(wrong, message, compiled, 
     given = {"memory": memory} | {"reset": torch.zeros(5, 7, dtype=torch.bool), "initial": memory[0]} | wrong
     with pytest.raises(InputError, match=message):
         relational_scan_cpu(x, params=cell.scan_parameters(), **given)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_lengths_may_be_whole_numbers_of_any_type(dtype, compiled, rng):
+    cell, x, memory = cell_and_input(SIZES["unit"], rng)
+    lengths = torch.tensor([7, 3, 0, 5, 1])
+    given = {"memory": memory, "params": cell.scan_parameters()}
+    found = relational_scan_cpu(x, lengths=lengths.to(dtype), **given)
+    wanted = relational_scan_reference(x, lengths=lengths, **given)
+    torch.testing.assert_close(found.memories, wanted.memories)
+    torch.testing.assert_close(found.final, wanted.final)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ import tyro
 from relational_rnn.cli.options import Common, TrainingCommand, check_typed, print_configuration
 from relational_rnn.console.tables import shown
 from relational_rnn.runs import train
-from relational_rnn.training import Outcome, Terminated
+from relational_rnn.training import Terminated
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,16 +53,6 @@ changed.
             where, *more = str(stop).splitlines() or ["nothing was begun"]
             again = shown("relational-rnn", *self.command.split(), "--out", folder, "--resume")
             raise type(stop)(where + (f"; go on with: {again}" if more else "")) from stop
-        best = best_accuracy(outcome) if self.workload.best_by == "accuracy" else best_loss(outcome)
+        best = self.workload.best(outcome)
         print(f"{folder}: {outcome.steps:,} steps in {outcome.seconds:,.0f} s; {best} after step {outcome.best_step:,}")
         print(f"measure it with: {shown('relational-rnn', 'evaluate', folder)}")
-
-
-def best_accuracy(outcome: Outcome) -> str:
-    return f"best validation accuracy {outcome.valid_accuracy:.1%}"
-
-
-def best_loss(outcome: Outcome) -> str:
-    loss = outcome.valid_loss
-    bits, perplexity = loss / math.log(2), math.exp(min(loss, 700))
-    return f"best validation loss {loss:.3f} nats per token ({bits:.3f} bits, perplexity {perplexity:,.1f})"

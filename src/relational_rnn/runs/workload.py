@@ -15,7 +15,7 @@ from relational_rnn._reading.json_text import Json
 from relational_rnn.runs.config import RunConfig
 from relational_rnn.runs.evaluation import RunEvaluation
 from relational_rnn.tasks import find
-from relational_rnn.training import BestBy, Problem
+from relational_rnn.training import BestBy, Outcome, Problem
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 
@@ -242,6 +242,12 @@ class Workload(ABC, Generic[ConfigT]):
     def fit_options(self, config: ConfigT) -> dict[str, Any]:
         """More arguments of `training.fit`."""
         return {}
+
+    def best(self, outcome: Outcome) -> str:
+        """How well the best weights of a training do on the validation set, for people."""
+        if self.best_by == "accuracy":
+            return f"best validation accuracy {outcome.valid_accuracy:.1%}"
+        return f"best validation loss {outcome.valid_loss:.4f}"
 
     def lessons(self, config: ConfigT) -> int | None:
         """How many lessons there are, where each begins when the one before is mastered."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_choice, check_shape, describe
@@ -17,6 +16,7 @@ from relational_rnn.ops.fast_weight_scan.reference import (
     flatten,
 )
 from relational_rnn.ops.relational_scan.pieces import in_pieces
+from relational_rnn.ops.relational_scan.readable import check_marks
 from relational_rnn.ops.relational_scan.scan import BackendReport
 
 FastWeightBackend = Literal["auto", "reference", "cpu"]
@@ -113,7 +113,8 @@ def fast_weight_scan(
         >>> scan.outputs.shape, scan.states, scan.final.fast.shape
         (torch.Size([7, 11, 12]), None, torch.Size([7, 2, 3, 5]))
     """
-    _check_sequence(p, lengths, reset)
+    check_shape("fast_weight_scan", "p", p, {"B": None, "T": None, "W + H * K": None})
+    check_marks("fast_weight_scan", lengths, reset, p)
     runs = choose(backend, p, state, params, initial).runs
     scan = fast_weight_scan_cpu if runs == "cpu" else _loop
     given = {"lengths": lengths, "reset": reset, "initial": initial}
@@ -147,20 +148,3 @@ def _loop(
     results, final = in_pieces(take, together, p, state, lengths, reset, given=given)
     outputs = results.pop(0) if wanted["outputs_wanted"] else None
     return FastWeightScan(outputs, results.pop(0) if wanted["states_wanted"] else None, final)
-
-
-def _check_sequence(p: Tensor, lengths: Tensor | None, reset: Tensor | None) -> None:
-    """Refuse what does not fit the sequence: kernels get addresses, and would read beyond an end."""
-    where = "fast_weight_scan"
-    check_shape(where, "p", p, {"B": None, "T": None, "W + H * K": None})
-    batch, steps = p.shape[:2]
-    if lengths is not None:
-        check_shape(where, "lengths", lengths, {"B": batch})
-        if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
-            raise InputError(describe(where, "lengths must be whole numbers", got=lengths.dtype))
-        if not torch.compiler.is_compiling() and bool(((lengths < 0) | (lengths > steps)).any()):
-            raise InputError(describe(where, "lengths are out of range", got=lengths.tolist(), expected=f"0..{steps}"))
-    if reset is not None:
-        check_shape(where, "reset", reset, {"B": batch, "T": steps})
-        if reset.dtype != torch.bool:
-            raise InputError(describe(where, "reset must be booleans", got=reset.dtype, expected=torch.bool))

@@ -21,7 +21,7 @@ from relational_rnn._check import InputError, check_choice, check_shape, describ
 from relational_rnn.ops.relational_scan._native import Kernels, find
 from relational_rnn.ops.relational_scan._native_scan import MOST_BLOCKS, NativeScan
 from relational_rnn.ops.relational_scan.loop import ActivationMode, loop
-from relational_rnn.ops.relational_scan.readable import gradients_wanted, mode_against, tensors_against
+from relational_rnn.ops.relational_scan.readable import check_marks, gradients_wanted, mode_against, tensors_against
 from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters
 from relational_rnn.ops.relational_scan.spec import flatten, misfit, spec_of
 
@@ -56,8 +56,8 @@ def relational_scan_cpu(
     a gradient is computed through the plain loop. Without gradients nothing is kept.
 
     Raises:
-        InputError: the tensors are not of a kind that this implementation takes (see `unsupported`), or the parameters'
-            sizes do not go together.
+        InputError: the tensors are not of a kind that this implementation takes (see `unsupported`), or the parameters,
+            the memory, lengths or resets do not fit.
     """
     check_choice("relational_scan_cpu", "activations", activations, ("store", "recompute"))
     reason = unsupported(x, memory, params)
@@ -83,16 +83,9 @@ def _check_sequence(
     x: Tensor, memory: Tensor, lengths: Tensor | None, reset: Tensor | None, initial: Tensor | None
 ) -> None:
     """Refuse what does not fit the sequence: kernels get addresses, and would read beyond an end."""
-    where, (batch, steps) = "relational_scan_cpu", x.shape[:2]
+    where, batch = "relational_scan_cpu", x.shape[0]
     check_shape(where, "memory", memory, {"B": batch, "N": None, "M": None})
-    if lengths is not None:
-        check_shape(where, "lengths", lengths, {"B": batch})
-        if lengths.dtype not in (torch.int64, torch.int32):
-            raise InputError(describe(where, "lengths must be whole numbers", got=lengths.dtype))
-    if reset is not None:
-        check_shape(where, "reset", reset, {"B": batch, "T": steps})
-        if reset.dtype != torch.bool:
-            raise InputError(describe(where, "reset must be booleans", got=reset.dtype))
+    check_marks(where, lengths, reset, x)
     if initial is not None:
         slots, width = memory.shape[1:]
         own = {"B": batch} if initial.dim() == 3 else {}

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
 
+from relational_rnn._check import InputError, check_shape, describe
+
 
 def tensors_against(given: Iterable[Tensor]) -> str | None:
     """What the CPU scans cannot take about these tensors, or None."""
@@ -26,6 +28,24 @@ def tensors_against(given: Iterable[Tensor]) -> str | None:
     if not dtypes <= {torch.float32, torch.float64}:
         return f"it computes in float32 or float64, not in {str(dtypes.pop())[6:]}"
     return None
+
+
+def check_marks(where: str, lengths: Tensor | None, reset: Tensor | None, x: Tensor) -> None:
+    """Refuse lengths [B] and resets [B, T] that do not fit a sequence `x` [B, T, ...]."""
+    batch, steps = x.shape[:2]
+    for name, mark, axes in (("lengths", lengths, {"B": batch}), ("reset", reset, {"B": batch, "T": steps})):
+        if mark is not None:
+            check_shape(where, name, mark, axes)
+            if mark.device != x.device:
+                problem = f"{name} is on another device"
+                raise InputError(describe(where, problem, got=mark.device, expected=x.device))
+    if lengths is not None:
+        if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
+            raise InputError(describe(where, "lengths must be whole numbers", got=lengths.dtype))
+        if not torch.compiler.is_compiling() and bool(((lengths < 0) | (lengths > steps)).any()):
+            raise InputError(describe(where, "lengths are out of range", got=lengths.tolist(), expected=f"0..{steps}"))
+    if reset is not None and reset.dtype != torch.bool:
+        raise InputError(describe(where, "reset must be booleans", got=reset.dtype, expected=torch.bool))
 
 
 def wrapped(t: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from relational_rnn.tasks.language.recipes import LANGUAGE_RECIPES, LanguageRun
 from relational_rnn.tasks.language.sources import TextFile
 from relational_rnn.tasks.language.tokens import Tokens
 from relational_rnn.tasks.language.vocabulary import Vocabulary, VocabularyKind
+from relational_rnn.training import Outcome
 
 RESETS = (10, 30, 100, 300, 1000)
 """After so many tokens the memory is reset, where the cost of losing the past is measured."""
@@ -205,6 +207,11 @@ class LanguageWorkload(Workload[LanguageRun]):
                 problem = f"the text is not the one that the run began with: its {what} is another"
                 hint = "put the text back as it was, or start a new run in another folder."
                 raise InputError(describe(str(path), problem, hint=hint))
+
+    def best(self, outcome: Outcome) -> str:
+        loss = outcome.valid_loss
+        bits, perplexity = loss / math.log(2), math.exp(min(loss, 700))
+        return f"best validation loss {loss:.3f} nats per token ({bits:.3f} bits, perplexity {perplexity:,.1f})"
 
     def fit_options(self, config: LanguageRun) -> dict[str, Any]:
         return {"accumulate": config.accumulate, "averaging": config.averaging}

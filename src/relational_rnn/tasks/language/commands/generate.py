@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from relational_rnn._check import InputError, describe
 from relational_rnn.runs import load
 from relational_rnn.tasks.language.generating import Sampling, continue_text
 
@@ -15,6 +16,7 @@ EXAMPLES = (
     'relational-rnn generate runs/tiny-shakespeare/rmc-0 --prompt "ROMEO:" --tokens 300 --temperature 0.8',
     'relational-rnn generate runs/wikitext-2-small/rmc-0 --prompt "The river" --top-k 40 --top-p 0.9 --seed 3',
 )
+LINE_END = "\n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +28,7 @@ class Arguments:
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run on language."""
-    prompt: str = "\n"
+    prompt: str = LINE_END
     """How the text begins; by default with a new line."""
     tokens: int = 500
     """How many characters, words or byte pairs (whatever the run reads) follow."""
@@ -43,6 +45,9 @@ class Arguments:
 def run(arguments: Arguments) -> None:
     sampling = Sampling(temperature=arguments.temperature, top_k=arguments.top_k, top_p=arguments.top_p)
     loaded = load(arguments.run, "language")
+    if arguments.prompt == LINE_END and loaded.vocabulary.line_end is None:
+        problem, hint = "the run knows no line end, with which a text begins by default", 'begin it with --prompt "..."'
+        raise InputError(describe("generate", problem, got=str(loaded.vocabulary), hint=hint))
     pieces = continue_text(
         loaded.model,
         loaded.vocabulary,
