@@ -60,7 +60,7 @@ class Compiler:
     """Stands in for a kernel: a launch compiles it, as a launch on a GPU would, and notes the resources."""
 
     def __init__(self, kernel: Any):
-        self.kernel, self.found = kernel, []
+        self.kernel, self.found, self.arg_names = kernel, [], kernel.arg_names
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
         return partial(self.compile, grid)
@@ -105,7 +105,6 @@ def compile_shape(shape: str, dtype: torch.dtype, masks: bool) -> list[dict[str,
     cell = RelationalMemoryCell(features, **sizes, dtype=dtype)
     forward, backward = Compiler(_triton_forward.forward_kernel), Compiler(_triton_backward.backward_kernel)
     kernels = _triton_forward.forward_kernel, _triton_backward.backward_kernel
-    scan.unsupported, kept = (lambda *_, **__: None), scan.unsupported
     _triton_forward.forward_kernel, _triton_backward.backward_kernel = forward, backward
     try:
         options = {}
@@ -117,7 +116,6 @@ def compile_shape(shape: str, dtype: torch.dtype, masks: bool) -> list[dict[str,
         y, final, _ = scan.relational_scan_triton(x, cell.initial_memory(batch), cell.scan_parameters(), **options)
         (y.sum() + final.sum()).backward()
     finally:
-        scan.unsupported = kept
         _triton_forward.forward_kernel, _triton_backward.backward_kernel = kernels
     return [{"shape": shape, "dtype": str(dtype)[6:], **row} for row in forward.found + backward.found]
 

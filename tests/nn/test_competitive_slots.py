@@ -13,8 +13,6 @@ from relational_rnn.nn.cores import MemorySizes, build_core, count_parameters
 from relational_rnn.nn.export import export_step
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 from relational_rnn.ops.relational_scan import relational_scan
-from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu
-from relational_rnn.ops.relational_scan.triton_scan import relational_scan_triton
 from relational_rnn.runs import RunConfig
 
 # Every size differs on every axis.
@@ -218,22 +216,20 @@ def test_a_backend_that_has_no_competition_is_refused_by_name(backend, reason, o
         layer.backend_report()
 
 
-@pytest.mark.parametrize(
-    ("scan", "reason"), [(relational_scan_cpu, CPU_CANNOT), (relational_scan_triton, TRITON_CANNOT)]
-)
-def test_scans_called_by_themselves_refuse_too(scan, reason, off, rng):
+@pytest.mark.parametrize(("backend", "reason"), [("cpu", CPU_CANNOT), ("triton", TRITON_CANNOT)])
+def test_the_scan_called_by_itself_refuses_too(backend, reason, off, rng):
     cell, x = make().cell(), given(rng, BATCH, STEPS, 1, INPUTS)
     memory = given(rng, BATCH, SLOTS, HEADS * HEAD)
-    with pytest.raises(InputError, match=f"cannot be used here: {re.escape(reason)}"):
-        scan(x, memory, cell.scan_parameters())
+    with pytest.raises(InputError, match=f"cannot run here: {re.escape(reason)}"):
+        relational_scan(x, memory, cell.scan_parameters(), backend=backend)
     assert relational_scan(x, memory, cell.scan_parameters()).final.shape == memory.shape
 
 
 def test_more_blocks_than_the_kernels_take_are_refused_with_the_number(compiled, rng):
     x, memory = given(rng, BATCH, STEPS, 1, INPUTS), given(rng, BATCH, SLOTS, HEADS * HEAD)
     params = make().cell().scan_parameters()
-    with pytest.raises(InputError, match="cannot be used here: it takes at most 64 attention blocks"):
-        relational_scan_cpu(x, memory, params._replace(blocks=params.blocks * 65))
+    with pytest.raises(InputError, match="cannot run here: it takes at most 64 attention blocks"):
+        relational_scan(x, memory, params._replace(blocks=params.blocks * 65), backend="cpu")
 
 
 @pytest.mark.parametrize("kind", [RelationalMemory, RelationalMemoryCell])

@@ -10,10 +10,13 @@ import torch
 from relational_rnn.ops.fast_weight_scan import (
     FastWeightParameters,
     FastWeightState,
+    Linear,
+    Norm,
+    Read,
     fast_weight_scan_reference,
 )
 from relational_rnn.ops.fast_weight_scan.cpu import fast_weight_scan_cpu
-from relational_rnn.ops.fast_weight_scan.reference import flatten, unflatten
+from relational_rnn.ops.relational_scan.spec import flatten, refill
 from relational_rnn.testing import SLACK, ULPS, assert_as_good_as
 
 B, T = 5, 7
@@ -43,21 +46,28 @@ def draw(rng, width, heads, key, value, reads, carry=True, max_strength=1.0, bat
         return (scale * torch.randn(shape, generator=rng)).double()
 
     def linear(out, into):
-        return [random(out, into, scale=into**-0.5), random(out, scale=0.3)]
+        return Linear(random(out, into, scale=into**-0.5), random(out, scale=0.3))
 
     def norm():
-        return [(1 + 0.3 * torch.randn(width, generator=rng)).double(), random(width, scale=0.3)]
+        return Norm((1 + 0.3 * torch.randn(width, generator=rng)).double(), random(width, scale=0.3))
 
-    tensors = [random(width + heads * key, width, scale=0.5 * width**-0.5)] if carry else []
-    tensors += linear(width, width) + linear(width, width)
-    tensors += linear(heads * (key + value + 2), width) + linear(width, heads * value) + norm() + norm()
-    for _ in range(reads):
-        tensors += linear(heads * key, width) + linear(width, heads * value) + norm()
+    params = FastWeightParameters(
+        num_heads=heads,
+        max_strength=max_strength,
+        recurrent=random(width + heads * key, width, scale=0.5 * width**-0.5) if carry else None,
+        mlp_in=linear(width, width),
+        mlp_out=linear(width, width),
+        write=linear(heads * (key + value + 2), width),
+        out=linear(width, heads * value),
+        mlp_norm=norm(),
+        out_norm=norm(),
+        reads=tuple(Read(linear(heads * key, width), linear(width, heads * value), norm()) for _ in range(reads)),
+    )
 
     def state():
         return FastWeightState(random(batch, heads, key, value), random(batch, width) if carry else None)
 
-    return random(batch, steps, width + heads * key), state(), unflatten(tensors, heads, max_strength), state()
+    return random(batch, steps, width + heads * key), state(), params, state()
 
 
 def told(option, p, initial, rng):
@@ -100,7 +110,7 @@ def run(scan, p, state, params, dtype=torch.float64, seed=1, **options):
     leaves = {name: leaf.to(dtype, copy=True).requires_grad_() for name, leaf in leaves.items()}
     if initial is not None:
         options["initial"] = FastWeightState(leaves["initial"], leaves.get("initial carried"))
-    given = unflatten([leaves[name] for name in names_of(params)], params.num_heads, params.max_strength)
+    given = refill(params, iter([leaves[name] for name in names_of(params)]))
     scanned = scan(leaves["p"], FastWeightState(leaves["state"], leaves.get("carried")), given, **options)
     results = results_of(scanned)
     cotangents = [torch.randn(y.shape, generator=rng).to(dtype) for y in results.values()]

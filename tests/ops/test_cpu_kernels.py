@@ -14,7 +14,7 @@ from cpu_scan_cases import SIZES, B, cell_and_input, check_exact, check_single, 
 
 from relational_rnn import InputError, RelationalMemory
 from relational_rnn.ops.relational_scan import _native, relational_scan, relational_scan_reference
-from relational_rnn.ops.relational_scan import _native_scan as module
+from relational_rnn.ops.relational_scan import cpu as module
 from relational_rnn.ops.relational_scan.cpu import kernels_report, relational_scan_cpu
 from relational_rnn.testing import assert_as_good_as
 

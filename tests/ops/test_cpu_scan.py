@@ -13,7 +13,7 @@ import torch
 from cpu_scan_cases import SIZES, B, T, cell_and_input, check_exact, options_for, run
 
 from relational_rnn import InputError
-from relational_rnn.ops.relational_scan import relational_scan_reference
+from relational_rnn.ops.relational_scan import relational_scan, relational_scan_reference
 from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu, unsupported
 from relational_rnn.testing import assert_as_good_as
 
@@ -64,8 +64,8 @@ def test_a_parameter_of_another_size_is_named_and_not_read_beyond_its_end(kind, 
             refused.append((name, str(error.value).split(" has ")[0]))
             setattr(module, kept, whole)
     assert {name for name, _ in refused} == {name.rpartition(".")[0] for name, _ in cell.named_parameters()}
-    assert ("mlp.0", "relational_scan_cpu: mlp[0]") in refused
-    assert cell.gate_style is None or ("gate_memory", "relational_scan_cpu: gate_memory") in refused
+    assert ("mlp.0", "relational_scan: mlp[0]") in refused
+    assert cell.gate_style is None or ("gate_memory", "relational_scan: gate_memory") in refused
     relational_scan_cpu(x, memory, cell.scan_parameters())
 
 
@@ -209,10 +209,10 @@ def test_what_is_refused(rng):
     p = cell.scan_parameters()
     assert unsupported(x, memory, p) is None
     with pytest.raises(InputError) as error:
-        relational_scan_cpu(x.float(), memory, p)
+        relational_scan(x.float(), memory, p, backend="cpu")
     assert str(error.value) == (
-        "relational_scan_cpu: cannot be used here: it needs one dtype throughout, not float32, float64\n"
-        "  hint      backend='reference' computes the same, and so does 'auto'."
+        "relational_scan: backend 'cpu' cannot run here: it needs one dtype throughout, not float32, float64\n"
+        "  hint      backend='reference' can run here, and so can 'auto'."
     )
     half = copy.deepcopy(cell).to(torch.bfloat16).scan_parameters()
     assert unsupported(x.bfloat16(), memory.bfloat16(), half) == "it computes in float32 or float64, not in bfloat16"
@@ -225,7 +225,7 @@ def test_what_is_refused(rng):
         reasons.append(unsupported(x, memory, p))
     assert reasons == ["it does not work under the transforms of torch.func", "it has no forward-mode derivative"]
     with pytest.raises(InputError, match="activations is not a known choice"):
-        relational_scan_cpu(x, memory, p, activations="keep")
+        relational_scan(x, memory, p, backend="cpu", activations="keep")
 
 
 @pytest.mark.parametrize("activations", ["store", "recompute"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,10 +20,9 @@ from relational_rnn.ops.fast_weight_scan import (
     fast_weight_scan,
     fast_weight_scan_reference,
 )
-from relational_rnn.ops.fast_weight_scan._native import FastCall
-from relational_rnn.ops.fast_weight_scan.cpu import fast_weight_scan_cpu, unsupported
-from relational_rnn.ops.fast_weight_scan.reference import flatten, unflatten
+from relational_rnn.ops.fast_weight_scan.cpu import FastCall, fast_weight_scan_cpu, unsupported
 from relational_rnn.ops.relational_scan import _native
+from relational_rnn.ops.relational_scan.spec import flatten, refill
 from relational_rnn.testing import assert_as_good_as
 
 INSTANCES = ["avx512", "avx2", "baseline"]
@@ -59,7 +59,7 @@ def test_gradients_of_the_definition(option, carry, rng):
         first, *more = (
             FastWeightState(tensors.pop(0), tensors.pop(0) if carry else None) for _ in range(1 + (initial is not None))
         )
-        given = unflatten(tensors, 2, 1.0)
+        given = refill(params, iter(tensors))
         made = fast_weight_scan_reference(p, first, given, initial=more[0] if more else None, **options)
         return tuple(results_of(made).values())
 
@@ -202,7 +202,7 @@ def test_without_gradients_results_are_the_same_and_nothing_is_kept(option, comp
     for name, value in results_of(fast_weight_scan_cpu(p, state, params, **options)).items():
         assert value.grad_fn is None
         assert_as_good_as(name, value, oracle[name], oracle[name])
-    assert {len(table) for table in taken[0].tensors} == {1}
+    assert {len(table) for table in taken[0].tensors.values()} == {1}
 
 
 @pytest.mark.parametrize("wanted", ["p", "state", "initial", "write", "norm"])
@@ -229,7 +229,7 @@ def test_inputs_need_not_be_contiguous(compiled):
     expected = results_of(fast_weight_scan_reference(p, state, params))
     spread = p.transpose(0, 2).contiguous().transpose(0, 2)
     turned = FastWeightState(state.fast.transpose(1, 3).contiguous().transpose(1, 3), state.carried)
-    lain = unflatten([t.transpose(0, -1).contiguous().transpose(0, -1) for t in flatten(params)], 3, 1.0)
+    lain = refill(params, (t.transpose(0, -1).contiguous().transpose(0, -1) for t in flatten(params)))
     for name, value in results_of(fast_weight_scan_cpu(spread, turned, lain)).items():
         assert_as_good_as(name, value, expected[name], expected[name])
 
@@ -251,7 +251,7 @@ def test_cotangents_past_a_length_are_never_looked_at(compiled):
 def test_gradients_of_gradients(compiled):
     (p, state, params), _, _ = problem("two reads", "all", batch=2, steps=3)
     tensors = [t.clone().requires_grad_() for t in flatten(params)]
-    params = unflatten(tensors, params.num_heads, params.max_strength)
+    params = refill(params, iter(tensors))
     found = []
     for scan in (fast_weight_scan_cpu, fast_weight_scan_reference):
         leaf = p.clone().requires_grad_()
@@ -266,7 +266,7 @@ def test_gradients_of_gradients(compiled):
 @pytest.mark.parametrize("shape", [(0, T), (B, 0)])
 def test_nothing_to_do(shape, rng, compiled):
     p, state, params, _ = draw(rng, **SIZES["two reads"], batch=shape[0], steps=shape[1])
-    made = fast_weight_scan_cpu(p, state, params, states_wanted=True)
+    made = fast_weight_scan(p, state, params, states_wanted=True, backend="cpu")
     assert made.outputs.shape == (*shape, 13)
     assert made.states.shape == (*shape, 3, 5, 9)
     assert torch.equal(made.final.fast, state.fast)
@@ -274,22 +274,23 @@ def test_nothing_to_do(shape, rng, compiled):
 
 def test_a_parameter_of_another_size_is_named_and_not_read_beyond_its_end(compiled):
     (p, state, params), options, _ = problem("two reads", "reset")
+    scan = partial(fast_weight_scan, backend="cpu")
     named = []
     tensors = flatten(params)
     for i, whole in enumerate(tensors):
         short = [*tensors[:i], whole[:-1], *tensors[i + 1 :]]
         with pytest.raises(InputError, match="where the other sizes need") as error:
-            fast_weight_scan_cpu(p, state, unflatten(short, 3, 1.0), **options)
+            scan(p, state, refill(params, iter(short)), **options)
         named.append(str(error.value).split(" has ")[0].split(": ")[-1])
     assert len(set(named)) == len(tensors)
     assert {"recurrent", "write.bias", "reads[1].key.weight", "out_norm.bias"} <= set(named)
     initial = FastWeightState(options["initial"].fast[1:], options["initial"].carried)
     with pytest.raises(InputError, match=r"initial\.fast has \[4, 3, 5, 9\] where the other sizes need \[5, 3, 5, 9\]"):
-        fast_weight_scan_cpu(p, state, params, **options | {"initial": initial})
+        scan(p, state, params, **options | {"initial": initial})
     with pytest.raises(InputError, match=r"state\.carried is missing"):
-        fast_weight_scan_cpu(p, FastWeightState(state.fast), params)
+        scan(p, FastWeightState(state.fast), params)
     with pytest.raises(InputError, match=r"num_heads is 2 where state\.fast has 3 heads"):
-        fast_weight_scan_cpu(p, state, params._replace(num_heads=2))
+        scan(p, state, params._replace(num_heads=2))
 
 
 def test_what_is_refused_and_what_runs(compiled, monkeypatch):

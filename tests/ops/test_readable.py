@@ -14,11 +14,9 @@ from fast_weight_cases import draw, results_of
 from relational_rnn import InputError, RelationalMemory
 from relational_rnn.nn import FastWeightMemory
 from relational_rnn.ops.fast_weight_scan import FastWeightState, fast_weight_scan, fast_weight_scan_reference
-from relational_rnn.ops.fast_weight_scan.reference import flatten as flatten_fast
-from relational_rnn.ops.fast_weight_scan.reference import unflatten as unflatten_fast
 from relational_rnn.ops.relational_scan import relational_scan, relational_scan_reference, relational_step_after
 from relational_rnn.ops.relational_scan.cpu import kernels_report, relational_scan_cpu
-from relational_rnn.ops.relational_scan.spec import flatten, spec_of, unflatten
+from relational_rnn.ops.relational_scan.spec import flatten, refill
 
 
 @pytest.fixture(autouse=True, params=["kernels", "loop"])
@@ -64,7 +62,7 @@ def test_every_tensor_of_a_scan_in_every_layout(name, layout, computed, rng):
     initial = torch.randn(memory.shape, generator=rng, dtype=x.dtype)
     reset = torch.rand(x.shape[:2], generator=rng) < 0.3
     expected = relational_scan_reference(x, memory, params, reset=reset, initial=initial)
-    changed = unflatten([change(t) for t in flatten(params)], spec_of(params, input_rows=False))
+    changed = refill(params, map(change, flatten(params)))
     for activations in ("store", "recompute"):
         for wanted in (False, True):
             leaves = change(x).requires_grad_(wanted), change(memory), change(initial)
@@ -87,7 +85,7 @@ def test_every_tensor_of_a_step_in_every_layout(name, layout, rng):
     change = LAYOUTS[layout]
     cell, x, memory = cell_and_input(SIZES[name], rng, steps=1)
     x, params = x[:, 0], cell.scan_parameters()
-    changed = unflatten([change(t) for t in flatten(params)], spec_of(params, input_rows=False))
+    changed = refill(params, map(change, flatten(params)))
     with torch.no_grad():
         expected = relational_step_after(x, memory, params, backend="reference").memory
         close(relational_step_after(change(x), change(memory), changed).memory, expected)
@@ -118,7 +116,7 @@ def test_every_tensor_of_fast_weights_in_every_layout(layout, computed, rng):
     reset = torch.rand(p.shape[:2], generator=rng) < 0.3
     expected = fast_weight_scan_reference(p, state, params, reset=reset, initial=initial)
     states = [FastWeightState(*map(change, one)) for one in (state, initial)]
-    changed = unflatten_fast([change(t) for t in flatten_fast(params)], params.num_heads, params.max_strength)
+    changed = refill(params, map(change, flatten(params)))
     leaf = change(p).requires_grad_()
     made = fast_weight_scan(leaf, states[0], changed, reset=reset, initial=states[1])
     for name, value in results_of(made).items():
@@ -237,7 +235,7 @@ def test_what_would_be_read_beyond_its_end_is_refused(wrong, message, compiled, 
     cell, x, memory = cell_and_input(SIZES["unit"], rng)
     given = {"memory": memory} | {"reset": torch.zeros(5, 7, dtype=torch.bool), "initial": memory[0]} | wrong
     with pytest.raises(InputError, match=message):
-        relational_scan_cpu(x, params=cell.scan_parameters(), **given)
+        relational_scan(x, params=cell.scan_parameters(), backend="cpu", **given)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])

@@ -33,8 +33,8 @@ def test_nothing_but_memory_depends_on_it(name, option, rng):
 
 def test_steps_are_run_again_a_chunk_at_a_time(rng, monkeypatch):
     cell, x, memory = cell_and_input(SIZES["unit"], rng, steps=36, batch=2)
-    taken, original = [], module._loop
-    monkeypatch.setattr(module, "_loop", lambda x, *rest: (taken.append(x.shape[1]), original(x, *rest))[1])
+    taken, original = [], module.walk
+    monkeypatch.setattr(module, "walk", lambda x, *a, **k: (taken.append(x.shape[1]), original(x, *a, **k))[1])
     memories, *_ = recomputed(x, memory, cell.scan_parameters())
     assert taken == [6] * 6
     memories.sum().backward()
@@ -46,10 +46,13 @@ def test_steps_are_run_again_a_chunk_at_a_time(rng, monkeypatch):
 
 def test_autocast_is_that_of_the_forward_pass(rng, monkeypatch):
     cell, x, memory = cell_and_input(SIZES["unit"], rng)
-    autocast, original = [], module._loop
-    monkeypatch.setattr(
-        module, "_loop", lambda *a: (autocast.append(torch.is_autocast_enabled("cpu")), original(*a))[1]
-    )
+    autocast, original = [], module.walk
+
+    def noted(*args, **kwargs):
+        autocast.append(torch.is_autocast_enabled("cpu"))
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(module, "walk", noted)
     with torch.autocast("cpu"):
         memories, *_ = recomputed(x.float(), memory.float(), cell.float().scan_parameters())
     memories.sum().backward()

@@ -327,13 +327,13 @@ def test_what_it_does_not_take(device):
         reasons.append(unsupported(x, memory, p))
     assert reasons == ["it does not work under the transforms of torch.func", "it has no forward-mode derivative"]
     with pytest.raises(InputError) as error:
-        relational_scan_triton(x.float(), memory, p)
+        relational_scan(x.float(), memory, p, backend="triton")
     assert str(error.value) == (
-        "relational_scan_triton: cannot be used here: it needs one dtype throughout, not float32, float64\n"
-        "  hint      backend='reference' computes the same, and so does 'auto'."
+        "relational_scan: backend 'triton' cannot run here: it needs one dtype throughout, not float32, float64\n"
+        "  hint      backend='reference' can run here, and so can 'auto'."
     )
     with pytest.raises(InputError, match="activations is not a known choice"):
-        relational_scan_triton(x, memory, p, activations="keep")
+        relational_scan(x, memory, p, backend="triton", activations="keep")
     with pytest.raises(InputError, match="it does not compute the attended rows of the input"):
         relational_scan(x, memory, p, input_rows=True, backend="triton")
 

@@ -27,8 +27,7 @@ from torch import Tensor
 from relational_rnn.ops.relational_scan.loop import happening
 from relational_rnn.ops.relational_scan.reference import Linear, Norm, layer_norm, linear
 
-KEY_EPSILON = 1e-6
-"""Added to the squared length of a key, so that zeros have a slope; too small to be seen in float32 elsewhere."""
+KEY_EPSILON = 1e-6  # added to the squared length of a key, so that zeros have a slope
 
 
 class Read(NamedTuple):
@@ -40,18 +39,18 @@ class Read(NamedTuple):
 
 
 class FastWeightParameters(NamedTuple):
-    """The weights and choices of a fast-weight memory, the projection of the input apart."""
+    """The weights and choices of a fast-weight memory, without the projection of the input."""
 
     num_heads: int
     max_strength: float
     recurrent: Tensor | None  # U [W + H * K, W], or None: then a step does not see the output before it
-    reads: tuple[Read, ...]  # R of them, 0 or more
     mlp_in: Linear  # W -> W, B
     mlp_out: Linear  # W -> W, A
-    mlp_norm: Norm  # W
     write: Linear  # W -> H K + H V + 2 H: queries, values, strengths, keeps of all heads
     out: Linear  # H * V -> W, P
+    mlp_norm: Norm  # W
     out_norm: Norm  # W
+    reads: tuple[Read, ...]  # R of them, 0 or more
 
 
 class FastWeightState(NamedTuple):
@@ -70,7 +69,7 @@ class FastWeightScan(NamedTuple):
 
 
 def unit(z: Tensor) -> Tensor:
-    """Keys `z` [..., K] scaled to length 1, as good as; zeros stay zeros."""
+    """Keys `z` [..., K] scaled to almost exactly length 1; zeros stay zeros."""
     precise = torch.promote_types(z.dtype, torch.float32)  # half precision has no room for the slope at zero
     return z * torch.rsqrt(z.to(precise).square().sum(-1, keepdim=True) + KEY_EPSILON).to(z.dtype)
 
@@ -81,13 +80,7 @@ def read(memory: Tensor, key: Tensor) -> Tensor:
 
 
 def fast_weight_step(p_t: Tensor, state: FastWeightState, params: FastWeightParameters) -> FastWeightState:
-    """One step; its output is `carried` of the result, with `recurrent` or without.
-
-    Args:
-        p_t: the projected input p, of h and of the keys of all heads, [B, W + H * K].
-        state: before the step.
-        params: the weights and choices.
-    """
+    """One step from the projected input `p_t` [B, W + H * K]; `carried` of the result is its output in any case."""
     memory, heads = state.fast, params.num_heads
     key_size, value_size = memory.shape[2:]
     if params.recurrent is not None:
@@ -160,31 +153,3 @@ def _select(rows: Tensor, chosen: FastWeightState, other: FastWeightState) -> Fa
     if chosen.carried is None or other.carried is None:
         return FastWeightState(fast)
     return FastWeightState(fast, torch.where(rows[:, None], chosen.carried, other.carried))
-
-
-def flatten(params: FastWeightParameters) -> list[Tensor]:
-    """All tensors of the parameters, in the order of the kernels; see native/fast_layout.h."""
-    pairs: list[tuple[Tensor, ...]] = [params.mlp_in, params.mlp_out, params.write, params.out]
-    pairs += [params.mlp_norm, params.out_norm, *(pair for one in params.reads for pair in one)]
-    first = [] if params.recurrent is None else [params.recurrent]
-    return [*first, *(tensor for pair in pairs for tensor in pair)]
-
-
-def unflatten(tensors: list[Tensor], num_heads: int, max_strength: float) -> FastWeightParameters:
-    """The inverse of `flatten`."""
-    rest = iter(tensors)
-    recurrent = next(rest) if len(tensors) % 2 else None
-    pairs = list(zip(rest, rest, strict=True))
-    reads = [pairs[i : i + 3] for i in range(6, len(pairs), 3)]
-    return FastWeightParameters(
-        num_heads=num_heads,
-        max_strength=max_strength,
-        recurrent=recurrent,
-        mlp_in=Linear(*pairs[0]),
-        mlp_out=Linear(*pairs[1]),
-        write=Linear(*pairs[2]),
-        out=Linear(*pairs[3]),
-        mlp_norm=Norm(*pairs[4]),
-        out_norm=Norm(*pairs[5]),
-        reads=tuple(Read(Linear(*key), Linear(*value), Norm(*norm)) for key, value, norm in reads),
-    )

@@ -1,19 +1,13 @@
 """The relational memory over a whole sequence, as functions of tensors.
 
-`reference` defines the arithmetic; `relational_scan` is what layers call: the same results up to rounding, faster, by
+`reference` defines the arithmetic. `relational_scan` is what layers call: the same results up to rounding, faster, by
 one of several backends. README.md beside this file has the derivation, the cost and what each backend refuses.
 """
 
 from relational_rnn.ops.relational_scan.compiled import scan_as_loop
 from relational_rnn.ops.relational_scan.loop import ActivationMode
 from relational_rnn.ops.relational_scan.reference import (
-    Block,
-    CalledBlock,
-    CalledParameters,
     Formulation,
-    Linear,
-    Norm,
-    Scan,
     ScanParameters,
     Settings,
     Step,
@@ -28,27 +22,19 @@ from relational_rnn.ops.relational_scan.scan import (
     choose,
     relational_scan,
 )
-from relational_rnn.ops.relational_scan.step import After, StepCache, relational_step_after
+from relational_rnn.ops.relational_scan.step import relational_step_after
 from relational_rnn.ops.relational_scan.trace import Trace, relational_trace
 
 __all__ = [
     "ACTIVATION_MODES",
     "BACKENDS",
     "ActivationMode",
-    "After",
     "Backend",
     "BackendReport",
-    "Block",
-    "CalledBlock",
-    "CalledParameters",
     "Formulation",
-    "Linear",
-    "Norm",
-    "Scan",
     "ScanParameters",
     "Settings",
     "Step",
-    "StepCache",
     "Trace",
     "choose",
     "relational_scan",

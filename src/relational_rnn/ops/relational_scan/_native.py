@@ -1,7 +1,6 @@
-"""The compiled kernels of the CPU scan: finding them, what a call tells them, and running one.
+"""The compiled kernels of the CPU scans: finding them, what a call tells them, and running one.
 
-The library is loaded by ctypes, which lets go of Python's lock during a call. It takes pointers and sizes and allocates
-nothing. `hatch_build.py` compiles it.
+The library, which `hatch_build.py` compiles, is loaded by ctypes. It takes pointers and sizes and allocates nothing.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ _BUILDING = (
 )
 _HUGE = 1 << 22  # bytes from which numpy asks the system for huge pages
 _NUMPY_DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
-_LONG, _POINTER, _DOUBLE = ctypes.c_long, ctypes.c_void_p, ctypes.c_double
+_LONG, _POINTER = ctypes.c_long, ctypes.c_void_p
 
 
 class Phase(IntEnum):
-    """What the threads work on together; the next phase begins when all are done."""
+    """What the threads work on together; a phase begins when the one before it is done."""
 
     PACK_FORWARD = 0
     FORWARD = 1
@@ -47,61 +46,69 @@ class Phase(IntEnum):
     FINISH = 5
 
 
-class Numbers(IntEnum):
-    """Pieces of memory that a call needs, whose sizes the library tells."""
-
-    PACKED = 0  # once
-    KEPT = 1  # per tile
-    DIFFERENCES = 2  # per tile
-    SUMS = 3  # per tile
-    SCRATCH = 4  # per thread
-
-
 class LibraryCall(ctypes.Structure):
     """A struct that the library works on."""
 
-    family: ClassVar[str]
-    """What the library's functions for such calls begin with: "scan" or "fast"."""
+    family: ClassVar[str]  # what the library's functions for such calls begin with: "scan" or "fast"
+    room: ClassVar[tuple[str, ...]]  # the fields for memory to work in, in the order of the library's numbers
     if TYPE_CHECKING:  # a field of every such struct
         next: int
 
-    def put(self, **tensors: Tensor | None) -> None:
-        """Where tensors lie that run over batch and time, and how far apart their sequences and steps."""
-        for name, t in tensors.items():
-            if t is not None:
-                for field, value in (
-                    (name, t.data_ptr()),
-                    (f"{name}_batch", t.stride(0)),
-                    (f"{name}_step", t.stride(1)),
-                ):
-                    setattr(self, field, value)
+    def point(self, **given: Tensor | Sequence[Tensor | None] | ctypes.Array[Any] | None) -> None:
+        """Set fields to the addresses of tensors, or of tables of them, which then live as long as this call.
+
+        A tensor that runs over batch and time also sets how far apart its sequences and steps are.
+        """
+        for name, one in given.items():
+            if one is None:
+                setattr(self, name, None)
+            elif isinstance(one, Tensor):
+                setattr(self, name, one.data_ptr())
+                if hasattr(self, f"{name}_step"):
+                    setattr(self, f"{name}_batch", one.stride(0))
+                    setattr(self, f"{name}_step", one.stride(1))
+                setattr(self, f"_{name}", one)
+            else:
+                table = one if isinstance(one, ctypes.Array) else addresses(one)
+                setattr(self, name, ctypes.addressof(table))
+                setattr(self, f"_{name}", (one, table))
 
 
-def over_time(name: str) -> tuple[tuple[str, Any], ...]:
+def longs(names: str) -> list[tuple[str, Any]]:
+    """Fields of whole numbers."""
+    return [(name, _LONG) for name in names.split()]
+
+
+def pointers(names: str) -> list[tuple[str, Any]]:
+    """Fields of addresses."""
+    return [(name, _POINTER) for name in names.split()]
+
+
+def over_time(name: str) -> list[tuple[str, Any]]:
     """The fields of a tensor that runs over batch and time."""
-    return (name, _POINTER), (f"{name}_batch", _LONG), (f"{name}_step", _LONG)
+    return [*pointers(name), *longs(f"{name}_batch {name}_step")]
 
 
 class NativeCall(LibraryCall):
     """`Call` of native/call.h, where the fields are explained."""
 
     family: ClassVar[str] = "scan"
+    room: ClassVar[tuple[str, ...]] = ("packed", "kept", "differences", "sums", "scratch")
     _fields_ = (
-        *((name, _LONG) for name in ("batch", "steps", "slots", "inputs", "features", "width", "heads", "key")),
-        *((name, _LONG) for name in ("gates", "blocks", "layers", "sonnet", "competitive", "input_rows")),
-        ("input_bias", _DOUBLE),
-        ("forget_bias", _DOUBLE),
-        *((name, _LONG) for name in ("tile_batch", "tile_from", "tile_to", "step_from", "step_to")),
-        *((name, _LONG) for name in ("kept_tile_from", "kept_from", "kept_steps", "packed_weights", "next")),
-        *((name, _POINTER) for name in ("parameters", "gradients")),
+        *longs("batch steps slots inputs features width heads key gates blocks layers sonnet competitive input_rows"),
+        ("input_bias", ctypes.c_double),
+        ("forget_bias", ctypes.c_double),
+        *longs(
+            "tile_batch tile_from tile_to step_from step_to kept_tile_from kept_from kept_steps packed_weights next"
+        ),
+        *pointers("parameters gradients"),
         *over_time("x"),
-        *((name, _POINTER) for name in ("memory", "initial")),
-        ("initial_batch", _LONG),
-        *((name, _POINTER) for name in ("lengths", "reset", "outputs", "attended", "final")),
+        *pointers("memory initial"),
+        *longs("initial_batch"),
+        *pointers("lengths reset outputs attended final"),
         *over_time("d_outputs"),
         *over_time("d_attended"),
-        *((name, _POINTER) for name in ("d_memory", "d_initial", "d_x")),
-        *((name, _POINTER) for name in ("packed", "kept", "differences", "sums", "scratch")),
+        *pointers("d_memory d_initial d_x packed kept differences sums scratch"),
     )
 
 
@@ -112,15 +119,25 @@ class Kernels:
     library: Any
     instance: int
     name: str
-    team: int | None
-    """Address of the GOMP_parallel of the OpenMP that torch runs on, if that is how it has its threads."""
+    team: int | None  # address of GOMP_parallel, if torch has its threads from such an OpenMP
 
-    def numbers(self, call: LibraryCall, what: int, *, double: bool) -> int:
-        function = getattr(self.library, call.family + "_numbers")
-        return function(ctypes.byref(call), self.instance, double, int(what))
+    def numbers(self, call: LibraryCall, what: str, dtype: torch.dtype) -> int:
+        """How many numbers one piece of a kind of memory has."""
+        numbers = getattr(self.library, call.family + "_numbers")
+        return numbers(ctypes.byref(call), self.instance, dtype == torch.float64, call.room.index(what))
 
-    def run(self, call: LibraryCall, phases: Sequence[int], threads: int, *, double: bool) -> None:
-        """The phases one after the other, each by that many threads."""
+    def give_room(self, call: LibraryCall, dtype: torch.dtype, **pieces: int) -> dict[str, Tensor]:
+        """Memory for the call, as many pieces of each kind as named; sums start from 0."""
+        sizes = {what: count * self.numbers(call, what, dtype) for what, count in pieces.items()}
+        room = {what: fresh(size, dtype) for what, size in sizes.items()}
+        if "sums" in room:
+            room["sums"].zero_()
+        call.point(**room)
+        return room
+
+    def run(self, call: LibraryCall, phases: Sequence[int], threads: int, dtype: torch.dtype) -> None:
+        """Run the phases one after the other, each by that many threads."""
+        double = dtype == torch.float64
         if self.team is not None or threads == 1:
             every = (ctypes.c_int * len(phases))(*phases)
             run = getattr(self.library, call.family + "_run")
@@ -139,10 +156,10 @@ class Kernels:
 
 
 def find() -> Kernels | str:
-    """The kernels that run, or why none do, as the environment variable RELATIONAL_RNN_KERNELS has it.
+    """The kernels that run, or why none do.
 
-    "auto" or nothing: the fastest instance that this processor can run; "off": none; or an instance by its name:
-    "avx512", "avx2", "baseline".
+    The environment variable RELATIONAL_RNN_KERNELS chooses: "auto" or nothing, the fastest instance that this processor
+    can run; "off", none; or the name of an instance, "avx512", "avx2" or "baseline".
 
     Raises:
         InputError: the variable names an instance that is not there, or that this processor cannot run.
@@ -197,25 +214,20 @@ def _load() -> Any:
 
 
 def _team() -> int | None:
-    """torch loads its OpenMP for everyone to see, under the names of GNU's (other OpenMPs have these names too)."""
+    """The GOMP_parallel of torch's OpenMP, which is loaded for everyone to see; other OpenMPs have this name too."""
     try:
         return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, _POINTER).value
     except (AttributeError, OSError, TypeError):
         return None
 
 
-def address(t: Tensor | None) -> int | None:
-    """Where the numbers of a tensor lie."""
-    return None if t is None else t.data_ptr()
-
-
 def addresses(tensors: Sequence[Tensor | None]) -> Any:
-    """A table of addresses, which has to live as long as the call that gets its own."""
-    return (_POINTER * len(tensors))(*map(address, tensors))
+    """A table of addresses, which must outlive the call that reads it."""
+    return (_POINTER * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
 
 
 def fresh(count: int, dtype: torch.dtype) -> Tensor:
-    """`count` numbers, not initialised; large ones on huge pages, which take a quarter of the time to touch first."""
+    """`count` uninitialised numbers; many of them lie on huge pages, which are four times faster to touch first."""
     if count * dtype.itemsize >= _HUGE:
         return torch.from_numpy(np.empty(count, _NUMPY_DTYPES[dtype]))
     return torch.empty(count, dtype=dtype, device="cpu")  # whatever device PyTorch has as its default

@@ -18,7 +18,6 @@ import triton.language as tl
 from relational_rnn.ops.relational_scan._triton_pieces import (
     attention,
     block,
-    input_rows_of_tile,
     norm_backward,
     part,
     product,
@@ -100,7 +99,7 @@ def backward_kernel(
     ACC: tl.constexpr,
 ):
     here, sequence, slot, valid = rows_of_tile(batch, N, BS, BM)
-    input_here, input_sequence, input_row, input_valid = input_rows_of_tile(batch, n, BS, BI)
+    input_here, input_sequence, input_row, input_valid = rows_of_tile(batch, n, BS, BI)
     same = here[:, None] == here[None, :]
     same_in = here[:, None] == input_here[None, :]
     own = sequence * N + slot
@@ -175,22 +174,8 @@ def backward_kernel(
             tl.debug_barrier()
 
         if SONNET:
-            norm_backward(
-                mixed,
-                act,
-                valid,
-                work,
-                own,
-                attention_norm_weight,
-                attention_norm_sums,
-                d_mixed,
-                own,
-                M,
-                EPS,
-                BM,
-                BC,
-                ACC,
-            )
+            gain, sums = attention_norm_weight, attention_norm_sums
+            norm_backward(mixed, act, valid, work, own, gain, sums, d_mixed, own, M, EPS, BM, BC, ACC)
         else:
             for c in range(0, M, BN):
                 cols = c + tl.arange(0, BN)

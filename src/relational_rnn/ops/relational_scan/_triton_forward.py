@@ -1,10 +1,6 @@
 """The forward kernel: one program takes the sequences of a tile through all steps."""
 
-# Shape legend
-#   B  batch             N  memory slots                H  heads
-#   T  time steps        M  memory width, H * V         K  key size, V value size per head
-#   n  input rows        G  gate width, M or 1          F  H * (2K + V), queries, keys and values of all heads
-#   L  layers of the MLP C  steps whose activations are kept: those of the call, or 1 where each overwrites the last
+# Shape legend: that of triton_scan.py; C steps whose activations are kept, those of the call, or 1 that each overwrites
 
 # A kernel is not typed as Python is, and its language is an extra.
 # pyright: reportMissingImports=false, reportGeneralTypeIssues=false, reportArgumentType=false
@@ -18,7 +14,6 @@ import triton.language as tl
 from relational_rnn.ops.relational_scan._triton_pieces import (
     attention,
     block,
-    input_rows_of_tile,
     part,
     product,
     put,
@@ -96,7 +91,7 @@ def forward_kernel(
     ACC: tl.constexpr,
 ):
     here, sequence, slot, valid = rows_of_tile(batch, N, BS, BM)
-    input_here, input_sequence, input_row, input_valid = input_rows_of_tile(batch, n, BS, BI)
+    input_here, input_sequence, input_row, input_valid = rows_of_tile(batch, n, BS, BI)
     same = here[:, None] == here[None, :]
     same_in = here[:, None] == input_here[None, :]
     own = sequence * N + slot  # the row in [B, N, *]
@@ -168,14 +163,8 @@ def forward_kernel(
                 cols = c + tl.arange(0, BC)
                 xhat = (block(mixed, act, valid, cols, M, ACC) - mean[:, None]) * rstd[:, None]
                 weight = vector(attention_norm_weight, cols, M, ACC)
-                put(
-                    middle,
-                    act,
-                    valid,
-                    cols,
-                    xhat * weight[None, :] + vector(attention_norm_bias, cols, M, ACC)[None, :],
-                    M,
-                )
+                bias = vector(attention_norm_bias, cols, M, ACC)
+                put(middle, act, valid, cols, xhat * weight[None, :] + bias[None, :], M)
         else:
             for c in range(0, M, BN):
                 cols = c + tl.arange(0, BN)

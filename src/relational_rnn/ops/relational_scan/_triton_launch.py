@@ -1,7 +1,4 @@
-"""What surrounds the two kernels: their arguments and tiles, and the gradients of the weights, by PyTorch.
-
-Everything that `relational_scan_triton` does between the products over the input and its results.
-"""
+"""What surrounds the two Triton kernels: their arguments and tiles, and the gradients of the weights, by PyTorch."""
 
 # Shape legend: that of triton_scan.py
 
@@ -11,14 +8,13 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.ops.relational_scan.cpu import ActivationMode
+from relational_rnn.ops.relational_scan.loop import ActivationMode
 from relational_rnn.ops.relational_scan.readable import backward_against
 from relational_rnn.ops.relational_scan.reference import LAYER_NORM_EPS, ScanParameters
 
@@ -35,46 +31,39 @@ class Tiling(NamedTuple):
     stages: int = 3  # inner tiles in flight
 
 
-TILING = Tiling()
-"""What kernels are launched with."""
-_BACKWARD_WEIGHTS = {
-    "qkv_weight",
-    "qkv_norm_weight",
-    "qkv_norm_bias",
-    "out_weight",
-    "attention_norm_weight",
-    "mlp_weight",
-    "mlp_norm_weight",
-    "mlp_norm_bias",
-    "gate_weight",
-}
+TILING = Tiling()  # what kernels are launched with
 
 
 def precision(dtype: torch.dtype) -> str:
-    """How products of float32 matrices are computed: as PyTorch is told to compute its own on this GPU."""
+    """How exact products of matrices are: as exact as PyTorch's own on this GPU."""
     relaxed = dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
     return "tf32" if relaxed else "ieee"
 
 
 class TritonSizes(NamedTuple):
-    """What a call is, besides its tensors."""
+    """What a call is, besides its tensors; capitals as the kernels' constants."""
 
     batch: int
     steps: int
-    slots: int
-    inputs: int
-    width: int
-    qkv: int
-    heads: int
-    key: int
-    layers: int
-    gates: int | None  # 2G
-    sonnet: bool
+    N: int
+    n: int
+    M: int
+    F: int
+    H: int
+    K: int
+    L: int
+    gates: int  # 2G, or 0
+    SONNET: bool
 
 
-class Weights(NamedTuple):
-    """What the kernels read in every step; None where the formulation has none."""
+class Given(NamedTuple):
+    """What the kernels read in every step, by the names of their arguments; None where a call has none."""
 
+    input_qkv: Tensor  # [B, T, n, F]
+    gate_terms: Tensor | None  # [B, T, 2G]
+    lengths: Tensor | None  # [B]
+    reset: Tensor | None  # [B, T]
+    initial: Tensor | None  # [N, M] or [B, N, M]
     qkv_weight: Tensor
     qkv_bias: Tensor
     qkv_norm_weight: Tensor | None
@@ -90,10 +79,11 @@ class Weights(NamedTuple):
     gate_weight: Tensor | None
 
 
-def weights_of(params: ScanParameters) -> Weights:
+def weights_of(params: ScanParameters) -> list[Tensor | None]:
+    """The weights in the order of `Given`."""
     block = params.blocks[0]
     none = None, None
-    return Weights(
+    return [
         *block.qkv,
         *(block.qkv_norm or none),
         *(block.out or none),
@@ -102,7 +92,7 @@ def weights_of(params: ScanParameters) -> Weights:
         torch.stack([layer.bias for layer in params.mlp]),
         *block.mlp_norm,
         None if params.gate_memory is None else params.gate_memory.weight,
-    )
+    ]
 
 
 class Activations(NamedTuple):
@@ -119,51 +109,11 @@ class Activations(NamedTuple):
 
 def _activations(s: TritonSizes, like: Tensor, kept: int, cleared: bool) -> Activations:
     make = like.new_zeros if cleared else like.new_empty  # a tile stops at its longest sequence
-
-    def per_step(width: int) -> Tensor:
-        return make(s.batch, kept, s.slots, width)
-
-    wide = (per_step(s.width) for _ in range(4))
-    hidden = make(s.layers - 1, s.batch, kept, s.slots, s.width)
-    before, mixed, middle, total = wide
-    return Activations(
-        before, per_step(s.qkv), mixed, middle, hidden, total, None if s.gates is None else per_step(s.gates)
-    )
-
-
-def _constants(s: TritonSizes, like: Tensor) -> dict[str, Any]:
-    """What both kernels are specialised for."""
-    import triton.language as tl
-
-    rows = tile_rows(s, like.dtype)
-    sequences = rows // s.slots
-    value = s.width // s.heads
-    return {
-        "scale": s.key**-0.5,
-        "EPS": LAYER_NORM_EPS,
-        "N": s.slots,
-        "n": s.inputs,
-        "M": s.width,
-        "F": s.qkv,
-        "H": s.heads,
-        "K": s.key,
-        "V": value,
-        "L": s.layers,
-        "GATED": s.gates is not None,
-        "UNIT": s.gates == 2 * s.width,
-        "SONNET": s.sonnet,
-        "BS": sequences,
-        "BM": rows,
-        "BI": _power_of_two(sequences * s.inputs),
-        "KP": _power_of_two(s.key),
-        "VP": _power_of_two(value),
-        "BN": TILING.columns,
-        "BK": TILING.inner,
-        "BC": TILING.elementwise,
-        "STAGES": TILING.stages,
-        "PRECISION": precision(like.dtype),
-        "ACC": tl.float64 if like.dtype == torch.float64 else tl.float32,
-    }
+    before, mixed, middle, total = (make(s.batch, kept, s.N, s.M) for _ in range(4))
+    z = make(s.batch, kept, s.N, s.F)
+    hidden = make(s.L - 1, s.batch, kept, s.N, s.M)
+    gates = None if s.gates == 0 else make(s.batch, kept, s.N, s.gates)
+    return Activations(before, z, mixed, middle, hidden, total, gates)
 
 
 def _power_of_two(size: int) -> int:
@@ -176,90 +126,89 @@ def tile_rows(s: TritonSizes, dtype: torch.dtype) -> int:
     # Without tensor cores a product's operands are in registers, which larger tiles spill.
     exact = dtype == torch.float64 or (dtype == torch.float32 and precision(dtype) == "ieee")
     most, rows = 32 if exact else MOST_ROWS, 16
-    while rows < most and s.batch * s.slots >= 2 * rows * _PROCESSORS:
+    while rows < most and s.batch * s.N >= 2 * rows * _PROCESSORS:
         rows *= 2
-    return max(rows, _power_of_two(s.slots))
+    return max(rows, _power_of_two(s.N))
 
 
 def _programs(s: TritonSizes, dtype: torch.dtype) -> int:
-    return math.ceil(s.batch / (tile_rows(s, dtype) // s.slots))
+    return math.ceil(s.batch / (tile_rows(s, dtype) // s.N))
 
 
-def _launch(kernel: Any, s: TritonSizes, like: Tensor, arguments: dict[str, Any]) -> None:
-    warps = 4 if tile_rows(s, like.dtype) == 16 else 8
-    with torch.cuda.device(like.device) if like.is_cuda else nullcontext():
-        # One stage: only the products, which say so themselves, read ahead; other loops read what they have written.
-        kernel[(_programs(s, like.dtype),)](**arguments, num_warps=warps, num_stages=1)
+def _launch(kernel: Any, s: TritonSizes, act: Activations, chunk: range, arguments: dict[str, Any]) -> None:
+    """Run a kernel over the steps of a chunk; of the `arguments` it gets those that it has."""
+    import triton.language as tl
 
-
-class Sequence(NamedTuple):
-    """The tensors of a call that run over time."""
-
-    input_qkv: Tensor  # [B, T, n, F]
-    gate_terms: Tensor | None  # [B, T, 2G]
-    lengths: Tensor | None  # [B]
-    reset: Tensor | None  # [B, T]
-    initial: Tensor | None  # [N, M] or [B, N, M]
-
-
-def _forward(
-    s: TritonSizes, q: Sequence, w: Weights, act: Activations, state: Tensor, memories: Tensor | None, chunk: range
-) -> None:
-    """The steps of a chunk, from `state` [B, N, M], which ends as the memory after them."""
-    from relational_rnn.ops.relational_scan._triton_forward import forward_kernel
-
-    kept = act.before.shape[1]
+    like, kept = act.before, act.before.shape[1]
+    rows, value = tile_rows(s, like.dtype), s.M // s.H
+    sequences = rows // s.N
     arguments = {
-        **w._asdict(),
-        **q._asdict(),
-        "memories": memories,
-        "state": state,
+        **arguments,
         **act._asdict(),
-        "squashed": None if q.gate_terms is None else torch.empty_like(state),
-        "batch": s.batch,
-        "steps": s.steps,
+        **s._asdict(),
+        "gates": act.gates,
         "start": chunk.start,
         "stop": chunk.stop,
         "kept": kept,
-        "initial_stride": 0 if q.initial is None or q.initial.dim() == 2 else s.slots * s.width,
+        "scale": s.K**-0.5,
+        "EPS": LAYER_NORM_EPS,
+        "V": value,
+        "GATED": s.gates > 0,
+        "UNIT": s.gates == 2 * s.M,
         "KEEP": kept == len(chunk),
-        **_constants(s, state),
+        "BS": sequences,
+        "BM": rows,
+        "BI": _power_of_two(sequences * s.n),
+        "KP": _power_of_two(s.K),
+        "VP": _power_of_two(value),
+        "BN": TILING.columns,
+        "BK": TILING.inner,
+        "BC": TILING.elementwise,
+        "STAGES": TILING.stages,
+        "PRECISION": precision(like.dtype),
+        "ACC": tl.float64 if like.dtype == torch.float64 else tl.float32,
     }
-    _launch(forward_kernel, s, state, arguments)
+    taken = {name: arguments[name] for name in kernel.arg_names}
+    with torch.cuda.device(like.device) if like.is_cuda else nullcontext():
+        # One stage: only the products, which say so themselves, read ahead; other loops read what they have written.
+        kernel[(_programs(s, like.dtype),)](**taken, num_warps=4 if rows == 16 else 8, num_stages=1)
 
 
-def _contiguous(*tensors: Tensor | None) -> list[Any]:
-    return [None if t is None else t.contiguous() for t in tensors]
+def _forward(s: TritonSizes, g: Given, act: Activations, state: Tensor, memories: Tensor | None, chunk: range) -> None:
+    """The steps of a chunk, from `state` [B, N, M], which ends as the memory after them."""
+    from relational_rnn.ops.relational_scan._triton_forward import forward_kernel
+
+    shared = g.initial is None or g.initial.dim() == 2
+    arguments = {
+        **g._asdict(),
+        "memories": memories,
+        "state": state,
+        "squashed": None if g.gate_terms is None else torch.empty_like(state),
+        "initial_stride": 0 if shared else s.N * s.M,
+    }
+    _launch(forward_kernel, s, act, chunk, arguments)
 
 
 class Recurrence(torch.autograd.Function):
+    """The steps of a sequence: from the memory before them and the fields of `Given` to all memories and the last."""
+
     @staticmethod
     def forward(
-        ctx: Any,
-        s: TritonSizes,
-        activations: ActivationMode,
-        input_qkv: Tensor,
-        gate_terms: Tensor | None,
-        memory: Tensor,
-        lengths: Tensor | None,
-        reset: Tensor | None,
-        initial: Tensor | None,
-        *weights: Tensor | None,
+        ctx: Any, s: TritonSizes, activations: ActivationMode, memory: Tensor, *tensors: Any
     ) -> tuple[Tensor, Tensor]:
-        sequence = Sequence(*_contiguous(input_qkv, gate_terms, lengths, reset, initial))
-        w = Weights(*_contiguous(*weights))
+        laid: list[Any] = [None if t is None else t.contiguous() for t in tensors]
+        g = Given(*laid)
         needed = any(ctx.needs_input_grad)
         store = needed and activations == "store"
-        act = _activations(s, memory, s.steps if store else 1, cleared=store and lengths is not None)
-        make = memory.new_empty if lengths is None else memory.new_zeros
-        memories = make(s.batch, s.steps, s.slots, s.width)
+        act = _activations(s, memory, s.steps if store else 1, cleared=store and g.lengths is not None)
+        make = memory.new_empty if g.lengths is None else memory.new_zeros
+        memories = make(s.batch, s.steps, s.N, s.M)
         state = memory.clone(memory_format=torch.contiguous_format)
-        _forward(s, sequence, w, act, state, memories, range(s.steps))
+        _forward(s, g, act, state, memories, range(s.steps))
         ctx.sizes, ctx.store = s, store
         ctx.set_materialize_grads(False)
         if needed:
-            kept = act if store else (memory, memories)
-            ctx.save_for_backward(*sequence, *w, *kept)
+            ctx.save_for_backward(*g, *(act if store else (memory, memories)))
         return memories, state
 
     @staticmethod
@@ -272,120 +221,95 @@ class Recurrence(torch.autograd.Function):
             raise InputError(describe("relational_scan", "backend 'triton' has no batched gradients", hint=hint))
         s: TritonSizes = ctx.sizes
         d_memories, d_final = cotangents
-        saved = iter(ctx.saved_tensors)
-        sequence = Sequence(*(next(saved) for _ in Sequence._fields))
-        w = Weights(*(next(saved) for _ in Weights._fields))
-        like = sequence.input_qkv
-        sums = torch.promote_types(like.dtype, torch.float32)
+        count = len(Given._fields)
+        g, kept = Given(*ctx.saved_tensors[:count]), ctx.saved_tensors[count:]
+        like = g.input_qkv
         if d_memories is None:
-            d_memories = like.new_zeros(s.batch, s.steps, s.slots, s.width)
-        found = Gradients.zeros(s, sequence, w, sums)
+            d_memories = like.new_zeros(s.batch, s.steps, s.N, s.M)
+        d_memories = d_memories.contiguous()
+        found = _zeros(s, g)
         if d_final is not None:
-            found.carry.copy_(d_final)
+            found["memory"].copy_(d_final)
         if ctx.store:
-            _backward(s, sequence, w, Activations(*saved), d_memories.contiguous(), found, range(s.steps))
+            _backward(s, g, Activations(*kept), d_memories, found, range(s.steps))
         else:
-            memory, memories = saved
+            memory, memories = kept
             size = math.ceil(math.sqrt(s.steps))
             for start in reversed(range(0, s.steps, size)):
                 chunk = range(start, min(start + size, s.steps))
-                act = _activations(s, like, len(chunk), cleared=sequence.lengths is not None)
+                act = _activations(s, like, len(chunk), cleared=g.lengths is not None)
                 state = (memories[:, start - 1] if start else memory).clone(memory_format=torch.contiguous_format)
-                _forward(s, sequence, w, act, state, None, chunk)
-                _backward(s, sequence, w, act, d_memories.contiguous(), found, chunk)
-        d_weights = found.weights(w)
-        d_initial = found.initial
-        if d_initial is not None and sequence.initial is not None:
-            d_initial = (d_initial.sum(0) if sequence.initial.dim() == 2 else d_initial).to(like.dtype)
-        d_terms = None if found.gate_terms is None else found.gate_terms.to(like.dtype)
-        return None, None, found.input_qkv, d_terms, found.carry.to(like.dtype), None, None, d_initial, *d_weights
+                _forward(s, g, act, state, None, chunk)
+                _backward(s, g, act, d_memories, found, chunk)
+        for name in _norms(s):
+            found[f"{name}_weight"], found[f"{name}_bias"] = found[name].sum(0)
+        if g.initial is not None and g.initial.dim() == 2:
+            found["initial"] = found["initial"].sum(0)
+        gradients = [
+            None if t is None or name in ("lengths", "reset") else found[name].to(like.dtype)
+            for name, t in g._asdict().items()
+        ]
+        return None, None, found["memory"].to(like.dtype), *gradients
 
 
-@dataclass
-class Gradients:
-    """The gradients of a call, added up chunk by chunk, in the accumulators' dtype where something is added."""
+def _norms(s: TritonSizes) -> dict[str, int]:
+    """The widths of the norms whose gradients the kernel adds up."""
+    return {"qkv_norm": s.F, "attention_norm": s.M, "mlp_norm": s.M}
 
-    carry: Tensor  # [B, N, M], of the memory
-    initial: Tensor | None  # [B, N, M]
-    input_qkv: Tensor  # [B, T, n, F]
-    gate_terms: Tensor | None  # [B, T, 2G]
-    weight: dict[str, Tensor]  # those that are products, by their name in `Weights`, and their biases
-    norm: dict[str, Tensor]  # [programs, 2, *], sums of the norms' weights and biases
 
-    @classmethod
-    def zeros(cls, s: TritonSizes, q: Sequence, w: Weights, dtype: torch.dtype) -> Gradients:
-        def zeros(*size: int) -> Tensor:
-            return torch.zeros(size, dtype=dtype, device=q.input_qkv.device)
+def _zeros(s: TritonSizes, g: Given) -> dict[str, Tensor]:
+    """The gradients by name, to be added to; sums are in the accumulators' dtype."""
+    dtype = torch.promote_types(g.input_qkv.dtype, torch.float32)
 
-        products = {name: zeros(*t.shape) for name, t in w._asdict().items() if t is not None and "norm" not in name}
-        names = {"qkv_norm": s.qkv, "attention_norm": s.width, "mlp_norm": s.width}
-        return cls(
-            carry=zeros(s.batch, s.slots, s.width),
-            initial=None if q.reset is None else zeros(s.batch, s.slots, s.width),
-            input_qkv=torch.zeros_like(q.input_qkv),
-            gate_terms=None if q.gate_terms is None else torch.zeros_like(q.gate_terms),
-            weight=products,
-            norm={name: zeros(_programs(s, q.input_qkv.dtype), 2, width) for name, width in names.items()},
-        )
+    def zeros(*size: int) -> Tensor:
+        return torch.zeros(size, dtype=dtype, device=g.input_qkv.device)
 
-    def weights(self, w: Weights) -> list[Tensor | None]:
-        """In the order of `Weights`, in its dtypes."""
-        sums = {name: total.sum(0) for name, total in self.norm.items()}
-        for name, (weight, bias) in sums.items():
-            self.weight |= {f"{name}_weight": weight, f"{name}_bias": bias}
-        return [None if t is None else self.weight[name].to(t.dtype) for name, t in w._asdict().items()]
+    weights = list(g._asdict().items())[5:]
+    found = {name: zeros(*t.shape) for name, t in weights if t is not None and "norm" not in name}
+    found |= {name: zeros(_programs(s, g.input_qkv.dtype), 2, width) for name, width in _norms(s).items()}
+    found |= {"input_qkv": torch.zeros_like(g.input_qkv), "memory": zeros(s.batch, s.N, s.M)}
+    if g.gate_terms is not None:
+        found["gate_terms"] = torch.zeros_like(g.gate_terms)
+    if g.reset is not None:
+        found["initial"] = zeros(s.batch, s.N, s.M)
+    return found
 
 
 def _backward(
-    s: TritonSizes, q: Sequence, w: Weights, act: Activations, d_memories: Tensor, found: Gradients, chunk: range
+    s: TritonSizes, g: Given, act: Activations, d_memories: Tensor, found: dict[str, Tensor], chunk: range
 ) -> None:
     """The steps of a chunk, from the last to the first, and then the products over all of them."""
     from relational_rnn.ops.relational_scan._triton_backward import backward_kernel
 
-    steps = len(chunk)
-    d = _activations(s, q.input_qkv, steps, cleared=q.lengths is not None)
-    work, d_mixed = torch.empty_like(found.carry), torch.empty_like(found.carry)
+    d = _activations(s, g.input_qkv, len(chunk), cleared=g.lengths is not None)
+    carry = found["memory"]
     arguments = {
-        **{name: t for name, t in w._asdict().items() if name in _BACKWARD_WEIGHTS},
-        "input_qkv": q.input_qkv,
-        "lengths": q.lengths,
-        "reset": q.reset,
-        **act._asdict(),
+        **g._asdict(),
+        **{f"d_{name}": t for name, t in d._asdict().items()},
+        **{f"{name}_sums": found[name] for name in _norms(s)},
         "d_memories": d_memories,
-        "carry": found.carry,
-        "d_initial": found.initial,
-        "d_input_qkv": found.input_qkv,
-        "d_z": d.z,
-        "d_middle": d.middle,
-        "d_hidden": d.hidden,
-        "d_total": d.total,
-        "d_gates": d.gates,
-        **{f"{name}_sums": t for name, t in found.norm.items()},
-        "work": work,
-        "d_mixed": d_mixed,
-        "d_qkv": found.carry.new_empty(s.batch, s.slots, s.qkv) if s.sonnet else None,
-        "batch": s.batch,
-        "steps": s.steps,
-        "start": chunk.start,
-        "stop": chunk.stop,
-        "kept": steps,
-        **_constants(s, act.before),
+        "carry": carry,
+        "d_initial": found.get("initial"),
+        "d_input_qkv": found["input_qkv"],
+        "work": torch.empty_like(carry),
+        "d_mixed": torch.empty_like(carry),
+        "d_qkv": carry.new_empty(s.batch, s.N, s.F) if s.SONNET else None,
     }
-    _launch(backward_kernel, s, q.input_qkv, arguments)
+    _launch(backward_kernel, s, act, chunk, arguments)
 
     def add(name: str, above: Tensor, below: Tensor, layer: int | None = None) -> None:
-        weight, above = found.weight[f"{name}_weight"], above.flatten(0, -2)
-        bias = found.weight.get(f"{name}_bias")
+        above = above.flatten(0, -2)
+        weight, bias = found[f"{name}_weight"], found.get(f"{name}_bias")
         (weight if layer is None else weight[layer]).add_(above.t() @ below.flatten(0, -2))
         if bias is not None:
             (bias if layer is None else bias[layer]).add_(above.sum(0, dtype=bias.dtype))
 
     add("qkv", d.z, act.before)
-    if not s.sonnet:
+    if not s.SONNET:
         add("out", d.middle, act.mixed)
-    for layer in range(s.layers):
-        above = d.total if layer == s.layers - 1 else d.hidden[layer]
+    for layer in range(s.L):
+        above = d.total if layer == s.L - 1 else d.hidden[layer]
         add("mlp", above, act.middle if layer == 0 else act.hidden[layer - 1], layer)
-    if found.gate_terms is not None and d.gates is not None:
+    if d.gates is not None:
         add("gate", d.gates, act.before.tanh())
-        found.gate_terms[:, chunk.start : chunk.stop] = d.gates.sum(2)
+        found["gate_terms"][:, chunk.start : chunk.stop] = d.gates.sum(2)

@@ -1,9 +1,8 @@
 """What both Triton kernels are made of: products, norms and attention over one tile of memory rows.
 
-A tile is BM consecutive rows of memory, the N rows of BS sequences and some rows of padding. Everything a step computes
-is written to and read back from global memory, so that no size is bound by what registers hold; a tile's share stays in
-the caches near its processor. `tl.debug_barrier` stands between a piece that writes and one that reads what other
-threads wrote.
+A tile is BM consecutive rows of memory, the N rows of BS sequences and some rows of padding. Every result of a step is
+written to and read back from global memory, so that no size is bound by what registers hold. `tl.debug_barrier` stands
+between a piece that writes and one that reads what other threads wrote. Names in capitals are constants of a kernel.
 """
 
 # Shape legend: BM rows of a tile, BI input rows of its sequences (both padded), BN, BK columns and inner numbers of a
@@ -25,8 +24,8 @@ def tanh(x):
 
 
 @triton.jit
-def rows_of_tile(batch, N: tl.constexpr, BS: tl.constexpr, BM: tl.constexpr):
-    """For every row of this program's tile: its sequence here, its sequence, its slot, whether it exists."""
+def rows_of_tile(batch, N, BS, BM):
+    """Of every row of the tile, N per sequence: its sequence here, its sequence, its place, whether it exists."""
     row = tl.arange(0, BM)
     here = row // N
     sequence = (tl.program_id(0) * BS + here).to(tl.int64)
@@ -34,51 +33,26 @@ def rows_of_tile(batch, N: tl.constexpr, BS: tl.constexpr, BM: tl.constexpr):
 
 
 @triton.jit
-def input_rows_of_tile(batch, n: tl.constexpr, BS: tl.constexpr, BI: tl.constexpr):
-    """The same for the input rows of the tile's sequences."""
-    row = tl.arange(0, BI)
-    here = row // n
-    sequence = (tl.program_id(0) * BS + here).to(tl.int64)
-    return here, sequence, row % n, (here < BS) & (sequence < batch)
-
-
-@triton.jit
-def block(ptr, rows, valid, cols, WIDTH: tl.constexpr, ACC: tl.constexpr):
+def block(ptr, rows, valid, cols, WIDTH, ACC):
     """Columns `cols` of rows `rows` of a matrix WIDTH wide, 0 outside."""
     mask = valid[:, None] & (cols < WIDTH)[None, :]
     return tl.load(ptr + rows[:, None] * WIDTH + cols[None, :], mask=mask, other=0.0).to(ACC)
 
 
 @triton.jit
-def put(ptr, rows, valid, cols, value, WIDTH: tl.constexpr):
-    """The inverse of `block`."""
+def put(ptr, rows, valid, cols, value, WIDTH):
+    """Write what `block` would read."""
     mask = valid[:, None] & (cols < WIDTH)[None, :]
     tl.store(ptr + rows[:, None] * WIDTH + cols[None, :], value.to(ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def vector(ptr, cols, WIDTH: tl.constexpr, ACC: tl.constexpr):
+def vector(ptr, cols, WIDTH, ACC):
     return tl.load(ptr + cols, mask=cols < WIDTH, other=0.0).to(ACC)
 
 
 @triton.jit
-def product(
-    a,
-    rows,
-    valid,
-    w,
-    cols,
-    INNER: tl.constexpr,
-    OUT: tl.constexpr,
-    SK: tl.constexpr,
-    SN: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    STAGES: tl.constexpr,
-    PRECISION: tl.constexpr,
-    ACC: tl.constexpr,
-):
+def product(a, rows, valid, w, cols, INNER, OUT, SK, SN, BM, BN, BK, STAGES, PRECISION, ACC):
     """[BM, BN]: rows of `a`, INNER wide, times columns of the matrix with element (k, n) at w + k * SK + n * SN."""
     total = tl.zeros((BM, BN), dtype=ACC)
     for k in tl.range(0, INNER, BK, num_stages=STAGES):
@@ -93,9 +67,7 @@ def product(
 
 
 @triton.jit
-def statistics(
-    x, rows, valid, WIDTH: tl.constexpr, EPS: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr, ACC: tl.constexpr
-):
+def statistics(x, rows, valid, WIDTH, EPS, BM, BC, ACC):
     """Mean and 1 / standard deviation of rows of `x`, both [BM]."""
     total = tl.zeros((BM,), dtype=ACC)
     for c in range(0, WIDTH, BC):
@@ -110,26 +82,8 @@ def statistics(
 
 
 @triton.jit
-def norm_backward(
-    x,
-    rows,
-    valid,
-    dy,
-    own,
-    weight,
-    sums,
-    out,
-    out_rows,
-    WIDTH: tl.constexpr,
-    EPS: tl.constexpr,
-    BM: tl.constexpr,
-    BC: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """Through a layer normalisation of rows of `x`: from `dy` (rows `own`) to `out` (rows `out_rows`).
-
-    The gradients of weight and bias are added to this program's `sums`, [2, WIDTH].
-    """
+def norm_backward(x, rows, valid, dy, own, weight, sums, out, out_rows, WIDTH, EPS, BM, BC, ACC):
+    """Back through a norm of rows of `x`, from `dy` (rows `own`) to `out`; adds to its `sums` [2, WIDTH]."""
     mean, rstd = statistics(x, rows, valid, WIDTH, EPS, BM, BC, ACC)
     first = tl.zeros((BM,), dtype=ACC)
     second = tl.zeros((BM,), dtype=ACC)
@@ -155,21 +109,7 @@ def norm_backward(
 
 
 @triton.jit
-def part(
-    z,
-    rows,
-    valid,
-    start,
-    mean,
-    rstd,
-    weight,
-    bias,
-    SIZE: tl.constexpr,
-    PADDED: tl.constexpr,
-    WIDTH: tl.constexpr,
-    NORM: tl.constexpr,
-    ACC: tl.constexpr,
-):
+def part(z, rows, valid, start, mean, rstd, weight, bias, SIZE, PADDED, WIDTH, NORM, ACC):
     """[rows, PADDED]: numbers start .. start + SIZE of rows of `z`, normalised; 0 in the padding's columns."""
     cols = tl.arange(0, PADDED)
     inside = cols < SIZE
@@ -184,18 +124,15 @@ def part(
 
 
 @triton.jit
-def put_part(ptr, rows, valid, start, value, SIZE: tl.constexpr, PADDED: tl.constexpr, WIDTH: tl.constexpr):
+def put_part(ptr, rows, valid, start, value, SIZE, PADDED, WIDTH):
     cols = tl.arange(0, PADDED)
     mask = valid[:, None] & (cols < SIZE)[None, :]
     tl.store(ptr + rows[:, None] * WIDTH + (start + cols)[None, :], value.to(ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def attention(q, k, k_in, same, same_in, PRECISION: tl.constexpr, ACC: tl.constexpr):
-    """A head's weights of all rows over all memory rows [BM, BM] and all input rows [BM, BI] of the tile.
-
-    The products run over all pairs of the tile; pairs of different sequences get the weight 0.
-    """
+def attention(q, k, k_in, same, same_in, PRECISION, ACC):
+    """A head's weights over memory rows [BM, BM] and input rows [BM, BI]; 0 between different sequences."""
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION, out_dtype=ACC)
     scores = tl.where(same, scores, float("-inf"))
     scores_in = tl.dot(q, tl.trans(k_in), input_precision=PRECISION, out_dtype=ACC)

@@ -1,8 +1,7 @@
 """The sequence call as one opaque operator, for `torch.compile`.
 
-A traced Python loop would become one copy of the step per time step, and one graph per length; as an operator the scan
-is a single node whatever the length, and what it holds need not be traceable: it may be the compiled kernels of the CPU
-scan. Its backward keeps nothing but the inputs and runs the steps once more.
+A traced loop would become one copy of the step per time step, and one graph per length. The operator is a single node,
+and may run kernels that cannot be traced. Its backward keeps only the inputs and runs the steps once more.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from torch._decomp import register_decomposition
 
 from relational_rnn._check import InputError, describe
 from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu, unsupported
-from relational_rnn.ops.relational_scan.loop import loop
-from relational_rnn.ops.relational_scan.pieces import valid_steps
+from relational_rnn.ops.relational_scan.loop import happening, loop
+from relational_rnn.ops.relational_scan.readable import plain_backward
 from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters, advance, input_terms
 from relational_rnn.ops.relational_scan.spec import Spec, flatten, spec_of, unflatten
 
@@ -39,7 +38,7 @@ def scan_as_operator(
     input_rows: bool,
     kernels: bool = False,
 ) -> Scan:
-    """The scan as one operator: by `loop`, or, with `kernels`, by compiled kernels wherever they take it."""
+    """The scan as one operator: by `loop`, or with `kernels` by compiled kernels where they take it."""
     device = x.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     spec = spec_of(params, input_rows=input_rows, autocast=autocast)
@@ -58,12 +57,11 @@ def _run(
     spec: Spec,
 ) -> list[Tensor]:
     params = unflatten(tensors, spec)
-    if kernels and spec.autocast is None and unsupported(x, memory, params) is None:
-        options = {"lengths": lengths, "reset": reset, "initial": initial, "input_rows": spec.input_rows}
-        return [tensor for tensor in relational_scan_cpu(x, memory, params, **options) if tensor is not None]
+    takes = kernels and spec.autocast is None and unsupported(x, memory, params) is None
+    scan = relational_scan_cpu if takes else loop
     with torch.autocast(x.device.type, dtype=spec.autocast, enabled=spec.autocast is not None):
-        scan = loop(x, memory, params, lengths, reset, initial, spec.input_rows)
-    return [tensor for tensor in scan if tensor is not None]
+        made = scan(x, memory, params, lengths=lengths, reset=reset, initial=initial, input_rows=spec.input_rows)
+    return [tensor for tensor in made if tensor is not None]
 
 
 @torch.library.custom_op("relational_rnn::scan", mutates_args=(), schema=f"({TENSORS}, {KERNELS}, {SPEC}) -> Tensor[]")
@@ -102,15 +100,14 @@ def _backward(cotangents, x, memory, tensors, lengths, reset, initial, kernels, 
     given = [x, memory, *tensors, *([] if initial is None else [initial])]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in [*cotangents, *given]):
         raise RuntimeError("relational_scan as an operator (under torch.compile) has no double backward")
-    with torch.enable_grad():
-        leaves = [tensor.detach().requires_grad_() for tensor in given]
-        start = None if initial is None else leaves[-1]
-        outputs = _run(
-            leaves[0], leaves[1], leaves[2 : 2 + len(tensors)], lengths, reset, start, kernels, Spec.of(spec)
-        )
-        reached = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]  # not without steps
-        outputs, cotangents = zip(*reached, strict=True)
-        gradients = torch.autograd.grad(outputs, leaves, cotangents, materialize_grads=True)
+
+    def scan(x: Tensor, memory: Tensor, *rest: Tensor) -> list[Tensor]:
+        start = None if initial is None else rest[-1]
+        return _run(x, memory, rest[: len(tensors)], lengths, reset, start, kernels, Spec.of(spec))
+
+    with torch.no_grad():
+        found = plain_backward(scan, given, [True] * len(given), cotangents)
+    gradients = [torch.zeros_like(t) if d is None else d for d, t in zip(found, given, strict=True)]
     return [gradient.clone(memory_format=torch.contiguous_format) for gradient in gradients]  # may be a cotangent
 
 
@@ -151,8 +148,7 @@ def scan_as_loop(
 ) -> list[Tensor]:
     """The operator as one loop of PyTorch operations, for exporters that do not know it; forward only.
 
-    `torch.onnx.export` takes the place of every operator that it cannot translate from PyTorch's table of
-    decompositions: a model with the layer in it exports without further ado, as one `Scan` per layer.
+    `torch.onnx.export` finds it in PyTorch's table of decompositions, so a layer exports as one `Scan`.
     """
     # The one loop that exporters keep as a loop; it has no public name yet.
     from torch._higher_order_ops.scan import scan
@@ -162,11 +158,10 @@ def scan_as_loop(
     initial = None if initial is None else initial.detach()
     how = Spec.of(spec)
     params, batch_of = unflatten(tensors, how), (slice(None), None, None)
-    happens = None if lengths is None else valid_steps(lengths, x.shape[1])
+    happens = happening(lengths, x.shape[1], x.device)
     if happens is not None:
         x = x.where(happens[:, :, None, None], 0)  # padding may hold anything, even NaN
-    autocast = how.autocast
-    with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
+    with torch.autocast(x.device.type, dtype=how.autocast, enabled=how.autocast is not None):
         rows, gate_terms = input_terms(x, params)
     given = {"rows": rows, "gate_terms": gate_terms, "happens": happens, "reset": reset}
     steps = {name: tensor.movedim(1, 0) for name, tensor in given.items() if tensor is not None}
@@ -179,15 +174,12 @@ def scan_as_loop(
         after, seen, attended = step.memory, step.memory, step.input_rows
         if "happens" in at:
             happens = at["happens"][batch_of]
-            after, seen, attended = (
-                torch.where(happens, after, memory),
-                seen.where(happens, 0),
-                attended.where(happens, 0),
-            )
+            after, seen = torch.where(happens, after, memory), seen.where(happens, 0)
+            attended = attended.where(happens, 0)
         # What a body returns must not share memory with what it was given, nor with its other results.
         return after.clone(), (seen.clone(), attended.clone())
 
-    with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
+    with torch.autocast(x.device.type, dtype=how.autocast, enabled=how.autocast is not None):
         last, (memories, attended) = scan(body, memory.clone(), steps)
     outputs = [memories, attended] if how.input_rows else [memories]
     memories, *attended = (t.movedim(0, 1).clone(memory_format=torch.contiguous_format) for t in outputs)

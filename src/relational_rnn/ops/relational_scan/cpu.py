@@ -1,39 +1,60 @@
-"""The whole recurrence as one differentiable operation for the CPU, with a backward pass written by hand.
+"""The whole recurrence as one differentiable operation for the CPU: plans a call of the compiled kernels and makes it.
 
-What depends on the input alone is computed for all steps at once, nothing is computed for rows whose result is dropped,
-and each weight's gradient is one product over all steps of a chunk. README.md derives the backward pass and counts the
-cost. Compiled kernels compute it (`_native_scan.py`); what they do not take is for the plain loop.
+What depends on the input alone is computed for all steps at once, and each weight's gradient is one product over all
+steps of a chunk. README.md derives the backward pass and counts the cost.
 """
 
-# Shape legend (for this file, _native_scan.py, the steps and native/)
-#   B  batch             N  memory slots                H  heads
-#   T  time steps        R  rows attended, N + n        K  key size, V value size per head
-#   I  input features    M  memory width, H * V         F  H * (2K + V), queries, keys and values of all heads
-#   n  input rows        G  gate width, M or 1          S  attention blocks, L layers of the MLP
-#   Q  rows whose result is used: R, but N in the last block
+# Shape legend: as in reference.py; L layers of the MLP, Q rows whose result is used: R, but N in the last block
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from relational_rnn._check import InputError, check_choice, check_shape, describe
-from relational_rnn.ops.relational_scan._native import Kernels, find
-from relational_rnn.ops.relational_scan._native_scan import MOST_BLOCKS, NativeScan
+from relational_rnn.ops.relational_scan._native import Kernels, NativeCall, Phase, find
 from relational_rnn.ops.relational_scan.loop import ActivationMode, loop
-from relational_rnn.ops.relational_scan.readable import check_marks, gradients_wanted, mode_against, tensors_against
+from relational_rnn.ops.relational_scan.readable import (
+    backward_against,
+    gradients_wanted,
+    mode_against,
+    packed,
+    plain_backward,
+    settled,
+    tensors_against,
+)
 from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters
-from relational_rnn.ops.relational_scan.spec import flatten, misfit, spec_of
+from relational_rnn.ops.relational_scan.spec import Spec, check_fit, flatten, spec_of, unflatten
+
+TILE_ROWS = 128  # memory rows that one thread takes through time together, at most
+CHUNK_ROWS = 4096  # rows whose gradients wait for the weights' products: enough for full rate, few enough to stay near
+MOST_BLOCKS = 64  # the library's tables have this many places
 
 
 def unsupported(x: Tensor, memory: Tensor, params: ScanParameters) -> str | None:
     """Why `relational_scan_cpu` cannot take these, or None if it can."""
-    if torch.compiler.is_compiling():
-        return "it cannot be traced, compiled or exported"
+    mode = mode_against()
+    if mode is not None:
+        return mode
     kernels = kernels_for(params)
+    return kernels if isinstance(kernels, str) else tensors_against([x, memory, *flatten(params)])
+
+
+def kernels_for(params: ScanParameters) -> Kernels | str:
+    """The compiled kernels that run a scan or a step with these parameters, or why none do."""
+    kernels = find()
     if isinstance(kernels, str):
-        return kernels
-    return mode_against() or tensors_against([x, memory, *flatten(params)])
+        return f"it needs the compiled kernels, and {kernels}"
+    return kernels if len(params.blocks) <= MOST_BLOCKS else f"it takes at most {MOST_BLOCKS} attention blocks"
+
+
+def kernels_report() -> str:
+    """The compiled kernels that run, or why none do."""
+    kernels = find()
+    return f"none: {kernels}" if isinstance(kernels, str) else f"compiled, {kernels.name}"
 
 
 def relational_scan_cpu(
@@ -47,63 +68,177 @@ def relational_scan_cpu(
     input_rows: bool = False,
     activations: ActivationMode = "store",
 ) -> Scan:
-    """The relational memory over a whole sequence as one operation; equals `relational_scan_reference` up to rounding.
+    """`relational_scan` by the compiled kernels, where `unsupported` has nothing against it.
 
-    The arguments and the result are those of `relational_scan`. With `activations="recompute"` the memory at about
-    sqrt(T) of the T steps is kept and the rest is computed again.
-
-    float32 or float64, on the CPU. Gradients flow into every tensor, the memory and `initial` included; a gradient of
-    a gradient is computed through the plain loop. Without gradients nothing is kept.
+    "recompute" keeps the memory at about sqrt(T) of the T steps and computes the rest again. A gradient of a gradient
+    is computed through the plain loop. Without gradients nothing is kept.
 
     Raises:
-        InputError: the tensors are not of a kind that this implementation takes (see `unsupported`), or the parameters,
-            the memory, lengths or resets do not fit.
+        InputError: a parameter, the memory, lengths or resets do not fit.
     """
-    check_choice("relational_scan_cpu", "activations", activations, ("store", "recompute"))
-    reason = unsupported(x, memory, params)
-    if reason is not None:
-        hint = "backend='reference' computes the same, and so does 'auto'."
-        raise InputError(describe("relational_scan_cpu", f"cannot be used here: {reason}", hint=hint))
-    wrong = misfit(params, x, memory)
-    if wrong is not None:
-        raise InputError(describe("relational_scan_cpu", wrong))
-    assert reset is None or initial is not None
     initial = None if reset is None else initial
-    _check_sequence(x, memory, lengths, reset, initial)
+    check_fit(x, memory, params, lengths, reset, initial)
     if 0 in x.shape[:2]:
         return loop(x, memory, params, input_rows=input_rows)
-    spec = spec_of(params, input_rows=input_rows)
-    tensors = x, memory, lengths, reset, initial, *flatten(params)
-    kernels, mode = kernels_for(params), activations if gradients_wanted(tensors) else None
+    kernels = kernels_for(params)
     assert not isinstance(kernels, str)
-    return Scan(*NativeScan.apply(kernels, spec, mode, *tensors))
+    tensors = x, memory, lengths, reset, initial, *flatten(params)
+    mode = activations if gradients_wanted(tensors) else None
+    return Scan(*NativeScan.apply(kernels, spec_of(params, input_rows=input_rows), mode, *tensors))
 
 
-def _check_sequence(
-    x: Tensor, memory: Tensor, lengths: Tensor | None, reset: Tensor | None, initial: Tensor | None
-) -> None:
-    """Refuse what does not fit the sequence: kernels get addresses, and would read beyond an end."""
-    where, batch = "relational_scan_cpu", x.shape[0]
-    check_shape(where, "memory", memory, {"B": batch, "N": None, "M": None})
-    check_marks(where, lengths, reset, x)
+class Plan(NamedTuple):
+    """How a call is cut; results do not depend on it, except for the order of the sums over rows."""
+
+    threads: int
+    tile_batch: int  # sequences per tile
+    tiles: int
+    group: int  # tiles whose weight gradients are computed together
+    chunk: int  # and steps
+
+
+def plan(batch: int, steps: int, slots: int, rows: int, *, recompute: bool) -> Plan:
+    threads = min(torch.get_num_threads(), batch)
+    tiles = math.ceil(batch / max(1, TILE_ROWS // slots))
+    tiles = min(batch, math.ceil(tiles / threads) * threads)
+    tile_batch = math.ceil(batch / tiles)
+    tiles = math.ceil(batch / tile_batch)
+    per_step = tile_batch * rows
+    most = math.ceil(math.sqrt(steps)) if recompute else max(1, CHUNK_ROWS // (threads * per_step))
+    chunk = min(steps, most)
+    chunk = math.ceil(steps / math.ceil(steps / chunk))  # chunks of about equal length
+    waiting = CHUNK_ROWS // 2 if recompute else CHUNK_ROWS  # their activations lie there as well
+    group = max(1, waiting // (chunk * per_step) // threads) * threads
+    return Plan(threads, tile_batch, tiles, min(group, tiles), chunk)
+
+
+def _inner(t: Tensor) -> Tensor:
+    """A tensor [B, T, rows, width] whose last two axes lie together."""
+    t = settled(t)
+    return t if t.stride(3) == 1 and t.stride(2) == t.shape[3] else t.contiguous()
+
+
+def describe_sizes(spec: Spec, shape: tuple[int, ...], memory: Tensor, gates: int) -> NativeCall:
+    """A call's sizes and choices alone: for an input of this shape, and `gates` rows of the gates' weights."""
+    (batch, steps, inputs, features), (slots, width) = shape, memory.shape[1:]
+    settings = spec.settings
+    competitive = settings.competitive and spec.gates
+    sizes = batch, steps, slots, inputs, features, width, settings.num_heads, settings.key_size
+    layers = gates // 2 if competitive else gates, spec.blocks, spec.mlp_layers
+    choices = settings.formulation == "sonnet", competitive, spec.input_rows
+    return NativeCall(*sizes, *layers, *choices, settings.input_bias, settings.forget_bias)
+
+
+def _describe_call(spec: Spec, p: Plan, tensors: Sequence[Any]) -> tuple[NativeCall, Tensor, list[Tensor]]:
+    """What forward and backward calls have in common, and the memory and the parameters as the kernels read them."""
+    x, memory, lengths, reset, initial, *parameters = tensors
+    gates = parameters[2 * (1 + spec.mlp_layers)].shape[0] if spec.gates else 0
+    call = describe_sizes(spec, x.shape, memory, gates)
+    call.tile_batch, call.tile_to, call.step_to = p.tile_batch, p.tiles, x.shape[1]
+    call.packed_weights = 1
+    memory, parameters = settled(memory).contiguous(), [settled(t).contiguous() for t in parameters]
+    whole = None if lengths is None else lengths.to(torch.int64)
+    call.point(x=_inner(x), lengths=packed(whole), reset=packed(reset), initial=packed(initial), parameters=parameters)
     if initial is not None:
-        slots, width = memory.shape[1:]
-        own = {"B": batch} if initial.dim() == 3 else {}
-        check_shape(where, "initial", initial, {**own, "N": slots, "M": width})
-        wrong = tensors_against([x, initial])
-        if wrong is not None:
-            raise InputError(describe(where, f"initial cannot be used here: {wrong}"))
+        call.initial_batch = 0 if initial.dim() == 2 else memory[0].numel()
+    return call, memory, parameters
 
 
-def kernels_for(params: ScanParameters) -> Kernels | str:
-    """The compiled kernels that run a scan or a step with these parameters, or why none do."""
-    kernels = find()
-    if isinstance(kernels, str):
-        return f"it needs the compiled kernels, and {kernels}"
-    return kernels if len(params.blocks) <= MOST_BLOCKS else f"it takes at most {MOST_BLOCKS} attention blocks"
+class NativeScan(torch.autograd.Function):
+    """See `relational_scan_cpu`; `mode` is None where no gradients are wanted."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, kernels: Kernels, spec: Spec, mode: ActivationMode | None, *tensors: Any
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        recompute, store = mode == "recompute", mode == "store"
+        x, dtype = tensors[0], tensors[0].dtype
+        batch, steps, inputs, _ = x.shape
+        slots, width = tensors[1].shape[1:]
+        p = plan(batch, steps, slots, slots + inputs, recompute=recompute)
+        call, memory, _ = _describe_call(spec, p, tensors)
+        outputs = x.new_empty(batch, steps, slots, width)
+        final = x.new_empty(batch, slots, width)
+        attended = x.new_empty(batch, steps, inputs, width) if spec.input_rows else None
+        call.kept_steps = steps if store else 0
+        room = kernels.give_room(call, dtype, packed=1, scratch=p.threads, kept=p.tiles if store else p.threads)
+        call.point(outputs=outputs, attended=attended, final=final, memory=memory)
+        if not recompute:
+            kept = room["kept"]
+            kernels.run(call, (Phase.PACK_FORWARD, Phase.FORWARD), p.threads, dtype)
+        else:
+            kept = x.new_empty(math.ceil(steps / p.chunk), batch, slots, width)  # the memory before every chunk
+            kept[0] = memory
+            kernels.run(call, (Phase.PACK_FORWARD,), p.threads, dtype)
+            for i, start in enumerate(range(0, steps, p.chunk)):
+                call.step_from, call.step_to = start, min(steps, start + p.chunk)
+                call.point(memory=kept[i], final=kept[i + 1] if i + 1 < len(kept) else final)
+                kernels.run(call, (Phase.FORWARD,), p.threads, dtype)
+        ctx.set_materialize_grads(False)
+        ctx.native = kernels, spec, recompute, p
+        if mode is not None:
+            ctx.save_for_backward(*tensors, kept)
+        return outputs, final, attended
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
+        kernels, spec, recompute, p = ctx.native
+        *tensors, kept = ctx.saved_tensors
+        needed = ctx.needs_input_grad[3:]
+        if backward_against(cotangents):
+
+            def scan(x: Tensor, memory: Tensor, lengths: Any, reset: Any, initial: Any, *parameters: Tensor) -> Scan:
+                return loop(x, memory, unflatten(parameters, spec), lengths, reset, initial, spec.input_rows)
+
+            return None, None, None, *plain_backward(scan, tensors, needed, cotangents)
+        gradients = _backward(kernels, spec, recompute, p, tensors, kept, cotangents)
+        return None, None, None, *(d if need else None for d, need in zip(gradients, needed, strict=True))
 
 
-def kernels_report() -> str:
-    """Whether the compiled kernels run, and if not, why."""
-    kernels = find()
-    return f"none: {kernels}" if isinstance(kernels, str) else f"compiled, {kernels.name}"
+def _backward(
+    kernels: Kernels,
+    spec: Spec,
+    recompute: bool,
+    p: Plan,
+    tensors: Sequence[Any],
+    kept: Tensor,
+    cotangents: tuple[Tensor | None, ...],
+) -> list[Tensor | None]:
+    call, memory, parameters = _describe_call(spec, p, tensors)
+    x, initial, dtype, steps = tensors[0], tensors[4], memory.dtype, call.steps
+    d_outputs, d_attended = (None if d is None else _inner(d) for d in (cotangents[0], cotangents[2]))
+    d_memory = torch.zeros_like(memory)
+    if cotangents[1] is not None:
+        d_memory.copy_(cotangents[1])
+    d_initial = None if initial is None else torch.zeros_like(memory)
+    d_x = memory.new_empty(x.shape)
+    d_parameters = [torch.zeros_like(t) for t in parameters]
+    call.point(d_outputs=d_outputs, d_attended=d_attended, d_memory=d_memory, d_initial=d_initial, d_x=d_x)
+    call.point(gradients=d_parameters, kept=kept)
+
+    call.step_to = p.chunk  # the longest chunk, for the sizes of the memory
+    call.kept_steps = p.chunk if recompute else steps
+    sizes = {"packed": 1, "scratch": p.threads, "differences": p.group, "sums": p.tiles}
+    packed_backward = kernels.give_room(call, dtype, **sizes)["packed"]
+    packed_forward = packed_backward
+    if recompute:
+        packed_forward = torch.empty_like(packed_backward)
+        kernels.give_room(call, dtype, kept=p.group)
+        call.point(final=torch.empty_like(memory), packed=packed_forward)
+        kernels.run(call, (Phase.PACK_FORWARD,), p.threads, dtype)
+        call.point(packed=packed_backward)
+    kernels.run(call, (Phase.PACK_BACKWARD,), p.threads, dtype)
+    for start in reversed(range(0, steps, p.chunk)):
+        call.step_from, call.step_to = start, min(steps, start + p.chunk)
+        for tile in range(0, p.tiles, p.group):
+            call.tile_from, call.tile_to = tile, min(p.tiles, tile + p.group)
+            if recompute:
+                call.kept_tile_from, call.kept_from, call.kept_steps = tile, start, call.step_to - start
+                call.point(memory=kept[start // p.chunk], packed=packed_forward)
+                kernels.run(call, (Phase.FORWARD,), p.threads, dtype)
+                call.point(packed=packed_backward)
+            kernels.run(call, (Phase.BACKWARD, Phase.WEIGHTS), p.threads, dtype)
+    kernels.run(call, (Phase.FINISH,), 1, dtype)
+    if initial is not None and d_initial is not None and initial.dim() == 2:
+        d_initial = d_initial.sum(0)
+    return [d_x, d_memory, None, None, d_initial, *d_parameters]

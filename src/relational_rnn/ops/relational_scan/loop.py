@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal, cast
 
 import torch
@@ -86,69 +86,38 @@ def loop(
     With gradients, "recompute" keeps the memory before each of about sqrt(T) chunks of sqrt(T) steps, which are run
     again in the backward pass.
     """
-
-    def take(x: Tensor, memory: Tensor, lengths: Tensor | None, reset: Tensor | None) -> tuple[list[Tensor], Tensor]:
-        memories, final, attended = _loop(x, memory, params, lengths, reset, initial, input_rows)
-        return [memories] if attended is None else [memories, attended], final
-
     called = isinstance(params, CalledParameters)  # modules, whose weights nobody knows
     tensors = [t for t in (x, memory, lengths, reset, initial) if t is not None] + ([] if called else flatten(params))
     batch, steps = x.shape[:2]
+    versions: list[int] = []
+
+    def take(x: Tensor, memory: Tensor, lengths: Tensor | None, reset: Tensor | None) -> tuple[list[Tensor], Tensor]:
+        if versions and versions != [t._version for t in tensors]:  # `checkpoint` does not look
+            raise RuntimeError("what the gradient is computed from has been modified by an inplace operation")
+        happens = happening(lengths, x.shape[1], x.device)
+        made: list[tuple[Tensor, ...]] = []
+        for step, after in walk(x, memory, params, happens=happens, reset=reset, initial=initial):
+            made.append((step.memory, step.input_rows) if input_rows else (step.memory,))
+            memory = after
+        if not made:
+            shapes = memory.shape[1:], (x.shape[2], memory.shape[-1])
+            nothing = [memory.new_zeros(batch, 0, *shape) for shape in shapes[: 1 + input_rows]]
+            return nothing, memory.clone()  # the caller's memory stays the caller's
+        results = [torch.stack(tensors, dim=1) for tensors in zip(*made, strict=True)]
+        if happens is not None:
+            results = [t.where(happens[:, :, None, None], 0) for t in results]
+        return results, memory
+
     if activations == "recompute" and steps > 1 and gradients_wanted(tensors):
-        results, final = _twice(take, tensors, x, memory, lengths, reset)
+        versions += [t._version for t in tensors]
+        parts = []
+        for _, part, left, resets in pieces(math.ceil(math.sqrt(steps)), x, lengths, reset):
+            again = checkpoint(take, part, memory, left, resets, use_reentrant=False, preserve_rng_state=False)
+            results, memory = cast(tuple[list[Tensor], Tensor], again)
+            parts.append(results)
+        results, final = [torch.cat(tensors, 1) for tensors in zip(*parts, strict=True)], memory
     else:
         rows = batch * (x.shape[2] + memory.shape[1])
         together = steps if called and torch.is_grad_enabled() else max(1, _PIECE_ROWS // max(1, rows))
         results, final = in_pieces(take, together, x, memory, lengths, reset, given=tensors)
     return Scan(results[0], final, results[1] if input_rows else None)
-
-
-def _twice(
-    take: Callable[..., tuple[list[Tensor], Tensor]],
-    tensors: list[Tensor],
-    x: Tensor,
-    memory: Tensor,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-) -> tuple[list[Tensor], Tensor]:
-    """What `take` makes of all steps, in chunks that are taken again in the backward pass, from `tensors`."""
-    versions = [t._version for t in tensors]
-
-    def unchanged(*piece: Tensor | None) -> tuple[list[Tensor], Tensor]:
-        if [t._version for t in tensors] != versions:  # `checkpoint` does not look
-            raise RuntimeError("what the gradient is computed from has been modified by an inplace operation")
-        return take(*piece)
-
-    made = []
-    for _, part, left, resets in pieces(math.ceil(math.sqrt(x.shape[1])), x, lengths, reset):
-        again = checkpoint(unchanged, part, memory, left, resets, use_reentrant=False, preserve_rng_state=False)
-        results, memory = cast(tuple[list[Tensor], Tensor], again)
-        made.append(results)
-    return [torch.cat(tensors, 1) for tensors in zip(*made, strict=True)], memory
-
-
-def _loop(
-    x: Tensor,
-    memory: Tensor,
-    params: ScanParameters | CalledParameters,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    initial: Tensor | None,
-    input_rows: bool,
-) -> Scan:
-    happens = happening(lengths, x.shape[1], x.device)
-    memories, rows = [], []
-    for step, after in walk(x, memory, params, happens=happens, reset=reset, initial=initial):
-        memories.append(step.memory)
-        rows.append(step.input_rows)
-        memory = after
-    if not memories:
-        none = memory.new_zeros(x.shape[0], 0, x.shape[2], memory.shape[-1])
-        nothing = memory.new_zeros(x.shape[0], 0, *memory.shape[1:])
-        return Scan(nothing, memory.clone(), none if input_rows else None)  # the caller's memory stays the caller's
-
-    def stacked(tensors: list[Tensor]) -> Tensor:
-        together = torch.stack(tensors, dim=1)
-        return together if happens is None else together.where(happens[:, :, None, None], 0)
-
-    return Scan(stacked(memories), memory, stacked(rows) if input_rows else None)

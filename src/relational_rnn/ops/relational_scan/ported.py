@@ -1,4 +1,4 @@
-"""One step as the widely copied PyTorch ports compute it, which is another function than the original's:
+"""One step as the widely copied PyTorch ports compute it, which differs from the original:
 
     h  = [M; W x]
     h' = LN2(h + attend(h))                 LN2: mean and variance over rows and features together, with a gain and a
@@ -23,7 +23,7 @@ from relational_rnn.ops.relational_scan.reference import CalledBlock, Map, Setti
 
 
 class PortedParameters(NamedTuple):
-    """Everything a step needs besides its input and the memory; the norms' weights and biases have an axis of rows."""
+    """Everything a step needs besides its input and the memory; the norms have an axis of rows."""
 
     settings: Settings  # its two biases are not read
     input: Map  # I -> M
@@ -38,13 +38,13 @@ class PortedParameters(NamedTuple):
 
 
 def ported_input_terms(x: Tensor, p: PortedParameters) -> Tensor:
-    """What a step takes from its input alone: `x` [..., I] to the input's row and its gate terms, [..., M + 2G]."""
+    """What a step takes from its input `x` [..., I] alone: the input's row and its gate terms, [..., M + 2G]."""
     row = linear(x, p.input)
     return row if p.gate_input is None else torch.cat([row, linear(row, p.gate_input)], dim=-1)
 
 
 def ported_advance(memory: Tensor, terms: Tensor, p: PortedParameters) -> Tensor:
-    """The memory after a step, from the one before it [B, N, M] and what `ported_input_terms` made of the input."""
+    """The memory after a step, from the memory before it [B, N, M] and what `ported_input_terms` made of the input."""
     slots, width = memory.shape[-2:]
     assert p.block.attention_norm is not None
     h = torch.cat([memory, terms[..., None, :width]], dim=-2)  # [B, R, M]

@@ -1,8 +1,8 @@
-"""What kernels, which read numbers by their addresses, can be given; and how a tensor is made fit for that."""
+"""What kernels, which read numbers by their addresses, can be given, and what stands in where they cannot follow."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,19 +14,26 @@ from relational_rnn._check import InputError, check_shape, describe
 def tensors_against(given: Iterable[Tensor]) -> str | None:
     """What the CPU scans cannot take about these tensors, or None."""
     tensors = list(given)
+    elsewhere = [t.device for t in tensors if t.device.type != "cpu"]
+    if elsewhere:
+        return f"it runs on the CPU, not on {elsewhere[0]}"
+    reason = unlike(tensors)
+    if reason is None and tensors[0].dtype not in (torch.float32, torch.float64):
+        return f"it computes in float32 or float64, not in {str(tensors[0].dtype)[6:]}"
+    return reason
+
+
+def unlike(tensors: Sequence[Tensor]) -> str | None:
+    """What no kernel can take about these tensors, whatever its device and dtype, or None."""
     if any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors):
         return "it takes plain tensors only"
     if any(map(wrapped, tensors)):
         return "it does not work under vmap"
     if any(t.layout is not torch.strided for t in tensors):
         return "it takes dense tensors only"
-    if any(t.device.type != "cpu" for t in tensors):
-        return f"it runs on the CPU, not on {next(t.device for t in tensors if t.device.type != 'cpu')}"
     dtypes = {t.dtype for t in tensors}
     if len(dtypes) > 1:
         return "it needs one dtype throughout, not " + ", ".join(sorted(str(d)[6:] for d in dtypes))
-    if not dtypes <= {torch.float32, torch.float64}:
-        return f"it computes in float32 or float64, not in {str(dtypes.pop())[6:]}"
     return None
 
 
@@ -49,15 +56,13 @@ def check_marks(where: str, lengths: Tensor | None, reset: Tensor | None, x: Ten
 
 
 def wrapped(t: Tensor) -> bool:
-    """Whether a transform of PyTorch stands between the tensor and its numbers; batched gradients come so."""
+    """Whether a transform of PyTorch stands between the tensor and its numbers, as in batched gradients."""
     return is_functorch_wrapped_tensor(t) or is_legacy_batchedtensor(t)
 
 
 def mode_against() -> str | None:
-    """What PyTorch is doing with operations that the CPU scans do not follow, or None."""
-    if torch.is_autocast_enabled("cpu"):
-        return "it does not follow autocast"
-    return watcher()
+    """What PyTorch does with operations that the CPU scans do not follow, or None."""
+    return "it does not follow autocast" if torch.is_autocast_enabled("cpu") else watcher()
 
 
 def watcher() -> str | None:
@@ -74,14 +79,39 @@ def watcher() -> str | None:
 
 
 def backward_against(cotangents: Iterable[Tensor | None]) -> bool:
-    """Whether a backward pass has to be one of plain operations: its own gradient is wanted, or a transform is on."""
+    """Whether only plain operations can do a backward pass: its own gradient is wanted, or a transform is on."""
     if torch.is_grad_enabled() or watcher() is not None:
         return True
     return any(d is not None and (type(d) is not Tensor or wrapped(d)) for d in cotangents)
 
 
+def plain_backward(
+    scan: Callable[..., Iterable[Tensor | None]],
+    inputs: Sequence[Tensor | None],
+    needed: Sequence[bool],
+    cotangents: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """The gradients of `scan(*inputs)` by plain operations, differentiable again where gradients are recorded."""
+    if not torch.is_grad_enabled():  # then the second pass has a graph of its own
+        pairs = zip(inputs, needed, strict=True)
+        inputs = [t.detach().requires_grad_() if need and t is not None else t for t, need in pairs]
+    with torch.enable_grad():
+        results = scan(*inputs)
+    pairs = zip(results, cotangents, strict=True)
+    reached = [(y, d) for y, d in pairs if y is not None and y.requires_grad and d is not None]
+    found = torch.autograd.grad(
+        [y for y, _ in reached],
+        [t for t, need in zip(inputs, needed, strict=True) if need and t is not None],
+        [d for _, d in reached],
+        create_graph=torch.is_grad_enabled(),
+        allow_unused=True,
+    )
+    gradients = iter(found)
+    return [next(gradients) if need else None for need in needed]
+
+
 def gradients_wanted(tensors: Iterable[Tensor | None]) -> bool:
-    """Whether a backward pass may follow; inside of an autograd function it can no longer be told."""
+    """Whether a backward pass may follow. Inside an autograd function this can no longer be told."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
@@ -94,9 +124,14 @@ def may_be_written(given: Iterable[Tensor | None]) -> bool:
 
 
 def settled(t: Tensor) -> Tensor:
-    """`t` with its numbers in memory: without a minus sign still to be applied, or zeros that have no memory."""
+    """`t` with its numbers in memory: no minus sign is still to be applied, and zeros have memory."""
     t = t.detach()
     return t.clone() if pending(t) else t
+
+
+def packed(t: Tensor | None) -> Tensor | None:
+    """`t` with its numbers in memory, in one piece and in order."""
+    return None if t is None else settled(t).contiguous()
 
 
 def pending(t: Tensor) -> bool:

@@ -1,7 +1,7 @@
 """The relational memory, one step at a time: the definition that judges every faster implementation.
 
-Two formulations share this file. "sonnet" is the paper's (Santoro et al., 2018, arXiv:1806.01822, equations 1 to 7)
-with the exact arithmetic of the authors' released code; "chapter" is a transformer block without gates:
+There are two formulations. "sonnet" is the paper's (Santoro et al., 2018, arXiv:1806.01822, equations 1 to 7) with the
+exact arithmetic of the authors' code; "chapter" is a transformer block without gates:
 
     sonnet    h  = [M; W x]                                       chapter   h  = [M; W x]
               h' = LN(h + attend(h))                                        h' = attend(h) W^O
@@ -9,9 +9,9 @@ with the exact arithmetic of the authors' released code; "chapter" is a transfor
               M' = i * tanh(h"[:N]) + f * M                                 M' = h"[:N]
               i, f = sigmoid(W_x x + W_m tanh(M) + bias)
 
-Every row attends to every row, the input's rows included; only the memory's rows are kept.
+Every row attends to every row, including the input's; only the memory's rows are kept.
 
-Slots may also compete for the input ("sonnet" with `Settings.competitive`). h" is the same, and the update becomes
+In "sonnet" slots may also compete for the input (`Settings.competitive`). h" is the same, and the update becomes
 
     M' = M + u * (tanh(h"[:N]) - M)                            u from 0 to 1: a slot stays or moves to its candidate
     u  = min(1, s * (mean over input rows of a) * g)           s = min(N, 4), see `update_rate`
@@ -19,8 +19,8 @@ Slots may also compete for the input ("sonnet" with `Settings.competitive`). h" 
     k  = W_k M + b_k,  q_r = W_qr (W x)_r + b_q                a key per slot, a query per row of the input
     g  = sigmoid(W_x x + W_m tanh(M) + bias)
 
-In the attention every slot chooses among rows, so all slots may take in the same one; here every row of the input
-chooses among slots, as in Slot Attention (Locatello et al., 2020, arXiv:2006.15055).
+In the attention every slot chooses among rows; here every row of the input chooses among slots, as in Slot Attention
+(Locatello et al., 2020, arXiv:2006.15055).
 """
 
 # Shape legend (letters are local to this file)
@@ -73,28 +73,22 @@ class Settings:
     """What is chosen rather than learned."""
 
     formulation: Formulation
-    """Which arithmetic, see the top of this file."""
-    num_heads: int
-    """H."""
-    key_size: int
-    """K."""
-    forget_bias: float
-    """Constant added to the forget gate before the sigmoid."""
-    input_bias: float
-    """Constant added to the input gate before the sigmoid."""
-    competitive: bool = False
-    """Whether slots compete for the input; then there is no forget gate, and `forget_bias` is not read."""
+    num_heads: int  # H
+    key_size: int  # K
+    forget_bias: float  # added to the forget gate before the sigmoid
+    input_bias: float  # added to the input gate before the sigmoid
+    competitive: bool = False  # whether slots compete for the input; then there is no forget gate and no forget_bias
 
 
 class ScanParameters(NamedTuple):
-    """Everything a step needs besides its input and the memory."""
+    """Everything a step needs besides its input and the memory, in the order of the kernels' tables."""
 
     settings: Settings
     input: Linear  # I -> M, the same for every input row
-    blocks: tuple[Block, ...]  # S of them
     mlp: tuple[Linear, ...]  # M -> M each, shared by all blocks
-    gate_input: Linear | None = None  # n * M -> 2G: input gate, then forget gate, or queries of slots that compete
-    gate_memory: Linear | None = None  # M -> 2G: input gate, then forget gate, or keys of slots that compete
+    gate_input: Linear | None  # n * M -> 2G: input gate, then forget gate, or queries of slots that compete
+    gate_memory: Linear | None  # M -> 2G: input gate, then forget gate, or keys of slots that compete
+    blocks: tuple[Block, ...]  # S of them
 
 
 Map = Callable[[Tensor], Tensor]
@@ -102,7 +96,7 @@ Map = Callable[[Tensor], Tensor]
 
 
 class CalledBlock(NamedTuple):
-    """`Block` of modules that are called."""
+    """A `Block` of modules that are called."""
 
     qkv: Map
     mlp_norm: Map
@@ -154,7 +148,7 @@ def layer_norm(x: Tensor, p: Norm | Map) -> Tensor:
 
 
 def attend(h: Tensor, block: Block | CalledBlock, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Multi-head attention of all rows to all rows: softmax(q k^T / sqrt(K)) v, heads side by side (equations 1, 2)."""
+    """Attention of all rows to all rows: softmax(q k^T / sqrt(K)) v, heads side by side (equations 1 and 2)."""
     qkv = linear(h, block.qkv)  # [B, R, F]
     if block.qkv_norm is not None:
         qkv = layer_norm(qkv, block.qkv_norm)
@@ -166,48 +160,38 @@ def attend(h: Tensor, block: Block | CalledBlock, settings: Settings) -> tuple[T
 
 
 def mlp(h: Tensor, layers: tuple[Linear | Map, ...]) -> Tensor:
-    """Linear layers with ReLU between them; the last one is not activated."""
+    """Linear layers with ReLU between them."""
     for i, layer in enumerate(layers):
         h = linear(torch.relu(h) if i else h, layer)
     return h
 
 
 def input_terms(x: Tensor, p: ScanParameters | CalledParameters) -> tuple[Tensor, Tensor | None]:
-    """What a step takes from its input alone: `x` [..., n, I] to rows [..., n, M] and gate terms [..., 2G].
+    """What a step takes from its input `x` [..., n, I] alone: rows [..., n, M] and gate terms [..., 2G].
 
-    Where slots compete the gate terms are [..., M + n * M], the input gate's and then every row's query.
+    If slots compete, the gate terms are [..., M + n * M]: the input gate's and then every row's query.
     """
     rows = linear(x, p.input)
     if p.gate_input is None:
         return rows, None
-    if p.settings.competitive:
-        if isinstance(p, CalledParameters):
-            assert p.share_query is not None
-            queries = p.share_query(each_row_alone(rows)).flatten(-2)
-            return rows, torch.cat([p.gate_input(rows.flatten(-2)), queries], dim=-1)
-        return rows, gate_and_queries(rows, p.gate_input)
-    return rows, linear(rows.flatten(-2), p.gate_input)
-
-
-def gate_and_queries(rows: Tensor, p: Linear) -> Tensor:
-    """The gate terms of slots that compete: the weight's lower half holds a matrix M -> M for each row's query."""
-    width = rows.shape[-1]
-    gate = F.linear(rows.flatten(-2), p.weight[:width], p.bias[:width])
-    own = p.weight[width:].unflatten(-1, rows.shape[-2:])  # [M, n, M]: number of the query, row, number of the row
-    queries = torch.einsum("...nj,inj->...ni", rows, own) + p.bias[width:]
-    return torch.cat([gate, queries.flatten(-2)], dim=-1)
-
-
-def each_row_alone(rows: Tensor) -> Tensor:
-    """[..., n, M] to [..., n, n * M]: every row in its own place, zeros in those of the others."""
-    return torch.diag_embed(rows.transpose(-1, -2)).movedim(-3, -1).flatten(-2)
+    if not p.settings.competitive:
+        return rows, linear(rows.flatten(-2), p.gate_input)
+    if isinstance(p, CalledParameters):
+        assert p.share_query is not None
+        # every row in its own place, with zeros in the places of the others, [..., n, n * M]
+        alone = torch.diag_embed(rows.transpose(-1, -2)).movedim(-3, -1).flatten(-2)
+        gate, queries = p.gate_input(rows.flatten(-2)), p.share_query(alone)
+    else:
+        width, (weight, bias) = rows.shape[-1], p.gate_input
+        gate = F.linear(rows.flatten(-2), weight[:width], bias[:width])
+        own = weight[width:].unflatten(-1, rows.shape[-2:])  # [M, n, M]: number of the query, row, number of the row
+        queries = torch.einsum("...nj,inj->...ni", rows, own) + bias[width:]
+    return rows, torch.cat([gate, queries.flatten(-2)], dim=-1)
 
 
 def update_rate(share: Tensor, gate: Tensor) -> Tensor:
-    """How far every number of a slot moves towards its candidate, 0 to 1: `share` [B, N, n] and `gate` [B, N, M].
-
-    The mean over rows, not their sum: many rows shared evenly would all be cut at 1, where shares have no gradient.
-    """
+    """How far every number of a slot moves towards its candidate, 0 to 1, from `share` [B, N, n], `gate` [B, N, M]."""
+    # the mean over rows: in a sum, many rows shared evenly would be cut at 1, where shares have no gradient
     scale = min(share.shape[-2], SHARE_SCALE)
     return (scale * share.mean(dim=-1, keepdim=True) * gate).clamp(max=1)
 
@@ -235,7 +219,6 @@ def advance(memory: Tensor, rows: Tensor, gate_terms: Tensor | None, p: ScanPara
     if p.settings.competitive:
         width = memory.shape[-1]
         if isinstance(p, CalledParameters):
-            assert p.gate_memory is not None
             assert p.share_key is not None
             gate, keys = p.gate_memory(torch.tanh(memory)), p.share_key(memory)
         else:
@@ -268,11 +251,7 @@ def relational_scan_reference(
     reset: Tensor | None = None,
     initial: Tensor | None = None,
 ) -> Scan:
-    """The step, once per time step of `x` [B, T, n, I], from `memory` [B, N, M].
-
-    With `lengths` [B] the steps from there on do not happen: their outputs are 0 and the memory stays.
-    With `reset` [B, T] a row's memory becomes `initial` [N, M] or [B, N, M] before every step marked true.
-    """
+    """The steps of `x` [B, T, n, I], one after the other, from `memory` [B, N, M]; see `relational_scan`."""
     assert reset is None or initial is not None
     memories, input_rows = [], []
     for t in range(x.shape[1]):

@@ -1,9 +1,9 @@
-"""The sequence call that layers use. It obeys the name of an implementation or refuses it; only "auto" chooses."""
+"""The sequence call that layers use. A backend that is named runs or is refused; only "auto" chooses."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,12 +20,11 @@ from relational_rnn.ops.relational_scan.triton_scan import relational_scan_trito
 Backend = Literal["auto", "reference", "cpu", "triton"]
 """What may be asked for.
 
-- "reference": plain PyTorch operations, step by step, which autograd, torch.func, autocast and torch.compile follow,
-  on any device and in any dtype.
-- "cpu": the whole sequence as one operation with its own backward pass, by compiled kernels; see
-  `relational_scan_cpu`.
-- "triton": one kernel per direction for the whole sequence, on NVIDIA GPUs; see `relational_scan_triton`.
-- "auto": the faster one of those that can run.
+- "reference": plain PyTorch operations, step by step, for any device and dtype; autograd, torch.func, autocast and
+  torch.compile follow them.
+- "cpu": the whole sequence as one operation with its own backward pass, by compiled kernels.
+- "triton": one kernel per direction for the whole sequence, on NVIDIA GPUs.
+- "auto": the fastest of those that can run.
 """
 BACKENDS: tuple[str, ...] = get_args(Backend)
 ACTIVATION_MODES: tuple[str, ...] = get_args(ActivationMode)
@@ -40,15 +39,12 @@ class BackendReport:
     """
 
     asked: str
-    """The backend that was asked for."""
     runs: str
-    """The one that runs."""
     why: str
-    """In one sentence."""
 
     @property
     def kernels(self) -> str | None:
-        """Which kernels the CPU scan computes with: "compiled, avx2". None for the others."""
+        """The kernels of the CPU scan, such as "compiled, avx2"; None for other backends."""
         return cpu.kernels_report() if self.runs == "cpu" else None
 
     def __str__(self) -> str:
@@ -64,15 +60,7 @@ def choose(
     *,
     input_rows: bool = False,
 ) -> BackendReport:
-    """The implementation that runs a call.
-
-    Args:
-        backend: what is asked for.
-        activations: "store" or "recompute", what the backward pass works from.
-        x: [B, T, n, I].
-        memory: [B, N, M].
-        params: the weights and choices.
-        input_rows: whether the attended rows of the input are wanted too.
+    """What runs this call of `relational_scan`, and why.
 
     Raises:
         InputError: an unknown name, or one that cannot run here, with the reason and what can.
@@ -84,33 +72,35 @@ def choose(
         if against is not None:
             problem = f"activations='recompute' cannot be obeyed here: {against}"
             raise InputError(describe("relational_scan", problem, hint="activations='store' can run here."))
-    if backend == "reference":
-        return BackendReport(asked=backend, runs="reference", why="it was asked for")
     special = "triton" if backend == "triton" or (backend == "auto" and x.device.type == "cuda") else "cpu"
-    name = {"cpu": "the CPU scan", "triton": "the Triton scan"}[special]
-    if isinstance(params, CalledParameters):
+    if backend == "reference":
+        reason = None
+    elif isinstance(params, CalledParameters):
         reason = f"it calls no inner modules, and {params.why}"
-    elif special == "cpu":
-        reason = cpu.unsupported(x, memory, params)
-    else:
+    elif special == "triton":
         reason = triton_scan.unsupported(x, memory, params, input_rows=input_rows)
-    if backend == special:
-        if reason is not None:
-            hint = "backend='reference' can run here, and so can 'auto'."
-            raise InputError(describe("relational_scan", f"backend {backend!r} cannot run here: {reason}", hint=hint))
-        return BackendReport(asked=backend, runs=special, why="it was asked for" + _products(special, x))
+    else:
+        reason = cpu.unsupported(x, memory, params)
+    report = decide("relational_scan", backend, reason, special=special)
+    if report.runs != "triton" or x.dtype != torch.float32:
+        return report
+    return replace(report, why=f"{report.why}; products in {precision(x.dtype)}")  # a choice of PyTorch's
+
+
+def decide(where: str, backend: str, reason: str | None, *, special: str = "cpu") -> BackendReport:
+    """What runs: the named backend, or for "auto" the `special` one, unless there is a `reason` against it."""
+    name = {"cpu": "the CPU scan", "triton": "the Triton scan"}[special]
+    why = "it was asked for"
+    if backend == "auto":
+        why = "it is the fastest that can run here" if reason is None else f"{name} cannot run here: {reason}"
+        if reason is None and special == "triton":
+            # to be turned round when a GPU has shown that it is right and faster there
+            reason = why = f"{name} has not been measured on a GPU and runs where it is asked for by name"
+        return BackendReport(asked=backend, runs="reference" if reason else special, why=why)
     if reason is not None:
-        return BackendReport(asked=backend, runs="reference", why=f"{name} cannot run here: {reason}")
-    if special == "triton":
-        # To be turned round when a GPU has shown that it is right and faster there.
-        why = "the Triton scan has not been measured on a GPU and runs where it is asked for by name"
-        return BackendReport(asked=backend, runs="reference", why=why)
-    return BackendReport(asked=backend, runs="cpu", why="it is the fastest that can run here")
-
-
-def _products(runs: str, x: Tensor) -> str:
-    """How exact the products of float32 matrices are in the Triton scan, which is a choice."""
-    return f"; products in {precision(x.dtype)}" if runs == "triton" and x.dtype == torch.float32 else ""
+        hint = "backend='reference' can run here, and so can 'auto'."
+        raise InputError(describe(where, f"backend {backend!r} cannot run here: {reason}", hint=hint))
+    return BackendReport(asked=backend, runs=backend, why=why)
 
 
 def relational_scan(
@@ -132,32 +122,32 @@ def relational_scan(
         memory: the memory before the first step, [B, N, M].
         params: the weights and choices.
         lengths: [B] whole numbers in 0..T; later steps do not happen, whatever their input holds.
-        reset: [B, T] booleans; before a step marked true the row's memory becomes `initial`.
+        reset: [B, T] booleans; before a step marked true the sequence's memory becomes `initial`.
         initial: [N, M] or [B, N, M], needed with `reset`.
-        input_rows: whether the attended rows of the input are wanted too.
-        backend: "reference", "cpu", "triton" or "auto"; see `Backend`. A name is obeyed or refused.
-        activations: "store" keeps what the backward pass needs; "recompute" keeps little and computes it again, for
-            peak memory that grows with the square root of T.
+        input_rows: whether to return the attended rows of the input.
+        backend: see `Backend`. A name is obeyed or refused.
+        activations: what the backward pass works from. "store" keeps everything that it needs; "recompute" computes it
+            again, and peak memory grows with the square root of T.
 
     Returns:
-        a `Scan`: the memory after every step [B, T, N, M] (0 past a length), the memory after each row's last step
-        [B, N, M], and the attended input rows [B, T, n, M] or None.
+        a `Scan`: the memory after every step [B, T, N, M] (0 past a length), the memory after the last step [B, N, M],
+        and the attended input rows [B, T, n, M] or None.
 
-    Gradients flow into every tensor, the memory and `initial` included. Under `torch.compile` the sequence is one node
-    of the graph, whatever T is; there its backward runs the steps a second time, and there is no double backward.
+    Gradients flow into every tensor. Under `torch.compile` the sequence is one node of the graph, whatever T is. There
+    its backward runs the steps a second time, and there is no double backward.
 
     Raises:
-        InputError: an unknown backend, or one that cannot run here.
+        InputError: an unknown backend, one that cannot run here, or tensors whose sizes do not fit.
     """
     assert reset is None or initial is not None
     runs = choose(backend, activations, x, memory, params, input_rows=input_rows).runs
+    given: dict[str, Any] = {"lengths": lengths, "reset": reset, "initial": initial}
     if isinstance(params, CalledParameters):
-        return loop(x, memory, params, lengths, reset, initial, input_rows)
-    given = {"lengths": lengths, "reset": reset, "initial": initial}
+        return loop(x, memory, params, **given, input_rows=input_rows)
     if runs == "triton":
-        return relational_scan_triton(x, memory, params, activations=activations, **given)
+        return relational_scan_triton(x, memory, params, **given, activations=activations)
     if runs == "cpu":
-        return relational_scan_cpu(x, memory, params, input_rows=input_rows, activations=activations, **given)
+        return relational_scan_cpu(x, memory, params, **given, input_rows=input_rows, activations=activations)
     if torch.compiler.is_compiling():
-        return scan_as_operator(x, memory, params, lengths, reset, initial, input_rows, kernels=backend == "auto")
-    return loop(x, memory, params, lengths, reset, initial, input_rows, activations)
+        return scan_as_operator(x, memory, params, **given, input_rows=input_rows, kernels=backend == "auto")
+    return loop(x, memory, params, **given, input_rows=input_rows, activations=activations)

@@ -1,34 +1,44 @@
-"""What a call is, as a flat list of tensors and a tuple of everything else: for operators, and for backward passes."""
+"""A call as a flat list of tensors and a tuple of everything else, for operators and backward passes; and its sizes."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from relational_rnn._check import InputError, check_shape, describe
+from relational_rnn.ops.relational_scan.readable import check_marks, unlike
 from relational_rnn.ops.relational_scan.reference import Block, Linear, Norm, ScanParameters, Settings
 
 
-def flatten(params: ScanParameters) -> list[Tensor]:
-    """All tensors in a fixed order: input, MLP, gates, blocks."""
-    groups: list[Linear | Norm | None] = [params.input, *params.mlp, params.gate_input, params.gate_memory]
-    for block in params.blocks:
-        groups.extend(block)
-    return [tensor for group in groups if group is not None for tensor in group]
+def flatten(params: tuple[Any, ...]) -> list[Tensor]:
+    """All tensors of tuples within tuples, in their order."""
+    found = []
+    for part in params:
+        if isinstance(part, Tensor):
+            found.append(part)
+        elif isinstance(part, tuple):
+            found += flatten(part)
+    return found
+
+
+def refill(params: Any, tensors: Iterator[Tensor]) -> Any:
+    """The same tuples within tuples with other tensors, in the order of `flatten`."""
+    parts = []
+    for part in params:
+        if isinstance(part, tuple):
+            part = refill(part, tensors)
+        parts.append(next(tensors) if isinstance(part, Tensor) else part)
+    return params._make(parts) if hasattr(params, "_make") else tuple(parts)
 
 
 def misfit(params: ScanParameters, x: Tensor, memory: Tensor) -> str | None:
-    """The first parameter whose size is not the one that it is read by, or None where all fit.
+    """The first parameter that does not go with the sizes of `x` [..., n, I] and `memory` [B, N, M], or None.
 
     PyTorch's operations notice by themselves; kernels would read beyond a tensor's end.
-
-    Args:
-        params: the weights and choices.
-        x: [..., n, I].
-        memory: [B, N, M].
     """
     (inputs, features), m, s = x.shape[-2:], memory.shape[2], params.settings
     qkv = s.num_heads * 2 * s.key_size + m
@@ -39,17 +49,9 @@ def misfit(params: ScanParameters, x: Tensor, memory: Tensor) -> str | None:
         ("gate_input", params.gate_input, (gates, inputs * m)),
         *((f"mlp[{i}]", linear, (m, m)) for i, linear in enumerate(params.mlp)),
     ]
+    sizes = {"qkv": (qkv, m), "qkv_norm": (qkv,), "out": (m, m), "mlp_norm": (m,), "attention_norm": (m,)}
     for i, block in enumerate(params.blocks):
-        wanted += [
-            (f"blocks[{i}].{name}", getattr(block, name), size)
-            for name, size in (
-                ("qkv", (qkv, m)),
-                ("qkv_norm", (qkv,)),
-                ("out", (m, m)),
-                ("mlp_norm", (m,)),
-                ("attention_norm", (m,)),
-            )
-        ]
+        wanted += [(f"blocks[{i}].{name}", getattr(block, name), size) for name, size in sizes.items()]
     for name, given, size in wanted:
         if given is not None and (given.weight.shape != size or given.bias.shape != size[:1]):
             found = f"weight {list(given.weight.shape)} and bias {list(given.bias.shape)}"
@@ -57,8 +59,35 @@ def misfit(params: ScanParameters, x: Tensor, memory: Tensor) -> str | None:
     return None
 
 
+def check_fit(
+    x: Tensor,
+    memory: Tensor,
+    params: ScanParameters,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    initial: Tensor | None,
+) -> None:
+    """Refuse what does not fit the sequence `x` [B, T, n, I]: kernels would read beyond an end."""
+    where, batch = "relational_scan", x.shape[0]
+    assert reset is None or initial is not None
+    wrong = misfit(params, x, memory)
+    if wrong is not None:
+        raise InputError(describe(where, wrong))
+    check_shape(where, "memory", memory, {"B": batch, "N": None, "M": None})
+    check_marks(where, lengths, reset, x)
+    if initial is not None:
+        slots, width = memory.shape[1:]
+        own = {"B": batch} if initial.dim() == 3 else {}
+        check_shape(where, "initial", initial, {**own, "N": slots, "M": width})
+        wrong = unlike([x, initial])
+        if wrong is None and initial.device != x.device:
+            wrong = f"it is on {initial.device}, and the input on {x.device}"
+        if wrong is not None:
+            raise InputError(describe(where, f"initial cannot be used here: {wrong}"))
+
+
 class Spec(NamedTuple):
-    """What is not a tensor."""
+    """What of a call is not a tensor."""
 
     settings: Settings
     mlp_layers: int
@@ -85,25 +114,11 @@ def spec_of(params: ScanParameters, *, input_rows: bool, autocast: torch.dtype |
 
 def unflatten(tensors: Sequence[Tensor], spec: Spec) -> ScanParameters:
     """The inverse of `flatten`."""
-    pairs = iter(zip(tensors[::2], tensors[1::2], strict=True))
-
-    def linear() -> Linear:
-        return Linear(*next(pairs))
-
-    def norm() -> Norm:
-        return Norm(*next(pairs))
-
-    def block() -> Block:
-        qkv, mlp_norm = linear(), norm()
-        if spec.settings.formulation == "sonnet":
-            return Block(qkv, mlp_norm, qkv_norm=norm(), attention_norm=norm())
-        return Block(qkv, mlp_norm, out=linear())
-
-    return ScanParameters(
-        settings=spec.settings,
-        input=linear(),
-        mlp=tuple(linear() for _ in range(spec.mlp_layers)),
-        gate_input=linear() if spec.gates else None,
-        gate_memory=linear() if spec.gates else None,
-        blocks=tuple(block() for _ in range(spec.blocks)),
-    )
+    linear, norm = Linear(*tensors[:2]), Norm(*tensors[:2])  # of these only the places are used
+    if spec.settings.formulation == "sonnet":
+        block = Block(linear, norm, norm, norm)
+    else:
+        block = Block(linear, norm, out=linear)
+    gate = linear if spec.gates else None
+    shape = ScanParameters(spec.settings, linear, (linear,) * spec.mlp_layers, gate, gate, (block,) * spec.blocks)
+    return refill(shape, iter(tensors))

@@ -1,26 +1,30 @@
-"""One step for layers: by one call of the compiled kernels where no gradient is wanted, else as the definition does.
+"""One step for layers: by the compiled kernels where no gradient is wanted, else as the definition does.
 
-A step of a few rows takes the kernels 10 microseconds, and the 15 parameters it reads are scattered over a dozen
-modules: gathering and checking them anew takes several times as long. So a cell keeps its steps ready.
+A step of a few rows takes the kernels 10 microseconds, and gathering and checking its 15 parameters takes several times
+as long. So a cell keeps its steps ready.
 """
 
-# Shape legend: as in cpu.py
+# Shape legend: as in reference.py
 
 from __future__ import annotations
 
 import ctypes
 import operator
-from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from relational_rnn.ops.relational_scan._native import Kernels, NativeCall, Numbers, Phase, addresses, find, fresh
-from relational_rnn.ops.relational_scan._native_scan import TILE_ROWS, describe_sizes
-from relational_rnn.ops.relational_scan.cpu import kernels_for
-from relational_rnn.ops.relational_scan.readable import mode_against, pending, wrapped
+from relational_rnn.ops.relational_scan._native import Kernels, NativeCall, Phase, addresses, find, fresh
+from relational_rnn.ops.relational_scan.cpu import (
+    TILE_ROWS,
+    describe_sizes,
+    kernels_for,
+    relational_scan_cpu,
+    unsupported,
+)
+from relational_rnn.ops.relational_scan.readable import gradients_wanted, mode_against, pending
 from relational_rnn.ops.relational_scan.reference import CalledParameters, ScanParameters, relational_step
 from relational_rnn.ops.relational_scan.scan import Backend
 from relational_rnn.ops.relational_scan.spec import flatten, misfit, spec_of
@@ -46,75 +50,48 @@ def relational_step_after(
 ) -> After:
     """One step: input `x` [B, n, I] and the memory before it [B, N, M]; equals `relational_step` up to rounding.
 
-    Where no gradient is wanted and `backend` is "auto" or "cpu", the compiled kernels compute it in one call if they
-    can: calls of PyTorch would take several times as long as the arithmetic of a few rows. `input_rows` says whether
-    the attended rows of the input are wanted; the definition gives them anyway.
+    With backend "auto" or "cpu" and without gradients the compiled kernels compute it if they can. `input_rows` asks
+    for the attended rows of the input, which the definition gives anyway.
+
+    Raises:
+        InputError: the kernels run, and a parameter does not fit.
     """
-    plain_modules = not isinstance(params, CalledParameters)
-    if plain_modules and backend in ("auto", "cpu") and mode_against() is None and x.shape[0] > 0:
-        tensors = (x, memory, *flatten(params))
-        wanted = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-        kernels = "" if wanted else _kernels_that_take(x, memory, params, tensors)
-        if not isinstance(kernels, str):
-            return ReadyStep(kernels, params, x, memory, input_rows)(x, memory)
+    if backend in ("auto", "cpu") and not isinstance(params, CalledParameters) and mode_against() is None:
+        quiet = x.shape[0] > 0 and not gradients_wanted((x, memory, *flatten(params)))
+        if quiet and unsupported(x, memory, params) is None:
+            scan = relational_scan_cpu(x.unsqueeze(1), memory, params, input_rows=input_rows)
+            return After(scan.final, None if scan.input_rows is None else scan.input_rows.squeeze(1))
     taken = relational_step(x, memory, params)
     return After(taken.memory, taken.input_rows)
 
 
-def _kernels_that_take(x: Tensor, memory: Tensor, params: ScanParameters, tensors: Sequence[Tensor]) -> Kernels | str:
-    """The kernels for these, all `tensors` together, or "" where they do not take them as they are.
-
-    `unsupported` would say why not, but takes longer than the step.
-    """
-    dtype = x.dtype
-    plain = dtype in (torch.float32, torch.float64) and all(
-        type(t) in (Tensor, nn.Parameter)
-        and t.dtype == dtype
-        and t.is_cpu
-        and not pending(t)
-        and not wrapped(t)
-        and t.is_contiguous()
-        for t in tensors
-    )
-    return kernels_for(params) if plain and not misfit(params, x, memory) else ""
-
-
 class ReadyStep:
-    """Steps of one size with parameters where they lie now: all that is missing are the addresses of a step's tensors.
-
-    Args:
-        kernels: what computes.
-        params: the parameters, which these kernels take together with the tensors of a step.
-        x: [B, n, I], any input of the size.
-        memory: [B, N, M].
-        input_rows: whether the attended rows of the input are wanted too.
-    """
+    """Steps of one size, that of `x` [B, n, I] and `memory` [B, N, M], with parameters where they lie now."""
 
     def __init__(self, kernels: Kernels, params: ScanParameters, x: Tensor, memory: Tensor, input_rows: bool) -> None:
         batch, inputs, features = x.shape
-        slots, width = memory.shape[1:]
         gates = 0 if params.gate_memory is None else params.gate_memory.weight.shape[0]
         spec = spec_of(params, input_rows=input_rows)
-        sizes = describe_sizes(spec, batch, 1, inputs, features, slots, width, gates)
+        sizes = describe_sizes(spec, (batch, 1, inputs, features), memory, gates)
         sizes.tile_batch, sizes.tile_to, sizes.step_to = batch, 1, 1
-        sizes.packed_weights = batch * slots > _FEW_ROWS
+        sizes.packed_weights = batch * memory.shape[1] > _FEW_ROWS
         sizes.x_batch = inputs * features
         self._parameters = addresses(flatten(params))
         sizes.parameters = ctypes.addressof(self._parameters)
-        double = x.dtype == torch.float64
-        counted = (Numbers.KEPT, Numbers.SCRATCH, *((Numbers.PACKED,) if sizes.packed_weights else ()))
-        self._room = [kernels.numbers(sizes, what, double=double) for what in counted]
+        counted = ("kept", "scratch", "packed")[: 2 + sizes.packed_weights]
+        self._room = [kernels.numbers(sizes, what, x.dtype) for what in counted]
         phases = (Phase.PACK_FORWARD, Phase.FORWARD) if sizes.packed_weights else (Phase.FORWARD,)
         self._sizes = sizes
-        self._rows = (batch, inputs, width) if input_rows else None
+        self._rows = (batch, inputs, memory.shape[2]) if input_rows else None
         self._dtype = x.dtype
         self._run = kernels.library.scan_run
+        double = x.dtype == torch.float64
         self._how = kernels.instance, double, (ctypes.c_int * len(phases))(*phases), len(phases), 1, None
         self._spare: list[tuple[NativeCall, int, Tensor]] = []
 
     def __call__(self, x: Tensor, memory: Tensor) -> After:
-        """One step; `x` and `memory` are of the size and dtype that this was made for."""
-        # A call and its room belong to one step at a time: other threads of Python take, or make, their own.
+        """One step of the size and dtype that this was made for."""
+        # a call and its room belong to one step at a time: other threads of Python take or make their own
         call, address, _ = taken = self._spare.pop() if self._spare else self._make()
         after = torch.empty_like(memory)
         attended = None if self._rows is None else x.new_empty(self._rows)
@@ -139,9 +116,9 @@ _HOOKS = operator.attrgetter("_forward_hooks", "_forward_pre_hooks", "_backward_
 class StepCache:
     """Ready steps of one cell, for as long as nothing about its parameters changes.
 
-    Parameters are read where they lie, so writing into them (an optimizer, `load_state_dict`) changes nothing here.
-    Everything else is noticed at the next step: other modules or parameters in their places, hooks, parametrizations,
-    data moved, converted or laid otherwise, other kernels asked for. A copy of a cache, and one from a file, is empty.
+    Parameters are read where they lie, so an optimizer or `load_state_dict` may write into them. Any other change is
+    noticed at the next step: other modules, parameters or kernels, hooks, parametrizations, data elsewhere or laid out
+    otherwise. A copy of a cache is empty.
     """
 
     def __init__(self) -> None:
@@ -151,17 +128,11 @@ class StepCache:
         self._tensors: list[Tensor] = []
         self._then: tuple[Any, ...] | None = None
 
-    def __deepcopy__(self, memo: object) -> Self:
-        return type(self)()
-
     def __reduce__(self) -> tuple[type[Self], tuple[()]]:
         return type(self), ()
 
     def step(self, x: Tensor, memory: Tensor, *, input_rows: bool) -> After | None:
-        """One step, input `x` [B, n, I] and the memory before it [B, N, M]; None unless it is ready.
-
-        What the tensors' shapes have to be is not checked: a size is ready only after `prepare`.
-        """
+        """One step, input `x` [B, n, I] and the memory before it [B, N, M]; None unless `prepare` made it ready."""
         if torch.is_grad_enabled() or mode_against() is not None or type(x) is not Tensor or type(memory) is not Tensor:
             return None
         ready = self._ready.get((x.shape, memory.shape, input_rows))
@@ -180,18 +151,19 @@ class StepCache:
             x: [B, n, I], checked.
             memory: [B, N, M], checked.
             params: the parameters as they are now.
-            cell: the module in which they lie, whose `settings` they go with.
-            plain: those of the modules within whose parameters they are: without hooks, of PyTorch's own classes.
+            cell: the module that has them and the `settings`.
+            plain: the modules within it that a step computes with.
             rows: whether the attended rows of the input are wanted too.
         """
-        if mode_against() is not None or not 0 < x.shape[0] * memory.shape[1] <= TILE_ROWS:
+        few = 0 < x.shape[0] * memory.shape[1] <= TILE_ROWS
+        if not few or unsupported(x, memory, params) is not None or misfit(params, x, memory) is not None:
             return False
-        tensors = flatten(params)
-        kernels = _kernels_that_take(x, memory, params, (x.contiguous(), memory, *tensors))
-        own = set(map(id, cell.parameters()))
+        tensors, kernels, own = flatten(params), kernels_for(params), set(map(id, cell.parameters()))
         # something else may make one of them, a parametrization for one
-        if isinstance(kernels, str) or any(id(t) not in own for t in tensors):
+        as_they_lie = all(id(t) in own for t in tensors)
+        if not as_they_lie or any(pending(t) or not t.is_contiguous() for t in (memory, *tensors)):
             return False
+        assert not isinstance(kernels, str)
         if len(self._ready) >= _MOST_SIZES or self._now() != self._then:
             self._ready.clear()
         self._cell, self._modules, self._tensors, self._dtype = vars(cell), list(cell.modules()), tensors, x.dtype
@@ -205,16 +177,14 @@ class StepCache:
         return True
 
     def _now(self) -> tuple[Any, ...] | None:
-        """All by which the parameters may have become others."""
+        """Everything that changes when the parameters become others."""
         if not self._modules or any(self._hooks):
             return None
         return (
             id(self._cell["settings"]),
             list(chain.from_iterable(self._tables)),
             list(map(id, chain.from_iterable(map(dict.values, self._tables)))),
-            list(
-                map(len, self._attributes)
-            ),  # a forward set on a module itself makes the table of its attributes longer
+            list(map(len, self._attributes)),  # longer once a module has a forward of its own
             list(map(type, self._modules)),
             list(map(Tensor.data_ptr, self._tensors)),
             list(map(_FACTS, self._tensors)),

@@ -1,14 +1,10 @@
-"""The whole recurrence as two kernels for NVIDIA GPUs, one per direction, with a backward pass written by hand.
+"""The whole recurrence as two kernels for NVIDIA GPUs, one per direction.
 
-What depends on the input alone is computed by PyTorch for all steps at once, and so are the gradients of the weights;
-in between, one kernel takes every sequence through all its steps. README.md has the tiling and what is refused.
+PyTorch computes what depends on the input alone, and the gradients of the weights, for all steps at once. In between
+one kernel takes every sequence through its steps. README.md has the tiling and what is refused.
 """
 
-# Shape legend
-#   B  batch             N  memory slots                H  heads
-#   T  time steps        M  memory width, H * V         K  key size, V value size per head
-#   n  input rows        G  gate width, M or 1          F  H * (2K + V), queries, keys and values of all heads
-#   I  input features    L  layers of the MLP           C  steps of a chunk
+# Shape legend: as in reference.py; L layers of the MLP, C steps of a chunk
 
 # pyright: reportMissingImports=false
 
@@ -19,11 +15,11 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn.ops.relational_scan._triton_launch import MOST_ROWS, Recurrence, TritonSizes, weights_of
 from relational_rnn.ops.relational_scan.loop import ActivationMode, happening, loop
+from relational_rnn.ops.relational_scan.readable import unlike, watcher
 from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters, input_terms, layer_norm, linear
-from relational_rnn.ops.relational_scan.spec import flatten, misfit
+from relational_rnn.ops.relational_scan.spec import check_fit, flatten
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WIDEST = 512  # memory; README.md has the arithmetic
@@ -32,15 +28,14 @@ _LARGEST_PART = 128  # numbers of a key, of a value
 
 def unsupported(x: Tensor, memory: Tensor, params: ScanParameters, *, input_rows: bool = False) -> str | None:
     """Why `relational_scan_triton` cannot take these, or None if it can."""
-    if torch.compiler.is_compiling():
-        return "it cannot be traced, compiled or exported"
+    watched = watcher()
+    if watched is not None:
+        return watched
     if params.settings.competitive:
         return "it does not compute slots that compete for the input (gate_style='competitive')"
-    tensors = [x, memory, *flatten(params)]
-    if any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors):
-        return "it takes plain tensors only"
     if find_spec("triton") is None:
         return "the package triton is not installed"
+    tensors = [x, memory, *flatten(params)]
     elsewhere = [t.device for t in tensors if t.device.type != "cuda"]
     if elsewhere and not (elsewhere[0].type == "cpu" and interpreted()):
         return f"it runs on an NVIDIA GPU, not on {elsewhere[0]}"
@@ -48,26 +43,17 @@ def unsupported(x: Tensor, memory: Tensor, params: ScanParameters, *, input_rows
         return "it needs all tensors on one device"
     if not elsewhere and (torch.version.hip is not None or torch.cuda.get_device_capability(x.device) < (8, 0)):
         return "it needs an NVIDIA GPU of compute capability 8.0 or later"
-    dtypes = {t.dtype for t in tensors}
-    if len(dtypes) > 1:
-        return "it needs one dtype throughout, not " + ", ".join(sorted(str(d)[6:] for d in dtypes))
-    if not dtypes <= set(DTYPES):
-        return f"it does not compute in {str(dtypes.pop())[6:]}"
+    reason = unlike(tensors)
+    if reason is not None:
+        return reason
+    if x.dtype not in DTYPES:
+        return f"it does not compute in {str(x.dtype)[6:]}"
     if elsewhere and x.dtype == torch.bfloat16:
         return "its interpreter on the CPU cannot multiply bfloat16 matrices"
     if torch.is_autocast_enabled(x.device.type):
         return "it does not follow autocast"
-    if torch._C._are_functorch_transforms_active():
-        return "it does not work under the transforms of torch.func"
-    if torch.autograd.forward_ad._current_level >= 0:
-        return "it has no forward-mode derivative"
-    return _not_taken(x, memory, params, input_rows)
-
-
-def _not_taken(x: Tensor, memory: Tensor, params: ScanParameters, input_rows: bool) -> str | None:
-    """What of the sizes and choices the kernels do not take."""
     slots, width = memory.shape[1:]
-    value = width // params.settings.num_heads
+    part = max(params.settings.key_size, width // params.settings.num_heads)
     if len(params.blocks) > 1:
         return f"it takes one attention block per step, not {len(params.blocks)}"
     if input_rows:
@@ -76,13 +62,9 @@ def _not_taken(x: Tensor, memory: Tensor, params: ScanParameters, input_rows: bo
         return f"it takes at most {MOST_ROWS} slots, not {slots}"
     if x.shape[2] > slots and x.shape[2] > MOST_ROWS:
         return f"it takes at most {MOST_ROWS} input rows, not {x.shape[2]}"
-    if max(params.settings.key_size, value) > _LARGEST_PART:
-        return (
-            f"it takes keys and values of at most {_LARGEST_PART} numbers, not {max(params.settings.key_size, value)}"
-        )
-    if width > _WIDEST:
-        return f"it takes memories at most {_WIDEST} wide, not {width}"
-    return None
+    if part > _LARGEST_PART:
+        return f"it takes keys and values of at most {_LARGEST_PART} numbers, not {part}"
+    return f"it takes memories at most {_WIDEST} wide, not {width}" if width > _WIDEST else None
 
 
 def interpreted() -> bool:
@@ -104,59 +86,36 @@ def relational_scan_triton(
     initial: Tensor | None = None,
     activations: ActivationMode = "store",
 ) -> Scan:
-    """The relational memory over a whole sequence, one kernel per direction; equals `relational_scan_reference`.
+    """`relational_scan` by one kernel per direction, where `unsupported` has nothing against it.
 
-    The arguments and the result are those of `relational_scan`, without the attended rows of the input. With
-    `activations="recompute"` the memories alone are kept, which are the result, and the rest is computed again in
-    sqrt(T) chunks of sqrt(T) steps.
-
-    float16, bfloat16, float32 or float64, one dtype throughout; sums are float32 (float64 for float64), and products
-    of float32 matrices are as exact as `torch.backends.cuda.matmul.fp32_precision` says. Gradients flow into every
-    tensor; there are no gradients of gradients. Repeats are equal bit by bit.
+    "recompute" keeps the memories alone, which are the result, and computes the rest again in sqrt(T) chunks of sqrt(T)
+    steps. Sums are float32 (float64 for float64), and products of float32 matrices are as exact as
+    `torch.backends.cuda.matmul.fp32_precision` says. There are no gradients of gradients. Repeats are equal bit by bit.
 
     Raises:
-        InputError: not of a kind that this implementation takes (see `unsupported`), or the parameters' sizes do not go
-            together.
+        InputError: a parameter, the memory, lengths or resets do not fit.
     """
-    check_choice("relational_scan_triton", "activations", activations, ("store", "recompute"))
-    reason = unsupported(x, memory, params)
-    if reason is not None:
-        hint = "backend='reference' computes the same, and so does 'auto'."
-        raise InputError(describe("relational_scan_triton", f"cannot be used here: {reason}", hint=hint))
-    wrong = misfit(params, x, memory)
-    if wrong is not None:
-        raise InputError(describe("relational_scan_triton", wrong))
-    assert reset is None or initial is not None
+    initial = None if reset is None else initial
+    check_fit(x, memory, params, lengths, reset, initial)
     if x.numel() == 0:
-        return loop(x, memory, params, lengths, reset, initial)
+        return loop(x, memory, params)
     happens = happening(lengths, x.shape[1], x.device)
     if happens is not None:
         x = x.where(happens[:, :, None, None], 0)  # padding may hold anything, even NaN
+    settings, block = params.settings, params.blocks[0]
     rows, gate_terms = input_terms(x, params)
-    if params.gate_memory is not None:
-        assert gate_terms is not None
-        constants = [params.settings.input_bias, params.settings.forget_bias]
-        half = params.gate_memory.bias.shape[0] // 2
-        gate_terms = gate_terms + (params.gate_memory.bias + x.new_tensor(constants).repeat_interleave(half))
-    block = params.blocks[0]
+    if params.gate_memory is not None and gate_terms is not None:
+        constants = x.new_tensor([settings.input_bias, settings.forget_bias])
+        gate_terms = gate_terms + params.gate_memory.bias + constants.repeat_interleave(gate_terms.shape[-1] // 2)
     input_qkv = linear(rows, block.qkv)
     if block.qkv_norm is not None:
         input_qkv = layer_norm(input_qkv, block.qkv_norm)
+    (batch, steps, inputs, qkv), (slots, width) = input_qkv.shape, memory.shape[1:]
+    gates = 0 if gate_terms is None else gate_terms.shape[-1]
+    heads, sonnet = settings.num_heads, settings.formulation == "sonnet"
     sizes = TritonSizes(
-        x.shape[0],
-        x.shape[1],
-        memory.shape[1],
-        x.shape[2],
-        memory.shape[2],
-        block.qkv.weight.shape[0],
-        params.settings.num_heads,
-        params.settings.key_size,
-        len(params.mlp),
-        None if params.gate_memory is None else params.gate_memory.weight.shape[0],
-        params.settings.formulation == "sonnet",
+        batch, steps, slots, inputs, width, qkv, heads, settings.key_size, len(params.mlp), gates, sonnet
     )
-    initial = None if reset is None else initial
-    memories, final = Recurrence.apply(
-        sizes, activations, input_qkv, gate_terms, memory, lengths, reset, initial, *weights_of(params)
-    )
+    given = input_qkv, gate_terms, lengths, reset, initial, *weights_of(params)
+    memories, final = Recurrence.apply(sizes, activations, memory, *given)
     return Scan(memories, final, None)
