@@ -83,7 +83,7 @@ def test_generate_goes_on_with_a_prompt(call, trained):
     [
         (["--prompt", "über"], "prompt: the vocabulary lacks characters of this text"),
         (["--prompt", ""], "the prompt holds no token"),
-        (["--temperature", "-1"], "temperature must be 0 or more"),
+        (["--temperature", "-1"], "temperature is out of range"),
         (["--temperature", "0", "--top-k", "3"], "would have no effect at temperature 0"),
         (["--tokens", "0"], "tokens must be a whole number of at least 1"),
     ],

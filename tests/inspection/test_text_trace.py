@@ -9,10 +9,10 @@ import torch
 from relational_rnn import InputError
 from relational_rnn.inspection import attention_statistics
 from relational_rnn.nn.cores import MemorySizes
+from relational_rnn.tasks.language.corpus import Tokens
 from relational_rnn.tasks.language.judging import read_text
 from relational_rnn.tasks.language.language_page import Piece, pieces_of, text_statistics, trace_text
 from relational_rnn.tasks.language.model import LanguageModel, LanguageModelConfig
-from relational_rnn.tasks.language.tokens import Tokens
 from relational_rnn.tasks.language.vocabulary import Vocabulary
 
 WORDS = ["to", "be", "or", "not", "to", "be", "that", "is", "the", "question", "whether", "it", "is", "nobler"]

@@ -147,7 +147,7 @@ def test_the_streams_of_a_part_go_on_where_they_were_and_gradients_do_not(text):
         problem.measure(chunk)
     assert not any(t.requires_grad for state in problem.states.values() for t in state)
     for place in (0, 1):
-        text_read = torch.cat([chunk.batch.inputs for chunk in chunks if chunk.place == place], 1)
+        text_read = torch.cat([chunk.inputs for chunk in chunks if chunk.place == place], 1)
         with torch.no_grad():
             expected = problem.model(text_read)[1]
         torch.testing.assert_close(problem.states[place], expected)

@@ -13,9 +13,8 @@ import pytest
 from corpora import NAMES, PARTS, made, made_up_text, named, published, write_archive, write_folder
 
 from relational_rnn.tasks.language import corpus as corpus_module
-from relational_rnn.tasks.language import documents as documents_module
-from relational_rnn.tasks.language.corpus import Corpus, CorpusConfig, default_cache, prepare
-from relational_rnn.tasks.language.tokens import Tokens
+from relational_rnn.tasks.language import sources
+from relational_rnn.tasks.language.corpus import Corpus, CorpusConfig, Tokens, default_cache, prepare
 
 
 def texts(found: Corpus) -> dict[str, str]:
@@ -215,7 +214,7 @@ def test_progress_counts_the_bytes_of_each_stage(folder, cache):
 )
 def test_memory_does_not_grow_with_the_corpus(tmp_path, monkeypatch, vocabulary, size, documents):
     """What tracemalloc sees: Python and numpy. The library that learns byte pairs keeps a count of every word."""
-    monkeypatch.setattr(documents_module, "BLOCK", 4096)
+    monkeypatch.setattr(sources, "COLLECTED", 4096)
     line, peaks = made_up_text(5) + "wörd " * 200 + "\n", []
     for repeats in (20, 200):
         path = tmp_path / str(repeats) / "text.txt"

@@ -87,7 +87,7 @@ def test_a_file_that_vanishes_is_said_in_one_sentence(folder, cache, stage):
 
     with pytest.raises(InputError) as error:
         prepare(CorpusConfig(path=folder), cache, progress=vanish)
-    assert str(error.value) == f"{folder / 'valid.txt'}: the file is gone"
+    assert str(error.value) == f"{folder / 'valid.txt'}: cannot be read: No such file or directory"
     assert made(cache) == []
 
 

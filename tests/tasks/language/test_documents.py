@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relational_rnn.tasks.language import documents
-from relational_rnn.tasks.language.documents import split_documents
+from relational_rnn.tasks.language import sources
+from relational_rnn.tasks.language.sources import split_documents
 
 WIKI = (
     "\n = Ada = \n\ntext\n = not one = \ntext\n \n = = Early life = = \n\nmore\n\n"
@@ -38,8 +38,8 @@ def test_documents_are_found_in_text_that_comes_in_pieces(starts, step):
 
 @pytest.mark.parametrize("starts", CASES)
 def test_nothing_is_lost_of_very_long_lines_and_documents(starts, monkeypatch):
-    monkeypatch.setattr(documents, "LONGEST", 10)
-    monkeypatch.setattr(documents, "BLOCK", 20)
+    monkeypatch.setattr(sources, "LONGEST", 10)
+    monkeypatch.setattr(sources, "COLLECTED", 20)
     text = "x" * 35 + "\n\n" + "y " * 20 + "\nz\n" * 9 + " = A = \n\n" + " " * 30 + "\n" + " = Bcdefghijklm = \n\n"
     pieces = list(split_documents([text[i : i + 4] for i in range(0, len(text), 4)], starts))
     assert "".join(piece for _, piece in pieces) == text

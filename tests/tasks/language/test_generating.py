@@ -109,10 +109,10 @@ def test_text_comes_piece_by_piece_and_begins_with_the_prompt():
 @pytest.mark.parametrize(
     ("problem", "changes"),
     [
-        ("temperature must be 0 or more", {"temperature": -0.5}),
-        ("temperature must be 0 or more", {"temperature": float("nan")}),
+        ("temperature is out of range", {"temperature": -0.5}),
+        ("temperature is out of range", {"temperature": float("nan")}),
         ("top_k must be a whole number of at least 1", {"top_k": 0}),
-        ("top_p must be a probability above 0", {"top_p": 1.5}),
+        ("top_p is out of range", {"top_p": 1.5}),
         ("top_k and top_p would have no effect at temperature 0", {"temperature": 0, "top_k": 3}),
     ],
 )

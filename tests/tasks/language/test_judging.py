@@ -10,9 +10,9 @@ import torch
 
 from relational_rnn import InputError
 from relational_rnn.nn.cores import MemorySizes
+from relational_rnn.tasks.language.corpus import Tokens
 from relational_rnn.tasks.language.judging import Predictions, by_frequency, read_text
 from relational_rnn.tasks.language.model import LanguageModel, LanguageModelConfig
-from relational_rnn.tasks.language.tokens import Tokens
 
 VOCABULARY = 19
 CORES = ("rmc", "lstm", "transformer", "attention", "deltanet")

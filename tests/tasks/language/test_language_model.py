@@ -9,8 +9,13 @@ from relational_rnn import InputError
 from relational_rnn.nn import GRU, LSTM, RelationalMemory, Transformer, UniversalTransformer
 from relational_rnn.nn.core import State
 from relational_rnn.nn.cores import CORE_NAMES, MemorySizes, count_parameters
-from relational_rnn.tasks.language.dropout import drop_features, drop_words, recurrent_weights
-from relational_rnn.tasks.language.model import LanguageModel, LanguageModelConfig, detached
+from relational_rnn.tasks.language.model import (
+    LanguageModel,
+    LanguageModelConfig,
+    detached,
+    drop_alike,
+    recurrent_weights,
+)
 
 VOCABULARY, BATCH, STEPS, EMBEDDING = 23, 3, 11, 12
 SIZES = MemorySizes(mem_slots=2, head_size=16, num_heads=3)
@@ -150,14 +155,14 @@ def test_bfloat16_is_near_and_its_state_can_be_carried_on(core):
 
 def test_features_are_dropped_for_all_steps_alike_and_words_as_a_whole():
     torch.manual_seed(3)
-    dropped = drop_features(torch.ones(4, 9, 50), 0.3, True)
+    dropped = drop_alike(torch.ones(4, 9, 50), 0.3, True)
     assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
     assert len(torch.unique(dropped[:, 0], dim=0)) == 4
     assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.7])
-    words = drop_words(torch.ones(200, 6), 0.25, True)
+    words = drop_alike(torch.ones(200, 6), 0.25, True)
     assert torch.equal(words, words[:, :1].expand_as(words))
     assert 0.1 < (words[:, 0] == 0).float().mean() < 0.4
-    assert torch.equal(drop_words(torch.ones(20, 6), 0.25, False), torch.ones(20, 6))
+    assert torch.equal(drop_alike(torch.ones(20, 6), 0.25, False), torch.ones(20, 6))
 
 
 KINDS = ("word_dropout", "input_dropout", "output_dropout", "layer_dropout", "weight_dropout")

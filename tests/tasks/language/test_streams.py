@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from relational_rnn._check import InputError
+from relational_rnn.tasks.language.corpus import Tokens
 from relational_rnn.tasks.language.streams import LanguageBatch, TrainingStreams, evaluation_batches
-from relational_rnn.tasks.language.tokens import Tokens
 
 
 def tokens(count: int, starts: tuple[int, ...] = (0,)) -> Tokens:

@@ -19,11 +19,16 @@ from relational_rnn._reading.guard import damaged
 from relational_rnn._reading.json_text import read_json_object
 from relational_rnn._reading.plain import read_text
 from relational_rnn._reading.structure import check_entries
-from relational_rnn.tasks.language import sources
-from relational_rnn.tasks.language.documents import DocumentStarts, split_documents
-from relational_rnn.tasks.language.sources import SPLITS, TextFile
-from relational_rnn.tasks.language.tokens import Tokens, smallest_type
-from relational_rnn.tasks.language.vocabulary import Vocabulary, VocabularyKind, WordCarry, check_settings
+from relational_rnn.tasks.language.sources import (
+    BLOCK,
+    SPLITS,
+    DocumentStarts,
+    TextFile,
+    digest,
+    find_texts,
+    split_documents,
+)
+from relational_rnn.tasks.language.vocabulary import Vocabulary, VocabularyKind, WordCarry, check_settings, split_words
 
 VERSION = 1
 """Of the token files; another version's are made anew."""
@@ -62,6 +67,36 @@ class CorpusConfig:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Tokens:
+    """One part of a corpus as numbers, in memory or in a file that is mapped into it.
+
+    Words and characters are those of the text, whatever the vocabulary, so that perplexity per word and bits per
+    character can be compared across vocabularies. A line end counts as one word, as WikiText counts its `<eos>` (but
+    not if the corpus has `line_ends=False`), and as one character. Characters are Unicode code points.
+    """
+
+    numbers: np.ndarray
+    """[n] the tokens, in the smallest unsigned type that holds them all; a read-only map of a file, or an array."""
+    starts: np.ndarray
+    """[d] int64, ascending: where documents start. The first one starts at 0."""
+    words: int
+    """Words in the text, and its line ends."""
+    characters: int
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def counts(self, size: int) -> np.ndarray:
+        """int64 [size] how often every token of a vocabulary of this size occurs.
+
+        >>> Tokens(np.array([0, 2, 2], np.uint8), np.array([0]), words=3, characters=9).counts(4).tolist()
+        [1, 0, 2, 0]
+        """
+        blocks = (self.numbers[start : start + BLOCK] for start in range(0, len(self), BLOCK))
+        return sum((np.bincount(block, minlength=size) for block in blocks), np.zeros(size, np.int64))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Corpus:
     """The three parts of a corpus as tokens."""
 
@@ -75,17 +110,13 @@ class Corpus:
 
 
 def prepare(
-    config: CorpusConfig,
-    cache: Path | None = None,
-    *,
-    progress: OnProgress | None = None,
-    block: int = sources.BLOCK,
+    config: CorpusConfig, cache: Path | None = None, *, progress: OnProgress | None = None, block: int = BLOCK
 ) -> Corpus:
-    """Makes the token files of a corpus, or maps those that were made before from the same text with the same settings.
+    """Make the token files of a corpus, or map those that were made before from the same text with the same settings.
 
-    The text is read in blocks, three times (its hash, its vocabulary, its tokens), so that it may be larger than the
-    memory. The files stand in a folder of their own under `cache`, which appears when all of them are whole; broken
-    ones are noticed by their hashes and made anew.
+    The text is read in blocks, three times (its hash, its vocabulary, its tokens), so it may be larger than memory. The
+    files are in a folder of their own under `cache`, which appears when all of them are whole; broken ones are noticed
+    by their hashes and made anew.
 
     Args:
         config: the text and the settings.
@@ -112,7 +143,7 @@ def prepare(
     path = config.path.expanduser()
     if not path.exists():
         raise InputError(describe(str(path), "there is no such file or folder"))
-    content = sources.digest(path)
+    content = digest(path)
     folder = (cache or default_cache()).expanduser() / _key(config, content)
     found = _load(folder)
     if found is None:
@@ -123,25 +154,20 @@ def prepare(
 
 
 def default_cache() -> Path:
-    """Where token files are kept unless something else is said."""
+    """Where token files are kept by default."""
     named = os.environ.get("RELATIONAL_RNN_CACHE")
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "relational-rnn"
 
 
 def _key(config: CorpusConfig, content: str) -> str:
-    """The name of the folder: whatever decides what the token files hold."""
+    """The name of the folder: it depends on all that decides what the token files hold."""
     settings = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "path"}
     settings |= {"content": content, "version": VERSION}
     return f"{config.vocabulary}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:24]}"
 
 
 def _make(
-    config: CorpusConfig,
-    path: Path,
-    content: str,
-    folder: Path,
-    progress: OnProgress | None,
-    block: int,
+    config: CorpusConfig, path: Path, content: str, folder: Path, progress: OnProgress | None, block: int
 ) -> None:
     """Write `folder`, whole or not at all."""
     sweep(folder.parent)
@@ -150,7 +176,7 @@ def _make(
     shutil.rmtree(part, ignore_errors=True)  # by a killed process that had our number
     try:
         scratch.mkdir(parents=True)
-        parts = sources.find_texts(path, scratch)
+        parts = find_texts(path, scratch)
         if "all" in parts:
             (text,) = parts["all"]
             cut = text.cut(SHARES, words=config.vocabulary != "character", block=block)
@@ -166,13 +192,12 @@ def _make(
             where=_shown(parts["train"]),
         )
         (part / "vocabulary.json").write_text(vocabulary.to_json(), encoding="utf-8")
-        index: dict[str, Any] = {"version": VERSION, "parts": {}}
-        for split in SPLITS:
-            index["parts"][split] = _write_tokens(reading, parts[split], vocabulary, part, split)
-        if sources.digest(path) != content:
+        about = {split: _write_tokens(reading, parts[split], vocabulary, part, split) for split in SPLITS}
+        if digest(path) != content:
             raise InputError(describe(str(path), "the text changed while it was read", hint="run it again."))
         shutil.rmtree(scratch)
-        index["sha256"] = {file.name: sources.digest(file) for file in sorted(part.iterdir())}
+        hashes = {file.name: digest(file) for file in sorted(part.iterdir())}
+        index = {"version": VERSION, "parts": about, "sha256": hashes}
         (part / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
         _install(part, folder)
     finally:
@@ -191,25 +216,27 @@ def _install(part: Path, folder: Path) -> None:
 
 
 def _load(folder: Path) -> Corpus | None:
-    """The corpus of a folder of token files; None where there is none, or it is broken."""
+    """The corpus of a folder of token files; None if there is none, or it is broken."""
     try:
         with damaged(folder, "broken"):
             index: Any = read_json_object(folder / INDEX)
             check_entries(index, INDEX_ENTRIES, {}, where=str(folder / INDEX))
-            if any(sources.digest(folder / name) != known for name, known in index["sha256"].items()):
+            if any(digest(folder / name) != known for name, known in index["sha256"].items()):
                 return None
             vocabulary = Vocabulary.from_json(read_text(folder / "vocabulary.json"), str(folder))
             parts = {}
             for split in SPLITS:
-                about = index["parts"][split]
-                numbers = np.memmap(
-                    folder / f"{split}.tokens", smallest_type(vocabulary.size), mode="r", shape=(about["tokens"],)
-                )
-                starts = np.fromfile(folder / f"{split}.starts", np.int64)
+                about, path = index["parts"][split], folder / f"{split}.tokens"
+                numbers = np.memmap(path, _smallest_type(vocabulary), mode="r", shape=(about["tokens"],))
+                starts = np.fromfile(path.with_suffix(".starts"), np.int64)
                 parts[split] = Tokens(numbers, starts, words=about["words"], characters=about["characters"])
     except InputError:
         return None
     return Corpus(vocabulary, **parts, report=_report(vocabulary, index["parts"]))
+
+
+def _smallest_type(vocabulary: Vocabulary) -> np.dtype:
+    return np.min_scalar_type(vocabulary.size - 1)
 
 
 def _shown(texts: list[TextFile]) -> str:
@@ -225,7 +252,7 @@ class _Reading:
     block: int
 
     def pieces(self, text: TextFile, on_read: Callable[[int], None]) -> Iterator[str]:
-        """The pieces of a text; where line ends are words, a last line without one gets it."""
+        """The pieces of a text; if line ends are words, a last line without one gets it."""
         piece = ""
         for piece in text.pieces(self.block, on_read):
             yield piece
@@ -235,7 +262,7 @@ class _Reading:
             yield "\n"
 
     def joined(self, texts: list[TextFile]) -> Iterator[str]:
-        """All texts; where words and byte pairs are counted, none reaches from one file into the next."""
+        """All texts; a word or a byte pair that is counted never reaches from one file into the next."""
         on_read = self.counter("vocabulary", texts)
         for number, text in enumerate(texts):
             if number and self.config.vocabulary != "character":
@@ -259,29 +286,28 @@ def _write_tokens(
     reading: _Reading, texts: list[TextFile], vocabulary: Vocabulary, folder: Path, split: str
 ) -> dict[str, int]:
     """Write `<split>.tokens` and `<split>.starts`; what the index says about them."""
-    dtype = smallest_type(vocabulary.size)
+    dtype, config = _smallest_type(vocabulary), reading.config
     about = {"tokens": 0, "words": 0, "characters": 0, "documents": 0, "unknown": 0}
     on_read = reading.counter(split, texts)
     with (folder / f"{split}.tokens").open("wb") as numbers, (folder / f"{split}.starts").open("wb") as starts:
 
-        def write(tokens: np.ndarray) -> None:
+        def write(tokens: np.ndarray, words: list[str]) -> None:
             numbers.write(tokens.astype(dtype).data)
             about["tokens"] += len(tokens)
+            about["words"] += sum(len(split_words(part, config.line_ends)) for part in words)
             if vocabulary.unknown is not None:
                 about["unknown"] += int((tokens == vocabulary.unknown).sum())
 
         for text in texts:
             encoder, carry = vocabulary.encoder(text.shown, text.line), WordCarry()
-            pieces = split_documents(reading.pieces(text, on_read), reading.config.documents)
+            pieces = split_documents(reading.pieces(text, on_read), config.documents)
             for number, (new, piece) in enumerate(pieces):
                 if new or number == 0:
                     starts.write(np.int64(about["tokens"]).tobytes())
                     about["documents"] += 1
-                write(encoder.feed(piece))
-                about["words"] += len(carry.feed(piece).split()) + piece.count("\n") * reading.config.line_ends
+                write(encoder.feed(piece), carry.feed(piece))
                 about["characters"] += len(piece)
-            write(encoder.finish())
-            about["words"] += len(carry.finish().split())
+            write(encoder.finish(), carry.finish())
     if not about["tokens"]:
         raise InputError(describe(_shown(texts), f"the text holds no {vocabulary.kind}"))
     return about

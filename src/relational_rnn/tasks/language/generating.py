@@ -9,12 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from relational_rnn._check import InputError, check_positive, describe, is_number
+from relational_rnn._check import InputError, check_positive, check_range, describe
 from relational_rnn.tasks.language.model import LanguageModel
 from relational_rnn.tasks.language.vocabulary import Vocabulary
-
-CHUNK = 256
-"""Tokens of a prompt that are read at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,25 +22,24 @@ class Sampling:
     """Log probabilities are divided by it: below 1 the probable gets more probable; 0 always takes the most probable
     token."""
     top_k: int | None = None
-    """Only the k most probable tokens are drawn; None for all."""
+    """Draw only from the k most probable tokens; None for all."""
     top_p: float | None = None
-    """Only the most probable tokens are drawn that have this probability together (Holtzman et al. 2020); None for
-    all. After `top_k`, where both are given."""
+    """Draw only from the most probable tokens that have this probability together (Holtzman et al. 2020), after
+    `top_k`; None for all."""
 
     def __post_init__(self) -> None:
         where = "Sampling"
-        if not is_number(self.temperature) or not 0 <= self.temperature < float("inf"):
-            raise InputError(describe(where, "temperature must be 0 or more", got=repr(self.temperature)))
+        check_range(where, "temperature", self.temperature, 0)
         if self.top_k is not None:
             check_positive(where, top_k=self.top_k)
-        if self.top_p is not None and (not is_number(self.top_p) or not 0 < self.top_p <= 1):
-            raise InputError(describe(where, "top_p must be a probability above 0", got=repr(self.top_p)))
+        if self.top_p is not None:
+            check_range(where, "top_p", self.top_p, 0, 1, above=True)
         if self.temperature == 0 and (self.top_k is not None or self.top_p is not None):
             problem = "top_k and top_p would have no effect at temperature 0, which takes the most probable token"
             raise InputError(describe(where, problem, got=f"top_k={self.top_k}, top_p={self.top_p}"))
 
     def probabilities(self, log_probabilities: Tensor) -> Tensor:
-        """What is drawn from, [..., V], from log probabilities [..., V].
+        """The probabilities that tokens are drawn by, [..., V], from log probabilities [..., V].
 
         >>> Sampling(top_p=0.7).probabilities(torch.tensor([0.5, 0.3, 0.2]).log())
         tensor([0.6250, 0.3750, 0.0000])
@@ -68,7 +64,7 @@ def generate_tokens(
 ) -> Iterator[int]:
     """Tokens that follow a prompt, without end; each is drawn when it is asked for.
 
-    Only the state is kept, never the text: a token costs the same time and memory however many went before it.
+    Only the state is kept: a token costs the same time and memory however many went before it.
 
     Args:
         model: read in evaluation mode, and put back into its mode when the iterator is closed.
@@ -86,32 +82,23 @@ def generate_tokens(
         >>> len(list(itertools.islice(generate_tokens(model, [0, 3]), 100)))
         100
     """
-    sampling = sampling or Sampling()
     if not len(prompt):
         raise InputError(describe("generate", "the prompt holds no token"))
     wrong = [token for token in prompt if not 0 <= token < model.vocabulary_size]
     if wrong:
-        expected = f"0 to {model.vocabulary_size - 1}"
-        raise InputError(
-            describe("generate", "the prompt has a number that is no token", got=wrong[0], expected=expected)
-        )
-    return _generate(model, prompt, sampling, seed)
+        problem, expected = "the prompt has a number that is no token", f"0 to {model.vocabulary_size - 1}"
+        raise InputError(describe("generate", problem, got=wrong[0], expected=expected))
+    return _generate(model, prompt, sampling or Sampling(), seed)
 
 
 def _generate(model: LanguageModel, prompt: Sequence[int], sampling: Sampling, seed: int) -> Iterator[int]:
-    device = model.embedding.weight.device
+    device, training = model.embedding.weight.device, model.training
     generator = torch.Generator().manual_seed(seed)
-    training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            read = torch.tensor([list(prompt)], device=device)
-            state = features = None
-            for chunk in read.split(CHUNK, 1):
-                features, state = model(chunk, state)
-            assert features is not None
-            assert state is not None
-            scores = model.log_probabilities(features[:, -1])
+            features, state = model.read(torch.tensor([list(prompt)], device=device))
+            scores = model.log_probabilities(features)
         while True:
             token = int(torch.multinomial(sampling.probabilities(scores)[0].cpu(), 1, generator=generator))
             yield token
@@ -130,13 +117,12 @@ def continue_text(
     sampling: Sampling | None = None,
     seed: int = 0,
 ) -> Iterator[str]:
-    """The prompt and what the model makes of it, piece by piece as it comes.
+    """The prompt and the text that the model adds, piece by piece as it comes.
 
     Args:
         model: of that vocabulary.
         vocabulary: between text and tokens.
-        prompt: how the text begins; words and characters outside the vocabulary are read as unknown where it has a
-            token for that.
+        prompt: how the text begins.
         tokens: how many follow the prompt.
         sampling: see `generate_tokens`.
         seed: of the draws.

@@ -1,27 +1,28 @@
 """How well a model predicts a text: every token once, with all of the text before it, or with some of it forgotten.
 
-Shape legend: B rows read side by side, T tokens of a chunk, n tokens of the text.
+Shape legend: n tokens of the text.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from relational_rnn._check import InputError, check_positive, describe
+from relational_rnn.tasks.language.corpus import Tokens
 from relational_rnn.tasks.language.model import LanguageModel, LanguageState
-from relational_rnn.tasks.language.streams import NO_TARGET, LanguageBatch, cut, evaluation_batches
-from relational_rnn.tasks.language.tokens import Tokens
+from relational_rnn.tasks.language.streams import NO_TARGET, check_target, cut_pieces
 
 CHUNK = 256
 """Tokens that are read at once; another number changes nothing beyond rounding."""
 ROWS = 64
-"""Pieces of a text that are read side by side where the memory is reset anyway."""
+"""Pieces of a text that are read side by side if the memory is reset anyway."""
 BANDS = (10, 100, 1000, 10_000)
 """Occurrences in the training text at which a new band of frequencies begins."""
 
@@ -37,11 +38,9 @@ class Predictions:
     targets: np.ndarray
     """[n - 1] int64, the tokens."""
     tokens: int
-    """Of the text, n."""
+    """Of the text, n; words and characters as `Tokens` counts them."""
     words: int
-    """Of the text, as `Tokens` counts them."""
     characters: int
-    """Of the text, as `Tokens` counts them."""
 
     @property
     def loss(self) -> float:
@@ -55,7 +54,7 @@ class Predictions:
 
     @property
     def bits_per_character(self) -> float:
-        """The same of characters, in bits."""
+        """The same per character, in bits."""
         return self.loss * self.tokens / self.characters / math.log(2)
 
     @property
@@ -76,18 +75,17 @@ def read_text(
     """Let a model read a whole text and predict every token but the first.
 
     Args:
-        model: it is read in evaluation mode, and left in the mode that it had.
-        text: at least two tokens. Where it has several documents, the state starts anew at each.
+        model: read in evaluation mode, and left in the mode that it had.
+        text: at least two tokens. If it has several documents, the state starts anew at each.
         chunk: tokens that are read at once; it decides speed and memory only.
-        streams: 1 carries the state from the beginning of the text to its end. More of them are faster, and each but
-            the first starts without the text before it.
-        reset_every: the state starts anew every so many tokens, counted from the beginning (and at documents), which
-            shows what it costs to lose the past (Santoro et al. 2018, figure 12); None carries it on. The pieces are
-            read side by side, so `streams` has no place.
+        streams: 1 carries the state through the whole text. More are faster, and each but the first starts without
+            the text before it.
+        reset_every: the state also starts anew every so many tokens from the beginning, which shows what it costs to
+            lose the past (Santoro et al. 2018, figure 12). The pieces are read side by side, so `streams` must be 1.
         progress: called with (tokens read, tokens of the text).
 
     Raises:
-        InputError: a text of fewer than two tokens, a number that is not of the model's vocabulary.
+        InputError: a text of fewer than two tokens, or a number that is not in the model's vocabulary.
 
     Example:
         >>> from relational_rnn.nn import GRU
@@ -98,18 +96,24 @@ def read_text(
         (99,)
     """
     check_positive("read_text", chunk=chunk, streams=streams)
-    if reset_every is not None:
+    check_target("read_text", text)
+    highest = int(text.numbers.max())
+    if highest >= model.vocabulary_size:
+        problem = "the text has tokens that are not in the model's vocabulary"
+        raise InputError(describe("read_text", problem, got=highest, expected=f"below {model.vocabulary_size:,}"))
+    targets = len(text) - 1
+    if reset_every is None:
+        count, length = streams, -(-targets // streams)
+        batches = cut_pieces(text, count, length, count, chunk)
+    else:
         check_positive("read_text", reset_every=reset_every)
         if streams != 1:
             problem = "streams have no place beside reset_every, which reads the pieces side by side"
             raise InputError(describe("read_text", problem, got=streams))
-    check_tokens(model, text)
-    targets = len(text) - 1
+        count, length = -(-targets // reset_every), reset_every
+        batches = cut_pieces(text, count, length, max(1, ROWS * CHUNK // min(length, chunk)), chunk)
     losses, correct = np.full(targets, np.nan), np.zeros(targets, np.bool_)
-    batches = evaluation_batches(text, streams, chunk) if reset_every is None else _pieces(text, reset_every, chunk)
-    length = -(-targets // streams) if reset_every is None else reset_every
-    device = model.embedding.weight.device
-    training = model.training
+    device, training = model.embedding.weight.device, model.training
     model.eval()
     try:
         with torch.inference_mode():
@@ -118,16 +122,15 @@ def read_text(
             for batch in batches:
                 if batch.first:
                     row, place, state = row + rows, 0, None
-                rows = len(batch.inputs)
+                rows, width = batch.inputs.shape
                 batch = batch.to(device)
                 features, state = model(batch.inputs, state, reset=batch.reset)
                 there = batch.targets != NO_TARGET
                 loss, right = model.score(features[there], batch.targets[there])
-                at = (row + torch.arange(rows)[:, None]) * length + place + torch.arange(batch.inputs.shape[1])
+                at = (row + torch.arange(rows)[:, None]) * length + place + torch.arange(width)
                 at = at[there.cpu()].numpy()
                 losses[at], correct[at] = loss.double().cpu().numpy(), right.cpu().numpy()
-                place += batch.inputs.shape[1]
-                done += len(at)
+                place, done = place + width, done + len(at)
                 if progress is not None:
                     progress(done, targets)
     finally:
@@ -137,40 +140,13 @@ def read_text(
     return Predictions(losses, correct, predicted, len(text), text.words, text.characters)
 
 
-def check_tokens(model: LanguageModel, text: Tokens) -> None:
-    """Refuse a text whose numbers are not all of the model's vocabulary."""
-    highest = max(int(text.numbers[i : i + 2**20].max()) for i in range(0, len(text), 2**20)) if len(text) else 0
-    if highest >= model.vocabulary_size:
-        problem = "the text has tokens that are not in the model's vocabulary"
-        raise InputError(describe("read_text", problem, got=highest, expected=f"below {model.vocabulary_size:,}"))
-
-
-def _pieces(text: Tokens, every: int, chunk: int) -> Iterator[LanguageBatch]:
-    """Pieces of `every` tokens as rows of batches, some rows at a time, in chunks; the last piece may be shorter."""
-    targets = len(text) - 1
-    begins = np.arange(0, targets, every)
-    several = len(text.starts) > 1
-    rows = max(1, ROWS * CHUNK // min(every, chunk))
-    for first in range(0, len(begins), rows):
-        group = begins[first : first + rows]
-        for place in range(0, every, chunk):
-            width = min(chunk, every - place)
-            lengths = np.clip(targets - group - place, 0, width)
-            if lengths.any():
-                yield cut(text, group + place, lengths.tolist(), width, place == 0, several)
-
-
-@dataclass(frozen=True, slots=True)
-class Band:
-    """The tokens of a text that occur about equally often in the training text."""
+class Band(NamedTuple):
+    """The tokens of a text that occur about equally often in the training text; loss and accuracy are means."""
 
     name: str
     tokens: int
-    """How many of the text's tokens are in it."""
     loss: float
-    """Mean over them, in nats."""
     accuracy: float
-    """Share of them that were the most probable one."""
 
     @property
     def perplexity(self) -> float:
@@ -181,9 +157,7 @@ class Band:
 def by_frequency(predictions: Predictions, counts: np.ndarray) -> list[Band]:
     """The predictions by how often their tokens occur in the training text, the most frequent first.
 
-    Args:
-        predictions: of `read_text`.
-        counts: [V] int64, occurrences in the training text.
+    `counts` [V] int64 are the occurrences of every token of the vocabulary there.
     """
     occurrences = counts[predictions.targets]
     bands = []
@@ -197,5 +171,5 @@ def by_frequency(predictions: Predictions, counts: np.ndarray) -> list[Band]:
 
 
 def _exp(loss: float) -> float:
-    """The perplexity of a mean loss; infinite where it is too large for a number."""
+    """The perplexity of a mean loss; infinite if it is too large for a number."""
     return math.exp(loss) if loss < 700 else math.inf

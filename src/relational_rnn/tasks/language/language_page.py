@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,17 +33,15 @@ from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.ops.relational_scan import Trace
 from relational_rnn.pages import Cell, Table
 from relational_rnn.runs import Asked, LoadedRun
+from relational_rnn.tasks.language.corpus import Tokens
 from relational_rnn.tasks.language.model import LanguageModel, LanguageState
 from relational_rnn.tasks.language.problem import read_corpus
 from relational_rnn.tasks.language.recipes import LanguageRun
-from relational_rnn.tasks.language.tokens import Tokens
 from relational_rnn.tasks.language.vocabulary import Vocabulary
 
 WHERE = "inspect"
 PIECE, PIECES = 200, 50
 """Tokens on a page, and pages that statistics are made of."""
-CHUNK = 256
-"""Tokens of the text before that are read at once; changes nothing but the time."""
 
 
 class Piece(NamedTuple):
@@ -73,10 +72,9 @@ def pieces_of(text: Tokens, size: int = PIECE) -> list[Piece]:
     >>> pieces_of(Tokens(np.arange(7), np.array([0, 5]), words=7, characters=20), 3)[1:]
     [Piece(start=3, end=5, document=0), Piece(start=5, end=7, document=5)]
     """
-    bounds = [*text.starts.tolist(), len(text)]
     return [
         Piece(start, min(start + size, end), document)
-        for document, end in pairwise(bounds)
+        for document, end in pairwise([*text.starts.tolist(), len(text)])
         for start in range(document, end, size)
     ]
 
@@ -106,7 +104,7 @@ def trace_text(
         layer: whose memory, from 0; None for the top one.
 
     Raises:
-        InputError: no token, a number that is none, a layer that is not there, or one without slots.
+        InputError: no token, a number that is no token, a layer that is not there, or one without slots.
 
     Example:
         >>> from relational_rnn.nn.cores import MemorySizes
@@ -121,26 +119,18 @@ def trace_text(
         raise InputError(describe(WHERE, "the text holds no token"))
     core = memory_of_layer(model.eval(), layer)
     symbols = tuple(vocabulary.symbol(int(number)) for number in numbers)
-    device = model.embedding.weight.device
     with torch.no_grad():
-        state: LanguageState | None = None
-        last: list[Tensor] = []
-        for chunk in _row(context, device).split(CHUNK, dim=1):
-            if chunk.shape[1]:
-                features, state = model(chunk, state)
-                last = [features[:, -1]]
-        piece = _row(numbers, device)
+        last, state = model.read(_row(model, context)) if len(context) else (None, None)
+        piece = _row(model, numbers)
         (inputs, start), features, _ = _read(model, core, piece, state)
         trace = core.trace(inputs, start).map(lambda tensor: tensor[0])
         before = core.rows(core.initial_state(1) if start is None else start)[0][0]
-        predicting = torch.cat([*last, features[0, :-1]])
+        predicting = features[0, :-1] if last is None else torch.cat([last, features[0, :-1]])
         wanted = piece[0, len(numbers) - len(predicting) :]
         nats = model.score(predicting, wanted)[0].double().tolist() if len(wanted) else []
+    bits = (max(0.0, value) / math.log(2) for value in nats)
     return TextTrace(
-        tokens=symbols,
-        surprise=(*([] if last else [None]), *(max(0.0, value) / math.log(2) for value in nats)),
-        trace=trace,
-        before=before,
+        tokens=symbols, surprise=(*bits,) if last is not None else (None, *bits), trace=trace, before=before
     )
 
 
@@ -149,16 +139,14 @@ def text_statistics(
 ) -> AttentionStatistics:
     """The statistics of the first pieces of a text, with the memory carried along a document."""
     core = memory_of_layer(model.eval(), layer)
-    device = model.embedding.weight.device
 
     def traces() -> Iterator[tuple[Trace, None]]:
         state: LanguageState | None = None
         for piece in pieces:
             with torch.no_grad():
-                if piece.start == piece.document:
-                    state = None
-                row = _row(text.numbers[piece.start : piece.end], device)
-                (inputs, start), _, state = _read(model, core, row, state)
+                carried = None if piece.start == piece.document else state
+                row = _row(model, text.numbers[piece.start : piece.end])
+                (inputs, start), _, state = _read(model, core, row, carried)
                 yield core.trace(inputs, start), None
 
     return attention_statistics(traces())
@@ -167,7 +155,7 @@ def text_statistics(
 def _read(
     model: LanguageModel, core: RelationalMemory, tokens: Tensor, state: LanguageState | None
 ) -> tuple[tuple[Tensor, State | None], Tensor, LanguageState]:
-    """(what the core read [1, T, I] and its state before), the model's features [1, T, F], and its state after."""
+    """(what the core read [1, T, I] and its state before, the model's features [1, T, F], its state after)."""
     calls: list[tuple[Tensor, State | None]] = []
     handle = core.register_forward_pre_hook(lambda _, given: calls.append(given))
     try:
@@ -178,8 +166,9 @@ def _read(
     return given, features, after
 
 
-def _row(numbers: Sequence[int] | np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.asarray(numbers, dtype=np.int64)).to(device)[None]
+def _row(model: LanguageModel, numbers: Sequence[int] | np.ndarray) -> Tensor:
+    """[1, T] where the model is."""
+    return torch.from_numpy(np.asarray(numbers, dtype=np.int64)).to(model.embedding.weight.device)[None]
 
 
 def language_page(
@@ -197,14 +186,14 @@ def language_page(
     Args:
         trace: of one sequence, [T, S, H, R, R] or a batch of one.
         tokens: what every step read, T texts.
-        surprise: bits, -log2 of the probability of a token before it is read; None where there is none.
+        surprise: T numbers of bits, -log2 of the probability of a token before it is read, or None.
         title: heading of the page.
         before: the memory before the first token, [N, M].
         strongest: how many tokens the table of reactions lists.
         **around: see `inspection.Around`.
 
     Raises:
-        InputError: a surprise is below 0, and whatever `page` refuses.
+        InputError: a surprise is below 0, or `inspection.page` refuses something.
 
     Example:
         >>> from relational_rnn import RelationalMemory
@@ -219,8 +208,7 @@ def language_page(
     check_values("language_page", "surprise", surprise, len(tokens))
     below = [value for value in surprise if value is not None and value < 0]
     if below:
-        hint = "surprise is -log2 of a probability"
-        raise InputError(describe("language_page", "a surprise is below 0", got=below[0], hint=hint))
+        raise InputError(describe("language_page", "a surprise is below 0: it is -log2 of a probability", got=below[0]))
     slots = alone.memory.shape[-2]
     looked = alone.attention[..., :slots, slots:].sum(-1).mean((1, 2, 3)).tolist()
     words = "weight that the slots give to this token while it is read, mean over slots, heads and blocks"
@@ -243,25 +231,21 @@ def _reactions(
 ) -> Section:
     """The tokens that moved the memory most, and whether surprise and change go together."""
     moved = [(t, length) for t, length in enumerate(change) if length is not None]
-    rows = [
-        [
-            Cell(str(t + 1), t),
-            visible(tokens[t]),
-            Cell("", "") if surprise[t] is None else Cell(f"{surprise[t]:.2f}", surprise[t]),
-            Cell(f"{length:.3f}", length),
-        ]
-        for t, length in sorted(moved, key=lambda pair: -pair[1])[:strongest]
-    ]
+    rows = []
+    for t, length in sorted(moved, key=lambda pair: -pair[1])[:strongest]:
+        bits = surprise[t]
+        told = Cell("", "") if bits is None else Cell(f"{bits:.2f}", bits)
+        rows.append([Cell(str(t + 1), t), visible(tokens[t]), told, Cell(f"{length:.3f}", length)])
     pairs = torch.tensor([(surprise[t], length) for t, length in moved if surprise[t] is not None], dtype=torch.float64)
     text = "The tokens at which the memory moved most."
     if len(pairs) > 2 and (pairs.std(0) > 0).all():
-        together = torch.corrcoef(pairs.T)[0, 1].item()
         text += (
             f" Over the {len(pairs):,} tokens with a surprise, surprise and the memory's change have a correlation of "
-            f"{together:.2f} (1: the more surprising, the more the memory moves; 0: one says nothing of the other)."
+            f"{torch.corrcoef(pairs.T)[0, 1].item():.2f} (1: the more surprising, the more the memory moves; 0: one "
+            "says nothing of the other)."
         )
-    strongest_reactions = Table(["step", "token", "bits", "change"], rows, "Strongest reactions")
-    return Section("The memory's reaction", text, strongest_reactions.html())
+    table = Table(["step", "token", "bits", "change"], rows, "Strongest reactions")
+    return Section("The memory's reaction", text, table.html())
 
 
 def inspect_text(run: LoadedRun[LanguageRun], asked: Asked) -> Page:
@@ -269,22 +253,25 @@ def inspect_text(run: LoadedRun[LanguageRun], asked: Asked) -> Page:
     asked.refuse(run.workload.name, "task")
     model, vocabulary = run.model, run.vocabulary
     memory_of_layer(model, None)  # refused before a text is read
-    text = read_corpus(run.config).test if asked.text is None or asked.statistics else None
-    pieces = [] if text is None else pieces_of(text)
-    title = f"A look inside {run.folder.resolve().name}"
+    title, sections = f"A look inside {run.folder.resolve().name}", []
+
+    @functools.cache
+    def test_text() -> tuple[Tokens, list[Piece]]:
+        text = read_corpus(run.config).test
+        return text, pieces_of(text)
+
     if asked.text is not None:
         traced = trace_text(model, vocabulary, vocabulary.encode(asked.text, where="--text"))
     else:
-        assert text is not None
-        piece = pieces[asked.number(len(pieces)) - 1]
-        numbers, context = text.numbers[piece.start : piece.end], text.numbers[piece.document : piece.start]
-        traced = trace_text(model, vocabulary, numbers, context=context)
-        title += f": tokens {piece.start + 1:,} to {piece.end:,} of the test text"
-    sections = []
+        text, pieces = test_text()
+        start, end, document = pieces[asked.number(len(pieces)) - 1]
+        traced = trace_text(model, vocabulary, text.numbers[start:end], context=text.numbers[document:start])
+        title += f": tokens {start + 1:,} to {end:,} of the test text"
     if asked.statistics:
-        assert text is not None
-        many, what = text_statistics(model, text, pieces[:PIECES]), f"the first {len(pieces[:PIECES]):,} pieces"
-        sections.append(statistics_section(traced.trace, many, what=f"{what} of the test text"))
+        text, pieces = test_text()
+        many = text_statistics(model, text, pieces[:PIECES])
+        what = f"the first {len(pieces[:PIECES]):,} pieces of the test text"
+        sections.append(statistics_section(traced.trace, many, what=what))
     bits = [value for value in traced.surprise if value is not None]
     return language_page(
         traced.trace,

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from relational_rnn._check import (
     InputError,
@@ -23,24 +24,30 @@ from relational_rnn._check import (
     describe,
     is_number,
 )
-from relational_rnn.nn.attention import AttentionLSTM
-from relational_rnn.nn.core import Core, State, map_state
-from relational_rnn.nn.cores import FastWeightSizes, MemorySizes, RivalSizes
-from relational_rnn.nn.matching import build_matched
-from relational_rnn.nn.transformer import Transformer
-from relational_rnn.nn.universal_transformer import UniversalTransformer
-from relational_rnn.tasks.language.dropout import (
-    call_with_dropped_weights,
-    drop_features,
-    drop_words,
-    recurrent_weights,
+from relational_rnn.nn import (
+    GRU,
+    LSTM,
+    RNN,
+    AttentionLSTM,
+    Core,
+    FastWeightSizes,
+    MemorySizes,
+    RelationalMemory,
+    RivalSizes,
+    State,
+    Transformer,
+    UniversalTransformer,
 )
+from relational_rnn.nn.core import map_state
+from relational_rnn.nn.matching import build_matched
 
 Softmax = Literal["tied", "free", "adaptive"]
 """What turns features into probabilities: the embedding itself, a matrix of its own, or one matrix per band of word
 frequencies."""
 BAND_SHRINKAGE = 4
 """Every band of the adaptive softmax has so many times fewer features than the one before."""
+CHUNK = 256
+"""Tokens of a long text that are read at once; another number changes nothing beyond rounding."""
 LanguageState = tuple[State, ...]
 """The state of every layer's core, the lowest first."""
 
@@ -83,19 +90,18 @@ class LanguageModelConfig:
             check_positive(where, core_input=self.core_input)
         check_flags(where, residual=self.residual)
         check_choice(where, "softmax", self.softmax, get_args(Softmax))
-        if not isinstance(self.cutoffs, tuple | list):
-            raise InputError(describe(where, "cutoffs must be a tuple of numbers", got=repr(self.cutoffs)))
-        if (self.softmax == "adaptive") != bool(self.cutoffs):
+        cutoffs = self.cutoffs
+        whole = isinstance(cutoffs, tuple | list) and all(type(cutoff) is int and cutoff > 0 for cutoff in cutoffs)
+        if not whole or list(cutoffs) != sorted(set(cutoffs)):
+            problem = "cutoffs must be whole numbers of at least 1, rising"
+            raise InputError(describe(where, problem, got=repr(cutoffs)))
+        if (self.softmax == "adaptive") != bool(cutoffs):
             problem = "cutoffs belong to the adaptive softmax, and it needs some"
-            raise InputError(describe(where, problem, got=f"softmax={self.softmax!r}, cutoffs={self.cutoffs}"))
-        if any(not isinstance(c, int) or isinstance(c, bool) or c < 1 for c in self.cutoffs) or list(
-            self.cutoffs
-        ) != sorted(set(self.cutoffs)):
-            raise InputError(describe(where, "cutoffs must be whole numbers of at least 1, rising", got=self.cutoffs))
-        if self.embedding_size < BAND_SHRINKAGE ** len(self.cutoffs):
+            raise InputError(describe(where, problem, got=f"softmax={self.softmax!r}, cutoffs={cutoffs}"))
+        least = BAND_SHRINKAGE ** len(cutoffs)
+        if self.embedding_size < least:
             problem = "the rarest band would have no features: embedding_size is too small for so many cutoffs"
-            expected = f"at least {BAND_SHRINKAGE ** len(self.cutoffs)}"
-            raise InputError(describe(where, problem, got=self.embedding_size, expected=expected))
+            raise InputError(describe(where, problem, got=self.embedding_size, expected=f"at least {least}"))
         for name in ("word_dropout", "input_dropout", "layer_dropout", "output_dropout", "weight_dropout"):
             share = getattr(self, name)
             if not is_number(share) or not 0 <= share < 1:
@@ -107,22 +113,21 @@ class LanguageModelConfig:
 class LanguageModel(nn.Module):
     """Predicts the next token from all tokens before it, carried in the state of its cores.
 
-    The state is handed in and out and never detached here: truncated backpropagation is `detached(state)`, where the
-    caller wants it. Cores that keep every step (`Transformer`, `AttentionLSTM`) get the configuration's window, so that
-    no state grows without end, and any cut of a text into chunks gives the same predictions.
+    You pass the state in and get it back. It is never detached here: for truncated backpropagation pass
+    `detached(state)`. Cores that keep every step (`Transformer`, `AttentionLSTM`) get the configuration's window, so
+    that no state grows without end. Any cut of a text into chunks gives the same predictions.
 
     Args:
         vocabulary_size: V.
-        core: the lowest layer's; the others are made like it. Its input size is `config.core_input`, or the embedding
-            size.
+        core: the lowest layer's; the others are made like it. Its input size is `config.core_input`, or E.
         config: everything around the cores.
 
     Shape:
         tokens [B, T] int64; features [B, T, F], F = E, or the output size of the last core with a free softmax.
 
     Raises:
-        InputError: the core's input size does not fit; a `UniversalTransformer`, whose positions are absolute, so that
-            its state cannot be bounded; `weight_dropout` for a core without recurrent matrices; a cutoff beyond V.
+        InputError: the core's input size does not fit; a `UniversalTransformer`, whose state cannot be bounded;
+            `weight_dropout` for a core without recurrent matrices; a cutoff beyond V.
 
     Example:
         >>> from relational_rnn.nn import RelationalMemory
@@ -157,9 +162,8 @@ class LanguageModel(nn.Module):
         self.core_input = nn.Linear(config.embedding_size, stream) if config.core_input is not None else None
         if isinstance(core, Transformer | AttentionLSTM) and core.window is None:
             core = core.alike(window=config.window)
-        above = stream if config.residual else core.output_size
-        self.cores = nn.ModuleList([core, *(core.alike(input_size=above) for _ in range(config.layers - 1))])
         width = stream if config.residual else core.output_size
+        self.cores = nn.ModuleList([core, *(core.alike(input_size=width) for _ in range(config.layers - 1))])
         self.norms = self.outs = self.last_norm = None
         if config.residual:
             self.norms = nn.ModuleList(nn.LayerNorm(stream) for _ in self.cores)
@@ -169,13 +173,11 @@ class LanguageModel(nn.Module):
         self.projection = None if free else nn.Linear(width, config.embedding_size)
         self.decoder = nn.Linear(width, vocabulary_size) if free else None
         self.bias = nn.Parameter(torch.zeros(vocabulary_size)) if config.softmax == "tied" else None
-        self.adaptive = (
-            nn.AdaptiveLogSoftmaxWithLoss(
+        self.adaptive = None
+        if config.softmax == "adaptive":
+            self.adaptive = nn.AdaptiveLogSoftmaxWithLoss(
                 config.embedding_size, vocabulary_size, list(config.cutoffs), div_value=BAND_SHRINKAGE
             )
-            if config.softmax == "adaptive"
-            else None
-        )
 
     @classmethod
     def build(
@@ -188,18 +190,17 @@ class LanguageModel(nn.Module):
         rivals: RivalSizes | None = None,
         fast: FastWeightSizes | None = None,
     ) -> LanguageModel:
-        """The model with the core of that name: the relational memory of `sizes`, or a rival such that the whole model
-        has as many parameters.
+        """The model with the relational memory of `sizes`, or with a rival of a size that gives it as many parameters.
 
         Raises:
             InputError: see the class and `nn.matching.build_matched`.
         """
-        config = config or LanguageModelConfig()
+        around = config or LanguageModelConfig()
 
         def wrap(core: Core) -> LanguageModel:
-            return cls(vocabulary_size, core, config)
+            return cls(vocabulary_size, core, around)
 
-        size = config.core_input or config.embedding_size
+        size = around.core_input or around.embedding_size
         return wrap(build_matched(core_name, sizes, size, wrap, rivals=rivals, fast=fast))
 
     @property
@@ -234,31 +235,46 @@ class LanguageModel(nn.Module):
         if state is not None and len(state) != len(self.cores):
             raise InputError(describe("LanguageModel", "state has one entry for each layer", got=len(state)))
         config, training = self.config, self.training
-        weight = drop_words(self.embedding.weight, config.word_dropout, training)
+        weight = drop_alike(self.embedding.weight, config.word_dropout, training)
         # Rows of length 1, so that their products with features start small; a core wants features of size 1.
         stream = F.embedding(tokens, weight) * config.embedding_size**0.5
-        stream = drop_features(stream, config.input_dropout, training)
+        stream = drop_alike(stream, config.input_dropout, training)
         if self.core_input is not None:
             stream = self.core_input(stream)
+
+        def own(tensor: Tensor) -> Tensor:  # autocast leaves states and a linear layer's output in another precision
+            return tensor.to(weight.dtype) if tensor.is_floating_point() else tensor
+
         after: list[State] = []
         single = tokens.shape[1] == 1 and reset is None and not training  # a step costs less than a sequence of one
         for layer in range(len(self.cores)):
             core = self.core(layer)
-            start = None if state is None else self._in_kind(state[layer])
-            read = stream if self.norms is None else self.norms[layer](stream)
-            read = read.to(weight.dtype)  # autocast leaves a linear layer's output in less than the state's precision
+            start = None if state is None else map_state(own, state[layer])
+            read = own(stream if self.norms is None else self.norms[layer](stream))
             if single and start is not None:
                 y, end = core.step(read[:, 0], start)
                 y = y.unsqueeze(1)
+            elif training and config.weight_dropout:
+                parameters = dict(core.named_parameters())
+                dropped = {n: F.dropout(parameters[n], config.weight_dropout) for n in recurrent_weights(core)}
+                y, end = functional_call(core, dropped, (read, start), {"reset": reset})
             else:
-                y, end = call_with_dropped_weights(core, config.weight_dropout, training, read, start, reset=reset)
+                y, end = core(read, start, reset=reset)
             after.append(end)
             last = layer == len(self.cores) - 1
-            y = drop_features(y, config.output_dropout if last else config.layer_dropout, training)
+            y = drop_alike(y, config.output_dropout if last else config.layer_dropout, training)
             stream = y if self.outs is None else stream + self.outs[layer](y)
         if self.last_norm is not None:
             stream = self.last_norm(stream)
         return (stream if self.projection is None else self.projection(stream)), tuple(after)
+
+    def read(self, tokens: Tensor) -> tuple[Tensor, LanguageState]:
+        """Read texts [B, T] of any length: (features [B, F] of the prediction after the last token, the state then)."""
+        first, *others = tokens.split(CHUNK, 1)
+        features, state = self(first)
+        for chunk in others:
+            features, state = self(chunk, state)
+        return features[:, -1], state
 
     def step(self, tokens: Tensor, state: LanguageState) -> tuple[Tensor, LanguageState]:
         """One token [B] of each text, and the state before it, to (log probabilities of the next [B, V], the state)."""
@@ -309,10 +325,37 @@ class LanguageModel(nn.Module):
         right[right.clone()] = self.adaptive.predict(features[right]) == targets[right]
         return right
 
-    def _in_kind(self, state: State) -> State:
-        """The state in the weights' precision, which autocast may have left."""
-        dtype = self.embedding.weight.dtype
-        return map_state(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, state)
+
+def drop_alike(x: Tensor, p: float, training: bool) -> Tensor:
+    """`x` [A, B, ...] with entries dropped that are the same all along its second axis: features of all steps of a
+    sequence (Gal and Ghahramani 2016), or whole words of an embedding (Merity et al. 2018, arXiv 1708.02182)."""
+    if not training or p == 0:
+        return x
+    return x * F.dropout(x.new_ones(x.shape[0], 1, *x.shape[2:]), p)
+
+
+def recurrent_weights(core: Core) -> list[str]:
+    """The names of the matrices that a step of `core` applies to what it carries (Merity et al. 2018).
+
+    Raises:
+        InputError: the core has none that are applied to the state, step by step; dropping others would be another
+            regulariser under the same name.
+
+    >>> recurrent_weights(LSTM(5, 8))
+    ['weight_hh_l0']
+    """
+    if isinstance(core, RNN | GRU | LSTM):
+        return ["weight_hh_l0"]
+    if isinstance(core, AttentionLSTM):
+        return ["lstm.weight_hh_l0"]
+    if isinstance(core, RelationalMemory):
+        kinds = {"qkv", "mlp", "gate_memory"}
+        names = [name for name, p in core.named_parameters() if p.dim() == 2]
+        return [name for name in names if name.startswith("cells.") and kinds & {*name.split(".")}]
+    name = type(core).__name__
+    problem = f"weight_dropout is not defined for the core {name}: it has no recurrent matrices of its own"
+    hint = "give weight_dropout=0, or one of the cores rmc, rnn, gru, lstm, attention."
+    raise InputError(describe("LanguageModelConfig", problem, hint=hint))
 
 
 def map_states(function: Callable[[Tensor], Tensor], state: LanguageState) -> LanguageState:

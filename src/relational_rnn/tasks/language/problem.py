@@ -1,20 +1,17 @@
-"""From a configuration to a corpus, and to something the training loop can train.
-
-Axes: B streams, T tokens of a chunk, M tokens to predict.
-"""
+"""From a configuration to a corpus, and to something the training loop can train."""
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.tasks.language.corpus import Corpus, OnProgress, prepare
+from relational_rnn.tasks.language.corpus import Corpus, prepare
 from relational_rnn.tasks.language.model import LanguageModel, LanguageState, detached, map_states
 from relational_rnn.tasks.language.recipes import LanguageRun
 from relational_rnn.tasks.language.streams import NO_TARGET, LanguageBatch, TrainingStreams, evaluation_batches
@@ -22,20 +19,6 @@ from relational_rnn.training import Measure
 
 VALIDATION = -1
 """The place of the validation text's state among those of the training streams."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Reading:
-    """A batch, and whose state it goes on with."""
-
-    batch: LanguageBatch
-    """The next chunk of some streams."""
-    place: int
-    """Which part of the streams it belongs to, or VALIDATION."""
-
-    def to(self, device: torch.device | str) -> Reading:
-        """The same on another device."""
-        return Reading(self.batch.to(device), self.place)
 
 
 class LanguageProblem:
@@ -50,32 +33,31 @@ class LanguageProblem:
         )
         self.states: dict[int, LanguageState] = {}
         """The state after the last chunk of every part of the streams, and of the validation text; no gradients."""
-        self._valid: list[Reading] | None = None
+        self._valid: list[LanguageBatch] | None = None
 
-    def train_batch(self, step: int) -> Reading:
+    def train_batch(self, step: int) -> LanguageBatch:
         """The training batch of this number (from 0): the next chunk of one part of the streams."""
         update, place = divmod(step, self.config.accumulate)
         whole, rows = self.streams.batch(update), self.config.batch_size
         part = slice(place * rows, (place + 1) * rows)
         reset = None if whole.reset is None else whole.reset[part]
-        return Reading(LanguageBatch(whole.inputs[part], whole.targets[part], reset, whole.first), place)
+        return LanguageBatch(whole.inputs[part], whole.targets[part], reset, whole.first, place)
 
-    def valid_batches(self) -> Sequence[Reading]:
+    def valid_batches(self) -> Sequence[LanguageBatch]:
         """The whole validation text in `config.valid_streams` streams."""
         if self._valid is None:
             batches = evaluation_batches(self.corpus.valid, self.config.valid_streams, self.config.chunk)
-            self._valid = [Reading(batch, VALIDATION) for batch in batches]
+            self._valid = [replace(batch, place=VALIDATION) for batch in batches]
         return self._valid
 
-    def measure(self, batch: Reading) -> Measure:
+    def measure(self, batch: LanguageBatch) -> Measure:
         """The model on the next chunk of its streams; an item is a token."""
-        text, place = batch.batch, batch.place
-        device = text.inputs.device
+        device, place = batch.inputs.device, batch.place
         # A resumed run's states come from the disk, before the model is where it will train.
-        state = None if text.first else map_states(lambda tensor: tensor.to(device), self.states[place])
-        features, state = self.model(text.inputs, state, reset=text.reset)
+        state = None if batch.first else map_states(lambda tensor: tensor.to(device), self.states[place])
+        features, state = self.model(batch.inputs, state, reset=batch.reset)
         self.states[place] = detached(state)  # backpropagation through time ends here
-        targets, features = text.targets.flatten(), features.flatten(0, 1)
+        targets, features = batch.targets.flatten(), features.flatten(0, 1)
         if place == VALIDATION:
             there = targets != NO_TARGET
             targets, features = targets[there], features[there]
@@ -91,12 +73,8 @@ class LanguageProblem:
         self.states = {int(place): tuple(layers) for place, layers in state.items()}
 
 
-def read_corpus(config: LanguageRun, *, progress: OnProgress | None = None) -> Corpus:
-    """The text of a run as tokens; see `tasks.language.corpus.prepare`.
-
-    Args:
-        config: the run.
-        progress: see `prepare`; None says on standard error how far it is, every ten seconds.
+def read_corpus(config: LanguageRun) -> Corpus:
+    """The text of a run as tokens, by `tasks.language.corpus.prepare`; progress goes to standard error.
 
     Raises:
         InputError: no text is named, or it cannot be read.
@@ -104,11 +82,12 @@ def read_corpus(config: LanguageRun, *, progress: OnProgress | None = None) -> C
     if config.data.path is None:
         hint = "name a text with --data.path; `relational-rnn data fetch tiny-shakespeare` downloads one."
         raise InputError(describe("LanguageRun", "there is no text to read", got="data.path None", hint=hint))
-    return prepare(config.data, progress=progress or SlowWork("reading the text", "bytes").part)
+    say = SlowWork("reading the text", "bytes")
+    return prepare(config.data, progress=lambda part, done, total: say(done, total, f" ({part})"))
 
 
 class SlowWork:
-    """Says on standard error how far something is, every ten seconds; what is done faster than that is not mentioned.
+    """Says on standard error how far something is, every ten seconds.
 
     Args:
         what: is done.
@@ -119,13 +98,8 @@ class SlowWork:
         self._what, self._unit = what, unit
         self._last = time.monotonic()
 
-    def __call__(self, done: int, total: int) -> None:
-        self.part("", done, total)
-
-    def part(self, name: str, done: int, total: int) -> None:
-        """The same, for work of several parts that have names."""
+    def __call__(self, done: int, total: int, part: str = "") -> None:
         now = time.monotonic()
         if now - self._last >= 10:
             self._last = now
-            what = f"{self._what} ({name})" if name else self._what
-            print(f"{what}: {done:,} of {total:,} {self._unit}", file=sys.stderr, flush=True)
+            print(f"{self._what}{part}: {done:,} of {total:,} {self._unit}", file=sys.stderr, flush=True)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_positive, describe
-from relational_rnn.tasks.language.tokens import Tokens
+from relational_rnn.tasks.language.corpus import Tokens
 
 NO_TARGET = -1
-"""The target of a place behind the end of a stream."""
+"""The target of a place after the end of a stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,35 +24,36 @@ class LanguageBatch:
     """A chunk of every stream, and the tokens that follow."""
 
     inputs: Tensor
-    """[B, T] int64 tokens; 0 behind the end of a stream."""
+    """[B, T] int64 tokens; 0 after the end of a stream."""
     targets: Tensor
-    """[B, T] int64 the token after each input; NO_TARGET behind the end of a stream."""
+    """[B, T] int64 the token after each input; NO_TARGET after the end of a stream."""
     reset: Tensor | None
-    """[B, T] booleans: a document starts here, so the state starts anew before this step. None where no state is reset
-    at documents' starts, or there is one document only."""
+    """[B, T] booleans: a document starts here, so the state starts anew before this step. None if nothing is reset."""
     first: bool
     """No state is carried into this chunk."""
+    place: int = 0
+    """Whose state it continues; see `LanguageProblem`."""
 
     def to(self, device: torch.device | str) -> LanguageBatch:
         """The same batch on another device."""
         inputs, targets = (t.to(device, non_blocking=True) for t in (self.inputs, self.targets))
         reset = None if self.reset is None else self.reset.to(device, non_blocking=True)
-        return LanguageBatch(inputs, targets, reset, self.first)
+        return LanguageBatch(inputs, targets, reset, self.first, self.place)
 
 
 class TrainingStreams:
     """A text cut into `batch_size` streams, which are read side by side in chunks of `chunk` tokens.
 
-    Row b of a chunk continues row b of the chunk before it, so that a state can be carried from chunk to chunk; the
-    first chunk of a pass over the text continues nothing. What is left over, fewer than `batch_size * chunk`
-    tokens, is not read; with a seed, every pass leaves out other tokens at both ends and so cuts at other places.
+    Row b of a chunk continues row b of the chunk before, so a state can be carried; the first chunk of a pass over the
+    text continues nothing. A pass leaves out fewer than `batch_size * chunk` tokens; with a seed, each pass leaves out
+    others, at both ends, and so cuts at other places.
 
     Args:
         tokens: the text.
         batch_size: streams, B.
         chunk: tokens of a chunk, T.
         seed: None starts every pass at the beginning of the text.
-        resets: mark the starts of documents, where the text has more than one.
+        resets: mark the starts of documents, if the text has more than one.
 
     Raises:
         InputError: the text is shorter than one chunk of every stream.
@@ -70,20 +71,15 @@ class TrainingStreams:
     def __init__(
         self, tokens: Tokens, batch_size: int, chunk: int, *, seed: int | None = None, resets: bool = True
     ) -> None:
-        check_positive("TrainingStreams", batch_size=batch_size, chunk=chunk)
+        where = "TrainingStreams"
+        check_positive(where, batch_size=batch_size, chunk=chunk)
         least = batch_size * chunk + 1
         if len(tokens) < least:
-            raise InputError(
-                describe(
-                    "TrainingStreams",
-                    "the training text is shorter than one chunk of every stream",
-                    got=f"{len(tokens):,} tokens",
-                    expected=f"at least {batch_size:,} streams x {chunk:,} tokens + 1 = {least:,}",
-                    hint="a smaller chunk or batch_size, or a longer text.",
-                )
-            )
-        self.tokens, self.batch_size, self.chunk, self.seed = tokens, batch_size, chunk, seed
-        self.resets = resets and len(tokens.starts) > 1
+            problem, got = "the training text is shorter than one chunk of every stream", f"{len(tokens):,} tokens"
+            expected = f"at least {batch_size:,} streams x {chunk:,} tokens + 1 = {least:,}"
+            hint = "a smaller chunk or batch_size, or a longer text."
+            raise InputError(describe(where, problem, got=got, expected=expected, hint=hint))
+        self.tokens, self.batch_size, self.chunk, self.seed, self.resets = tokens, batch_size, chunk, seed, resets
         self.steps_per_pass = (len(tokens) - 1) // (batch_size * chunk)
         """Chunks of a stream; the text is read once in so many steps."""
 
@@ -91,28 +87,26 @@ class TrainingStreams:
         """The batch of a step, counted from 0 over all passes; int64 on the CPU."""
         number, place = divmod(step, self.steps_per_pass)
         length = self.steps_per_pass * self.chunk
-        begins = self._offset(number) + np.arange(self.batch_size) * length + place * self.chunk
-        return cut(self.tokens, begins, [self.chunk] * self.batch_size, self.chunk, place == 0, self.resets)
-
-    def _offset(self, number: int) -> int:
-        """Where pass `number` starts in the text."""
-        if self.seed is None:
-            return 0
-        spare = len(self.tokens) - 1 - self.steps_per_pass * self.chunk * self.batch_size
-        return int(np.random.default_rng([self.seed, number]).integers(spare + 1))
+        offset = 0
+        if self.seed is not None:
+            spare = len(self.tokens) - 1 - length * self.batch_size
+            offset = int(np.random.default_rng([self.seed, number]).integers(spare + 1))
+        begins = offset + np.arange(self.batch_size) * length + place * self.chunk
+        lengths = np.full(self.batch_size, self.chunk)
+        return _cut(self.tokens, begins, lengths, self.chunk, place == 0, self.resets)
 
 
 def evaluation_batches(tokens: Tokens, batch_size: int, chunk: int, *, resets: bool = True) -> Iterator[LanguageBatch]:
     """The whole text once: every token but the first is a target exactly once.
 
-    With `batch_size` 1 this is the exact reading of the text as one stream, the state carried from its beginning to its
-    end. More streams are faster, and approximate: each but the first starts without the text before it.
+    `batch_size` 1 reads the text exactly, as one stream with the state carried from beginning to end. More streams are
+    faster, and approximate: each but the first starts without the text before it.
 
     Args:
         tokens: the text.
-        batch_size: streams, B. Their lengths differ by padding at the end of the last ones.
+        batch_size: streams, B. The last ones are padded at the end.
         chunk: tokens of a chunk, T; the last chunk may be shorter. It changes nothing but speed and memory.
-        resets: mark the starts of documents, where the text has more than one.
+        resets: mark the starts of documents, if the text has more than one.
 
     Raises:
         InputError: a text of fewer than two tokens.
@@ -122,28 +116,39 @@ def evaluation_batches(tokens: Tokens, batch_size: int, chunk: int, *, resets: b
     [[[1, 2], [4, 5]], [[3], [-1]]]
     """
     check_positive("evaluation_batches", batch_size=batch_size, chunk=chunk)
+    check_target("evaluation_batches", tokens)
+    return cut_pieces(tokens, batch_size, -(-(len(tokens) - 1) // batch_size), batch_size, chunk, resets)
+
+
+def check_target(where: str, tokens: Tokens) -> None:
+    """Refuse a text of fewer than two tokens."""
     if len(tokens) < 2:
         problem = "the text has no token to predict"
-        raise InputError(describe("evaluation_batches", problem, got=f"{len(tokens)} tokens", expected=">= 2"))
-    return _evaluation_batches(tokens, batch_size, chunk, resets and len(tokens.starts) > 1)
+        raise InputError(describe(where, problem, got=f"{len(tokens)} tokens", expected=">= 2"))
 
 
-def _evaluation_batches(tokens: Tokens, batch_size: int, chunk: int, resets: bool) -> Iterator[LanguageBatch]:
+def cut_pieces(
+    tokens: Tokens, count: int, length: int, rows: int, chunk: int, resets: bool = True
+) -> Iterator[LanguageBatch]:
+    """`count` pieces of `length` tokens as rows of batches, `rows` of them at a time, in chunks."""
     targets = len(tokens) - 1
-    length = -(-targets // batch_size)
-    for place in range(0, length, chunk):
-        width = min(chunk, length - place)
-        begins = np.arange(batch_size) * length + place
-        yield cut(tokens, begins, np.clip(targets - begins, 0, width).tolist(), width, place == 0, resets)
+    pieces = np.arange(count) * length
+    for group in (pieces[first : first + rows] for first in range(0, count, rows)):
+        for place in range(0, length, chunk):
+            width = min(chunk, length - place)
+            lengths = np.clip(targets - group - place, 0, width)
+            if lengths.any():
+                yield _cut(tokens, group + place, lengths, width, place == 0, resets)
 
 
-def cut(tokens: Tokens, begins: np.ndarray, lengths: list[int], width: int, first: bool, resets: bool) -> LanguageBatch:
+def _cut(
+    tokens: Tokens, begins: np.ndarray, lengths: np.ndarray, width: int, first: bool, resets: bool
+) -> LanguageBatch:
     """[B, width] of the text from `begins` on; row b has `lengths[b]` inputs, all followed by a target."""
-    rows = len(begins)
-    inputs = np.zeros((rows, width), np.int64)
-    targets = np.full((rows, width), NO_TARGET, np.int64)
-    reset = np.zeros((rows, width), np.bool_) if resets else None
-    for row, (begin, length) in enumerate(zip(begins.tolist(), lengths, strict=True)):
+    inputs = np.zeros((len(begins), width), np.int64)
+    targets = np.full_like(inputs, NO_TARGET)
+    reset = np.zeros(inputs.shape, np.bool_) if resets and len(tokens.starts) > 1 else None
+    for row, (begin, length) in enumerate(zip(begins.tolist(), lengths.tolist(), strict=True)):
         if not length:
             continue
         piece = tokens.numbers[begin : begin + length + 1]
@@ -151,9 +156,5 @@ def cut(tokens: Tokens, begins: np.ndarray, lengths: list[int], width: int, firs
         if reset is not None:
             low, high = np.searchsorted(tokens.starts, (begin, begin + length))
             reset[row, tokens.starts[low:high] - begin] = True
-    return LanguageBatch(
-        torch.from_numpy(inputs),
-        torch.from_numpy(targets),
-        None if reset is None else torch.from_numpy(reset),
-        first,
-    )
+    there = None if reset is None else torch.from_numpy(reset)
+    return LanguageBatch(torch.from_numpy(inputs), torch.from_numpy(targets), there, first)

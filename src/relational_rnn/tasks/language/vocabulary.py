@@ -1,4 +1,4 @@
-"""Vocabularies: words, characters or byte pairs behind one face, as plain JSON on disk."""
+"""Vocabularies of words, characters or byte pairs, with one interface; plain JSON on disk."""
 
 from __future__ import annotations
 
@@ -15,39 +15,89 @@ from relational_rnn._reading.guard import shown
 from relational_rnn._reading.json_text import parse_json
 
 VocabularyKind = Literal["word", "character", "bpe"]
-UNKNOWN_WORD = "<unk>"
-"""What a word that is not in the vocabulary is read as, where the vocabulary has it."""
-UNKNOWN_CHARACTER = "\ufffd"
-"""The same for a character: U+FFFD, which Unicode keeps for this."""
+UNKNOWN = {"word": "<unk>", "character": "\ufffd"}
+"""The symbol that stands for what is not in the vocabulary, if the vocabulary has it; U+FFFD is Unicode's own."""
 END = "<eos>"
 """The token of a line end in a vocabulary of words."""
 FORMAT = 1
 """Of the JSON form."""
 MAX_NAMED = 5
-"""So many unknown symbols are named in a message."""
+"""At most so many unknown symbols are named in a message."""
 
 
-class Encoder(ABC):
-    """Turns text into tokens piece by piece: the pieces' tokens, one after the other, are those of the whole text.
+class Carry:
+    """Cuts a text that comes in pieces into parts that can be encoded one by one; here each piece is a part."""
+
+    def feed(self, text: str) -> list[str]:
+        """The parts that are complete now."""
+        return [text]
+
+    def finish(self) -> list[str]:
+        """What was kept back."""
+        return []
+
+    def cut(self, pieces: Iterable[str]) -> Iterator[str]:
+        """All parts of a text."""
+        for piece in pieces:
+            yield from self.feed(piece)
+        yield from self.finish()
+
+
+class WordCarry(Carry):
+    """Cuts at white space only.
+
+    >>> carry = WordCarry()
+    >>> carry.feed("to be o"), carry.feed("r not"), carry.finish()
+    (['to be '], ['or '], ['not'])
+    """
+
+    def __init__(self) -> None:
+        self._open: list[str] = []
+
+    def feed(self, text: str) -> list[str]:
+        kept = len(text)
+        while kept and not text[kept - 1].isspace():
+            kept -= 1
+        self._open.append(text[:kept])
+        done = self.finish() if kept else []
+        self._open.append(text[kept:])
+        return done
+
+    def finish(self) -> list[str]:
+        done, self._open = "".join(self._open), []
+        return [done] if done else []
+
+
+class Encoder:
+    """Turns a text that comes in pieces into the tokens of the whole text.
 
     It keeps back what the next piece may change (half a word, half a line), so its memory does not grow with the text.
     """
 
-    @abstractmethod
+    def __init__(self, vocabulary: Vocabulary, where: str, line: int) -> None:
+        self._vocabulary, self._where, self._line = vocabulary, where, line
+        self._carry = vocabulary.carry()
+
     def feed(self, text: str) -> np.ndarray:
         """int64 [n] the tokens that are settled now."""
+        return self._encode(self._carry.feed(text))
 
-    @abstractmethod
     def finish(self) -> np.ndarray:
         """int64 [n] the tokens of what was kept back."""
+        return self._encode(self._carry.finish())
+
+    def _encode(self, parts: list[str]) -> np.ndarray:
+        tokens = self._vocabulary.tokens_of(parts, self._where, self._line)
+        self._line += sum(part.count("\n") for part in parts)
+        return tokens
 
 
 class Vocabulary(ABC):
     """Text as numbers 0 to `size` - 1 and back. Made by `Vocabulary.build` or `Vocabulary.from_json`.
 
     A word is what stands between white space; with `line_ends` every line end is the token `<eos>`. Words and
-    characters are numbered from the most frequent one in the text the vocabulary was built from to the rarest, as an
-    adaptive softmax wants it; byte pairs in the order in which they were merged.
+    characters are numbered by frequency, the most frequent first, as an adaptive softmax needs it; byte pairs in the
+    order in which they were merged.
 
     >>> words = Vocabulary.build("word", ["to be or\\nnot to be\\n"], line_ends=True)
     >>> words.size, words.encode("be to\\n").tolist(), words.decode([2, 1, 0])
@@ -60,9 +110,9 @@ class Vocabulary(ABC):
     size: int
     """How many tokens there are."""
     unknown: int | None
-    """The token of what is not in the vocabulary; None where such text is refused."""
+    """The token of what is not in the vocabulary; None if such text is refused."""
     line_end: int | None
-    """The token of a line end; None where it has none of its own."""
+    """The token of a line end; None if it has none of its own."""
 
     @staticmethod
     def build(
@@ -77,14 +127,14 @@ class Vocabulary(ABC):
 
         Args:
             kind: "word", "character" or "bpe" (byte pairs; needs the extra `language`).
-            text: the text in pieces, which may end anywhere. It is read once, and never held as a whole.
-            size: how many tokens; None for all words or characters there are. Where the text has more of them, the
-                rarest are left out and read as unknown. Byte pairs are learned until there are `size`.
+            text: the text in pieces of any length, read once and never held as a whole.
+            size: how many tokens. None takes all words or characters; if there are more than `size`, the rarest are
+                read as unknown. Byte pairs are learned until there are `size`.
             line_ends: line ends are tokens (words only: characters and byte pairs always keep them).
-            where: what the messages of errors start with.
+            where: how error messages begin.
 
         Raises:
-            InputError: a text without a token, a size that cannot be, or `line_ends=False` for characters or bytes.
+            InputError: a text without a token, an impossible size, or `line_ends=False` for characters or bytes.
         """
         check_choice(where, "kind", kind, get_args(VocabularyKind))
         check_settings(kind, size, line_ends, where)
@@ -93,18 +143,23 @@ class Vocabulary(ABC):
 
             assert size is not None
             return BytePairs.train(text, size, where=where)
-        counts = _count_characters(text) if kind == "character" else _count_words(text, line_ends)
+        counts: Counter[str] = Counter()
+        if kind == "character":
+            for piece in text:
+                codes, numbers = np.unique(_codes(piece), return_counts=True)
+                counts.update({chr(code): int(number) for code, number in zip(codes, numbers, strict=True)})
+        else:
+            for part in WordCarry().cut(text):
+                counts.update(split_words(part, line_ends))
         if not counts:
             raise InputError(describe(where, f"the text holds no {kind}"))
         if kind == "word" and line_ends:
-            counts[END] += 0  # it is in the vocabulary, whether this text has a line end or not
-        name = UNKNOWN_CHARACTER if kind == "character" else UNKNOWN_WORD
+            counts[END] += 0  # it is in the vocabulary, even if this text has no line end
         if size is not None and len(counts) > size:
-            keep = {END, name} & counts.keys() | {name}
-            rest = [symbol for symbol, _ in _by_frequency(counts) if symbol not in keep]
-            cut = rest[size - len(keep) :]
-            counts[name] += sum(counts.pop(symbol) for symbol in cut)
-        symbols = [symbol for symbol, _ in _by_frequency(counts)]
+            keep = {END, UNKNOWN[kind]} & counts.keys() | {UNKNOWN[kind]}
+            rest = [symbol for symbol in _by_frequency(counts) if symbol not in keep]
+            counts[UNKNOWN[kind]] += sum(counts.pop(symbol) for symbol in rest[size - len(keep) :])
+        symbols = _by_frequency(counts)
         return Characters(symbols) if kind == "character" else Words(symbols, line_ends=line_ends)
 
     @staticmethod
@@ -113,20 +168,18 @@ class Vocabulary(ABC):
 
         Args:
             text: the JSON.
-            where: what the message of an error starts with, e.g. the name of the file.
+            where: how an error message begins, e.g. the name of the file.
 
         Raises:
             InputError: this is no vocabulary.
         """
         content: Any = parse_json(text, where)
-        kind = content.get("kind") if isinstance(content, dict) else None
-        if kind not in get_args(VocabularyKind) or content.get("format") != FORMAT:
-            got = (
-                f"format {shown(content.get('format'))}, kind {shown(kind)}"
-                if isinstance(content, dict)
-                else type(content).__name__
-            )
+        if not isinstance(content, dict):
+            raise InputError(describe(where, "this is no vocabulary", got=type(content).__name__))
+        kind, version = content.get("kind"), content.get("format")
+        if kind not in get_args(VocabularyKind) or version != FORMAT:
             expected = f"format {FORMAT} and one of the kinds {', '.join(get_args(VocabularyKind))}"
+            got = f"format {shown(version)}, kind {shown(kind)}"
             raise InputError(describe(where, "this is no vocabulary", got=got, expected=expected))
         if kind == "bpe":
             from relational_rnn.tasks.language.byte_pairs import BytePairs
@@ -149,25 +202,33 @@ class Vocabulary(ABC):
         """Plain JSON, which `from_json` reads."""
 
     @abstractmethod
+    def carry(self) -> Carry:
+        """What cuts a text into parts that can be encoded one by one."""
+
+    @abstractmethod
+    def tokens_of(self, parts: list[str], where: str, line: int) -> np.ndarray:
+        """int64 [n] the tokens of parts that `carry` has cut; messages name the text `where` and count from `line`."""
+
     def encoder(self, where: str = "text", line: int = 1) -> Encoder:
-        """Encodes a long text piece by piece; `where` names the text in messages, `line` is the number of its first."""
+        """Encodes a long text piece by piece; `where` names it in messages, `line` is the number of its first line."""
+        return Encoder(self, where, line)
 
     def encode(self, text: str, where: str = "text") -> np.ndarray:
         """int64 [n] the tokens of a text.
 
         Raises:
-            InputError: something is not in the vocabulary, and it has no token for that; the message says what and
-                in which line.
+            InputError: something is not in the vocabulary, and it has no token for that; the message names it and its
+                line.
         """
         encoder = self.encoder(where)
         return np.concatenate([encoder.feed(text), encoder.finish()])
 
-    @abstractmethod
     def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
-        """The text of every token as it comes, for text that is shown while it is generated.
+        """The text of each token as it comes, for text that is shown while it is generated.
 
-        Joined, they are the text of all. A piece may be empty: half a character waits for its other half.
+        Joined, they are the whole text. A piece may be empty: half a character waits for its other half.
         """
+        return map(self.symbol, tokens)
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         """The text of tokens. Words stand one space apart, as white space is not part of them.
@@ -178,7 +239,7 @@ class Vocabulary(ABC):
         return "".join(self.pieces(tokens))
 
     def symbol(self, token: int) -> str:
-        """What a token stands for, as it is shown in tables."""
+        """What a token stands for, as tables show it."""
         return self._symbol(self._check(token))
 
     @abstractmethod
@@ -186,9 +247,8 @@ class Vocabulary(ABC):
 
     def _check(self, token: int) -> int:
         if not 0 <= token < self.size:
-            raise InputError(
-                describe("Vocabulary", "there is no such token", got=token, expected=f"0 to {self.size - 1}")
-            )
+            expected = f"0 to {self.size - 1}"
+            raise InputError(describe("Vocabulary", "there is no such token", got=token, expected=expected))
         return int(token)
 
     def __eq__(self, other: object) -> bool:
@@ -204,15 +264,29 @@ class Vocabulary(ABC):
 class _Symbols(Vocabulary):
     """A list of symbols, numbered in its order."""
 
-    def __init__(self, symbols: Sequence[str], *, unknown: str, line_end: str | None) -> None:
+    def __init__(self, symbols: Sequence[str], line_end: str, **settings: bool) -> None:
         self.symbols = tuple(symbols)
         self.size = len(self.symbols)
         self.numbers = {symbol: number for number, symbol in enumerate(self.symbols)}
-        self.unknown = self.numbers.get(unknown)
-        self.line_end = None if line_end is None else self.numbers.get(line_end)
+        self.unknown = self.numbers.get(UNKNOWN[self.kind])
+        self.line_end = self.numbers.get(line_end)
+        self._settings = settings
+
+    def to_json(self) -> str:
+        content = {"format": FORMAT, "kind": self.kind, **self._settings, "symbols": self.symbols}
+        return json.dumps(content, ensure_ascii=False)
 
     def _symbol(self, token: int) -> str:
         return self.symbols[token]
+
+    def _lacks(self, missing: Iterable[str], text: str, where: str, line: int) -> InputError:
+        """The mistake of a text with symbols that the vocabulary does not have."""
+        names = list(dict.fromkeys(missing))
+        lines = [line + text.count("\n", 0, text.index(name)) for name in names[:MAX_NAMED]]
+        got = ", ".join(f"{name!r} (line {at:,})" for name, at in zip(names, lines, strict=False))
+        got += f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        hint = f"a vocabulary that is built with a smaller vocabulary_size reads rare {self.kind}s as unknown."
+        return InputError(describe(where, f"the vocabulary lacks {self.kind}s of this text", got=got, hint=hint))
 
 
 class Characters(_Symbols):
@@ -221,39 +295,21 @@ class Characters(_Symbols):
     kind = "character"
 
     def __init__(self, symbols: Sequence[str]) -> None:
-        super().__init__(symbols, unknown=UNKNOWN_CHARACTER, line_end="\n")
+        super().__init__(symbols, "\n")
+        codes = _codes("".join(self.symbols))
+        # One entry beyond the last code stands for all codes after it.
+        self._table = np.full(int(codes.max()) + 2, -1 if self.unknown is None else self.unknown, np.int64)
+        self._table[codes] = np.arange(len(codes))
 
-    def to_json(self) -> str:
-        return json.dumps({"format": FORMAT, "kind": self.kind, "symbols": self.symbols}, ensure_ascii=False)
+    def carry(self) -> Carry:
+        return Carry()
 
-    def encoder(self, where: str = "text", line: int = 1) -> Encoder:
-        return _CharacterEncoder(self, where, line)
-
-    def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
-        for token in tokens:
-            yield self.symbols[self._check(token)]
-
-
-class _CharacterEncoder(Encoder):
-    def __init__(self, vocabulary: Characters, where: str, line: int) -> None:
-        self.vocabulary, self.where, self.line = vocabulary, where, line
-        codes = [ord(symbol) for symbol in vocabulary.symbols]
-        # One entry beyond the last code, which stands for all codes after it.
-        self.table = np.full(max(codes) + 2, -1 if vocabulary.unknown is None else vocabulary.unknown, np.int64)
-        self.table[codes] = np.arange(len(codes))
-
-    def feed(self, text: str) -> np.ndarray:
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-        tokens = self.table[np.minimum(codes, len(self.table) - 1)]
+    def tokens_of(self, parts: list[str], where: str, line: int) -> np.ndarray:
+        text = "".join(parts)
+        tokens = self._table[np.minimum(_codes(text), len(self._table) - 1)]
         if (tokens < 0).any():
-            raise _unknown(
-                self.where, "character", [(text[i], i) for i in np.flatnonzero(tokens < 0).tolist()], text, self.line
-            )
-        self.line += text.count("\n")
+            raise self._lacks((text[i] for i in np.flatnonzero(tokens < 0).tolist()), text, where, line)
         return tokens
-
-    def finish(self) -> np.ndarray:
-        return np.empty(0, np.int64)
 
 
 class Words(_Symbols):
@@ -262,15 +318,22 @@ class Words(_Symbols):
     kind = "word"
 
     def __init__(self, symbols: Sequence[str], *, line_ends: bool) -> None:
-        super().__init__(symbols, unknown=UNKNOWN_WORD, line_end=END if line_ends else None)
+        super().__init__(symbols, END, line_ends=line_ends)
         self.line_ends = line_ends
+        self.line_end = self.line_end if line_ends else None
 
-    def to_json(self) -> str:
-        content = {"format": FORMAT, "kind": self.kind, "line_ends": self.line_ends, "symbols": self.symbols}
-        return json.dumps(content, ensure_ascii=False)
+    def carry(self) -> Carry:
+        return WordCarry()
 
-    def encoder(self, where: str = "text", line: int = 1) -> Encoder:
-        return _WordEncoder(self, where, line)
+    def tokens_of(self, parts: list[str], where: str, line: int) -> np.ndarray:
+        text, numbers = "".join(parts), self.numbers
+        words = split_words(text, self.line_ends)
+        if self.unknown is not None:
+            return np.fromiter((numbers.get(word, self.unknown) for word in words), np.int64, len(words))
+        try:
+            return np.fromiter(map(numbers.__getitem__, words), np.int64, len(words))
+        except KeyError:
+            raise self._lacks((word for word in words if word not in numbers), text, where, line) from None
 
     def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
         between = ""
@@ -280,65 +343,8 @@ class Words(_Symbols):
             between = "" if end else " "
 
 
-class _WordEncoder(Encoder):
-    def __init__(self, vocabulary: Words, where: str, line: int) -> None:
-        self.vocabulary, self.where, self.line = vocabulary, where, line
-        self.carry = WordCarry()
-
-    def feed(self, text: str) -> np.ndarray:
-        return self._encode(self.carry.feed(text))
-
-    def finish(self) -> np.ndarray:
-        return self._encode(self.carry.finish())
-
-    def _encode(self, text: str) -> np.ndarray:
-        numbers = self.vocabulary.numbers
-        words = split_words(text, self.vocabulary.line_ends)
-        if self.vocabulary.unknown is not None:
-            unknown = self.vocabulary.unknown
-            tokens = np.fromiter((numbers.get(word, unknown) for word in words), np.int64, len(words))
-        else:
-            try:
-                tokens = np.fromiter(map(numbers.__getitem__, words), np.int64, len(words))
-            except KeyError:
-                missing = dict.fromkeys(word for word in words if word not in numbers)
-                places = [(word, text.index(word)) for word in missing]
-                raise _unknown(self.where, "word", places, text, self.line) from None
-        self.line += text.count("\n")
-        return tokens
-
-
-class WordCarry:
-    """Cuts a text that comes in pieces at white space only.
-
-    >>> carry = WordCarry()
-    >>> carry.feed("to be o"), carry.feed("r not"), carry.finish()
-    ('to be ', 'or ', 'not')
-    """
-
-    def __init__(self) -> None:
-        self._open: list[str] = []
-
-    def feed(self, text: str) -> str:
-        """What is complete now, white space included."""
-        kept = len(text)
-        while kept and not text[kept - 1].isspace():
-            kept -= 1
-        if not kept:
-            self._open.append(text)
-            return ""
-        done = "".join(self._open) + text[:kept]
-        self._open = [text[kept:]]
-        return done
-
-    def finish(self) -> str:
-        """The last word."""
-        done, self._open = "".join(self._open), []
-        return done
-
-
 def split_words(text: str, line_ends: bool) -> list[str]:
-    """The words of a text, and `<eos>` at every line end where these are tokens.
+    """The words of a text, and `<eos>` at every line end if these are tokens.
 
     >>> split_words("to be\\n\\nor", True)
     ['to', 'be', '<eos>', '<eos>', 'or']
@@ -361,35 +367,11 @@ def check_settings(kind: VocabularyKind, size: int | None, line_ends: bool, wher
         raise InputError(describe(where, "vocabulary_size is too small", got=size, expected=f">= {least}: {why}"))
 
 
-def _unknown(where: str, noun: str, places: list[tuple[str, int]], text: str, line: int) -> InputError:
-    """The mistake of symbols that the vocabulary does not have; `places` are offsets in `text`."""
-    first: dict[str, int] = {}
-    for symbol, place in places:
-        first.setdefault(symbol, line + text.count("\n", 0, place))
-    named = [f"{symbol!r} (line {at:,})" for symbol, at in list(first.items())[:MAX_NAMED]]
-    more = f" and {len(first) - MAX_NAMED} more" if len(first) > MAX_NAMED else ""
-    hint = f"a vocabulary that is built with a smaller vocabulary_size reads rare {noun}s as unknown."
-    problem = f"the vocabulary lacks {noun}s of this text"
-    return InputError(describe(where, problem, got=", ".join(named) + more, hint=hint))
+def _codes(text: str) -> np.ndarray:
+    """uint32 [n] the code points."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
-def _by_frequency(counts: Counter[str]) -> list[tuple[str, int]]:
+def _by_frequency(counts: Counter[str]) -> list[str]:
     """Most frequent first, equals by their code points, so that the order of the text does not matter."""
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-
-
-def _count_words(text: Iterable[str], line_ends: bool) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    carry = WordCarry()
-    for piece in text:
-        counts.update(split_words(carry.feed(piece), line_ends))
-    counts.update(split_words(carry.finish(), line_ends))
-    return counts
-
-
-def _count_characters(text: Iterable[str]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for piece in text:
-        codes, numbers = np.unique(np.frombuffer(piece.encode("utf-32-le"), np.uint32), return_counts=True)
-        counts.update({chr(code): int(number) for code, number in zip(codes, numbers, strict=True)})
-    return counts
+    return sorted(counts, key=lambda symbol: (-counts[symbol], symbol))

@@ -21,13 +21,12 @@ from relational_rnn.nn.core import state_bytes
 from relational_rnn.runs import Asked, Breakdown, Column, LoadedRun, Published, RunEvaluation, Workload
 from relational_rnn.runs.evaluation import Table
 from relational_rnn.runs.folder import spent_on
-from relational_rnn.tasks.language.corpus import Corpus
+from relational_rnn.tasks.language.corpus import Corpus, Tokens
 from relational_rnn.tasks.language.judging import Predictions, by_frequency, read_text
 from relational_rnn.tasks.language.model import LanguageModel
 from relational_rnn.tasks.language.problem import LanguageProblem, SlowWork, read_corpus
 from relational_rnn.tasks.language.recipes import LANGUAGE_RECIPES, LanguageRun
 from relational_rnn.tasks.language.sources import TextFile
-from relational_rnn.tasks.language.tokens import Tokens
 from relational_rnn.tasks.language.vocabulary import Vocabulary, VocabularyKind
 from relational_rnn.training import Outcome
 
