@@ -70,10 +70,10 @@ def read_members(
     expected: str | None = None,
     hint: str = CUT_OFF,
 ) -> Iterator[tuple[str, Member]]:
-    """Name and content of the files in an archive whose names are wanted, in one pass in their stored order.
+    """Name and content of the wanted files in an archive, in one pass in their stored order.
 
-    Read each content before asking for the next. By the end the whole archive has been read, checksums included, so
-    that a cut is noticed. Messages call the archive `shown`; `expected` says what was wanted.
+    Read each content before asking for the next. The whole archive is read, checksums included. Messages call it
+    `shown` and say what was `expected`.
 
     Raises:
         InputError: the file is not an archive, is damaged, or unpacks to more than `most` bytes, or one wanted file to

@@ -23,9 +23,7 @@ def check_entries(
     where: str,
     hint: str | None = None,
 ) -> None:
-    """Refuse an object that lacks a needed name, or has a value of the wrong type; it may have other names too.
-
-    `needed` and `optional` are types by name, as `from_json` takes them; the message starts with `where`.
+    """Refuse an object that lacks a needed name, or has a value of the wrong type; other names may stand beside.
 
     >>> check_entries({"seed": "7"}, {"seed": int}, {}, where="config.json")
     Traceback (most recent call last):

@@ -84,11 +84,8 @@ def check_shapes(tensors: Mapping[str, Tensor], model: nn.Module, path: Path, *,
 
 @contextlib.contextmanager
 def sized_by(tensors: Mapping[str, Tensor], *, where: str, problem: str) -> Iterator[None]:
-    """Refuse to build, within, a module of clearly more parameters than `tensors` has, before they take memory.
-
-    The sizes come from a file: they could ask for any time and memory. `problem` is said of sizes that nothing can be
-    built from; messages begin with `where`.
-    """
+    """Refuse to build, within, a module of clearly more parameters than `tensors` has: sizes in a file may ask for any
+    memory."""
     most, most_planned = 2 * len(tensors) + SPARE, 1000 * len(tensors) + SPARE
     largest = 4 * sum(tensor.numel() for tensor in tensors.values()) + 2**20
     thread, made, planned, numbers = threading.get_ident(), 0, 0, 0

@@ -46,8 +46,7 @@ def parse_arguments(
 ) -> Arguments:
     """Make `arguments`, a dataclass, from words; its docstring is the description, its fields' docstrings the help.
 
-    `shared` are groups of options that --help only names and --help-all prints. SystemExit with 0 follows help, with 2
-    a mistake.
+    `shared` are groups of options that --help only names and --help-all prints.
     """
     everything = bool(shared) and "--help-all" in args
     args = [word for word in args if word != "--help-all"] + (["--help"] if everything else [])

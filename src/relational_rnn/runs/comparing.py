@@ -82,8 +82,8 @@ class Trial:
 def best_trials(trials: Sequence[Trial], *, best_by: BestBy = "accuracy") -> dict[str, Trial]:
     """The best trial of every core; of equal ones the first.
 
-    With lessons, the trial that came to the latest lesson is the best. Of those in the same lesson before the last, the
-    one with the lowest loss there is the best: validation, on the whole task, is still chance.
+    The latest lesson wins; in a lesson before the last, where validation is still chance, the lowest training loss
+    wins.
 
     Args:
         trials: of any number of cores.
@@ -137,12 +137,12 @@ def compare(
         seeds: seeds of runs; trials have the first one.
         folder: gets a run folder `<core>-<seed>` for each run, and `trials/<core>-<learning rate>` for each trial.
         tuning: learning rates that every core tries first; None for the base's.
-        jobs: how many runs are trained at the same time, each in a process of its own. These processes import the
-            calling script: it needs `if __name__ == "__main__"`.
+        jobs: how many runs are trained at the same time, each in its own process; the calling script then needs
+            `if __name__ == "__main__"`.
         on_progress: see `train`; one job only.
-        on_report: see `train`; called once, if there is a run to train.
-        on_trials: called with all trials when they are done, if there are any.
-        on_run: called with the folder and the measurement of each run as soon as it is there.
+        on_report: see `train`; called if there is a run to train.
+        on_trials: called with all trials when they are done.
+        on_run: called with the folder and the measurement of each run.
 
     Returns:
         the measurements by run folder, seeds within cores in the given order.

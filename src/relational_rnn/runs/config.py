@@ -1,4 +1,4 @@
-"""What decides a run, whatever it is on."""
+"""The configuration that all runs share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from relational_rnn.training import LATER, LoopConfig, OptimizerConfig, to_json
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """What decides every run; a task has a subclass with its data, its model and its batches.
+    """The configuration of every run; a task has a subclass with its data, its model and its batches.
 
     Raises:
         InputError: a core or a seed that cannot be, or a choice that the core does not have.

@@ -1,4 +1,4 @@
-"""What every measurement of a run says, whatever the run is on, and how it is shown."""
+"""The measurement of a run on any task, and the table that compares several."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Column:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RunEvaluation(ABC):
-    """How a run does on data that it has not learned from; each task adds its own figures."""
+    """The measurement of a run on data that it has not learned from; each task adds its own figures."""
 
     split: str
     """ "test" or "valid"."""

@@ -25,7 +25,7 @@ from relational_rnn.training.run_folder import CONFIG, METRICS, VERSIONS
 CHAPTER = "rmc-chapter"
 """What results call a relational memory of the formulation "chapter"."""
 LOOKED_AT = {"task": str, "batch_size": int, "memory": Mapping[str, Any], "data": Mapping[str, Any]}
-"""What of a configuration is looked at without a class for all of it."""
+"""What is looked at in the configuration of any version."""
 RESULT, DATA = "result.json", "data.json"
 
 
@@ -196,8 +196,8 @@ class Run:
 
     @property
     def core(self) -> str:
-        """The core's name. A relational memory with the chapter's arithmetic counts as a core of its own, one whose
-        slots compete as the core `competitive`."""
+        """The core's name; a memory in the chapter's formulation or with competing slots counts as a core of its
+        own."""
         memory = self.config.get("memory", {})
         if self.config["core"] == "rmc" and memory.get("gate_style") == "competitive":
             return "competitive"
@@ -222,8 +222,8 @@ class Run:
         return workload_of(self.task)
 
     def curve(self, x: str, y: str) -> tuple[list[float], list[float]]:
-        """The rows of metrics.csv in which both columns have a value; "samples" counts what the run has seen by then:
-        sequences of a generated task, questions of bAbI."""
+        """The rows of metrics.csv in which both columns have a value; "samples" counts the sequences, or bAbI's
+        questions, seen."""
         columns = [self._column(x), self.metrics.get(y, ())]
         pairs = [(a, b) for a, b in zip(*columns, strict=False) if a is not None and b is not None]
         return [a for a, _ in pairs], [b for _, b in pairs]
@@ -274,7 +274,7 @@ def read_run(folder: str | Path) -> Run:
 
 
 def _curves(path: Path) -> dict[str, tuple[float | None, ...]]:
-    """The columns of a metrics.csv; a loss that ran away has no place on a curve."""
+    """The columns of a metrics.csv; a loss that is not finite has no place on a curve."""
     header, rows = read_table(path)
     curves = {}
     for place, name in enumerate(header):
@@ -285,7 +285,7 @@ def _curves(path: Path) -> dict[str, tuple[float | None, ...]]:
 
 
 def core_label(core: str) -> str:
-    """What readers call a core; one that this version does not know (a published rival) keeps its name."""
+    """What readers call a core; one that this version does not know keeps its name."""
     if core == CHAPTER:
         return f"{CORES['rmc'].label}, chapter's formulation"
     return CORES[core].label if core in CORES else core

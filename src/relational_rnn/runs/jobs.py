@@ -84,13 +84,11 @@ def finish_runs(
 def train_side_by_side(
     runs: Mapping[Path, Any], *, train: Callable[..., object], resumed: Mapping[Path, bool], jobs: int
 ) -> Generator[tuple[Path, Exception | None], None, None]:
-    """Train every run, `jobs` at a time; see `finish_runs`.
+    """Train every run, `jobs` at a time; yields each run folder with None, or with the error that ended its training.
 
-    Processes import the script that calls this: it needs `if __name__ == "__main__"`. A run whose configuration leaves
-    the number of threads open gets its share of this process's threads. However this process ends, the others do too;
-    after Ctrl-C and SIGTERM they save checkpoints first. Yields each run folder when its training has ended, with None,
-    or with the error that ended it. A process that was killed is an `InputError`, one that failed with a traceback a
-    `RuntimeError`.
+    A run that leaves the number of threads open gets its share of this process's. However this process ends, the others
+    do too; after Ctrl-C and SIGTERM they save checkpoints first. A process that was killed is an `InputError`, one that
+    failed with a traceback a `RuntimeError`.
     """
     context = process_context("relational_rnn.runs")
     waiting = list(runs.items())
@@ -127,7 +125,8 @@ def train_side_by_side(
 def _train_here(
     sender: Connection, threads: int, train: Callable[..., object], config: Any, path: Path, resume: bool
 ) -> None:
-    """What the process of a run does; it sends an error that one sentence tells, any other ends it with a traceback."""
+    """What the process of a run does; it sends an error that one sentence tells, and any other ends it with a
+    traceback."""
     end_with_parent()  # a checkpoint is a minute old at most
     torch.set_num_threads(threads)
     error = None

@@ -20,7 +20,7 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 @contextlib.contextmanager
 def initial_weights(seed: int) -> Iterator[None]:
-    """A model made within has initial weights that the seed decides; other random numbers go on as before.
+    """Draw the initial weights of a model within from the seed; other random numbers go on as before.
 
     One thread makes them: with several, orthogonal matrices have other last bits.
     """

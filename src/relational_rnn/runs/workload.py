@@ -1,4 +1,4 @@
-"""What a task is to the rest of the package: the one contract behind the commands that take any task."""
+"""The contract of a task, behind the commands that take any task."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Published:
     files: bool = False
     """The run must have been trained on published files, not on generated data."""
     found: Mapping[str, Any] = field(default_factory=dict)
-    """Entries of the run's data.json that it must share too, such as counts that tell a text."""
+    """Entries of the run's data.json that it must share too, such as counts that identify a text."""
     model: str
     """Whose model."""
     metric: str = "accuracy"
-    """What was measured: "accuracy", a fraction of single answers (of characters where answers are decoded), or the
-    name of another of the evaluation's `COLUMNS`."""
+    """"accuracy" (a fraction of answers, of characters where answers are decoded), or another of the evaluation's
+    `COLUMNS`."""
     value: float
     """The figure."""
     below: bool = False
@@ -87,11 +87,7 @@ class Asked:
     """Add what the attention does over many examples."""
 
     def number(self, count: int) -> int:
-        """The number of the example, by default 1, where there are `count`.
-
-        Raises:
-            InputError: there is no such example.
-        """
+        """The number of the example, by default 1; refuses one beyond `count`."""
         number = 1 if self.example is None else self.example
         if not 1 <= number <= count:
             raise InputError(describe("inspect", "there is no such example", got=number, expected=f"1 to {count:,}"))
@@ -111,20 +107,20 @@ class Example:
     group: str
     """The group of the measurement that it belongs to."""
     number: int
-    """Its place, from 1; `relational-rnn inspect --example` takes it."""
+    """Its place, from 1, as `relational-rnn inspect --example` takes it."""
     question: str
     right: str
     """The right answer."""
     answer: str
     """The run's answer."""
     right_probability: float
-    """That the run gives to the right answer."""
+    """The run's probability of the right answer."""
     html: str | None = None
-    """Its inspection, a whole page; None where the memory cannot be inspected."""
+    """Its inspection, a whole page, or None."""
     run: str = ""
-    """On the page of a report: what the run is called."""
+    """On the page of a report: the name of the run."""
     page: str | None = None
-    """On the page of a report: the path of its inspection beside the report."""
+    """On the page of a report: the path of its inspection."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,13 +147,13 @@ class LoadedRun(Generic[ConfigT]):
     config: ConfigT
     """How."""
     model: Any
-    """With the weights that did best on the validation set; on the CPU, in evaluation mode."""
+    """The best weights on the validation set, on the CPU, in evaluation mode."""
     vocabulary: Any = None
     """The words it reads, where the task has such."""
 
 
 class Workload(ABC, Generic[ConfigT]):
-    """A task as something to train on. One object for each task; its module offers it as WORKLOAD.
+    """A task to train on. Each task's module offers one object as WORKLOAD.
 
     A task of your own is a module with a WORKLOAD and an entry point in the group `relational_rnn.workloads`, named as
     the task is typed; every command then knows it (docs/tasks.md).
@@ -166,11 +162,11 @@ class Workload(ABC, Generic[ConfigT]):
     config: type[ConfigT]
     """The class of its runs' configurations."""
     recipes: Mapping[str, Callable[[], ConfigT]]
-    """Functions that return a whole configuration, by name; the first one is what a run starts from."""
+    """Functions that return a whole configuration, by name; the first is the default."""
     evaluation: type[RunEvaluation]
     """What a measurement says."""
     best_by: BestBy = "accuracy"
-    """What on the validation set tells the best weights."""
+    """Which validation figure picks the best weights."""
     published: Sequence[Published] = ()
     """What others have measured."""
     short: Mapping[str, str] = {}
@@ -186,9 +182,9 @@ class Workload(ABC, Generic[ConfigT]):
     group_noun: str = "group"
     """What accuracies are listed by."""
     group_names: Sequence[str] = ()
-    """The names of all groups in order, where every run has the same or some of them; each begins with its number."""
+    """The names of all groups in order, each beginning with its number; runs may have some of them."""
     curves_over: str = "samples"
-    """What the learning curves of a report have on their first horizontal axis: "samples" or "step"."""
+    """The first horizontal axis of learning curves in a report: "samples" or "step"."""
     accuracy_note: str = "Accuracies are shares of right answers on new sequences;"
     """How a report begins to explain its figures."""
 
@@ -209,11 +205,11 @@ class Workload(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def read(self, config: ConfigT) -> Any:
-        """The data that runs of this configuration learn from, whatever their core and their seed; None where every
-        batch is made when it is needed."""
+        """The data that runs of this configuration learn from, whatever core and seed; None if batches are made on
+        demand."""
 
     def vocabulary(self, config: ConfigT, data: Any) -> Any:
-        """What the model's sizes follow from besides the configuration; None where nothing does."""
+        """What the model's sizes need besides the configuration, or None."""
         return None
 
     def read_vocabulary(self, folder: Path, config: ConfigT) -> Any:
@@ -244,7 +240,7 @@ class Workload(ABC, Generic[ConfigT]):
         return {}
 
     def best(self, outcome: Outcome) -> str:
-        """How well the best weights of a training do on the validation set, for people."""
+        """How well the best weights of a training do on the validation set, in words."""
         if self.best_by == "accuracy":
             return f"best validation accuracy {outcome.valid_accuracy:.1%}"
         return f"best validation loss {outcome.valid_loss:.4f}"
@@ -255,15 +251,15 @@ class Workload(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def measure(self, run: LoadedRun[ConfigT], *, split: str, data: Any) -> dict[str, Any]:
-        """The entries of `evaluation` that the run folder cannot tell: split, accuracy, loss, bytes of the state,
-        seconds, report, and what the task has besides.
+        """Measure a run: split, accuracy, loss, bytes of state, seconds, report, and the task's own entries of
+        `evaluation`.
 
         Args:
             run: what is measured.
             split: "test" or "valid".
             data: what is read instead of the run's own test data; None for these.
 
-        A task may let one choose more, in arguments of its own with defaults; `runs.evaluate` hands them on.
+        A task may add arguments with defaults; `runs.evaluate` hands them on.
         """
 
     def main_measure(self, config: Mapping[str, Any]) -> str:
@@ -312,11 +308,11 @@ class Workload(ABC, Generic[ConfigT]):
         raise InputError(describe("evaluate", problem))
 
     def starting(self, config: ConfigT, typed: Sequence[str]) -> ConfigT:
-        """What the options of the command line change: a recipe's configuration, seen the options that are typed."""
+        """The configuration that the options change, given the options that are typed."""
         return config
 
     def folder(self, config: ConfigT, recipe: str, *, asked: bool) -> Path:
-        """Where runs go that name no folder; `asked` where the recipe was."""
+        """Where runs go that name no folder; `asked` where the recipe was named."""
         return Path("runs") / recipe
 
 

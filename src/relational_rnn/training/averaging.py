@@ -1,4 +1,4 @@
-"""An average of the weights along training, which often predicts better than the last ones."""
+"""An average of the weights along training."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """The model has the averaged weights within; its own, where nothing has been counted yet."""
+        """Give the model the averaged weights within, once any have been counted."""
         self._swap()
         try:
             yield

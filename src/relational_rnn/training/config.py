@@ -1,4 +1,4 @@
-"""Typed configuration: the training part of it, and a JSON form for any configuration made of frozen dataclasses."""
+"""Typed configuration of training, and the JSON form of every configuration."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ Accelerator = Literal["cpu", "cuda", "mps", "auto"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"]
 
 LATER = {"later": True}
-"""Metadata of a field that earlier files lack. Its default does what was done then and is not written, so that runs of
-both versions can be read and resumed."""
+"""Metadata of a field that earlier files lack: its default does what was done then, and is not written."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -66,34 +66,32 @@ def fit(
     averaging: AveragingConfig | None = None,
     best_by: BestBy = "accuracy",
 ) -> Outcome:
-    """Train a problem and keep everything that matters in a folder (see `run_folder`).
+    """Train a problem and keep what matters in a folder (see `run_folder`).
 
-    The same arguments give the same numbers, whether the run was killed and resumed or not. Every update seeds
-    PyTorch's global generators anew. The weights that do best on the validation set are saved; `problem.model` keeps
-    the last ones.
+    The same arguments give the same numbers, even after a kill and a resume. The weights that do best on the validation
+    set are saved; `problem.model` keeps the last ones.
 
     Args:
-        problem: the model and its data; a resumed run is exact if its parameters come from `seed` too.
+        problem: the model and its data; a resumed run is exact if the first parameters come from `seed` too.
         folder: the run folder; made if it is not there.
-        optimizer: see `OptimizerConfig`.
-        loop: see `LoopConfig`.
+        optimizer: optimizer and learning rates.
+        loop: budget, validation, device.
         seed: decides everything random in the updates.
-        configuration: all that decides the run, as JSON, for config.json. A resumed run must have the same but for the
-            budget, `loop.steps`: with a larger one a finished run goes on, under the new budget's schedule.
-        resume: continue the run in `folder` from its last checkpoint, or from the start if it has none yet.
-        on_progress: called every `loop.log_every` steps and after every validation; None shows the progress on
+        configuration: the whole configuration as JSON, for config.json. A resumed run may differ only in `loop.steps`.
+        resume: go on from the last checkpoint in `folder`, or from the start if there is none yet.
+        on_progress: called every `loop.log_every` steps and after every validation; by default the progress is shown on
             standard error.
-        files: more JSON files for the folder, by their names, written before the first update.
+        files: more JSON files for the folder, by name.
         accumulate: batches per update, whose gradients are averaged.
-        averaging: an average of the weights that is validated and saved instead of the last ones.
-        best_by: what on the validation set tells the best weights.
+        averaging: an average of the weights to validate and save instead of the last ones.
+        best_by: which validation figure picks the best weights.
 
     Raises:
         InputError: the folder or the accelerator cannot be used; another process trains in the folder; the checkpoint
             is damaged or belongs to another configuration; the budget is used up; the disk is full.
-        DivergedError: the loss is not a finite number any more; it is an `InputError`.
-        KeyboardInterrupt: the run was stopped with Ctrl-C; the message says how to continue.
-        Terminated: it was stopped with SIGTERM, after the current update; a checkpoint of it is saved.
+        DivergedError: the loss is no longer finite (an `InputError`).
+        KeyboardInterrupt: stopped with Ctrl-C; the message says how to continue.
+        Terminated: stopped with SIGTERM; the current update was finished and saved.
         MissingExtraError: Lightning Fabric or TensorBoard is not installed.
     """
     check_positive("fit", accumulate=accumulate)
@@ -156,10 +154,8 @@ class _Job:
 def _train(
     job: _Job, fabric: Fabric, model: Any, optimizer: Any, team: Team, start: int, recorder: Recorder | None = None
 ) -> None:
-    """The training loop: all updates after the first `start`, to the end of the budget or to SIGTERM.
-
-    Every process of a team runs it. The first one has a recorder: it validates and saves.
-    """
+    """Do all updates after the first `start`, to the end of the budget or to SIGTERM. Only the first process has a
+    recorder."""
     problem, loop = job.problem, job.loop
     waiting = contextlib.nullcontext if recorder is None else recorder.waiting
     for step in range(start + 1, loop.steps + 1):
@@ -202,7 +198,7 @@ def _train(
 
 
 def _lead(job: _Job, fabric: Fabric, recorder: Recorder, checkpoint: Mapping[str, Any] | None) -> None:
-    """What the first process does: go on from the checkpoint, gather the others and train with them."""
+    """The first process: go on from the checkpoint, start the others and train with them."""
     model, optimizer = fabric.setup(job.problem.model, build_optimizer(job.problem.model, job.optimizer))
     precision = fabric.strategy.precision
     parts = {"model": job.problem.model, "optimizer": optimizer, "precision": precision}
@@ -216,7 +212,7 @@ def _lead(job: _Job, fabric: Fabric, recorder: Recorder, checkpoint: Mapping[str
 def _follow(
     team: Team, job: _Job, start: int, optimizer_state: dict[str, Any], precision_state: dict[str, Any]
 ) -> None:
-    """What the other processes do."""
+    """The other processes."""
     with _process_settings(job.loop):
         fabric = _build_fabric(job.loop, team.rank)
         model, optimizer = fabric.setup(job.problem.model, build_optimizer(job.problem.model, job.optimizer))
@@ -226,20 +222,17 @@ def _follow(
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
-    """The seed of PyTorch's generators (dropout and the like) for batch number `step`, so that no earlier one matters.
-
-    Each process (`rank`) draws for its own part of the batch.
-    """
+    """The seed of PyTorch's generators for batch number `step` in process `rank`, whatever came before."""
     text = f"{seed} {step} {rank}" if rank else f"{seed} {step}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 INPUTS = {"bf16-true": torch.bfloat16, "64-true": torch.float64}
-"""What floating-point inputs become under a precision; under others they stay."""
+"""What floating-point inputs become under a precision; other precisions leave them."""
 
 
 def _on_device(batch: Any, fabric: Fabric, loop: LoopConfig) -> Any:
-    """A batch where the model is, in the numbers of the model."""
+    """A batch on the model's device, in the model's numbers."""
     return in_numbers_of(INPUTS.get(loop.precision), fabric.to_device(batch))
 
 
@@ -278,7 +271,7 @@ def _cannot_be_written(folder: Path, error: OSError, step: int) -> InputError:
 
 
 def _check_budget(place: RunFolder, state: Mapping[str, Any], optimizer: OptimizerConfig, steps: int) -> None:
-    """Tell the learning rates under a budget other than before; refuse a budget that is used up already."""
+    """Print the learning rates under a changed budget; refuse a budget that is used up already."""
     done, before = state["step"], state["configuration"].get("loop", {}).get("steps", steps)
     if steps == before:
         return
@@ -295,7 +288,7 @@ def _check_budget(place: RunFolder, state: Mapping[str, Any], optimizer: Optimiz
 
 
 def _finish(place: RunFolder, state: Mapping[str, Any]) -> Outcome:
-    """The outcome of a run that has used up its budget; its summary keeps it."""
+    """The outcome of a finished run, which its summary keeps."""
     figures = {
         "steps": state["step"],
         "seconds": state["seconds"],
@@ -310,7 +303,7 @@ def _finish(place: RunFolder, state: Mapping[str, Any]) -> Outcome:
 
 @contextlib.contextmanager
 def _process_settings(loop: LoopConfig) -> Iterator[None]:
-    """Settings of the whole process that a run changes, put back afterwards."""
+    """Change settings of the whole process within, for a run."""
     threads, cache = torch.get_num_threads(), torch.is_autocast_cache_enabled()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()

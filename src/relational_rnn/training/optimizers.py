@@ -1,7 +1,4 @@
-"""The optimizers of a run: AdamW, and Muon in the precision of the machine.
-
-PyTorch's own Muon computes in bfloat16 everywhere, which many CPUs only emulate.
-"""
+"""The optimizers of a run: AdamW, and Muon, which PyTorch computes in bfloat16 even on CPUs that only emulate it."""
 
 from __future__ import annotations
 
@@ -17,10 +14,10 @@ from relational_rnn.training.config import OptimizerConfig
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """The optimizer of a configuration for all trainable parameters of a model, at a learning rate of 1.
+    """The optimizer of a configuration for all trainable parameters, at a learning rate of 1.
 
-    Weight decay is for matrices alone. The method "muon" gives Muon all matrices but tables: the weights of
-    `nn.Embedding`, and what a module of ours lists as its `tables`.
+    Only matrices decay. Muon gets all matrices but the weights of `nn.Embedding` and what a module lists as its
+    `tables`.
 
     >>> model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 3))
     >>> optimizer = build_optimizer(model, OptimizerConfig(method="muon"))
@@ -46,7 +43,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
 
 
 class Together(Optimizer):
-    """Several optimizers, each with parameters of its own, as one that has the groups and the state of all."""
+    """Several optimizers as one that has the groups and the state of all."""
 
     def __init__(self, parts: list[Optimizer]) -> None:
         self._parts = parts
@@ -54,7 +51,7 @@ class Together(Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Let the parts work on our groups and our state, so that what is set or loaded here holds there."""
+        """Let the parts work on our groups and state, so that what is set or loaded here holds there."""
         groups = iter(self.param_groups)
         for part in self._parts:
             part.param_groups = [next(groups) for _ in part.param_groups]
@@ -77,10 +74,9 @@ OBEYED = ("lr", "weight_decay", "momentum", "ns_coefficients", "ns_steps", "eps"
 class Muon(torch.optim.Muon):
     """`torch.optim.Muon` with the same updates up to rounding: in float32 on the CPU, matrices of one shape at once.
 
-    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; steps have the size of AdamW's (Liu et al. 2025,
+    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, with steps of AdamW's size (Liu et al. 2025,
     arXiv:2502.16982). Checkpoints are those of PyTorch's Muon with Nesterov's momentum and
-    `adjust_lr_fn="match_rms_adamw"`; an `InputError` refuses groups with other choices. Other devices multiply in
-    bfloat16, as PyTorch's does.
+    `adjust_lr_fn="match_rms_adamw"`; groups with other choices raise `InputError`.
     """
 
     def __init__(self, params: Iterable[Tensor], *, lr: float, weight_decay: float) -> None:
@@ -91,7 +87,7 @@ class Muon(torch.optim.Muon):
         super().load_state_dict(state_dict)
 
     def _check(self, groups: Iterable[dict[str, Any]]) -> None:
-        """Refuse groups with choices that an update would not obey."""
+        """Refuse groups with choices that an update would ignore."""
         fixed = {name: value for name, value in self.defaults.items() if name not in OBEYED}
         for group in groups:
             for name, value in fixed.items():
@@ -129,11 +125,9 @@ class Muon(torch.optim.Muon):
 
 
 def orthogonal(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """Nearly orthogonal matrices [K, rows, columns] with the singular vectors of those given.
-
-    Newton and Schulz's iteration: every step applies a s + b s^3 + c s^5 to the singular values s. At first each matrix
-    is divided by its norm, or by `eps` if that is larger.
-    """
+    """Nearly orthogonal matrices [K, rows, columns] with the singular vectors of those given, by Newton and Schulz's
+    iteration: every step applies a s + b s^3 + c s^5 to the singular values s, after division by the norm, or `eps` if
+    that is larger."""
     a, b, c = coefficients
     on_cpu = matrices.device.type == "cpu"
     x = matrices.to(torch.promote_types(matrices.dtype, torch.float32)) if on_cpu else matrices.bfloat16()

@@ -1,7 +1,5 @@
-"""What the training loop asks of the thing it trains, and how it counts.
-
-Axes: M the items of a batch that have an answer (questions, tokens, ...).
-"""
+"""What the training loop asks of the thing it trains, and how it counts. M: the items of a batch that have an
+answer."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ BatchT = TypeVar("BatchT")
 
 
 class DivergedError(InputError):
-    """Training cannot go on: its loss is not a finite number any more."""
+    """The loss is no longer finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +30,13 @@ class Measure:
     correct: Tensor
     """[M] booleans."""
     groups: Tensor
-    """[M] whole numbers of at least 0: the group of each item, e.g. the number of a task."""
+    """[M] whole numbers of at least 0: the group of each item, such as the number of a task."""
 
 
 class Problem(Protocol[BatchT]):
-    """A model with its data. A batch is a tensor, a container of tensors, or anything that has `.to(device)`.
+    """A model with its data; it may be a `Carrier`, `Taught` and `Divisible` too.
 
-    A problem may be a `Carrier`, `Taught` and `Divisible` too.
+    A batch is a tensor, a container of tensors, or anything with `.to(device)`.
     """
 
     @property
@@ -47,8 +45,7 @@ class Problem(Protocol[BatchT]):
         ...
 
     def train_batch(self, step: int) -> BatchT:
-        """Training batch number `step` (from 0), always the same one. An update takes one batch, or the next
-        `accumulate` batches."""
+        """Training batch number `step` (from 0), always the same one. An update takes the next `accumulate` batches."""
         ...
 
     def valid_batches(self) -> Sequence[BatchT]:
@@ -62,30 +59,30 @@ class Problem(Protocol[BatchT]):
 
 @runtime_checkable
 class Carrier(Protocol):
-    """A problem that carries something from one training batch to the next, which a resumed run needs."""
+    """A problem that carries something from one training batch to the next."""
 
     def state_dict(self) -> dict[str, Any]:
         """What is carried now: tensors, numbers, text, and lists and dicts of these."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave; its tensors are on the CPU."""
+        """Go on from what `state_dict` gave, with its tensors on the CPU."""
         ...
 
 
 @runtime_checkable
 class Taught(Protocol):
-    """A problem that may be taught in lessons, each harder than the one before."""
+    """A problem that may be taught in lessons."""
 
     @property
     def lesson(self) -> tuple[int, int] | None:
-        """The lesson that training is at, from 1, and how many there are; None where there are none."""
+        """The current lesson, from 1, and how many there are; None where there are none."""
         ...
 
 
 @runtime_checkable
 class Divisible(Protocol):
-    """A problem that several processes can train together: its items have losses of their own, whatever the batch."""
+    """A problem that several processes can train together: its items have losses of their own."""
 
     def part(self, batch: Any, index: int, of: int) -> Any:
         """Part number `index` (from 0) of the `of` parts of a batch; together they have all its items, in order."""
@@ -93,7 +90,7 @@ class Divisible(Protocol):
 
 
 def rows_of_part(count: int, index: int, of: int) -> slice:
-    """Which of `count` rows are part number `index` of `of`; the first parts have one more where sizes differ.
+    """Which of `count` rows are part number `index` of `of`; the first parts are the larger ones.
 
     Raises:
         InputError: there are fewer rows than parts.
@@ -109,7 +106,7 @@ def rows_of_part(count: int, index: int, of: int) -> slice:
 
 
 class Totals:
-    """Sums of measures. Tensors are read when a figure is asked for, so that an accelerator need not wait."""
+    """Sums of measures. Tensors are read only when a figure is asked for, so that an accelerator need not wait."""
 
     def __init__(self) -> None:
         self._loss = 0.0
@@ -155,7 +152,7 @@ class Totals:
         return sum(accuracies) / len(accuracies)
 
     def state_dict(self) -> dict:
-        """Everything, as plain numbers."""
+        """All sums, as plain numbers."""
         self._read()
         return {"loss": self._loss, "correct": dict(self._correct), "count": dict(self._count)}
 
@@ -171,12 +168,12 @@ def evaluate(
     *,
     around: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Totals:
-    """The model of `problem` on `batches`, in evaluation mode and without gradients; its mode is put back.
+    """Run the model of `problem` on `batches`, in evaluation mode and without gradients; its mode is put back.
 
     Args:
         problem: gives the model, and measures.
         batches: may be made one after the other.
-        around: a context for each run of the model, such as a precision; batches are made outside of it.
+        around: a context for each run of the model, such as a precision.
     """
     totals = Totals()
     training = {module: module.training for module in problem.model.modules()}
@@ -193,7 +190,7 @@ def evaluate(
 
 
 def in_numbers_of(dtype: torch.dtype | None, batch: Any) -> Any:
-    """A batch with its floating-point tensors as `dtype`, in whatever containers and data classes; None: as it is."""
+    """A batch with its floating-point tensors as `dtype`, in whatever containers and data classes; None leaves it."""
     if dtype is None:
         return batch
     if isinstance(batch, Tensor):

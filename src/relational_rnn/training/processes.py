@@ -29,7 +29,7 @@ from relational_rnn.training.problem import Carrier, Divisible, Measure, Problem
 
 @dataclass(frozen=True)
 class Team:
-    """The processes of a training as one of them sees them."""
+    """The processes of a training, seen from one of them."""
 
     rank: int = 0  # of this process; the first one keeps the run folder
     size: int = 1  # how many there are
@@ -50,7 +50,7 @@ class Team:
         return losses.sum() / items
 
     def whole(self, measure: Measure) -> Measure:
-        """How the model did on the whole batch, from what it did on this part; without gradients."""
+        """The measure of the whole batch, without gradients."""
         if self.size == 1:
             return measure
         parts: list[Any] = [None] * self.size
@@ -59,7 +59,7 @@ class Team:
         return Measure(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
     def add_up_gradients(self, model: nn.Module) -> None:
-        """Give every process the sum of all gradients; a parameter that none of them used has none."""
+        """Give every process the sum of all gradients; a parameter that no process used has none."""
         if self.size == 1:
             return
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -96,10 +96,9 @@ def check_divisible(problem: Problem[Any], loop: LoopConfig) -> None:
 
 @contextlib.contextmanager
 def working(size: int, work: Callable[..., None], *given: Any) -> Iterator[Team]:
-    """This process is the first of a team of `size` within; the others do `work(team, *given)` and end with it.
+    """Make this process the first of a team of `size`; the others do `work(team, *given)` and end with it.
 
-    They import the script that this process runs: it needs `if __name__ == "__main__"`. If one of them ends by itself,
-    that is an `InputError`.
+    The caller's script needs `if __name__ == "__main__"`. An `InputError` tells of a process that ends by itself.
     """
     if size == 1:
         yield Team()
@@ -133,7 +132,7 @@ def working(size: int, work: Callable[..., None], *given: Any) -> Iterator[Team]
 
 
 def _meet(store: str, rank: int, size: int) -> None:
-    """Wait for all processes; later the others wait for the first one, however long it validates."""
+    """Wait for all processes."""
     patience = datetime.timedelta(days=7)
     distributed.init_process_group(init_method=store, rank=rank, world_size=size, timeout=patience)
 
@@ -167,7 +166,7 @@ def process_context(*modules: str) -> SpawnContext | ForkServerContext:
 def start(
     context: SpawnContext | ForkServerContext, target: Callable[..., None], *given: Any, name: str | None = None
 ) -> tuple[Connection, BaseProcess]:
-    """Start a process that does `target(sender, *given)`, and the connection that receives what it sends."""
+    """Start a process that does `target(sender, *given)`; returns the connection that receives what it sends."""
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=target, args=(sender, *given), name=name, daemon=True)
     with interrupts_ignored():  # this process hears of Ctrl-C, and ends the others
@@ -185,7 +184,7 @@ def end(processes: Collection[BaseProcess]) -> None:
 
 
 def end_with_parent() -> None:
-    """Let this process end as soon as the one that started it is gone."""
+    """Let this process end as soon as its parent is gone."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -1,4 +1,4 @@
-"""Signs of life of a run: a bar on a terminal, a line every few seconds elsewhere."""
+"""How a run shows its progress: a bar on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import IO, Any, Literal
 from relational_rnn._check import need_extra
 
 BestBy = Literal["accuracy", "loss"]
-"""What on the validation set tells the best weights of a run."""
+"""Which validation figure picks the best weights of a run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +22,7 @@ class Progress:
     steps: int
     """Updates to do."""
     seconds: float
-    """Spent on the run so far, all sittings."""
+    """Spent on the run so far, over all sittings."""
     steps_per_second: float
     """In this sitting, validation included."""
     train_loss: float
@@ -55,10 +55,7 @@ def clock(seconds: float) -> str:
 
 
 def describe_progress(progress: Progress) -> str:
-    """The figures of a run in a few words; a bar of 80 columns must hold them.
-
-    Before the last lesson, the lesson takes the place of the validation figure, which is that of the whole task.
-    """
+    """The figures of a run in a few words, short enough for a bar of 80 columns; before the last lesson, the lesson."""
     parts = [f"{progress.steps_per_second:.1f}/s", f"loss {progress.train_loss:.3f}"]
     if progress.lesson is not None and progress.lesson[0] < progress.lesson[1]:
         parts.append("lesson {}/{}".format(*progress.lesson))
@@ -73,8 +70,8 @@ class ConsoleProgress:
     """Shows the progress of a run on a stream: `with ConsoleProgress("rmc") as show: fit(..., on_progress=show)`.
 
     Args:
-        label: stands at the front, e.g. the name of the run.
-        stream: standard error by default, so that results on standard output stay clean.
+        label: stands at the front, such as the name of the run.
+        stream: standard error by default.
         interval: seconds between two lines where the stream is not a terminal.
     """
 

@@ -18,7 +18,7 @@ from relational_rnn.training.run_folder import CHECKPOINT_KEY, DAMAGED, RESTORE,
 
 
 class Recorder:
-    """Keeps the run folder, and tells a listener where the run stands; see `loop.fit` for the arguments."""
+    """Keeps the run folder, and tells a listener how the run goes; see `loop.fit` for the arguments."""
 
     def __init__(
         self,
@@ -49,8 +49,8 @@ class Recorder:
 
     @contextlib.contextmanager
     def begin(self, checkpoint: Mapping[str, Any] | None, parts: Mapping[str, Any]) -> Iterator[None]:
-        """The clocks run and the curves are open within. The run goes on from the checkpoint, if there is one; `parts`
-        are what else a checkpoint keeps, by its key there. A checkpoint that does not fit is an `InputError`."""
+        """Run the clocks and open the curves within, after going on from a checkpoint; `parts` is what else a
+        checkpoint keeps."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._parts = parts
@@ -113,12 +113,12 @@ class Recorder:
 
     @property
     def _seconds(self) -> float:
-        """Spent on the run so far, all sittings."""
+        """Spent on the run so far, over all sittings."""
         return self._seconds_before + time.monotonic() - self._started
 
     @property
     def _processor_seconds(self) -> float | None:
-        """What all threads of the process computed in them; None where an earlier version began the run."""
+        """None where an earlier version began the run."""
         before = self._processor_before
         return None if before is None else before + time.process_time() - self._processor_started
 
@@ -128,7 +128,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """What is done within counts as waiting for data."""
+        """Count what is done within as waiting for data."""
         start = time.perf_counter()
         yield
         self._data_seconds += time.perf_counter() - start
@@ -141,7 +141,7 @@ class Recorder:
             yield batch
 
     def averaged(self) -> contextlib.AbstractContextManager[None]:
-        """The model has the weights that are judged and saved within."""
+        """Give the model the weights that are judged and saved."""
         return contextlib.nullcontext() if self._average is None else self._average.in_place()
 
     def refuse_divergence(self, step: int) -> None:
@@ -159,7 +159,7 @@ class Recorder:
             raise DivergedError(describe(self._folder.path, problem, hint=f"lower the learning rate{kept}"))
 
     def note_update(self, step: int, measures: Sequence[Measure]) -> None:
-        """Count an update by its batches; now and then a point in the training curves, and a sign of life."""
+        """Count an update; every `log_every` steps add points to the curves and tell the listener."""
         for measure in measures:
             self._train.add(measure)
         if self._average is not None:
@@ -171,7 +171,7 @@ class Recorder:
                 self._tell(step)
 
     def note_validation(self, step: int, valid: Totals) -> None:
-        """Keep the weights if they are the best so far; a row of metrics.csv, points in the curves, a sign of life."""
+        """Keep the weights if they are the best so far, and write the figures everywhere."""
         train, lesson, processor = self._train, self._lesson, self._processor_seconds
         figures = {"valid_accuracy": valid.accuracy, "valid_loss": valid.loss}
         self._valid, score = figures, {"step": step, **figures}

@@ -8,8 +8,7 @@
     summary.json        what a finished run came to, and how long it waited for data
     last.ckpt           what a killed run needs to continue; read as plain tensors and numbers, never as code
 
-Every file is whole or absent: a kill or a full disk leaves the version before. A new folder comes with its config.json
-in it; what a killed process has left of a file that it was writing goes when the run goes on.
+Every file is whole or absent: a kill or a full disk leaves the version before.
 """
 
 from __future__ import annotations
@@ -56,18 +55,17 @@ METRICS_COLUMNS: tuple[str, ...] = (
     "processor_seconds",
     "lesson",
 )
-"""The columns of metrics.csv. Losses are means over questions, accuracies means over groups (tasks) of fractions.
-Training figures are those of the batches since the row before. Seconds count training and validation, all sittings;
-processor_seconds what all threads of the process computed in them, which other work on the machine hardly changes.
-The lesson counts from 1; it is empty where there are none."""
+"""The columns of metrics.csv. Losses are means over questions, accuracies means over groups. Training figures cover the
+batches since the row before. Seconds count training and validation over all sittings; processor_seconds add up all
+threads. The lesson counts from 1; it is empty where there are none."""
 WHOLE_COLUMNS, EMPTY_COLUMNS = ("step", "questions_seen", "lesson"), ("processor_seconds", "lesson")
 """The columns of whole numbers, and those that may be empty."""
 TIMES = ("seconds", "processor_seconds")
-"""The columns that may not be infinite, as a loss may."""
+"""The columns that, unlike a loss, may not be infinite."""
 
 CONFIG, VERSIONS, METRICS, WEIGHTS = "config.json", "versions.json", "metrics.csv", "model.safetensors"
 BEGINNING = (CONFIG, VERSIONS, "vocabulary.json", "data.json", "tensorboard")
-"""All that a folder holds, but for parts of files, before training has saved anything."""
+"""What a folder holds before training has saved anything."""
 DAMAGED = "the checkpoint is damaged or incomplete"
 RESTORE = "restore the file from a copy, or delete it and resume to train again from the start"
 CHECKPOINT_KEY = "relational_rnn"
@@ -95,12 +93,12 @@ class RunFolder:
     ) -> RunFolder:
         """Check that a run of `configuration` may use the folder `path`; nothing is written yet.
 
-        A run that was killed before it saved anything goes on, with or without `resume`. A resumed run may have another
-        budget, `loop.steps`. A run begins with the further `files`.
+        A run that was killed before it saved anything goes on even without `resume`. A run begins with the further
+        `files`.
 
         Raises:
-            InputError: there is a run already and `resume` is false; there is none to resume, or it has another
-                configuration; the folder holds something else; its name is not text.
+            InputError: there is a run already and `resume` is false; there is none to resume, or it differs in more
+                than `loop.steps`; the folder holds something else; its name is not text.
         """
         if not is_text(path):
             raise InputError(describe(ascii(str(path)), "the name of a run's folder must be text in UTF-8"))
@@ -124,7 +122,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """No other process trains in the folder within, or an `InputError`; half-written files of others go."""
+        """Keep other processes from training in the folder, or raise `InputError`; half-written files of others go."""
         with contextlib.ExitStack() as stack:
             if sys.platform != "win32":
                 folder = os.open(self.path, os.O_RDONLY)
@@ -165,7 +163,7 @@ class RunFolder:
             write_json(self.path / CONFIG, self.configuration)
 
     def read_checkpoint(self) -> dict[str, Any] | None:
-        """The content of last.ckpt, or None if there is none yet; refuses a damaged one, and other configurations."""
+        """The content of last.ckpt, checked, or None if there is none yet."""
         if not self.checkpoint.exists():
             return None
         where = str(self.checkpoint)
@@ -189,18 +187,16 @@ class RunFolder:
         return checkpoint
 
     def read_metrics(self, *, up_to_step: int) -> list[dict[str, str]]:
-        """The rows of metrics.csv up to a step; later ones belong to work that was lost and is done again."""
+        """The rows of metrics.csv up to a step; later ones belong to lost work."""
         rows = read_metrics(self._metrics) if self._metrics.exists() else []
         return [row for row in rows if int(row["step"]) <= up_to_step]
 
     def write_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Replace last.ckpt."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         write_whole(self.checkpoint, buffer.getbuffer())
 
     def write_weights(self, state: Mapping[str, Tensor]) -> None:
-        """Replace model.safetensors."""
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
         write_whole(self.path / WEIGHTS, serialize_tensors(tensors))
 
@@ -210,7 +206,6 @@ class RunFolder:
             write_json(self._summary, figures)
 
     def write_metrics(self, rows: list[dict[str, str]]) -> None:
-        """Replace metrics.csv."""
         text = io.StringIO()
         writer = csv.DictWriter(text, list(METRICS_COLUMNS), lineterminator="\n")
         writer.writeheader()
@@ -248,7 +243,7 @@ def _from_lightning(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def refuse_differences(path: Path, there: Json, here: Json) -> None:
-    """Refuse to continue a run with a configuration that differs in more than the budget."""
+    """Refuse to continue a run under a configuration that differs in more than the budget."""
     lines = [line for line in differences(there, here) if not line.startswith("loop.steps is ")]
     if lines:
         hint = "resume with the configuration of the run, or start a new run in another folder"
@@ -256,7 +251,7 @@ def refuse_differences(path: Path, there: Json, here: Json) -> None:
 
 
 def describe_software() -> dict[str, Json]:
-    """Versions of what decides the numbers, the commit where this package runs from a checkout, and the date."""
+    """The versions that affect the numbers, the commit if this package runs from a checkout, and the date."""
     versions: dict[str, Json] = {"relational_rnn": relational_rnn.__version__, "python": platform.python_version()}
     for name in ("torch", "lightning-fabric", "numpy", "safetensors"):
         versions[name] = metadata.version(name)
