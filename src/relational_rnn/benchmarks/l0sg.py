@@ -1,11 +1,10 @@
 """The port of L0SG as a contender, from a checkout that the user names; loading it runs the code that lies there.
 
-Its attention multiplies the queries in place. They are a view of a split, and current torch refuses that where
-gradients are wanted, so the port cannot be trained as it stands. The one statement is replaced in memory by the same
-product out of place; the checkout is not touched, and nothing of it is copied.
+Its attention multiplies a view, the queries, in place, which current torch refuses if there are gradients. That one
+statement is replaced in memory by the same product out of place; the checkout stays as it is.
 
 The port computes another function than ours: its layer norms run over all slots together, and its MLP applies one layer
-several times. So it is not checked against the definition, only timed on calls of the same sizes.
+several times. So it is timed on calls of the same sizes, but not checked against the definition.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ def load_port(checkout: Path) -> ModuleType:
 
 
 def port_commit(checkout: Path) -> str | None:
-    """The commit of the checkout, or None where git does not know."""
+    """The commit of the checkout, if git knows it."""
     try:
         git = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
         done = subprocess.run(git, capture_output=True, text=True, check=False)

@@ -1,29 +1,22 @@
-"""Arrays of numbers inside a page: whole numbers of 16 bits and the scale that makes them numbers again, as base64."""
+"""Arrays of numbers inside a page: whole numbers of 16 bits, as base64, and the scale that makes them numbers again."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from relational_rnn._check import InputError, describe
 
-LEVELS = 65535
-"""The highest whole number of 16 bits."""
+LEVELS = 2**16 - 1
 
 
 def pack(values: np.ndarray, *, name: str, low: float | None = None, high: float | None = None) -> dict[str, Any]:
-    """An array as an object that JSON can hold, in 2.7 bytes per number.
+    """An array of any shape as JSON, in 2.7 bytes for each number.
 
-    A number is kept as the nearest of 65,536 equal steps from `low` to `high`; half a step is its `precision`.
-
-    Args:
-        values: any shape, finite.
-        name: what the numbers are called in a message.
-        low: the least number that can occur; by default the least there is.
-        high: the greatest; likewise.
+    A number is kept as the nearest of 65,536 equal steps from `low` to `high`, by default the least and the greatest
+    number there are; half a step is the `precision`. `name` is what an error calls the numbers.
 
     Raises:
         InputError: a number is NaN, infinite, or outside `low` to `high`.
@@ -50,13 +43,3 @@ def pack(values: np.ndarray, *, name: str, low: float | None = None, high: float
         "precision": step / 2,
         "data": base64.b64encode(levels.astype("<u2").tobytes()).decode("ascii"),
     }
-
-
-def unpack(packed: Mapping[str, Any]) -> np.ndarray:
-    """The numbers again, as the script of a page reads them.
-
-    >>> unpack(pack(np.array([[0.0, 0.3, 1.0]]), name="weights", low=0, high=1)).round(4)
-    array([[0. , 0.3, 1. ]])
-    """
-    levels = np.frombuffer(base64.b64decode(packed["data"]), dtype="<u2").reshape(packed["shape"])
-    return packed["low"] + packed["step"] * levels.astype(np.float64)
