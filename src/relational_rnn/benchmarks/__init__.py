@@ -1,7 +1,4 @@
-"""Measuring what the layer costs on this machine, beside PyTorch's own layers; `relational-rnn benchmark` is the door.
-
-The results are pages and figures only in `relational_rnn.reports`.
-"""
+"""What the layer costs on this machine, beside PyTorch's own layers: `relational-rnn benchmark`."""
 
 from relational_rnn.benchmarks.measuring import CheckFailed
 from relational_rnn.benchmarks.running import Stage, run

@@ -1,10 +1,8 @@
 """The port of L0SG as a contender, from a checkout that the user names; loading it runs the code that lies there.
 
-Its attention multiplies a view, the queries, in place, which current torch refuses if there are gradients. That one
-statement is replaced in memory by the same product out of place; the checkout stays as it is.
-
-The port computes another function than ours: its layer norms run over all slots together, and its MLP applies one layer
-several times. So it is timed on calls of the same sizes, but not checked against the definition.
+Current torch refuses the port's in-place product of a view, the queries, if there are gradients; that one statement is
+replaced in memory by the same product out of place. The port is timed but not checked, since it computes another
+function than ours: its layer norms run over all slots together, and its MLP applies one layer several times.
 """
 
 from __future__ import annotations

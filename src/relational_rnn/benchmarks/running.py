@@ -60,34 +60,29 @@ def run(benchmark: Benchmark, folder: Path, *, on_stage: Callable[[Stage], None]
         CheckFailed: a backend is wrong at a shape; nothing is timed there, and no results are written.
         KeyboardInterrupt: stopped with Ctrl-C; what was measured is kept.
     """
-    threads = torch.get_num_threads()
-    if benchmark.threads is not None:
-        torch.set_num_threads(benchmark.threads)
-    try:
-        return _run(benchmark, folder, on_stage)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _run(benchmark: Benchmark, folder: Path, on_stage: Callable[[Stage], None]) -> Path:
     if benchmark.l0sg is not None:
         load_port(benchmark.l0sg)  # refused now, not after minutes
-    benchmark = replace(benchmark, threads=torch.get_num_threads())
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    record, finished = open_record(folder, describe_all(benchmark), today)
-    if finished:
-        return record.path
-    plan = cases(benchmark.shapes, benchmark.sweeps, quick=benchmark.quick)
-    clock = Progress(plan, record, benchmark.budget_seconds, on_stage)
-    for case in plan:
-        measured = record.cases.setdefault(case.key, Measured())
-        if not measured.done:
-            measure(case, measured, benchmark, clock)
-            measured.done = True
-            clock.save()
-    if benchmark.recipe is not None:
-        time_recipe(benchmark, record, clock)
-    return record.finish(plan, {"command": command_line()})
+    threads = torch.get_num_threads()
+    torch.set_num_threads(benchmark.threads or threads)
+    try:
+        benchmark = replace(benchmark, threads=torch.get_num_threads())
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        record, finished = open_record(folder, describe_all(benchmark), today)
+        if finished:
+            return record.path
+        plan = cases(benchmark.shapes, benchmark.sweeps, quick=benchmark.quick)
+        progress = Progress(plan, record, benchmark.budget_seconds, on_stage)
+        for case in plan:
+            measured = record.cases.setdefault(case.key, Measured())
+            if not measured.done:
+                measure(case, measured, benchmark, progress)
+                measured.done = True
+                progress.save()
+        if benchmark.recipe is not None:
+            time_recipe(benchmark, record, progress)
+        return record.finish(plan, {"command": command_line()})
+    finally:
+        torch.set_num_threads(threads)
 
 
 def measure(case: Case, measured: Measured, benchmark: Benchmark, progress: Progress) -> None:

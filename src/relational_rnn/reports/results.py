@@ -71,14 +71,11 @@ class Record:
     def value(self) -> float:
         return mean_and_spread(self.values)[0]
 
-    @property
-    def spread(self) -> float:
-        return mean_and_spread(self.values)[1]
-
     def to_json(self) -> dict[str, Any]:
         """The record as the JSON file holds it, without empty entries."""
-        names = ("task", "core", "metric", "value", "spread", "seeds", "values", "details")
-        entries = {**{name: getattr(self, name) for name in names}, **self.costs, **self.made}
+        value, spread = mean_and_spread(self.values)
+        entries = {"task": self.task, "core": self.core, "metric": self.metric, "value": value, "spread": spread}
+        entries |= {"seeds": self.seeds, "values": self.values, "details": self.details, **self.costs, **self.made}
         entries["published"] = self.published
         return {
             name: list(value) if isinstance(value, tuple) else value
@@ -270,9 +267,9 @@ def _models(records: Sequence[Record], workload: Workload[Any]) -> Table:
 
 
 def _value(record: Record, column: Column) -> str:
-    spread = f" ± {_number(record.spread, column.form, column.scale)}" if len(record.values) > 1 else ""
+    value, spread = (_number(number, column.form, column.scale) for number in mean_and_spread(record.values))
     below = "below " if record.details.get("below") else ""
-    return f"{below}{_number(record.value, column.form, column.scale)}{spread}"
+    return f"{below}{value} ± {spread}" if len(record.values) > 1 else f"{below}{value}"
 
 
 def _seeds(record: Record) -> str:
