@@ -12,14 +12,21 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+from blocks import fill
+
 from relational_rnn.pages import Table
-from relational_rnn.reports.benchmark import TITLES, conditions, sweep_section
-from relational_rnn.reports.benchmark_figures import sweep_figure
-from relational_rnn.reports.benchmark_results import SWEEPS, BenchmarkResults, read_benchmark
+from relational_rnn.reports.benchmark import (
+    SWEEPS,
+    BenchmarkResults,
+    conditions,
+    memory_beside,
+    read_benchmark,
+    sweep_figure,
+    sweep_section,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "cost.md"
-BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.S)
 GOALS = {"a": (1.5, 85), "b": (2.2, 75), "c": (6.0, 48), "e": (3.0, 60)}
 """For training passes on two cores: times as fast as the L0SG port, and per cent of the measured matmul rate."""
 STEP_GOAL = 0.08
@@ -35,11 +42,7 @@ def source(page: str) -> Path | None:
 
 def render(page: str, results: BenchmarkResults | None) -> str:
     """The page with every block made from the results, or saying that there are none."""
-
-    def made(name: str) -> str:
-        return "Not measured yet." if results is None else block(name, results)
-
-    return BLOCK.sub(lambda match: f"{match[1]}{made(match[2])}\n{match[3]}", page)
+    return fill(page, lambda name: "Not measured yet." if results is None else block(name, results))
 
 
 def block(name: str, results: BenchmarkResults) -> str:
@@ -48,8 +51,9 @@ def block(name: str, results: BenchmarkResults) -> str:
     if name == "goals":
         return goals(results)
     more = {"T": [counted], "recompute": [memory_growth]}.get(name, [])
-    parts = [sweep_section(results, name), *(make(results) for make in more)]
-    return "\n\n".join([f"![{TITLES[name]}](figures/{figure(name).name})", *parts])
+    return "\n\n".join(
+        [sweep_section(results, name, f"figures/{figure(name).name}"), *(make(results) for make in more)]
+    )
 
 
 def figure(sweep: str) -> Path:
@@ -114,10 +118,8 @@ def memory_growth(results: BenchmarkResults) -> str:
     rows = []
     for contender in results.sweep_contenders("recompute"):
         for short, long in pairwise(sizes):
-            beside = [
-                points[size][contender]["peak_mib"] - points[size][contender]["result_mib"] for size in (short, long)
-            ]
-            ratio, growth = long / short, beside[1] / beside[0]
+            before, after = (memory_beside(points[size][contender]) for size in (short, long))
+            ratio, growth = long / short, after / before
             rows.append(
                 [contender, f"{short:,} to {long:,}", f"x {ratio:.3g}", f"x {ratio**0.5:.3g}", f"x {growth:.3g}"]
             )

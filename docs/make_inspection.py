@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -22,13 +21,14 @@ from statistics import mean
 from typing import Any
 
 import torch
+from blocks import fill
 from torch import Tensor
 
 from relational_rnn._files import write_whole
 from relational_rnn.console.boundary import guarded
 from relational_rnn.inspection import Page, attention_statistics, follow
 from relational_rnn.inspection.fast_page import held_writes, shares_read
-from relational_rnn.inspection.opening import most_left, what_is_left
+from relational_rnn.inspection.opening import what_is_left
 from relational_rnn.nn import RelationalMemory
 from relational_rnn.nn.cores import CORES, MemorySizes
 from relational_rnn.nn.fast_weight_trace import FastWeightTrace
@@ -60,7 +60,6 @@ SIZES = {
 """Sizes of a memory, as the page says them."""
 QUESTIONS = 100
 """Test questions of a task that the finding about stories is measured on."""
-BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
 
 def save_figure(shown: Page, name: str, path: Path) -> None:
@@ -136,7 +135,7 @@ def read_from(traced: StoryTrace, supports: tuple[int, ...]) -> float:
         return share[list(supports)].abs().sum(0).mean().item()
     update = traced.trace.update()
     assert update is not None
-    holds, _ = most_left(what_is_left(*update)[-1])
+    holds = what_is_left(*update)[-1].argmax(0)
     return mean(float(holds[slot].item() in supports) for slot in traced.looks[-1].argmax(-1))
 
 
@@ -196,11 +195,11 @@ def figure_path(name: str, figure: str) -> Path:
 def render(page: str, made: Mapping[str, Any]) -> str:
     """The page with every block made from what was measured; a block of what was not says so."""
 
-    def filled(match: re.Match[str]) -> str:
-        part, make = BLOCKS[match[2]]
-        return f"{match[1]}{make(made) if part in made else 'Not measured yet.'}\n{match[3]}"
+    def text(name: str) -> str:
+        part, make = BLOCKS[name]
+        return make(made) if part in made else "Not measured yet."
 
-    return BLOCK.sub(filled, page)
+    return fill(page, text)
 
 
 def read_measured() -> dict[str, Any]:

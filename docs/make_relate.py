@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from blocks import fill
 
 from relational_rnn._files import write_whole
 from relational_rnn.nn.cores import CORES
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).parent
 PAGE = DOCS / "relate.md"
 DRAWING = DOCS / "figures" / "relate.svg"
-BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.S)
 TASKS = {
     "relations": "relations",
     "nth-farthest": "N-th farthest",
@@ -52,7 +52,7 @@ def read(folder: Path) -> Results:
 
 def render(page: str, results: Results) -> str:
     """The page with every block made from the results."""
-    return BLOCK.sub(lambda match: f"{match[1]}{MADE[match[2]](results)}\n{match[3]}", page)
+    return fill(page, lambda name: MADE[name](results))
 
 
 def cores_of(results: Results) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from relational_rnn._files import write_whole
 from relational_rnn.console.boundary import guarded
-from relational_rnn.reports.records import without_folder
+from relational_rnn.reports.results import without_folder
 
 KEPT = Path(__file__).parents[1] / "results"
 COPIED = ("metrics.csv", "result.json")

@@ -1,15 +1,12 @@
 """How the budget is shared out, and what is said about the time left, by a clock that the test moves."""
 
-from dataclasses import replace
-
 import pytest
 
 from relational_rnn import InputError
-from relational_rnn.benchmarks.contenders import LSTM, Setting
-from relational_rnn.benchmarks.peak import peak_memory
+from relational_rnn.benchmarks.measuring import peak_memory
 from relational_rnn.benchmarks.record import Measured, Record
 from relational_rnn.benchmarks.running import LEAST, WINDOW, Progress
-from relational_rnn.benchmarks.shapes import QUICK, Case
+from relational_rnn.benchmarks.shapes import QUICK, Benchmark, Case
 
 PLAN = [Case(name=name, shape=QUICK, run="infer") for name in "abcd"]
 
@@ -68,6 +65,5 @@ def test_it_saves_every_few_seconds_and_counts_all_sittings(tmp_path):
 
 
 def test_a_process_that_dies_is_reported_in_a_sentence(tmp_path):
-    broken = Setting(device="nowhere")
-    with pytest.raises(InputError, match=r"nn.LSTM ended with exit code 1 at a, infer, before its memory could"):
-        peak_memory(replace(PLAN[0]), broken, LSTM)
+    with pytest.raises(InputError, match=r"nobody ended with exit code 1 at a, infer, before its memory could"):
+        peak_memory(PLAN[0], Benchmark(), "nobody")

@@ -8,14 +8,13 @@ import torch
 
 from relational_rnn import InputError
 from relational_rnn.benchmarks import contenders as c
-from relational_rnn.benchmarks.checking import CheckFailed, check, judge
-from relational_rnn.benchmarks.contenders import CausalEncoder, Setting, build, definition, names
+from relational_rnn.benchmarks.contenders import CausalEncoder, build, definition, names
 from relational_rnn.benchmarks.l0sg import FILE, load_port
-from relational_rnn.benchmarks.peak import peak_memory
-from relational_rnn.benchmarks.shapes import QUICK, SHAPES, Case, cases, transformer_flop
+from relational_rnn.benchmarks.measuring import CheckFailed, check, judge, peak_memory
+from relational_rnn.benchmarks.shapes import QUICK, SHAPES, Benchmark, Case, cases, transformer_flop
 
 TRAIN, STEP = Case(name="q", shape=QUICK, run="train"), Case(name="q", shape=replace(QUICK, steps=1), run="step")
-SETTING = Setting()
+SETTING = Benchmark(threads=1)
 
 
 @pytest.mark.parametrize("shape", [SHAPES["c"], SHAPES["e"], QUICK], ids=["c", "e", "quick"])
@@ -64,7 +63,7 @@ def test_what_takes_part_follows_from_the_case(compiled):
     found, refused = names(plan["recompute T=512"], SETTING)
     assert found == ["relational_rnn:cpu", "relational_rnn:cpu, recompute"]
     assert list(refused) == ["relational_rnn:triton"]
-    found, refused = names(plan["c"], Setting(dtype="bfloat16"))
+    found, refused = names(plan["c"], Benchmark(dtype="bfloat16"))
     assert "relational_rnn:cpu" not in found
     assert "not in bfloat16" in refused["relational_rnn:cpu"]
 
@@ -72,14 +71,14 @@ def test_what_takes_part_follows_from_the_case(compiled):
 @pytest.mark.parametrize("case", [TRAIN, replace(TRAIN, run="infer"), STEP], ids=lambda case: case.run)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_backends_that_are_right_pass_the_check(case, dtype):
-    setting = Setting(dtype=dtype)
+    setting = Benchmark(dtype=dtype)
     found = {name: build(case, setting, name) for name in names(case, setting)[0]}
     check(case, found, setting)
 
 
 def test_a_turn_of_single_steps_carries_the_state(tmp_path, compiled):
     """Every contender alike: as many steps as a turn has, each from the state that the one before it left."""
-    setting = Setting(l0sg=checkout(tmp_path, "q *= (self.size ** -0.5)"))
+    setting = Benchmark(l0sg=checkout(tmp_path, "q *= (self.size ** -0.5)"))
     ends = {}
     for name in names(STEP, setting)[0]:
         contender = build(STEP, setting, name)
@@ -166,7 +165,7 @@ def checkout(folder: Path, statement: str) -> Path:
 def test_the_ports_statement_is_mended_in_memory_only(tmp_path):
     folder = checkout(tmp_path, "q *= (self.size ** -0.5)")
     before = (folder / FILE).read_text()
-    setting = Setting(l0sg=folder)
+    setting = Benchmark(l0sg=folder)
     contender = build(TRAIN, setting, c.L0SG)
     results = contender.run()
     assert results[0].shape == (QUICK.batch, QUICK.steps, QUICK.state_size)

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from relational_rnn import InputError
-from relational_rnn.benchmarks.contenders import Setting
 from relational_rnn.benchmarks.record import Measured, Record, open_record, partial_path
-from relational_rnn.benchmarks.running import Benchmark, describe_all
-from relational_rnn.benchmarks.shapes import QUICK, Case
+from relational_rnn.benchmarks.running import describe_all
+from relational_rnn.benchmarks.shapes import QUICK, Benchmark, Case
 
 ABOUT = {
     "machine": "2-core CPU (Test, AVX2)",
@@ -130,7 +129,7 @@ def test_other_settings_are_refused_with_what_differs(tmp_path):
 def test_every_option_that_decides_figures_is_among_the_settings(change):
     base = Benchmark(threads=2, recipe="demo", data=Path("stories"))
     other = dataclasses.replace(base, **change)
-    settings = [describe_all(given, Setting(threads=given.threads)) for given in (base, other)]
+    settings = [describe_all(given) for given in (base, other)]
     assert settings[0] != settings[1]
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from relational_rnn.benchmarks.shapes import Benchmark
 from relational_rnn.benchmarks.whole_training import CoreClock, recipe_run, time_training
 from relational_rnn.nn import RelationalMemory
 from relational_rnn.tasks.babi.problem import training_stories
@@ -44,7 +45,7 @@ def test_the_core_is_watched_forward_and_backward_and_computes_the_same(backend,
 
 
 def test_two_backends_train_to_the_same_accuracy_and_report_their_shares():
-    config = recipe_run("demo", steps=4, data=None, partial=False, quick=True, threads=1)
+    config = recipe_run(Benchmark(recipe="demo", recipe_steps=4, quick=True, threads=1))
     config = replace(config, model=replace(config.model, embedding_size=20, head_size=16))
     stories = training_stories(config.data)
     found = [time_training(config, backend, stories) for backend in ("reference", "cpu")]

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from relational_rnn.pages import Script
+from relational_rnn.pages import read
 
-DRAWING = Script("relational_rnn.inspection", "drawing.js").read()
+DRAWING = read("inspection/drawing.js")
 PAPER = {"light": "#ffffff", "dark": "#17171a"}
 # Machado, Oliveira and Fernandes (2009), severity 1: what remains of linear RGB.
 SEEN_AS = {

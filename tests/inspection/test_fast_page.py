@@ -5,12 +5,12 @@ import re
 
 import pytest
 import torch
+from unpacking import unpack
 
 from relational_rnn import InputError
 from relational_rnn.inspection import fast_page
 from relational_rnn.inspection.fast_page import held_writes, shares_read
 from relational_rnn.nn import FastWeightMemory
-from relational_rnn.pages.packing import unpack
 
 T, H, K, V, L = 6, 2, 4, 3, 5
 

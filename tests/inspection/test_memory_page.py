@@ -6,11 +6,11 @@ import re
 import numpy as np
 import pytest
 import torch
+from unpacking import unpack
 
 from relational_rnn import InputError, RelationalMemory
 from relational_rnn.inspection import Section, TokenValues, page
 from relational_rnn.inspection.page import MOST_ANSWERS
-from relational_rnn.pages import unpack
 
 T, N, H, M = 5, 3, 2, 8
 WORDS = ["Mary", "went", "to", "the", "garden"]

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from unpacking import unpack
 
 from relational_rnn import RelationalMemory
 from relational_rnn.inspection import Named, Opening, Panel, slots_opening
-from relational_rnn.inspection.opening import most_left, what_is_left
-from relational_rnn.pages.packing import unpack
+from relational_rnn.inspection.opening import what_is_left
 
 T, L, N = 6, 2, 3
 
@@ -50,7 +50,7 @@ def test_the_figure_shows_gates_shares_and_looks_and_names_what_is_held():
     assert unpack(share["values"]) == pytest.approx(trace.share.mean(-1).numpy(), abs=1e-5)
     assert unpack(share["values"]).sum(-1) == pytest.approx(np.ones(T), abs=1e-4)
     assert unpack(replaced["looks"]) == pytest.approx(looks.numpy(), abs=1e-5)
-    step, left = most_left(what_is_left(*trace.update())[3])
+    left, step = what_is_left(*trace.update())[3].max(0)
     for i, (label, named, value, note) in enumerate(data["named"][3]):
         assert (label, named, value) == (f"slot {i + 1}", step[i].item(), pytest.approx(left[i].item(), rel=1e-3))
         readers = [str(n + 1) for n in range(L) if looks[3, n].argmax() == i]

@@ -109,5 +109,5 @@ def test_no_step_at_all_is_refused():
         attention_statistics([(layer.trace(torch.randn(2, 4, 5), lengths=lengths), lengths)])
     with pytest.raises(InputError, match="there is no sequence with a step"):
         attention_statistics([])
-    with pytest.raises(InputError, match="a trace must be of a batch"):
+    with pytest.raises(InputError, match="the attention of a batch must have 6 axes"):
         attention_statistics([(layer.trace(torch.randn(4, 5)), None)])

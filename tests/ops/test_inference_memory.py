@@ -19,7 +19,7 @@ MEASURE = """
 import json, os, sys
 import torch
 from relational_rnn import RelationalMemory
-from relational_rnn.benchmarks.peak import resident_growth
+from relational_rnn.benchmarks.measuring import resident_growth
 from relational_rnn.nn import GRU, FastWeightMemory
 
 def fast(**options):

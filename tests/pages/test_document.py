@@ -5,9 +5,9 @@ import hashlib
 import json
 import re
 
-from relational_rnn.pages import Cell, Script, Table, document
+from relational_rnn.pages import Cell, Table, document
 
-SCRIPTS = (Script("relational_rnn.pages", "tables.js"), Script("relational_rnn.pages", "figures.js"))
+SCRIPTS = ("pages/tables.js", "pages/figures.js")
 HOSTILE = "</script><script>alert(1)</script><!--"
 
 

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from unpacking import unpack
 
 from relational_rnn import InputError
-from relational_rnn.pages import pack, unpack
+from relational_rnn.pages import pack
 
 
 @pytest.mark.parametrize("limits", [{}, {"low": -4.0, "high": 5.0}], ids=["as found", "given"])

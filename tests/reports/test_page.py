@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from relational_rnn import InputError, MissingExtraError
+from relational_rnn.pages import read
 from relational_rnn.reports import write_report
 from relational_rnn.reports.page import SCRIPTS
 from relational_rnn.runs import Example
@@ -70,7 +71,7 @@ def test_the_table_has_means_and_spreads(page):
 
 def own_scripts() -> list[str]:
     """The scripts that a report carries, as elements."""
-    return [f"<script>\n{script.read()}</script>" for script in SCRIPTS]
+    return [f"<script>\n{read(script)}</script>" for script in SCRIPTS]
 
 
 def test_the_page_needs_nothing_from_outside_and_runs_no_script_but_its_own(page):

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from relational_rnn.reports import Group, published_beside
-from relational_rnn.runs import Run, workload_of
+from relational_rnn import InputError
+from relational_rnn.reports import Group, group_runs, published_beside, read_runs, records_of, write_report
+from relational_rnn.runs import Published, Run, workload_of
 from relational_rnn.tasks import names
 from relational_rnn.tasks.babi.published import PUBLISHED
 from relational_rnn.tasks.babi.recipes import DataConfig
@@ -97,3 +98,31 @@ def test_a_run_on_language_has_those_of_its_corpus(vocabulary, training_words, f
     assert figures.items() <= found.items()
     assert bool(found) == bool(figures)
     assert all(figure.metric == "perplexity" for figure in others)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda folder: write_report([folder], folder.parent / "out"),
+        lambda folder: records_of(group_runs(read_runs([folder])), task="stories"),
+    ],
+    ids=["report", "results"],
+)
+def test_a_metric_that_the_task_does_not_measure_is_one_sentence(make_run, tmp_path, monkeypatch, make):
+    figure = Published(model="RMC", metric="acuracy", value=0.9, setting="", source="Someone 2018")
+    monkeypatch.setattr(workload_of("babi"), "published", [figure])
+    folder = make_run("a")
+    with pytest.raises(InputError) as error:
+        make(folder)
+    assert str(error.value).splitlines() == [
+        "task babi: the metric of a published figure (RMC, Someone 2018) is not a known choice",
+        "  got       'acuracy'",
+        "  expected  one of 'accuracy', 'tasks_above_95'",
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_measure_that_the_task_does_not_have_is_one_sentence(make_run, monkeypatch):
+    monkeypatch.setattr(type(workload_of("babi")), "main_measure", lambda self, config: "mean_acuracy")
+    with pytest.raises(InputError, match="task babi: main_measure is not a known choice\n  got       'acuracy'"):
+        records_of(group_runs(read_runs([make_run("a")])), task="stories")

@@ -1,22 +1,15 @@
-"""Measuring what the layer costs on this machine, beside PyTorch's own layers; `relational-rnn benchmark` is the door.
+"""What the layer costs on this machine, beside PyTorch's own layers: `relational-rnn benchmark`."""
 
-The results are pages and figures only in `relational_rnn.reports`.
-"""
-
-from relational_rnn.benchmarks.checking import CheckFailed
-from relational_rnn.benchmarks.running import Benchmark, Stage, run
-from relational_rnn.benchmarks.shapes import SHAPE_NAMES, SHAPES, SWEEP_NAMES, Case, Shape, ShapeName, SweepName
-from relational_rnn.benchmarks.whole_training import RECIPES
+from relational_rnn.benchmarks.measuring import CheckFailed
+from relational_rnn.benchmarks.running import Stage, run
+from relational_rnn.benchmarks.shapes import RECIPES, SHAPE_NAMES, SWEEP_NAMES, Benchmark, ShapeName, SweepName
 
 __all__ = [
     "RECIPES",
-    "SHAPES",
     "SHAPE_NAMES",
     "SWEEP_NAMES",
     "Benchmark",
-    "Case",
     "CheckFailed",
-    "Shape",
     "ShapeName",
     "Stage",
     "SweepName",

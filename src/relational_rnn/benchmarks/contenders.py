@@ -1,11 +1,10 @@
-"""Who takes part: every backend of the layer, PyTorch's own layers, and the port of L0SG where a checkout is named."""
+"""Who takes part: every backend of the layer, PyTorch's own layers, and the L0SG port if its checkout is given."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from relational_rnn._check import InputError
 from relational_rnn.benchmarks.l0sg import load_port
-from relational_rnn.benchmarks.shapes import Case, Shape, lstm_flop, memory_flop, transformer_flop
+from relational_rnn.benchmarks.shapes import Benchmark, Case, Shape, lstm_flop, memory_flop, transformer_flop
 from relational_rnn.nn import RelationalMemory
 from relational_rnn.nn.cores import count_on_meta, count_parameters, nearest_size
 from relational_rnn.ops.relational_scan import (
@@ -26,131 +25,116 @@ from relational_rnn.ops.relational_scan import (
 
 LAYER = "relational_rnn:"
 RECOMPUTE = ", recompute"
-STEP, LSTM, LSTM_STATE, TRANSFORMER, L0SG = (
-    f"{LAYER}step",
-    "nn.LSTM",
-    "nn.LSTM, equal state",
-    "nn.TransformerEncoder",
-    "L0SG",
-)
+STEP, LSTM, LSTM_STATE = f"{LAYER}step", "nn.LSTM", "nn.LSTM, equal state"
+TRANSFORMER, L0SG = "nn.TransformerEncoder", "L0SG"
 TRANSFORMER_LAYERS, TRANSFORMER_HEADS = 3, 4
 STEPS_PER_TURN = 100
-"""Single steps that are timed together, each from the state that the one before it left, as a stream is read."""
+"""Single steps that are timed together; each starts from the state that the one before it left."""
 DEFINITION_STEPS = 1024
-"""The plain definition is timed up to here, as it takes the same time for every step; and so is the Transformer where
-no sweep over T asks for it, as every step of it takes longer than the one before."""
-LONE_CONTENDERS = {"T": (LSTM, TRANSFORMER), "slots": (LSTM, LSTM_STATE, TRANSFORMER), "batch": (LSTM, TRANSFORMER)}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Setting:
-    """On what and in which numbers."""
-
-    device: str = "cpu"
-    dtype: str = "float32"
-    threads: int = 1
-    l0sg: Path | None = None
-    """A checkout of the port; building it runs its code."""
-
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        return getattr(torch, self.dtype)
-
-    @property
-    def torch_device(self) -> torch.device:
-        return torch.device(self.device)
+"""Longer sequences are not timed with the plain definition, whose steps all take the same time; nor with the
+Transformer outside the sweep over T, since each of its steps takes longer than the one before."""
+RIVALS = {
+    None: [LSTM, LSTM_STATE, TRANSFORMER],
+    "T": [LSTM, TRANSFORMER],
+    "slots": [LSTM, LSTM_STATE, TRANSFORMER],
+    "batch": [LSTM, TRANSFORMER],
+    "recompute": [],
+}
+"""Contenders that are not ours, by sweep."""
+INTERPRETED = "on the CPU it runs under Triton's interpreter alone, which is for tests"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contender:
     """Something that can be timed."""
 
-    name: str
     run: Callable[[], list[Tensor]]
     """One pass: the output and, in a training pass, the gradients of the input and of every parameter."""
     parameters: int
     state_size: int
-    """Numbers it carries from step to step for one sequence, after the last step."""
+    """Numbers in the state of one sequence after the last step."""
     flop: float
-    """Operations of the pass that cannot be avoided."""
+    """Operations that the pass cannot avoid."""
     turn: Callable[[], object]
     """What is timed: the pass, or `STEPS_PER_TURN` single steps."""
 
 
-def names(case: Case, setting: Setting) -> tuple[list[str], dict[str, str]]:
-    """The contenders of a case, and why others cannot run (by name, one line)."""
-    found: list[str] = [STEP] if case.run == "step" else []
+def names(case: Case, benchmark: Benchmark) -> tuple[list[str], dict[str, str]]:
+    """The contenders of a case, and by name why others cannot run."""
+    found = [STEP] if case.run == "step" else []
     refused: dict[str, str] = {}
     long = case.shape.steps > DEFINITION_STEPS
     for backend in BACKENDS:
         name = f"{LAYER}{backend}"
-        if interpreted(backend, setting.device):
-            refused[name] = INTERPRETED
-            continue
         slow = backend == "reference" and (case.sweep == "recompute" or (long and case.sweep in ("T", None)))
-        if backend == "auto" or slow:
+        if interpreted(backend, benchmark.device):
+            refused[name] = INTERPRETED
+        if backend == "auto" or slow or name in refused:
             continue
         for suffix in ("", RECOMPUTE) if case.sweep == "recompute" else ("",):
             try:
-                memory(case.shape, setting, name + suffix).backend_report(_input(case, setting))
+                memory(case.shape, benchmark, name + suffix).backend_report(_input(case, benchmark))
                 found.append(name + suffix)
             except InputError as error:
                 refused[name + suffix] = str(error).splitlines()[0]
-    if case.sweep not in ("recompute", None):
-        found += LONE_CONTENDERS[case.sweep]
-    elif case.sweep is None:
-        found += [LSTM, LSTM_STATE] if case.run == "step" or long else [LSTM, LSTM_STATE, TRANSFORMER]
-        found += [L0SG] if setting.l0sg is not None else []
+    found += RIVALS[case.sweep]
+    if case.sweep is None and (case.run == "step" or long):
+        found.remove(TRANSFORMER)
+    if case.sweep is None and benchmark.l0sg is not None:
+        found.append(L0SG)
     return found, refused
 
 
 def interpreted(backend: str, device: str) -> bool:
-    """Whether a backend could run there under an interpreter alone, which tells nothing about speed."""
+    """Whether a backend would run under an interpreter, which says nothing about speed."""
     return backend == "triton" and device == "cpu"
 
 
-INTERPRETED = "on the CPU it runs under Triton's interpreter alone, which is for tests"
-
-
-def chosen_backend(case: Case, setting: Setting) -> str:
+def chosen_backend(case: Case, benchmark: Benchmark) -> str:
     """What backend="auto" runs at this case."""
     if case.run == "step":
         return "step"
-    return memory(case.shape, setting, f"{LAYER}auto").backend_report(_input(case, setting)).runs
+    return memory(case.shape, benchmark, f"{LAYER}auto").backend_report(_input(case, benchmark)).runs
 
 
-def build(case: Case, setting: Setting, name: str) -> Contender:
-    """A contender with weights and inputs that are functions of the case alone."""
+def build(case: Case, benchmark: Benchmark, name: str) -> Contender:
+    """A contender; its weights and inputs follow from the case alone."""
     s = case.shape
-    x = _input(case, setting)
+    x = _input(case, benchmark)
     torch.manual_seed(1)
+    flop, state_size = memory_flop(s), s.state_size
+    module: Any
     if name.startswith(LAYER):
-        layer = memory(s, setting, name)
-        flop, state_size = memory_flop(s), s.state_size
-        if name == STEP:
-            x_t, start = x[:, 0], layer.initial_state(s.batch)
-            module, call = layer, lambda state=None: layer.step(x_t, start if state is None else state)
-        else:
-            module, call = layer, lambda state=None: layer(x, state)
+        module = memory(s, benchmark, name)
     elif name in (LSTM, LSTM_STATE):
         hidden = lstm_size(s, equal_state=name == LSTM_STATE)
-        lstm = _to(nn.LSTM(s.input_size, hidden, batch_first=True), setting)
-        module, call = lstm, lambda state=None: lstm(x, state)
+        module = _move(benchmark, nn.LSTM(s.input_size, hidden, batch_first=True))
         flop, state_size = lstm_flop(s, hidden), 2 * hidden
     elif name == TRANSFORMER:
-        encoder = _to(CausalEncoder(s.input_size, *transformer_size(s), steps=s.steps), setting)
-        encoder.train(case.run == "train")
-        module, call = encoder, lambda state=None: (encoder(x), state)
-        flop = transformer_flop(s, encoder.width, encoder.feedforward, TRANSFORMER_LAYERS)
-        state_size = 2 * TRANSFORMER_LAYERS * encoder.width * s.steps
+        module = _move(benchmark, CausalEncoder(s.input_size, *transformer_size(s), steps=s.steps))
+        module.train(case.run == "train")
+        flop = transformer_flop(s, module.width, module.feedforward, TRANSFORMER_LAYERS)
+        state_size = 2 * TRANSFORMER_LAYERS * module.width * s.steps
     else:
         assert name == L0SG
-        assert setting.l0sg is not None
-        module, call = _port(s, setting, x)
-        flop, state_size = memory_flop(s), s.state_size
-    run = one_pass(case, x, module, lambda: call()[0] if name == STEP else _of(case, call()[0]))
+        assert benchmark.l0sg is not None
+        module = load_port(benchmark.l0sg).RelationalMemory(**_sizes(s), return_all_outputs=True)
+        module = _move(benchmark, module)
+    call = functools.partial(module, x)
+    if name == STEP:
+        x_t, start = x[:, 0], module.initial_state(s.batch)
+        call = lambda state=start: module.step(x_t, state)  # noqa: E731
+    elif name == L0SG:
+        start = module.initial_state(s.batch).to(x)
+        call = lambda state=start: module(x, state)  # noqa: E731
+
+    def output() -> Tensor:
+        if name == TRANSFORMER:
+            return call()
+        return call()[0][:, 0] if case.run == "step" and name != STEP else call()[0]
+
+    run = one_pass(case, x, module, output)
     return Contender(
-        name=name,
         run=run,
         turn=run if case.run != "step" else some_steps(call),
         parameters=count_parameters(module),
@@ -160,7 +144,7 @@ def build(case: Case, setting: Setting, name: str) -> Contender:
 
 
 def one_pass(case: Case, x: Tensor, module: nn.Module, call: Callable[[], Tensor]) -> Callable[[], list[Tensor]]:
-    """What is timed: the call, and in a training pass its backward to the input and to every parameter."""
+    """The call, and in a training pass its backward to the input and to every parameter."""
     if case.run != "train":
 
         def infer() -> list[Tensor]:
@@ -180,27 +164,24 @@ def one_pass(case: Case, x: Tensor, module: nn.Module, call: Callable[[], Tensor
     return train
 
 
-def some_steps(call: Callable[[Any], tuple[Tensor, Any]]) -> Callable[[], Any]:
-    """Single steps in a row without gradients, as many as a turn has; gives the state after the last one."""
+def some_steps(call: Callable[..., tuple[Tensor, Any]]) -> Callable[[], Any]:
+    """The single steps of a turn, without gradients; returns the state after the last one."""
 
     def steps() -> Any:
-        state = None
         with torch.no_grad():
-            for _ in range(STEPS_PER_TURN):
+            _, state = call()
+            for _ in range(STEPS_PER_TURN - 1):
                 _, state = call(state)
         return state
 
     return steps
 
 
-def definition(case: Case, setting: Setting, *, exact: bool = False) -> list[Tensor]:
-    """What every backend must give: the same pass by the plain definition, on the weights and the input of `build`.
-
-    With `exact` it is computed in float64, from the same numbers.
-    """
+def definition(case: Case, benchmark: Benchmark, *, exact: bool = False) -> list[Tensor]:
+    """The same pass by the plain definition, on the weights and the input of `build`; if `exact`, in float64."""
     torch.manual_seed(1)
-    layer = memory(case.shape, setting, f"{LAYER}reference")
-    x = _input(case, setting)
+    layer = memory(case.shape, benchmark, f"{LAYER}reference")
+    x = _input(case, benchmark)
     if exact:
         layer, x = layer.double(), x.detach().double().requires_grad_(x.requires_grad)
     cell = layer.cell()
@@ -214,30 +195,29 @@ def definition(case: Case, setting: Setting, *, exact: bool = False) -> list[Ten
     return one_pass(case, x, layer, call)()
 
 
-def memory(s: Shape, setting: Setting, name: str) -> RelationalMemory:
-    """The layer with the backend that a contender's name ends with."""
+def memory(s: Shape, benchmark: Benchmark, name: str) -> RelationalMemory:
+    """The layer with the backend that the contender's name says."""
+    return _move(benchmark, _layer(s, name))
+
+
+def _layer(s: Shape, name: str) -> RelationalMemory:
     backend = name.removeprefix(LAYER).removesuffix(RECOMPUTE)
     activations: ActivationMode = "recompute" if name.endswith(RECOMPUTE) else "store"
     layer = RelationalMemory(
-        s.input_size,
-        s.mem_slots,
-        s.head_size,
-        num_heads=s.num_heads,
-        key_size=s.key_size,
-        attention_mlp_layers=s.mlp_layers,
+        **_sizes(s),
         backend="auto" if name == STEP else cast(Backend, backend),
         activations=activations,
     )
     calm(layer)
-    return _to(layer, setting)
+    return layer
 
 
 def calm(layer: RelationalMemory) -> None:
-    """Change the initial weights so that float32 can be judged, whatever the length; the time does not depend on them.
+    """Change the initial weights so that float32 can be judged at any length; the time does not depend on them.
 
-    As it is drawn, the layer is chaotic over thousands of steps: a rounding error grows like any other. A smaller gain
-    of the last layer norm makes it forget instead. And no unit of the MLP may be so near to the kink of its ReLU that
-    rounding decides whether it is on: biases of 1 and -1 in turn, beside small weights, keep them all away from it.
+    With its own initial weights the layer is chaotic over thousands of steps, and rounding errors grow. A smaller gain
+    of the last layer norm makes it forget. Small weights and biases of 1 and -1 keep the units of the MLP away from the
+    kink of their ReLU, where rounding would decide whether a unit is on.
     """
     cell = layer.cell()
     with torch.no_grad():
@@ -252,8 +232,8 @@ def calm(layer: RelationalMemory) -> None:
 
 @functools.cache
 def memory_parameters(s: Shape) -> int:
-    """Trainable numbers of the relational memory; what rivals are sized to."""
-    return count_on_meta(lambda: memory(s, Setting(device="meta"), f"{LAYER}auto"))
+    """Trainable numbers of the relational memory; rivals get as many."""
+    return count_on_meta(lambda: _layer(s, f"{LAYER}auto"))
 
 
 @functools.cache
@@ -261,8 +241,7 @@ def lstm_size(s: Shape, *, equal_state: bool) -> int:
     """Hidden size of an LSTM with as many parameters as the relational memory, or as many numbers in h and c."""
     if equal_state:
         return max(1, s.state_size // 2)
-    target = memory_parameters(s)
-    return nearest_size(lambda size: count_on_meta(lambda: nn.LSTM(s.input_size, size)), target)
+    return nearest_size(lambda size: count_on_meta(lambda: nn.LSTM(s.input_size, size)), memory_parameters(s))
 
 
 @functools.cache
@@ -278,10 +257,10 @@ def transformer_size(s: Shape) -> tuple[int, int]:
 
 
 class CausalEncoder(nn.Module):
-    """`nn.TransformerEncoder` behind a linear layer, every step attending to itself and to those before.
+    """`nn.TransformerEncoder` behind a linear layer; every step attends to itself and to those before.
 
-    No positions are added: they would cost next to nothing. Dropout is 0. In a training pass PyTorch's causal attention
-    runs, which never writes the T x T weights down; for inference its own fast path.
+    It adds no positions, which would cost next to nothing, and has no dropout. A training pass runs PyTorch's causal
+    attention, which never writes the T x T weights; inference runs its fast path.
 
     >>> encoder = CausalEncoder(5, 8, 16, steps=3)
     >>> encoder(torch.zeros(7, 3, 5)).shape
@@ -301,33 +280,17 @@ class CausalEncoder(nn.Module):
         return self.encoder(self.embed(x), mask=self.mask, is_causal=True)
 
 
-def _port(s: Shape, setting: Setting, x: Tensor) -> tuple[nn.Module, Callable[..., tuple[Tensor, Any]]]:
-    assert setting.l0sg is not None
-    kind: Any = load_port(setting.l0sg).RelationalMemory
-    port = kind(
-        mem_slots=s.mem_slots,
-        head_size=s.head_size,
-        input_size=s.input_size,
-        num_heads=s.num_heads,
-        key_size=s.key_size,
-        attention_mlp_layers=s.mlp_layers,
-        return_all_outputs=True,
-    )
-    port = _to(port, setting)
-    start = port.initial_state(s.batch).to(x)
-    return port, lambda state=None: port(x, start if state is None else state)
+def _sizes(s: Shape) -> dict[str, Any]:
+    """Arguments of the layer and of the port."""
+    names = ("input_size", "mem_slots", "head_size", "num_heads", "key_size")
+    return {name: getattr(s, name) for name in names} | {"attention_mlp_layers": s.mlp_layers}
 
 
-def _input(case: Case, setting: Setting) -> Tensor:
+def _input(case: Case, benchmark: Benchmark) -> Tensor:
     s = case.shape
     x = torch.randn(s.batch, s.steps, s.input_size, generator=torch.Generator().manual_seed(0))
-    return x.to(setting.torch_device, setting.torch_dtype).requires_grad_(case.run == "train")
+    return x.to(benchmark.device, benchmark.torch_dtype).requires_grad_(case.run == "train")
 
 
-def _of(case: Case, y: Tensor) -> Tensor:
-    """The output of the only step where one step is measured."""
-    return y[:, 0] if case.run == "step" else y
-
-
-def _to(module: Any, setting: Setting) -> Any:
-    return module.to(setting.torch_device, setting.torch_dtype)
+def _move(benchmark: Benchmark, module: Any) -> Any:
+    return module.to(benchmark.device, benchmark.torch_dtype)

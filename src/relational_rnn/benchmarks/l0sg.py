@@ -1,11 +1,8 @@
 """The port of L0SG as a contender, from a checkout that the user names; loading it runs the code that lies there.
 
-Its attention multiplies the queries in place. They are a view of a split, and current torch refuses that where
-gradients are wanted, so the port cannot be trained as it stands. The one statement is replaced in memory by the same
-product out of place; the checkout is not touched, and nothing of it is copied.
-
-The port computes another function than ours: its layer norms run over all slots together, and its MLP applies one layer
-several times. So it is not checked against the definition, only timed on calls of the same sizes.
+Current torch refuses the port's in-place product of a view, the queries, if there are gradients; that one statement is
+replaced in memory by the same product out of place. The port is timed but not checked, since it computes another
+function than ours: its layer norms run over all slots together, and its MLP applies one layer several times.
 """
 
 from __future__ import annotations
@@ -65,7 +62,7 @@ def load_port(checkout: Path) -> ModuleType:
 
 
 def port_commit(checkout: Path) -> str | None:
-    """The commit of the checkout, or None where git does not know."""
+    """The commit of the checkout, if git knows it."""
     try:
         git = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
         done = subprocess.run(git, capture_output=True, text=True, check=False)

@@ -1,9 +1,16 @@
-"""What is measured: shapes, sweeps over one size of a shape, and the arithmetic that each contender cannot avoid."""
+"""What is measured: shapes, sweeps over one size of a shape, and the arithmetic that contenders cannot avoid."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Literal, NoReturn, get_args
+
+import torch
+
+from relational_rnn._check import InputError, check_choice, check_counts, check_positive, describe
+from relational_rnn.tasks.babi.recipes import RECIPES
 
 Pass = Literal["train", "infer", "step"]
 """Forward and backward over a sequence; forward alone, without gradients; one step without gradients."""
@@ -38,15 +45,15 @@ class Case:
     """One thing to measure: a pass at a shape."""
 
     name: str
-    """What it is called in results: "a", or "T=1024" for a point of a sweep."""
+    """In results: "a", or "T=1024" for a point of a sweep."""
     shape: Shape
     run: Pass
     sweep: str | None = None
-    """The sweep it is a point of, or None."""
+    """The sweep that it is a point of."""
 
     @property
     def key(self) -> str:
-        """A name of its own among all cases."""
+        """Its name among all cases."""
         return f"{self.name}, {self.run}"
 
 
@@ -64,9 +71,9 @@ SHAPES = {
 }
 """The named shapes; d is one step of c for one sequence, f is for inference alone."""
 PASSES: dict[str, tuple[Pass, ...]] = {"d": ("step",), "f": ("infer",)}
-"""The passes of shapes that are not measured in training and in inference."""
+"""The passes of a shape, if these are not training and inference."""
 QUICK = Shape(batch=4, steps=8, input_size=12, mem_slots=3, num_heads=2, head_size=8, key_size=8)
-"""What a quick run measures instead of every named shape: it shows that everything works, not how fast."""
+"""What a quick run measures instead of every named shape."""
 
 ShapeName = Literal["a", "b", "c", "d", "e", "f"]
 SweepName = Literal["T", "slots", "batch", "recompute"]
@@ -80,8 +87,79 @@ POINTS: dict[str, tuple[int, ...]] = {
 }
 """Sizes of every sweep."""
 QUICK_POINTS: dict[str, tuple[int, ...]] = {"T": (4, 16), "slots": (1, 3), "batch": (1, 3), "recompute": (8, 32)}
+DTYPES = ("float32", "float64", "bfloat16")
 RECOMPUTE_BATCH = 32
 """Sequences in the sweep that shows how memory grows with T, enough for what a step keeps to stand out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Benchmark:
+    """Everything that decides a benchmark."""
+
+    shapes: tuple[ShapeName, ...] = SHAPE_NAMES
+    sweeps: tuple[SweepName, ...] = SWEEP_NAMES
+    threads: int | None = None
+    """CPU threads; None leaves PyTorch's choice."""
+    device: str = "cpu"
+    """"cpu" or "cuda"."""
+    dtype: str = "float32"
+    """One of `DTYPES`."""
+    budget_seconds: float = 600.0
+    """About how long all of it may take; three runs of everything are made in any case."""
+    runs: int | None = None
+    """How often everything is timed; None lets the budget decide."""
+    quick: bool = False
+    """Tiny sizes, to see that everything works; the figures mean nothing."""
+    l0sg: Path | None = None
+    """A checkout of the L0SG port to time too; its code is run."""
+    recipe: str | None = None
+    """A recipe to train with every backend."""
+    recipe_steps: int = 300
+    """Updates of such a run."""
+    data: Path | None = None
+    """Published stories for the recipe; None generates stories."""
+    partial: bool = False
+    """Read stories although files are missing."""
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return getattr(torch, self.dtype)
+
+    def __post_init__(self) -> None:
+        where, recipe = "benchmark", self.recipe is not None
+        for name, given, known in (("shapes", self.shapes, SHAPE_NAMES), ("sweeps", self.sweeps, SWEEP_NAMES)):
+            for value in given:
+                check_choice(where, name, value, known)
+            if len(set(given)) < len(given):
+                raise InputError(describe(where, f"{name} must be given once each", got=" ".join(given)))
+        check_choice(where, "device", self.device, ("cpu", "cuda"))
+        check_choice(where, "dtype", self.dtype, DTYPES)
+        if recipe:
+            check_choice(where, "recipe", self.recipe, tuple(RECIPES))
+            check_positive(where, recipe_steps=self.recipe_steps)
+        if self.threads is not None:
+            check_counts(where, threads=self.threads)
+        if self.runs is not None:
+            check_positive(where, runs=self.runs)
+
+        def refuse(problem: str, got: object, hint: str | None = None) -> NoReturn:
+            raise InputError(describe(where, problem, got=got, hint=hint))
+
+        if not self.shapes and not self.sweeps and not recipe:
+            refuse("there is nothing to measure", "no shape, no sweep and no recipe")
+        if not recipe and (self.data is not None or self.partial or self.recipe_steps != 300):
+            refuse("data, partial and recipe_steps are those of a recipe, and none is given", None)
+        if recipe and self.recipe_steps < 3:
+            refuse("a recipe needs 3 steps to be timed", self.recipe_steps)
+        if recipe and (self.device, self.dtype) != ("cpu", "float32"):
+            got, hint = f"{self.device}, {self.dtype}", "leave the recipe or the others away"
+            refuse("a recipe is timed on the CPU in float32", got, hint)
+        if self.partial and self.data is None:
+            refuse("partial would have no effect", "no data are given")
+        if not 0 < self.budget_seconds < float("inf"):
+            refuse("budget_seconds must be a number of seconds above 0", self.budget_seconds)
+        if self.device == "cuda" and not torch.cuda.is_available():
+            refuse("there is no CUDA device here", "device 'cuda'", "take device 'cpu'")
 
 
 def cases(shapes: tuple[ShapeName, ...], sweeps: tuple[SweepName, ...], *, quick: bool = False) -> list[Case]:
@@ -97,31 +175,27 @@ def cases(shapes: tuple[ShapeName, ...], sweeps: tuple[SweepName, ...], *, quick
             shape = replace(QUICK, batch=1, steps=1) if name == "d" else QUICK
         found += [Case(name=name, shape=shape, run=run) for run in PASSES.get(name, ("train", "infer"))]
     base = QUICK if quick else SHAPES["c"]
+    # Narrow, so that the steps, not the arithmetic, decide how long a pass with recomputation takes.
+    narrow = replace(base, batch=base.batch if quick else RECOMPUTE_BATCH, input_size=16, num_heads=2, head_size=8)
+    at: dict[str, Callable[[int], Shape]] = {
+        "T": lambda size: replace(base, batch=1, steps=size),
+        "slots": lambda size: replace(base, mem_slots=size),
+        "batch": lambda size: replace(base, batch=size),
+        "recompute": lambda size: replace(narrow, steps=size, key_size=8),
+    }
     for sweep in sweeps:
         for size in (QUICK_POINTS if quick else POINTS)[sweep]:
             name = f"{'recompute T' if sweep == 'recompute' else sweep}={size}"
-            found.append(Case(name=name, shape=_at(base, sweep, size, quick), run="train", sweep=sweep))
+            found.append(Case(name=name, shape=at[sweep](size), run="train", sweep=sweep))
     return found
 
 
-def _at(base: Shape, sweep: SweepName, size: int, quick: bool) -> Shape:
-    if sweep == "T":
-        return replace(base, batch=1, steps=size)
-    if sweep == "slots":
-        return replace(base, mem_slots=size)
-    if sweep == "batch":
-        return replace(base, batch=size)
-    # Narrow, so that the steps, not the arithmetic, decide how long it takes.
-    batch = base.batch if quick else RECOMPUTE_BATCH
-    return replace(base, batch=batch, steps=size, input_size=16, num_heads=2, head_size=8, key_size=8)
-
-
 def memory_flop(s: Shape) -> float:
-    """Operations of the relational memory's forward pass that cannot be avoided (unit gates, one block).
+    """Operations that the relational memory's forward pass cannot avoid (unit gates, one block).
 
-    Per sequence and step, with N slots, width W, F numbers in q, k and v of all heads, L layers of the MLP and I input
-    features: in the loop 2 N W F + 2 N (N + 1) heads (key + head size) + 2 L N W^2 + 4 N W^2, and once for all steps
-    2 I W + 2 W F + 4 W^2.
+    For each sequence and step, with N slots, width W, F numbers in q, k and v of all heads, L layers of the MLP and I
+    input features: 2 N W F + 2 N (N + 1) heads (key + head size) + 2 L N W^2 + 4 N W^2 inside the loop, and
+    2 I W + 2 W F + 4 W^2 outside it.
 
     >>> round(3 * memory_flop(SHAPES["c"]) / 1e9, 2)
     0.56
@@ -134,14 +208,14 @@ def memory_flop(s: Shape) -> float:
 
 
 def lstm_flop(s: Shape, hidden: int) -> float:
-    """The same of an LSTM: 8 h (I + h) per sequence and step."""
+    """The same for an LSTM: 8 h (I + h) for each sequence and step."""
     return float(s.batch * s.steps * 8 * hidden * (s.input_size + hidden))
 
 
 def transformer_flop(s: Shape, width: int, feedforward: int, layers: int) -> float:
-    """The same of a causal Transformer: projections and feed-forward parts, and attention to all steps before.
+    """The same for a causal Transformer: projections, feed-forward parts, and attention to the steps before.
 
-    Per sequence 2 I W T + layers (8 W^2 T + 4 W F T + 2 W T (T + 1)): the last term is the one that grows with T^2.
+    For each sequence 2 I W T + layers (8 W^2 T + 4 W F T + 2 W T (T + 1)); the last term grows as T^2.
     """
     per_step = 2 * s.input_size * width + layers * (8 * width**2 + 4 * width * feedforward)
     attention = layers * 2 * width * s.steps * (s.steps + 1)

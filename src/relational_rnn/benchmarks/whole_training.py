@@ -1,12 +1,13 @@
-"""Whole training runs of a recipe, one per backend, from the same configuration: what a faster core is worth there."""
+"""Whole training runs of a recipe, one for each backend, from the same configuration."""
 
 from __future__ import annotations
 
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,22 +15,19 @@ import torch
 from torch import Tensor
 
 from relational_rnn.benchmarks.contenders import LAYER
+from relational_rnn.benchmarks.shapes import Benchmark
 from relational_rnn.nn.core import Core
 from relational_rnn.ops.relational_scan import Backend
 from relational_rnn.runs import build
+from relational_rnn.tasks.babi.batching import Batch
 from relational_rnn.tasks.babi.problem import BabiProblem, TrainingStories
 from relational_rnn.tasks.babi.recipes import RECIPES, BabiRun, DataConfig
-from relational_rnn.training import Measure, fit
+from relational_rnn.training import fit
 
 
 class CoreClock:
-    """How long a core works in every training step: its forward, and its backward from the gradient of the state that
-    it returned to that of the input that it was given.
-
-    Args:
-        core: its `snapshots` and `forward` are watched.
-        clock: what the time is.
-    """
+    """How long a core works in training: its forward, and its backward from the gradient of the state that it returned
+    to that of its input. Watches its `snapshots` and `forward`."""
 
     def __init__(self, core: Core, clock: Callable[[], float] = time.perf_counter) -> None:
         self.seconds = 0.0
@@ -41,7 +39,7 @@ class CoreClock:
 
     def _watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def watched(x: Tensor, *arguments: Any, **choices: Any) -> Any:
-            if self._within:  # one of the two by way of the other
+            if self._within:  # one of the two calls the other
                 return call(x, *arguments, **choices)
             self._within = True
             start = self._clock()
@@ -66,40 +64,19 @@ class CoreClock:
         self.seconds += self._clock() - self._began
 
 
-class TimedProblem:
-    """A problem that notes when each batch was asked for, and what the core had worked by then."""
-
-    def __init__(self, problem: BabiProblem, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.model = problem.model
-        self.asked: list[float] = []
-        self.worked: list[float] = []
-        self._problem = problem
-        self._clock = clock
-        self._core = CoreClock(problem.model.core, clock)
-
-    def train_batch(self, step: int) -> Any:
-        self.asked.append(self._clock())
-        self.worked.append(self._core.seconds)
-        return self._problem.train_batch(step)
-
-    def valid_batches(self) -> Sequence[Any]:
-        return self._problem.valid_batches()
-
-    def measure(self, batch: Any) -> Measure:
-        return self._problem.measure(batch)
-
-
-def recipe_run(name: str, *, steps: int, data: Path | None, partial: bool, quick: bool, threads: int) -> BabiRun:
-    """The configuration of a recipe, cut to so many steps with one validation after the last."""
+def recipe_run(benchmark: Benchmark) -> BabiRun:
+    """The configuration of the recipe, cut to its steps with one validation after the last."""
+    assert benchmark.recipe is not None
+    steps, data = benchmark.recipe_steps, benchmark.data
     # the batches that most of a run has
-    config = replace(RECIPES[name](), first_tasks=(), first_steps=0)
-    if quick:
+    config = replace(RECIPES[benchmark.recipe](), first_tasks=(), first_steps=0)
+    if benchmark.quick:
         few = DataConfig(tasks=(1, 4), train_questions=60)
         config = replace(config, data=few, batch_questions=16, rare_tasks=(), rare_share=1.0)
     elif data is not None:
-        config = replace(config, data=DataConfig(path=data, partial=partial))
+        config = replace(config, data=DataConfig(path=data, partial=benchmark.partial))
     ends = {"validate_every": steps, "checkpoint_every": steps, "checkpoint_seconds": None}
-    loop = replace(config.loop, steps=steps, threads=threads, **ends)
+    loop = replace(config.loop, steps=steps, threads=benchmark.threads, **ends)
     return replace(config, loop=loop)
 
 
@@ -108,7 +85,17 @@ def time_training(config: BabiRun, backend: str, stories: TrainingStories) -> di
     config = replace(config, memory=replace(config.memory, backend=cast(Backend, backend)))
     problem = build(config, stories)
     assert isinstance(problem, BabiProblem)
-    problem = TimedProblem(problem)
+    core, draw = CoreClock(problem.model.core), problem.train_batch
+    asked: list[float] = []
+    worked: list[float] = []
+
+    def train_batch(step: int) -> Batch:
+        """Note when the batch was asked for, and how long the core had worked by then."""
+        asked.append(time.perf_counter())
+        worked.append(core.seconds)
+        return draw(step)
+
+    problem.train_batch = train_batch
     with tempfile.TemporaryDirectory() as folder:
         outcome = fit(
             problem,
@@ -120,8 +107,8 @@ def time_training(config: BabiRun, backend: str, stories: TrainingStories) -> di
             on_progress=lambda progress: None,
         )
     # From one batch asked for to the next; what follows the last one is the validation.
-    durations = [after - before for before, after in zip(problem.asked, problem.asked[1:], strict=False)]
-    total = problem.asked[-1] - problem.asked[0]
+    durations = [after - before for before, after in pairwise(asked)]
+    total = asked[-1] - asked[0]
     return {
         "contender": f"{LAYER}{backend}",
         "steps": outcome.steps,
@@ -130,7 +117,7 @@ def time_training(config: BabiRun, backend: str, stories: TrainingStories) -> di
         "median_ms": round(1e3 * statistics.median(durations), 3),
         "min_ms": round(1e3 * min(durations), 3),
         "max_ms": round(1e3 * max(durations), 3),
-        "core_share": round((problem.worked[-1] - problem.worked[0]) / total, 4),
+        "core_share": round((worked[-1] - worked[0]) / total, 4),
         "data_share": round(outcome.data_seconds / outcome.seconds, 4),
         "valid_accuracy": round(outcome.valid_accuracy, 4),
         "valid_loss": round(outcome.valid_loss, 4),

@@ -24,11 +24,11 @@ def fast_page(
 ) -> Page:
     """One sequence through a fast-weight memory as one HTML file, with a scrubber over its steps.
 
-    It opens on a figure of steps by heads: how strongly each step wrote, what is still held of it, and how much of what
-    a question read is from it.
+    It opens on a figure of steps by heads: how strongly each step wrote, what is still held of it, and its share in
+    what a question read.
 
     Args:
-        trace: of one sequence, a batch of one, as `FastWeightMemory.trace` returns it.
+        trace: of a batch of one, as `FastWeightMemory.trace` returns it.
         looks: the keys that a question would look for after each step, [T, L, H, K].
         tokens: what every step read, T texts.
         title: heading of the page.
@@ -43,8 +43,7 @@ def fast_page(
         >>> with torch.no_grad():
         ...     trace = core.trace(torch.randn(1, 3, 5))
         >>> looks = torch.randn(3, 1, 2, 4)
-        >>> shown = fast_page(trace, looks, ["Mary", "went", "home"], title="Three words")
-        >>> len(shown.html) < 100_000
+        >>> len(fast_page(trace, looks, ["Mary", "went", "home"], title="Three words").html) < 100_000
         True
     """
     batch, steps, heads, key_size = trace.keys.shape
@@ -70,8 +69,7 @@ def fast_opening(trace: FastWeightTrace, looks: Tensor) -> Opening:
     """How strongly each step wrote, what is still held of it, and what the looks [T, L, H, K] read of it."""
     held = held_writes(trace)
     share = shares_read(trace, held, looks)
-    strongest = max(1.0, float(trace.strengths.max()))
-    most = 1.0 if strongest <= 1 else 2.0  # strengths above 1 turn round what a key holds
+    most = 1.0 if trace.strengths.max() <= 1 else 2.0  # a strength above 1 reverses what a key holds
     return Opening(
         heading="What each sentence wrote, and which sentence the answer was read from",
         caption="A row for every sentence. Strength: how far the write replaced what its key held, in every head. "
@@ -96,11 +94,10 @@ def fast_opening(trace: FastWeightTrace, looks: Tensor) -> Opening:
 
 
 def held_writes(trace: FastWeightTrace) -> Tensor:
-    r"""The key under which every write lies after every step: $p$ [T, T, H, K], the first axis the step after which.
+    r"""The key of every write s after every step t: $p$ [T, T, H, K], the axes t, s, head and key.
 
-    The memory is a sum over the writes, $S_t = \sum_s p_{t,s} v_s^\top$ and what is left of the start, with
-    $p_{s,s} = \beta_s k_s$ and $p_{t,s} = \alpha_t (p_{t-1,s} - \beta_t k_t k_t^\top p_{t-1,s})$, so that a read with q
-    takes $p_{t,s}^\top q$ of write s. The trace is a batch of one.
+    The memory is $S_t = \sum_s p_{t,s} v_s^\top$ and what is left of the start, with $p_{s,s} = \beta_s k_s$ and
+    $p_{t,s} = \alpha_t (p_{t-1,s} - \beta_t k_t k_t^\top p_{t-1,s})$. A read with q takes $p_{t,s}^\top q$ of write s.
     """
     keys, strengths, keeps = (tensor[0].detach().double() for tensor in (trace.keys, trace.strengths, trace.keeps))
     held, after = torch.zeros_like(keys), []
@@ -112,10 +109,10 @@ def held_writes(trace: FastWeightTrace) -> Tensor:
 
 
 def shares_read(trace: FastWeightTrace, held: Tensor, looks: Tensor) -> Tensor:
-    """How much of what every look [T, L, H, K] read came from every write: [T, T, L], after which step, from which.
+    """The share of every write s in what every look [T, L, H, K] read after step t: [T, T, L], the axes t, s and look.
 
-    A write gives a read a vector of all heads' values. Its length, as a share of the lengths of all writes, says how
-    much; the sign says whether it points along what is read or against it.
+    A write gives a read a vector of all heads' values. Its share is its length in that of all writes, negative if the
+    vector points against what is read.
     """
     values = trace.values[0].detach().double()
     weights = torch.einsum("tshk,tlhk->tslh", held, looks.to(held))

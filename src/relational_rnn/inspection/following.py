@@ -1,7 +1,4 @@
-"""One step followed through a memory: where it is written, and who attends to that slot afterwards.
-
-The view of Santoro et al. (2018), figure 3.
-"""
+"""One step followed through a memory, as in figure 3 of Santoro et al. (2018)."""
 
 # Shape legend: T steps, S attention blocks, H heads, N memory slots
 
@@ -19,19 +16,19 @@ from relational_rnn.pages import render
 
 WHERE = "inspection.follow"
 MARK = "#d55e00"
-"""Unlike the shades on light and dark paper, with every common colour blindness."""
+"""Stands out from the shades on light and dark paper, with every common colour blindness."""
 GAP, HEAD = 8, 34
-"""Between two steps, and above their matrices."""
+"""The space between two steps, and above their matrices."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Followed:
-    """What became of one step; attention is the mean over blocks and heads."""
+    """Where one step is written, and which slots look there; attention is the mean over blocks and heads."""
 
     step: int
-    """The step, from 0."""
+    """From 0."""
     writing: Tensor
-    """[N]: every slot's attention to the input at that step times its mean input gate."""
+    """[N]: every slot's attention to the input at that step, times its mean input gate."""
     slot: int
     """The slot with the most of it."""
     looks: Tensor
@@ -51,10 +48,10 @@ class ReferenceExample:
 
 
 def follow(trace: Trace, reference: int) -> Followed:
-    """Where a step is written, and who looks there.
+    """Where a step is written, and which slots look there.
 
     Raises:
-        InputError: the trace is of several sequences, or there is no such step.
+        InputError: the trace is of several sequences, or has no such step.
 
     Example:
         >>> import torch
@@ -78,11 +75,12 @@ def follow(trace: Trace, reference: int) -> Followed:
 
 
 def reference_section(examples: Sequence[ReferenceExample]) -> Section:
-    """A row of attention matrices per example, one per step, mean over blocks and heads; framed are the step that
-    matters and, after it, the column of the slot that took the most of it.
+    """A row of attention matrices for every example, one for each step, mean over blocks and heads.
+
+    The step that matters is framed, and after it the column of the slot that took most of it.
 
     Raises:
-        InputError: no example; see `follow`.
+        InputError: there is no example; see `follow`.
     """
     if not examples:
         raise InputError(describe(WHERE, "there is no example"))

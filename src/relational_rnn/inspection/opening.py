@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,21 +23,31 @@ class Panel:
     """A matrix with a row for every sentence."""
 
     name: str
-    """Words that end in what the columns are, e.g. "replaced in slot"."""
+    """Ends in what the columns are, e.g. "replaced in slot"."""
     values: np.ndarray
     """[T, C], or [T, T, C] if it changes with the chosen step, the first axis."""
     most: float = 1.0
     """What the darkest shade stands for."""
     signed: bool = False
-    """Numbers from -most to most; otherwise from 0."""
+    """Numbers run from -most to most; otherwise from 0."""
     framed: bool = False
     """Frame the largest number of every column."""
     looks: np.ndarray | None = None
     """[T, L, C]: the question's looks at the same columns after every chosen step; the largest is framed."""
 
+    def data(self) -> dict[str, Any]:
+        """What the script reads."""
+        low = -self.most if self.signed else 0.0
+        return {
+            **{name: getattr(self, name) for name in ("name", "most", "signed", "framed")},
+            "columns": self.values.shape[-1],
+            "moving": self.values.ndim == 3,
+            "values": pack(self.values, name=f"{WHERE}: {self.name}", low=low, high=self.most),
+            "looks": None if self.looks is None else pack(self.looks, name=f"{WHERE}: looks", low=0, high=1),
+        }
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Named:
+
+class Named(NamedTuple):
     """A line that names a sentence."""
 
     label: str
@@ -47,7 +57,6 @@ class Named:
     value: float
     """How much of it."""
     note: str = ""
-    """A word beside it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,26 +77,19 @@ class Opening:
 
     def data(self) -> dict[str, Any]:
         """What the script reads."""
-        panels = []
-        for panel in self.panels:
-            low = -panel.most if panel.signed else 0.0
-            looks = None if panel.looks is None else pack(panel.looks, name=f"{WHERE}: looks", low=0, high=1)
-            values = pack(panel.values, name=f"{WHERE}: {panel.name}", low=low, high=panel.most)
-            shape = {"columns": panel.values.shape[-1], "moving": panel.values.ndim == 3}
-            look = {name: getattr(panel, name) for name in ("name", "most", "signed", "framed")}
-            panels.append({**look, **shape, "values": values, "looks": looks})
-        named = [[[n.label, n.step, float(f"{n.value:.4g}"), n.note] for n in lines] for lines in self.named]
-        return {"panels": panels, "named": named}
+        named = [[line._replace(value=float(f"{line.value:.4g}")) for line in lines] for lines in self.named]
+        return {"panels": [panel.data() for panel in self.panels], "named": named}
 
 
 def slots_opening(trace: Trace, looks: Tensor) -> Opening:
-    """Which slot took which sentence in a trace of one sequence, what of it is left, and which slots the question looks
-    at after each step, [T, L, N]."""
+    """Which slot took which sentence, what of it is left, and which slots the question looks at.
+
+    `trace` is of one sequence; `looks` are the question's after each step, [T, L, N].
+    """
     update = trace.update()
     steps, slots = trace.memory.shape[:2]
     came_in, stayed = update if update is not None else (torch.ones(steps, slots, 1), torch.zeros(steps, slots, 1))
-    replaced = Panel(name="replaced in slot", values=came_in.mean(-1).numpy(), looks=looks.numpy())
-    panels = [replaced]
+    panels = [Panel(name="replaced in slot", values=came_in.mean(-1).numpy(), looks=looks.numpy())]
     words = "The darker a cell, the more of the slot was replaced while the sentence was read (mean over its numbers). "
     if trace.share is not None:
         panels.append(Panel(name="share taken by slot", values=trace.share.mean(-1).numpy()))
@@ -98,33 +100,31 @@ def slots_opening(trace: Trace, looks: Tensor) -> Opening:
     )
     if update is None:
         words += " This memory has no gates: every slot is replaced by every sentence."
+    named = []
+    for left, seen in zip(what_is_left(came_in, stayed), looks.argmax(-1).tolist(), strict=True):
+        shares, sentences = left.max(0)
+        lines = enumerate(zip(sentences.tolist(), shares.tolist(), strict=True))
+        named.append(
+            [
+                Named(
+                    f"slot {i + 1}", sentence, share, in_words(n for n, slot in enumerate(seen, start=1) if slot == i)
+                )
+                for i, (sentence, share) in lines
+            ]
+        )
     return Opening(
         heading="Which slot took which sentence, and which slot the answer was read from",
         caption=words,
         panels=panels,
         head=["slot", "holds most of", "left", "read by"],
-        named=[
-            [
-                Named(
-                    label=f"slot {i + 1}",
-                    step=int(sentence),
-                    value=float(share),
-                    note=in_words([n + 1 for n, row in enumerate(looks[t]) if int(row.argmax()) == i]),
-                )
-                for i, (sentence, share) in enumerate(zip(*most_left(left), strict=True))
-            ]
-            for t, left in enumerate(what_is_left(came_in, stayed))
-        ],
+        named=named,
     )
 
 
-def in_words(looks: Sequence[int]) -> str:
-    """
-    >>> in_words([]), in_words([2]), in_words([1, 3])
-    ('', 'look 2', 'looks 1, 3')
-    """
-    name = "looks" if len(looks) > 1 else "look"
-    return f"{name} {', '.join(map(str, looks))}" if looks else ""
+def in_words(looks: Iterable[int]) -> str:
+    """E.g. "looks 1, 3"; empty without looks."""
+    numbers = list(map(str, looks))
+    return f"look{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}" if numbers else ""
 
 
 def what_is_left(came_in: Tensor, stayed: Tensor) -> Sequence[Tensor]:
@@ -133,7 +133,7 @@ def what_is_left(came_in: Tensor, stayed: Tensor) -> Sequence[Tensor]:
 
     M_t = sum_s came_in_s * prod_{s < r <= t} stayed_r * tanh(candidate_s) + what is left of the start.
 
-    Both arguments are [T, N, G] (`Trace.update`).
+    Both arguments are [T, N, G], as `Trace.update` returns them.
 
     Example:
         >>> came_in = torch.tensor([[[1.0]], [[0.25]]])
@@ -146,9 +146,3 @@ def what_is_left(came_in: Tensor, stayed: Tensor) -> Sequence[Tensor]:
         left[t] = came_in[t]
         after.append(left.mean(-1))
     return after
-
-
-def most_left(left: Tensor) -> tuple[Tensor, Tensor]:
-    """The step of which most is left in each slot [N], and how much [N], of [T, N]."""
-    share, step = left.max(0)
-    return step, share

@@ -19,24 +19,20 @@ from relational_rnn.inspection.opening import Opening
 from relational_rnn.inspection.token_values import TokenValues, amounts, check_tokens, check_values, rounded, visible
 from relational_rnn.nn.relational_memory import RelationalMemory
 from relational_rnn.ops.relational_scan import Trace
-from relational_rnn.pages import Script, document, pack, render
+from relational_rnn.pages import document, pack, render
 
 WHERE = "inspection.page"
-_STYLE, _DRAWING, _STEPS, _OPENING, _NUMBERS, _PAGE = (
-    Script("relational_rnn.inspection", name)
-    for name in ("page.css", "drawing.js", "steps.js", "opening.js", "numbers.js", "page.js")
-)
-SCRIPTS = (*(Script("relational_rnn.pages", name) for name in ("tables.js", "figures.js")), _DRAWING, _STEPS)
+SCRIPTS = ("pages/tables.js", "pages/figures.js", "inspection/drawing.js", "inspection/steps.js")
 MOST_ANSWERS = 6
-"""Curves in the figure of the answers: as many as colours and dashes tell apart."""
+"""Curves in the figure of the answers, as many as colours and dashes tell apart."""
 LONG = 60
-"""Steps above which that figure begins with the last two answers and the right one."""
+"""With more steps that figure begins with only the two most probable answers and the right one."""
 Layout = Literal["lines", "flow"]
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part at the end of a page, such as `statistics_section`: heading, paragraph, and HTML that is not escaped."""
+    """A part at the end of a page, such as `statistics_section`; `html` is not escaped."""
 
     heading: str
     text: str
@@ -45,12 +41,12 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A finished page, which needs nothing else to be shown."""
+    """A finished page that needs no other file."""
 
     html: str
 
     def save(self, path: str | Path) -> Path:
-        """Write the page, whole or not at all, and its folder where that is missing."""
+        """Write the page, whole or not at all; a missing folder is made."""
         write_whole(Path(path), self.html)
         return Path(path)
 
@@ -61,14 +57,12 @@ class Around(TypedDict, total=False):
     lead: Sequence[str]
     """Paragraphs below the heading, e.g. the question and its answer."""
     answers: Mapping[str, Sequence[float | None]] | None
-    """By answer its probability after every step, T values, or None; drawn are the `MOST_ANSWERS` that were most
-    probable at some step."""
+    """By answer its probability after every step, T values or None; the `MOST_ANSWERS` most probable are drawn."""
     right: str | None
     """The right answer, which is marked."""
     token_values: Sequence[TokenValues]
     """Numbers that belong to tokens; each gets a column."""
     notes: Sequence[str]
-    """What a reader should know, one sentence each."""
     sections: Sequence[Section]
     """Further parts, after the figures."""
 
@@ -85,17 +79,17 @@ def page(
 ) -> Page:
     """One sequence through a relational memory as one HTML file, with a scrubber over its steps.
 
-    For the chosen step the page shows the attention of every block and head (slots x slots and input), both gates of
-    every slot, and the memory with its change; over time it shows the attention to the input, the gates, the change of
-    the memory, and the answers' probabilities if given. It needs no network and no other file. Numbers are kept in 16
-    bits; the page states the precision.
+    For the chosen step the page shows the attention of every block and head, both gates of every slot, and the memory
+    with its change; over time it shows the attention to the input, the gates, the change of the memory, and the
+    answers' probabilities. It needs no network and no other file. Numbers have 16 bits; the page states the precision.
 
     Args:
         trace: of one sequence: [T, S, H, R, R], or a batch of one, as `RelationalMemory.trace` returns it.
-        tokens: what every step read, T texts; any text is shown as text.
+        tokens: what every step read, T texts.
         title: heading of the page.
         before: the memory before the first step, [N, M]; without it the change at the first step is not shown.
-        layout: "lines" for a line per token, "flow" for running text; by default lines if a token has several words.
+        layout: a line for every token ("lines") or running text ("flow"); by default lines if a token has several
+            words.
         opening: a figure that comes first, such as `slots_opening`.
         **around: see `Around`.
 
@@ -114,20 +108,20 @@ def page(
     if layout is not None:
         check_choice(WHERE, "layout", layout, ("lines", "flow"))
     trace, tokens = sequence_of(trace, tokens)
-    numbers = _numbers(trace, before)
-    data = {**numbers, "memory": pack(numbers["memory"], name=f"{WHERE}: the memory")}
+    held = held_memory(trace, before)
+    data = {**_numbers(trace), "hasBefore": int(before is not None), "memory": pack(held, name=f"{WHERE}: the memory")}
     heads = [(h, f"head {h + 1}") for h in range(data["heads"])]
-    # Twice what attention that prefers nothing would give: what begins visible is what stands out.
+    # Twice uniform attention: only what stands out is visible at first.
     least = min(0.5, max(0.1, round(2 / (data["slots"] + data["inputs"]) / 0.05) * 0.05))
     return put_together(
         "slots",
         tokens,
-        numbers["memory"],
+        held,
         title=title,
         flow=layout == "flow" if layout is not None else not any(len(token.split()) > 1 for token in tokens),
         opening=opening,
         data=data,
-        scripts=(_NUMBERS, _PAGE),
+        scripts=("inspection/numbers.js", "inspection/page.js"),
         about={
             "blocks": [(s, f"block {s + 1}") for s in range(data["blocks"])],
             "heads": [(-1, "average"), *heads] if len(heads) > 1 else heads,
@@ -147,12 +141,12 @@ def put_together(
     flow: bool = False,
     opening: Opening | None = None,
     data: Mapping[str, Any] | None = None,
-    scripts: Sequence[Script] = (),
+    scripts: Sequence[str] = (),
     more: Sequence[TokenValues] = (),
     **around: Unpack[Around],
 ) -> Page:
-    """The page of any memory: `kind` is its template, which takes `about` too, as its scripts take `data`; `held` is
-    the memory after every step, [T, ...], or [T + 1, ...] with the one before the first in front."""
+    """The page of any memory. `kind` is its template, which reads `about`; its scripts read `data`; `held` is the
+    memory after every step, [T, ...], or [T + 1, ...] with the one before the first step in front."""
     if unknown := around.keys() - Around.__annotations__.keys():
         raise TypeError(f"a page has no argument {min(unknown)!r}")
     steps, right = len(tokens), around.get("right")
@@ -179,18 +173,18 @@ def put_together(
         columns=columns,
         bars=[amounts(column) for column in columns],
         flow=flow,
-        # In a long story many curves are a thicket: it begins with few, and the others are a click away.
+        # A long story begins with few curves; the others are a click away.
         answers=[(name, steps <= LONG or n < 2 or name == right) for n, name in enumerate(drawn)],
         right=right,
         opening=opening,
         **about,
     )
-    used = (*SCRIPTS, *(() if opening is None else (_OPENING,)), *scripts)
-    return Page(document(title, body, styles=(_STYLE,), scripts=used, data=shown))
+    used = (*SCRIPTS, *(() if opening is None else ("inspection/opening.js",)), *scripts)
+    return Page(document(title, body, styles=("inspection/page.css",), scripts=used, data=shown))
 
 
 def slots_in(core: object, problem: str = "only a relational memory has slots to look at") -> RelationalMemory:
-    """The core of a model, refused where it is no relational memory."""
+    """The core of a model. Raises InputError unless it is a relational memory."""
     if not isinstance(core, RelationalMemory):
         raise InputError(describe("inspect", problem, got=f"a model with the core {type(core).__name__}"))
     return core
@@ -210,7 +204,7 @@ def one_sequence(trace: Trace) -> Trace:
 
 
 def sequence_of(trace: Trace, tokens: Sequence[str]) -> tuple[Trace, list[str]]:
-    """One sequence's trace and its tokens, checked."""
+    """The checked trace and tokens of one sequence."""
     if not isinstance(trace, Trace):
         raise InputError(describe(WHERE, "trace must be what RelationalMemory.trace returns", got=type(trace).__name__))
     trace = one_sequence(trace)
@@ -218,7 +212,7 @@ def sequence_of(trace: Trace, tokens: Sequence[str]) -> tuple[Trace, list[str]]:
 
 
 def held_memory(trace: Trace, before: Tensor | None) -> np.ndarray:
-    """The memory after every step, [T, N, M], or [T + 1, N, M] with the one before the first in front."""
+    """The memory after every step, [T, N, M], or [T + 1, N, M] with `before` in front."""
     memory = trace.memory.numpy()
     if before is None:
         return memory
@@ -229,17 +223,17 @@ def held_memory(trace: Trace, before: Tensor | None) -> np.ndarray:
 
 
 def memory_change(memory: np.ndarray, steps: int) -> list[float | None]:
-    """How far every step moved the memory; None at the first if the memory before it is not known."""
+    """How far every step moved the memory; None for the first step if the memory before it is not known."""
     squares = np.square(np.diff(memory.astype(np.float64), axis=0))
     moved = np.sqrt(squares.sum(axis=tuple(range(1, memory.ndim)))).tolist()
     return [*[None] * (steps - len(moved)), *moved]
 
 
-def _numbers(trace: Trace, before: Tensor | None) -> dict[str, Any]:
-    """What the script reads, the memory not yet packed."""
+def _numbers(trace: Trace) -> dict[str, Any]:
+    """What the script reads, except for the memory."""
     slots, width = trace.memory.shape[-2:]
     _, blocks, heads, rows, _ = trace.attention.shape
-    update = trace.update()
+    came_in, stayed = trace.update() or (None, None)
 
     def share(tensor: Tensor | None, name: str) -> dict[str, Any] | None:
         return None if tensor is None else pack(tensor.numpy(), name=f"{WHERE}: {name}", low=0, high=1)
@@ -250,25 +244,23 @@ def _numbers(trace: Trace, before: Tensor | None) -> dict[str, Any]:
         "slots": slots,
         "inputs": rows - slots,
         "width": width,
-        "gateWidth": 0 if update is None else update[0].shape[-1],
+        "gateWidth": 0 if came_in is None else came_in.shape[-1],
         "competing": int(trace.share is not None),
-        "hasBefore": int(before is not None),
-        # Rows that look are the slots; what the input's own row attends to is not kept in the memory.
+        # Only the slots' rows: what the input attends to is not kept in the memory.
         "attention": share(trace.attention[..., :slots, :], "the attention"),
-        "inputGate": share(None if update is None else update[0], "the input gate"),
-        "forgetGate": share(None if update is None else update[1], "the forget gate"),
-        "memory": held_memory(trace, before),
+        "inputGate": share(came_in, "the input gate"),
+        "forgetGate": share(stayed, "the forget gate"),
     }
 
 
 def _drawn_answers(
     answers: Mapping[str, Sequence[float | None]], right: str | None, steps: int
 ) -> dict[str, Sequence[float | None]]:
-    """The answers with the highest probabilities at any step, in the order of their last one."""
+    """The answers with the highest probabilities at any step, ordered by their last probability."""
     for name, values in answers.items():
         check_values(WHERE, f"answers {name!r}", values, steps)
     known = {name: [p for p in values if p is not None] or [0.0] for name, values in answers.items()}
-    # What is answered in the end is always among them, and so is the right answer.
+    # The right answer and the last one are always among them.
     first = [right] if right is not None and right in answers else []
     first += sorted(answers, key=lambda name: -known[name][-1])[:1]
     ranked = list(dict.fromkeys([*first, *sorted(answers, key=lambda name: -max(known[name]))]))[:MOST_ANSWERS]

@@ -11,7 +11,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from relational_rnn._check import InputError, describe
+from relational_rnn._check import InputError, check_shape, describe
 from relational_rnn.inspection.page import Section, one_sequence
 from relational_rnn.ops.relational_scan import Trace
 from relational_rnn.pages import Cell, Table
@@ -21,31 +21,31 @@ WHERE = "attention_statistics"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttentionStatistics:
-    """Means over all steps of each sequence; all tensors are float64 and begin with the sequences, B."""
+    """Means over all steps of each of B sequences, in float64."""
 
     entropy: Tensor
-    """[B, S, H] of the slots' attention, as a share of log R: 0 looks at one row, 1 at all rows alike."""
+    """[B, S, H] of the slots' attention, as a share of log R: 0 if a slot looks at one row, 1 if at all rows alike."""
     to_input: Tensor
     """[B, S, H] weight that a slot gives to the input."""
     to_itself: Tensor
     """[B, S, H] weight that a slot gives to itself."""
     to_others: Tensor
-    """[B, S, H] weight that a slot gives to all other slots together."""
+    """[B, S, H] weight that a slot gives to all other slots."""
     distance: Tensor
-    """[B, S, H] mean of |i - j| over the weight on slots; uniform weight has (N^2 - 1) / 3N."""
-    input_gate: Tensor | None
+    """[B, S, H] mean of |i - j| over the weight on slots; (N^2 - 1) / 3N for uniform weight."""
+    input_gate: Tensor | None = None
     """[B, N] how much of what was attended to came in (`Trace.update`); None without gates."""
-    forget_gate: Tensor | None
+    forget_gate: Tensor | None = None
     """[B, N] how much of the memory before stayed; None without gates."""
     likeness: Tensor
-    """[B] mean cosine between different slots: 1 if all hold the same, 0 with a single slot."""
+    """[B] mean cosine between different slots: 1 if all hold the same, 0 for a single slot."""
 
 
 def attention_statistics(traces: Iterable[tuple[Trace, Tensor | None]]) -> AttentionStatistics:
     """The statistics of every sequence of some batches.
 
     Args:
-        traces: pairs of a trace [B, T, ...] and its lengths [B], None for T; sequences without a step do not count.
+        traces: pairs of a trace [B, T, ...] and its lengths [B], None for T; sequences without a step are left out.
 
     Raises:
         InputError: no sequence has a step.
@@ -64,15 +64,12 @@ def attention_statistics(traces: Iterable[tuple[Trace, Tensor | None]]) -> Atten
                 rows.setdefault(name, []).append(value)
     if not rows or not sum(len(part) for part in rows["likeness"]):
         raise InputError(describe(WHERE, "there is no sequence with a step"))
-    joined = {name: torch.cat(parts) for name, parts in rows.items()}
-    return AttentionStatistics(**{"input_gate": None, "forget_gate": None, **joined})
+    return AttentionStatistics(**{name: torch.cat(parts) for name, parts in rows.items()})
 
 
 def _of_batch(trace: Trace, lengths: Tensor | None) -> dict[str, Tensor]:
-    if trace.attention.dim() != 6:
-        expected = "[sequences, steps, blocks, heads, rows, rows]"
-        got = tuple(trace.attention.shape)
-        raise InputError(describe(WHERE, "a trace must be of a batch", got=got, expected=expected))
+    axes: dict[str, int | None] = dict.fromkeys(("sequences", "steps", "blocks", "heads", "rows that look", "rows"))
+    check_shape(WHERE, "the attention of a batch", trace.attention, axes)
     batch, steps = trace.attention.shape[:2]
     device = trace.memory.device
     lengths = torch.full((batch,), steps, device=device) if lengths is None else lengths.to(device)
@@ -81,9 +78,9 @@ def _of_batch(trace: Trace, lengths: Tensor | None) -> dict[str, Tensor]:
 
     def over_steps(values: Tensor) -> Tensor:
         """[B, T, ...] to its mean over the steps that happened."""
-        mask = happened.view(batch, steps, *[1] * (values.dim() - 2))
-        total = values.double().where(mask, 0).sum(1)
-        return (total / lengths.clamp(min=1).view(-1, *[1] * (values.dim() - 2)))[kept].cpu()
+        ones = [1] * (values.dim() - 2)
+        total = values.double().where(happened.view(batch, steps, *ones), 0).sum(1)
+        return (total / lengths.clamp(min=1).view(batch, *ones))[kept].cpu()
 
     slots = trace.memory.shape[-2]
     looks = trace.attention[..., :slots, :]  # rows that look: the slots
@@ -100,7 +97,7 @@ def _of_batch(trace: Trace, lengths: Tensor | None) -> dict[str, Tensor]:
         "to_input": looks[..., slots:].sum(-1).mean(-1),
         "to_itself": itself.mean(-1),
         "to_others": (on_slots - itself).mean(-1),
-        # Weighted by the weight on slots, so that a head that looks at the input alone does not count.
+        # Weighted by the weight on slots: a head that looks only at the input does not count.
         "distance": (among * apart).sum((-2, -1)) / on_slots.sum(-1).clamp(min=1e-12),
         "likeness": cosines / max(1, slots * (slots - 1)),
     }
@@ -111,7 +108,7 @@ def _of_batch(trace: Trace, lengths: Tensor | None) -> dict[str, Tensor]:
 
 
 def statistics_section(trace: Trace, many: AttentionStatistics, *, what: str) -> Section:
-    """Tables of one sequence beside many; `what` these are, e.g. "the 200 test stories of task 1"."""
+    """Tables of one sequence beside many; `what` names these, e.g. "the 200 test stories of task 1"."""
     one = attention_statistics([(one_sequence(trace).map(lambda tensor: tensor[None]), None)])
     spread = many.entropy.shape[0] > 1
 

@@ -6,7 +6,6 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from relational_rnn._check import InputError, describe
 
@@ -25,35 +24,23 @@ class TokenValues:
     """What a full bar stands for; None for the largest number of the column."""
 
 
-class Amount(NamedTuple):
-    """A number as a bar."""
-
-    key: str
-    """What its column sorts by."""
-    text: str
-    sign: str
-    """The class of the bar: more, or less than 0."""
-    width: str
-    """Of the bar, in per cent."""
-
-
-def amounts(column: TokenValues) -> list[Amount | None]:
-    """The bars of a column. All numbers have as many decimals as give the largest three digits.
+def amounts(column: TokenValues) -> list[dict[str, str] | None]:
+    """The bars of a column, with as many decimals as give the largest number three digits.
 
     >>> amounts(TokenValues(name="drop", description="", values=[-0.25, None, -1e-9], most=0.5))[:2]
-    [Amount(key='-0.25', text='-0.250', sign='less', width='50.0'), None]
+    [{'key': '-0.25', 'text': '-0.250', 'sign': 'less', 'width': '50.0'}, None]
     """
     most = column.most or max((abs(v) for v in column.values if v is not None), default=0.0) or 1.0
     decimals = min(6, max(0, 2 - math.floor(math.log10(most))))
     return [
         None
         if v is None
-        else Amount(
-            key=f"{v:.6g}",
-            text=f"{round(v, decimals) + 0.0:.{decimals}f}",  # -0.0 + 0.0 has no sign
-            sign="less" if v < 0 else "more",
-            width=f"{min(100, 100 * abs(v) / most):.1f}",
-        )
+        else {
+            "key": f"{v:.6g}",
+            "text": f"{round(v, decimals) + 0.0:.{decimals}f}",  # -0.0 + 0.0 has no sign
+            "sign": "less" if v < 0 else "more",
+            "width": f"{min(100, 100 * abs(v) / most):.1f}",
+        }
         for v in column.values
     ]
 
@@ -64,7 +51,7 @@ def rounded(values: Sequence[float | None]) -> list[float | None]:
 
 
 def check_values(where: str, name: str, values: Sequence[float | None], steps: int) -> None:
-    """Refuse numbers that are not one per step, or not finite."""
+    """Refuse values unless there is a finite number, or None, for every step."""
     if len(values) != steps:
         raise InputError(describe(where, f"{name} must have a value for every step", got=len(values), expected=steps))
     if any(value is not None and not math.isfinite(value) for value in values):
@@ -72,7 +59,7 @@ def check_values(where: str, name: str, values: Sequence[float | None], steps: i
 
 
 def check_tokens(where: str, tokens: Sequence[str], steps: int) -> list[str]:
-    """The tokens as texts; refused unless there is one for every step, and a step."""
+    """The tokens as texts. Raises InputError unless there is one for every step, and a step."""
     if steps == 0:
         raise InputError(describe(where, "the sequence has no step"))
     if len(tokens) != steps:
@@ -81,7 +68,7 @@ def check_tokens(where: str, tokens: Sequence[str], steps: int) -> list[str]:
 
 
 def visible(token: str) -> str:
-    """A token with its blanks and control characters made visible.
+    """A token with visible blanks and control characters.
 
     >>> visible("a b\\n"), visible(" "), visible("")
     ('a b⏎', '␣', '(empty)')

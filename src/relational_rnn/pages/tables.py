@@ -1,4 +1,4 @@
-"""A table, and the three ways to show it: on a terminal, in Markdown, and on a page, where tables.js sorts it."""
+"""A table, shown on a terminal, in Markdown, or on a page, where tables.js sorts it."""
 
 from __future__ import annotations
 
@@ -8,30 +8,28 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from relational_rnn._check import one_line
-from relational_rnn.pages.document import Script, render
-
-TABLES = Script("relational_rnn.pages", "tables.js")
+from relational_rnn.pages.document import render
 
 LONG = 24
-"""Letters above which a text in a column of words may wrap."""
+"""A longer text in a column of words may wrap."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What a cell shows, what it sorts by, and where it leads."""
+    """A cell of a table."""
 
     text: str
     key: object = None
-    """A number or a text to sort by; None sorts by what is shown, and "" comes last."""
+    """A number or a text to sort by; None sorts by `text`, and "" comes last."""
     link: str | None = None
-    """An address: of a place on the page (#...) or of a file beside it."""
+    """The address of a place on the page (#...) or of a file beside it."""
     kind: Literal["text", "code", "markdown"] = "text"
-    """What it is in Markdown: a text that means nothing but itself, a command, or Markdown as it stands."""
+    """In Markdown: plain text, a command, or Markdown as it stands."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Headings, rows whose first cell names them, and what is written around them; a text is a cell that shows it.
+    """Headings, and rows whose first cell names them.
 
     >>> table = Table(["core", "accuracy"], [["rmc", "97.1 %"], ["transformer", Cell("8.0 %", 0.08, "#why")]])
     >>> print(table.text())
@@ -56,7 +54,7 @@ class Table:
 
     @classmethod
     def of(cls, columns: Mapping[str, Callable[[Any], str | Cell]], things: Iterable[Any], caption: str = "") -> Table:
-        """A row for each of some things; every heading has what makes a cell of one.
+        """A row for each thing; under every heading is the function that makes its cell.
 
         >>> Table.of({"core": str, "letters": lambda core: str(len(core))}, ["rmc", "lstm"]).rows
         [['rmc', '3'], ['lstm', '4']]
@@ -64,18 +62,18 @@ class Table:
         return cls(list(columns), [[cell(thing) for cell in columns.values()] for thing in things], caption)
 
     def cells(self) -> list[list[Cell]]:
-        """Headings and rows, all as cells, all as long as the headings."""
+        """Headings and rows as cells."""
         lines = [[part if isinstance(part, Cell) else Cell(part) for part in line] for line in (self.head, *self.rows)]
         assert {len(line) for line in lines} == {len(self.head)}, "a cell for every heading"
         return lines
 
     def numbers(self) -> list[bool]:
-        """Of every column, whether any cell of it sorts by a number; those stand to the right."""
+        """Of every column, whether a cell of it sorts by a number; such columns are aligned to the right."""
         rows = self.cells()[1:]
         return [any(isinstance(row[i].key, int | float) for row in rows) for i in range(len(self.head))]
 
     def text(self) -> str:
-        """For a terminal: columns as wide as they need to be; the first one to the left, the others to the right."""
+        """For a terminal; the first column is aligned to the left, the others to the right."""
         lines = [[cell.text for cell in line] for line in self.cells()]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         shown = [
@@ -84,14 +82,13 @@ class Table:
         return "\n".join([*shown, *self.notes])
 
     def markdown(self) -> str:
-        """For a page in Markdown, where all texts mean nothing but themselves."""
+        """For a page in Markdown; the texts are escaped."""
         head, *rows = [[_in_markdown(cell) for cell in line] for line in self.cells()]
         lines = ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows)]
         return "\n\n".join(["\n".join(lines), *map(as_text, self.notes)])
 
     def html(self) -> str:
-        """For a page. Columns without any number stand to the left, and a text of more than `LONG` letters in them
-        wraps."""
+        """For a page."""
         head, *rows = self.cells()
         return render("pages/templates/table.html", table=self, head=head, rows=rows, numbers=self.numbers(), long=LONG)
 
@@ -102,7 +99,7 @@ def _in_markdown(cell: Cell) -> str:
 
 
 def as_text(text: str) -> str:
-    """A text that means nothing in Markdown but itself.
+    """A text, escaped for Markdown.
 
     >>> as_text("a*b* <i>"), as_text("LSTM + attention, 4_096 & more")
     ('a\\\\*b\\\\* &lt;i&gt;', 'LSTM + attention, 4_096 & more')
@@ -113,7 +110,7 @@ def as_text(text: str) -> str:
 
 
 def as_code(command: str) -> str:
-    """A command, however many backticks are in it.
+    """A command as Markdown, whatever backticks are in it.
 
     >>> as_code("echo `date`")
     '`` echo `date` ``'

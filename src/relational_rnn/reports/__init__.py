@@ -1,11 +1,9 @@
 """Tables, figures and pages from finished runs; reads, never trains."""
 
-from relational_rnn.reports.benchmark import write_benchmark_page
-from relational_rnn.reports.benchmark_results import BenchmarkResults, read_benchmark
+from relational_rnn.reports.benchmark import BenchmarkResults, read_benchmark, write_benchmark_page
 from relational_rnn.reports.figures import results_figures
 from relational_rnn.reports.page import write_report
-from relational_rnn.reports.records import Record, records_of
-from relational_rnn.reports.results import write_results
+from relational_rnn.reports.results import Record, records_of, write_results
 from relational_rnn.reports.runs import Group, group_runs, published_beside, read_runs
 
 __all__ = [

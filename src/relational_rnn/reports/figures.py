@@ -1,4 +1,4 @@
-"""Figures as SVG text: text stays text, the same input gives the same bytes, and nothing needs a screen."""
+"""Figures as SVG: text stays text, the same input gives the same bytes, and no screen is needed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 INK, PAPER = "#1b1b1f", "#fefefe"
-"""The colours of text and of the background; `inline` gives both up to the page that the figure stands in."""
-# Okabe and Ito's colours, then Tol's, told apart with every common kind of colour blindness; line styles differ too.
+"""The colours of text and of the background; `inline` leaves both to the page."""
+# Okabe and Ito's colours, then Tol's, which stay apart with every common colour blindness; line styles differ too.
 STYLES: dict[str, tuple[str, Any]] = {
     "rmc": ("#0072b2", "-"),
     "rmc-chapter": ("#332288", (0, (5, 1))),
@@ -41,11 +41,7 @@ SETTINGS = {
     "svg.hashsalt": "relational-rnn",
     "font.family": "sans-serif",
     "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
     "axes.facecolor": PAPER,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -55,7 +51,7 @@ SETTINGS = {
     "figure.facecolor": PAPER,
 }
 CURVES = {"valid_accuracy": ("validation accuracy, %", 100.0), "valid_loss": ("validation loss, nats per token", 1.0)}
-"""What can be drawn: its label, and a factor."""
+"""What can be drawn: its label and a factor."""
 AXIS_LABELS = {
     "step": "steps",
     "samples": "training samples",
@@ -72,11 +68,11 @@ class Figure:
     """File name without its ending."""
     svg: str
     description: str
-    """One sentence: caption, and what a screen reader says."""
+    """One sentence, for the caption and for screen readers."""
 
 
 def learning_curves(groups: Sequence[Group], x: str, y: str = "valid_accuracy") -> str:
-    """One of `CURVES` (`y`) against one of `AXIS_LABELS` (`x`) as SVG, one line per run, one colour per group."""
+    """`y` (one of `CURVES`) against `x` (one of `AXIS_LABELS`) as SVG: a line for each run, a colour for each group."""
     check_choice("learning_curves", "x", x, AXIS_LABELS)
     check_choice("learning_curves", "y", y, CURVES)
     label_y, scale = CURVES[y]
@@ -105,7 +101,7 @@ def learning_curves(groups: Sequence[Group], x: str, y: str = "valid_accuracy") 
 
 
 def task_bars(groups: Sequence[Group]) -> str:
-    """Test accuracy per group of questions as SVG: a panel per evaluated group of runs, with the spread over seeds."""
+    """Test accuracy by group of questions as SVG: a panel for each evaluated group of runs, with spread over seeds."""
     panels = [(number, group, group.per_group()) for number, group in enumerate(groups) if group.per_group()]
     tasks = all_names((panel[2] for panel in panels), groups[0].workload.group_names)
 
@@ -136,7 +132,7 @@ def task_bars(groups: Sequence[Group]) -> str:
 
 
 def report_figures(groups: Sequence[Group]) -> list[Figure]:
-    """Of a report: learning curves, bars per group where runs are judged by accuracy, and what the task has besides."""
+    """The figures of a report: learning curves, bars if runs are judged by accuracy, and the task's own figures."""
     workload = groups[0].workload
     first, word = workload.curves_over, workload.best_by
     figures = _curves(groups, {f"{word}-by-{first}": first, f"{word}-by-seconds": "seconds"})
@@ -147,8 +143,8 @@ def report_figures(groups: Sequence[Group]) -> list[Figure]:
 
 
 def results_figures(groups: Sequence[Group]) -> list[Figure]:
-    """Of a page of results: accuracy against training samples and processor seconds (the clock's where runs lack
-    those); where runs are judged by their loss, the figures of a report."""
+    """The figures of a page of results: accuracy against training samples and processor seconds (or seconds by the
+    clock, if a run lacks those); if runs are judged by their loss, the figures of a report."""
     if groups[0].workload.best_by != "accuracy":
         return report_figures(groups)
     runs = [run for group in groups for run in group.runs]
@@ -157,7 +153,7 @@ def results_figures(groups: Sequence[Group]) -> list[Figure]:
 
 
 def _curves(groups: Sequence[Group], names: Mapping[str, str]) -> list[Figure]:
-    """Learning curves of what the best weights are told by; of every name of a figure, its horizontal axis."""
+    """Learning curves of the measure that chooses the best weights; `names` gives figures their horizontal axes."""
     y = f"valid_{groups[0].workload.best_by}"
     what = CURVES[y][0].split(",")[0].capitalize()
     return [
@@ -172,17 +168,16 @@ def _curves(groups: Sequence[Group], names: Mapping[str, str]) -> list[Figure]:
 
 
 def curve_name(number: int) -> str:
-    """What the ids of the curves of group `number` begin with; "-" and the place of the run follow."""
+    """How the ids of the curves of group `number` begin; "-" and the place of the run follow."""
     return f"curve-{number}"
 
 
 def inline(svg: str, name: str, description: str) -> str:
-    """An SVG document as an element of an HTML page: no prolog, ids that begin with `name`, the page's colours, and
-    the description for screen readers."""
+    """An SVG document as an element of an HTML page, with ids that begin with `name` and the page's colours."""
     body = svg[svg.index("<svg") + 4 :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
-    # The fixed size goes and the viewBox stays: the figure takes the width of the page, up to letters of common size.
+    # Without a fixed size the figure takes the width of the page, until its letters have the common size.
     head, rest = body.split(">", 1)
     wide = re.search(r' width="([\d.]+)pt"', head)
     head = re.sub(r' (width|height)="[^"]*"', "", head)
@@ -192,7 +187,7 @@ def inline(svg: str, name: str, description: str) -> str:
 
 
 def group_style(groups: Sequence[Group], number: int) -> tuple[str, Any]:
-    """Colour and line of a group: by its core where that is clear, so that a core looks the same on every page."""
+    """Colour and line of a group: those of its core, if no other group has the same core."""
     core = groups[number].core
     if core in STYLES and [group.core for group in groups].count(core) == 1:
         return STYLES[core]
@@ -200,16 +195,16 @@ def group_style(groups: Sequence[Group], number: int) -> tuple[str, Any]:
 
 
 def legend(figure: Canvas, columns: int = 4) -> None:
-    """Above the figure, what its first panel names; nothing where that names nothing."""
+    """The legend of the first panel, above the figure; none if that panel names nothing."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
 def draw(width: float, height: float, paint: Callable[[Canvas], None]) -> str:
-    """The SVG of a figure of `width` x `height` inches that `paint` has drawn."""
+    """The SVG of a figure of `width` x `height` inches, drawn by `paint`."""
     matplotlib = need_extra("matplotlib", "report", "drawing figures")
-    # A Figure of its own, not pyplot's: no window system is asked, no state is shared.
+    # Not pyplot's figure: no window system is asked, no state is shared.
     figure_class = need_extra("matplotlib.figure", "report", "drawing figures").Figure
     with matplotlib.rc_context(SETTINGS):
         figure = figure_class(figsize=(width, height), layout="constrained")

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from relational_rnn._files import sweep, write_together
-from relational_rnn.pages import Cell, Script, Table, document, render
+from relational_rnn.pages import Cell, Table, document, render
 from relational_rnn.reports.figures import Figure, curve_name, inline, report_figures
 from relational_rnn.reports.runs import (
     Group,
@@ -21,9 +21,9 @@ from relational_rnn.reports.runs import (
     read_runs,
     side_by_side,
 )
-from relational_rnn.runs import Example, Run, Workload
+from relational_rnn.runs import Column, Example, Run, Workload
 
-SCRIPTS = tuple(Script("relational_rnn.pages", name) for name in ("tables.js", "figures.js"))
+SCRIPTS = ("pages/tables.js", "pages/figures.js")
 
 
 def write_report(
@@ -41,14 +41,14 @@ def write_report(
         out: a folder; files of an earlier report in it are replaced.
         title: heading of the page.
         examples: questions to list under their groups, and their pages.
-        notes: what a reader should know besides what the runs themselves say.
+        notes: what a reader should know besides what the runs say.
 
     Returns:
         the path of the page.
 
     Raises:
-        InputError: a folder cannot be read as a run (see `read_run`).
-        MissingExtraError: without matplotlib or Jinja.
+        InputError: a folder cannot be read as a run (see `read_run`), or the runs do not go together.
+        MissingExtraError: matplotlib or Jinja is not installed.
         OSError: a file cannot be written; then all are as they were.
     """
     groups = group_runs(read_runs(folders))
@@ -93,32 +93,30 @@ def render_page(
 
 
 def _curves(figure: Figure, groups: Sequence[Group]) -> list[tuple[str, str]]:
-    """The name and the model of every curve that figures.js can hide, where there are several models."""
+    """The name and the model of every curve that figures.js can hide, if there are several models."""
     names = [(curve_name(number), group.label) for number, group in enumerate(groups) if len(groups) > 1]
     return [(f"{figure.name}-{name}", label) for name, label in names if f'id="{name}-' in figure.svg]
 
 
 def _overview(groups: Sequence[Group]) -> Table:
     columns: dict[str, Callable[[Group], str | Cell]] = {"model": lambda group: group.label}
-
-    def add(name: str, label: str, form: str = "{:,.0f}", factor: float = 1) -> None:
-        columns[label] = lambda group: measured(group.values(name), form, factor)
-
-    add("parameters", "parameters")
-    add("state_bytes", "state bytes")
-    for column in groups[0].workload.evaluation.COLUMNS:
-        if any(group.values(column.name) for group in groups):
-            add(column.name, column.heading, column.form + column.unit, column.scale)
-    add("train_seconds", "training seconds")
+    for c in (
+        Column("parameters", "parameters", "{:,.0f}"),
+        Column("state bytes", "state_bytes", "{:,.0f}"),
+        *(c for c in groups[0].workload.evaluation.COLUMNS if any(group.values(c.name) for group in groups)),
+        Column("training seconds", "train_seconds", "{:,.0f}"),
+    ):
+        columns[c.heading] = lambda group, c=c: measured(group.values(c.name), c.form + c.unit, c.scale)
     columns["seeds"] = lambda group: Cell(", ".join(map(str, group.seeds)), len(group.seeds))
     return Table.of(columns, groups, "Results")
 
 
 def _published(groups: Sequence[Group]) -> list[Table]:
-    """What others have published for the settings of these runs."""
+    """What others have published for the settings of these runs: a table, or none."""
     figures = published_beside(groups)
     rows = [[f.model, Cell(f.shown, f.value), f.setting, f.source] for f in figures]
-    return [Table(["model", figures[0].metric, "setting", "source"], rows, "Published by others")] if figures else []
+    metrics = ", ".join(dict.fromkeys(f.metric for f in figures))
+    return [Table(["model", metrics, "setting", "source"], rows, "Published by others")] if figures else []
 
 
 def _place(group: str) -> str:
@@ -127,7 +125,7 @@ def _place(group: str) -> str:
 
 
 def _examples(examples: Sequence[Example], workload: Workload[Any]) -> list[tuple[str, Table]]:
-    """A place and a table of questions for every group that has some; each leads to its inspection, if it has one."""
+    """The address and the table of every group's questions; a question links to its inspection, if it has one."""
     head = ["example", "run", "question", "right answer", "answered", "right one's probability"]
     names = all_names(({e.group: e} for e in examples), workload.group_names)
     found: dict[str, list[list[str | Cell]]] = {group: [] for group in names}
@@ -140,9 +138,9 @@ def _examples(examples: Sequence[Example], workload: Workload[Any]) -> list[tupl
 
 
 def _facts(runs: Sequence[Run]) -> dict[str, str]:
-    """Machine, commit and versions; a value that is not the same in all runs is listed with each of its runs."""
+    """Machine, commit and versions; values that differ are listed with their runs."""
     facts = {}
-    # The step at which a sitting began is no fact about the machine.
+    # The step at which a sitting began says nothing about the machine.
     for name in dict.fromkeys(name for run in runs for name in run.versions if name != "step"):
         found: dict[str, list[str]] = {}
         for run in runs:
@@ -158,7 +156,7 @@ def _facts(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _notes(groups: Sequence[Group]) -> list[str]:
-    """What readers must know about the data and the runs, with the models it is about where it is not about all."""
+    """The notes of the runs; one that is not about all models names its models."""
     about: dict[str, list[str]] = {}
     for group in groups:
         for note in group.notes:
@@ -169,9 +167,7 @@ def _notes(groups: Sequence[Group]) -> list[str]:
 def _plain(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_plain(inner)}" for name, inner in value.items())
-    if isinstance(value, list):
-        return "; ".join(map(_plain, value))
-    return str(value)
+    return "; ".join(map(_plain, value)) if isinstance(value, list) else str(value)
 
 
 def _configuration(group: Group) -> str:

@@ -1,4 +1,4 @@
-"""Groups of runs that differ in nothing but their seed, and the cells and tables that pages of them share."""
+"""Groups of runs that differ only in their seed, and what their pages share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relational_rnn._check import InputError, describe
+from relational_rnn._check import InputError, check_choice, describe
 from relational_rnn.pages import Cell, Table
-from relational_rnn.runs import Breakdown, Published, Workload, mean_and_spread, read_run
-from relational_rnn.runs.folder import Run
+from relational_rnn.runs import Breakdown, Column, Published, Run, Workload, mean_and_spread, read_run
 
 Breakdowns = Mapping[str, tuple[Breakdown, Mapping[str, Sequence[float]]]]
 """By caption: a breakdown of one measurement, and the values of all seeds."""
@@ -30,7 +29,6 @@ class Group:
 
     @property
     def workload(self) -> Workload[Any]:
-        """The task of the runs."""
         return self.runs[0].workload
 
     @property
@@ -39,7 +37,7 @@ class Group:
 
     @property
     def results(self) -> list[Mapping[str, Any]]:
-        """The evaluations there are; fewer than `runs` while some are not evaluated."""
+        """The evaluations, of those runs that have one."""
         return [run.result for run in self.runs if run.result is not None]
 
     @property
@@ -52,11 +50,11 @@ class Group:
         return [float(result[name]) for result in self.results if result.get(name) is not None]
 
     def per_group(self) -> dict[str, list[float]]:
-        """The accuracies of all evaluated seeds, by group."""
+        """The accuracies of all evaluated seeds, by group of questions."""
         return values_by_name(run.groups for run in self.runs)
 
     def breakdowns(self) -> Breakdowns:
-        """The figures of all evaluations by groups."""
+        """The breakdowns of all evaluations."""
         found: dict[str, list[Breakdown]] = {}
         for run in self.runs:
             for part in self.workload.breakdowns(run.result, run.groups) if run.result is not None else ():
@@ -74,7 +72,7 @@ def values_by_name(tables: Iterable[Mapping[str, float]]) -> dict[str, list[floa
 
 
 def all_names(tables: Iterable[Mapping[str, object]], order: Sequence[str] = ()) -> list[str]:
-    """The names of several tables, each once: those in `order` first, as they stand there, then by appearance.
+    """The names of several tables, each once: first those in `order`, then the others as they appear.
 
     >>> all_names([{"length 9": 0, "length 60": 0}, {"1 facts": 0}], order=["1 facts", "2 facts"])
     ['1 facts', 'length 9', 'length 60']
@@ -84,7 +82,7 @@ def all_names(tables: Iterable[Mapping[str, object]], order: Sequence[str] = ())
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """Read several run folders; the same folder twice is refused."""
+    """Read several run folders. Raises InputError if a folder holds no run or is given twice."""
     if not folders:
         raise InputError(describe("report", "no run was given", expected="at least one run folder"))
     resolved = [Path(folder).resolve() for folder in folders]
@@ -95,10 +93,10 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Put runs together whose configurations differ in nothing but the seed, in order of first appearance.
+    """Put runs together whose configurations differ only in the seed.
 
     Raises:
-        InputError: the runs are on different tasks, or one configuration occurs twice with one seed.
+        InputError: the runs are on different tasks, or two have the same configuration and seed.
     """
     tasks = sorted({run.task for run in runs})
     if len(tasks) > 1:
@@ -115,24 +113,36 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     titles = [group[0].title for group in groups]
     return [
         Group(
-            label=group[0].title if titles.count(group[0].title) == 1 else f"{group[0].title}, {group[0].name}",
+            label=title if titles.count(title) == 1 else f"{title}, {group[0].name}",
             runs=tuple(sorted(group, key=lambda run: run.seed)),
         )
-        for group in groups
+        for title, group in zip(titles, groups, strict=True)
     ]
 
 
+def columns_by_metric(workload: Workload[Any]) -> dict[str, Column]:
+    """The columns that a measurement of the task can be judged by, under the names of their metrics."""
+    return {column.name.removeprefix("mean_"): column for column in workload.evaluation.COLUMNS}
+
+
 def published_beside(groups: Sequence[Group]) -> list[Published]:
-    """The published figures that may stand beside any group of runs, each once."""
+    """The published figures that may stand beside any of the groups, each once.
+
+    Raises:
+        InputError: a published figure of the task has a metric that the task does not measure.
+    """
     found: list[Published] = []
     for run in (group.runs[0] for group in groups):
-        fitting = [figure for figure in run.workload.published if figure.fits(run.config, run.data)]
-        found += [figure for figure in fitting if figure not in found]
+        for figure in run.workload.published:
+            name = f"the metric of a published figure ({figure.model}, {figure.source})"
+            check_choice(f"task {run.task}", name, figure.metric, columns_by_metric(run.workload))
+            if figure not in found and figure.fits(run.config, run.data):
+                found.append(figure)
     return found
 
 
 def measured(values: Sequence[float], form: str, factor: float = 1, missing: str = "not evaluated") -> Cell:
-    """A mean, with its spread where there are several different values.
+    """A mean, and the spread if the values differ.
 
     >>> measured([0.5, 0.7], "{:.1f} %", 100).text, measured([], "{:g}").text
     ('60.0 % ± 14.1 %', 'not evaluated')
@@ -150,8 +160,7 @@ def side_by_side(
     links: Mapping[str, str] | None = None,
     missing: str = "not evaluated",
 ) -> list[Table]:
-    """For every caption a table with a column for each model that has it; names are ordered as by `all_names`, and may
-    lead to places."""
+    """A table for every caption, with a column for each model that has it; `links` are addresses of row names."""
     tables = []
     for caption, (part, _) in {caption: found for _, parts in models for caption, found in parts.items()}.items():
         having = [(label, parts[caption][1]) for label, parts in models if caption in parts]
