@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from email.message import Message
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from relational_rnn._check import InputError, describe
@@ -17,6 +19,7 @@ from relational_rnn._reading.guard import shown
 TIMEOUT = 30.0
 """Seconds without a byte after which the server counts as silent."""
 BLOCK = 2**16
+T = TypeVar("T")
 
 
 def check_address(where: str, url: str) -> None:
@@ -33,20 +36,45 @@ def check_address(where: str, url: str) -> None:
         )
 
 
-def download(url: str, partial: Path, progress: Callable[[int, int | None], None] | None = None) -> Message:
-    """Brings `partial` to its full length: what it holds already is not asked for again.
+def install(
+    url: str,
+    target: Path,
+    check: Callable[[Path, Message], T],
+    progress: Callable[[int, int | None], None] | None = None,
+) -> T:
+    """Download a file that gets its name only after `check` has accepted it.
+
+    What has come so far is in `<name>.partial`; the next call goes on from there. A refused file is removed.
 
     Args:
         url: where to download from, http or https.
-        partial: the file; its folder must be there.
-        progress: called with (bytes so far, bytes in all or None where the server does not say).
+        target: the file; its folder must be there.
+        check: called with the downloaded file and the headers of the server's answer; raises InputError to refuse it.
+        progress: called with (bytes so far, bytes in all or None if the server does not say).
+
+    Returns:
+        what `check` returned.
+
+    Raises:
+        InputError: no connection, an error of the server, a download cut off, or what `check` raises.
+        OSError: what goes wrong on this machine's disk, and nothing else.
+    """
+    partial = target.with_name(f"{target.name}.partial")
+    headers = download(url, partial, progress)
+    try:
+        found = check(partial, headers)
+    except InputError:
+        partial.unlink()
+        raise
+    os.replace(partial, target)
+    return found
+
+
+def download(url: str, partial: Path, progress: Callable[[int, int | None], None] | None = None) -> Message:
+    """Bring `partial` to its full length: what it holds already is not asked for again; see `install`.
 
     Returns:
         the headers of the server's answer.
-
-    Raises:
-        InputError: no connection, an error of the server, a download cut off.
-        OSError: what goes wrong on this machine's disk, and nothing else.
     """
     done = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})

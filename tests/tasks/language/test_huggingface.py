@@ -188,7 +188,7 @@ def test_what_would_have_no_effect_is_refused():
 
 
 def test_an_unknown_core_is_refused():
-    with pytest.raises(InputError, match="unknown core"):
+    with pytest.raises(InputError, match="core is not a known choice"):
         RelationalLanguageConfig(core={"class": "os.system", "arguments": {"input_size": 1}}).build()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -15,7 +14,7 @@ from relational_rnn._check import InputError, describe
 from relational_rnn._reading.archives import read_members
 from relational_rnn.tasks.babi.reading import MAX_BYTES, MOST_UNPACKED
 from relational_rnn.tasks.babi.story import TASK_NAMES
-from relational_rnn.tasks.downloading import check_address, download
+from relational_rnn.tasks.downloading import check_address, install
 
 PUBLISHED_URL = "https://s3.amazonaws.com/text-datasets/babi_tasks_1-20_v1-2.tar.gz"
 """A public copy of the archive that the authors published as `tasks_1-20_v1-2.tar.gz`."""
@@ -67,18 +66,12 @@ def fetch_babi(
         return _verify(target, target, "remove it to download it again.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        download(url, partial, progress)
+        hint = "it was not installed; run the command again, or give another url."
+        return install(url, target, lambda came, _: _verify(came, target, hint), progress)
     except OSError as error:  # the network's own errors were turned into InputError below
         if error.errno == errno.ENOSPC:
             partial.unlink(missing_ok=True)
         raise InputError(describe(str(target), "it cannot be written", got=error.strerror or error)) from error
-    try:
-        fetched = _verify(partial, target, "it was not installed; run the command again, or give another url.")
-    except InputError:
-        partial.unlink()
-        raise
-    os.replace(partial, target)
-    return fetched
 
 
 def _verify(archive: Path, shown: Path, hint: str) -> Fetched:

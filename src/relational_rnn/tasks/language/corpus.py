@@ -106,7 +106,7 @@ class Corpus:
     valid: Tokens
     test: Tokens
     report: tuple[str, ...]
-    """What a user should know, one line each: counts of each part, how much of it is unknown."""
+    """What a user should know, one line each, such as counts of each part."""
 
 
 def prepare(
@@ -114,9 +114,8 @@ def prepare(
 ) -> Corpus:
     """Make the token files of a corpus, or map those that were made before from the same text with the same settings.
 
-    The text is read in blocks, three times (its hash, its vocabulary, its tokens), so it may be larger than memory. The
-    files are in a folder of their own under `cache`, which appears when all of them are whole; broken ones are noticed
-    by their hashes and made anew.
+    The text is read in blocks, so it may be larger than memory. The files are in a folder of their own under `cache`,
+    which appears when all of them are whole; broken ones are noticed by their hashes and made anew.
 
     Args:
         config: the text and the settings.
@@ -126,8 +125,8 @@ def prepare(
         block: bytes of text that are read at a time.
 
     Raises:
-        InputError: no text named, no such file, an empty or a vanishing file, text that is not UTF-8, words or
-            characters outside training that the vocabulary lacks.
+        InputError: no text, an empty or a vanishing file, text that is not UTF-8, or words or characters that the
+            training text lacks.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -10,17 +10,20 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from email.message import Message
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe, need_extra
 from relational_rnn._reading.parquet import read_column
 from relational_rnn._reading.plain import open_file, read_text
-from relational_rnn.tasks.downloading import check_address, download
+from relational_rnn.tasks.downloading import check_address, install
+from relational_rnn.tasks.language.sources import digest
 
 OnProgress = Callable[[int, int | None], None]
-"""Called with (bytes or books so far, how many in all or None where that is not known)."""
+"""Called with (bytes or books so far, how many in all or None if that is not known)."""
+NOT_INSTALLED = "it was not installed; run the command again, or give another url."
+REMOVE = "remove it to download it again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,11 @@ class Published:
     tokens: int
     """Words, with one `<eos>` for each line."""
     sha256: str | None
-    """None where it is not known to us."""
+    """None if we do not know it."""
+
+    def __str__(self) -> str:
+        sha256 = f", sha256 {self.sha256}" if self.sha256 else ""
+        return f"{self.lines:,} lines, {self.tokens:,} words{sha256}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +113,19 @@ def fetch_corpus(
     books: int | None = None,
     progress: OnProgress | None = None,
 ) -> Fetched:
-    """Downloads a corpus into the folder `destination / name`, or goes on with a download that was cut off.
+    """Download a corpus into the folder `destination / name`, or go on with a download that was cut off.
 
-    A file gets its name only when it is whole and was checked. Files that are already there are checked, not
-    downloaded (books: not even that, they were).
+    A file gets its name only when it is whole and was checked. Files that are already there are checked again (books
+    are not) and not downloaded.
 
     Args:
         name: "wikitext-2" or "wikitext-103" (Merity et al. 2016, arXiv 1609.07843), by the client of the Hugging Face
-            hub, which shows its own progress and keeps what it downloads in its own cache; "tiny-shakespeare"; or
-            "gutenberg": the books of PG-19 (Rae et al. 2019, arXiv 1911.05507), 11 GB.
+            hub, which shows its own progress and has its own cache; "tiny-shakespeare"; or "gutenberg": the books of
+            PG-19 (Rae et al. 2019, arXiv 1911.05507), 11 GB.
         destination: the folder; it is made if it is not there.
-        url: another place to download from: of the file (tiny-shakespeare), of the folder of books (gutenberg; the
-            lists of books still come from the hub), or of a copy of the hub (wikitext-2, wikitext-103).
-        books: only so many training books, the first ones of the published list; None for all (gutenberg only).
+        url: another place to download from: the file (tiny-shakespeare), the folder of books (gutenberg; the lists of
+            books still come from the hub), or a copy of the hub (wikitext-2, wikitext-103).
+        books: only the first so many training books of the published list; None for all (gutenberg only).
         progress: called with (bytes, bytes in all) or, for gutenberg, (books, books in all); not for WikiText.
 
     Raises:
@@ -149,24 +156,14 @@ def fetch_corpus(
 def _fetch_shakespeare(folder: Path, url: str, progress: OnProgress | None) -> Fetched:
     target = folder / "input.txt"
     if target.exists():
-        _compare(target, target, SHAKESPEARE_SHA256, "remove it to download it again.")
+        _compare(target, target, SHAKESPEARE_SHA256, REMOVE)
     else:
-        part = target.with_name("input.txt.partial")
-        download(url, part, progress)
-        try:
-            _compare(
-                part, target, SHAKESPEARE_SHA256, "it was not installed; run the command again, or give another url."
-            )
-        except InputError:
-            part.unlink()
-            raise
-        os.replace(part, target)
+        install(url, target, lambda came, _: _compare(came, target, SHAKESPEARE_SHA256, NOT_INSTALLED), progress)
     return Fetched(folder, 1, "its sha256 is the published file's")
 
 
 def _compare(path: Path, shown: Path, sha256: str, hint: str) -> None:
-    with open_file(path) as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = digest(path)
     if found != sha256:
         problem = "it differs from the published file"
         raise InputError(describe(str(shown), problem, got=f"sha256 {found}", expected=f"sha256 {sha256}", hint=hint))
@@ -177,15 +174,15 @@ def _fetch_wikitext(name: str, folder: Path, endpoint: str | None) -> Fetched:
     for split, text in texts.items():
         target = folder / f"{split}.txt"
         if target.exists():
-            with open_file(target) as file:
-                _check_published(file, target, text.published, "remove it to download it again.")
+            _check_published(target, target, text.published, REMOVE)
             continue
         shards = [_from_hub(WIKITEXT, file, WIKITEXT_REVISION, endpoint) for file in text.files]
         part = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
             with part.open("wb") as file:
-                hint = "it was not installed; the file at the hub is another one than it was."
-                _check_published(_copied(rows_of(shards), file), target, text.published, hint)
+                file.writelines(rows_of(shards))
+            hint = "it was not installed; the file at the hub is another one than it was."
+            _check_published(part, target, text.published, hint)
             os.replace(part, target)
         finally:
             part.unlink(missing_ok=True)
@@ -195,15 +192,14 @@ def _fetch_wikitext(name: str, folder: Path, endpoint: str | None) -> Fetched:
 
 
 def _from_hub(repository: str, file: str, revision: str, endpoint: str | None = None) -> Path:
-    """A file of a data set, from the hub or its client's cache, compared with the hub's sha256 where it has one."""
+    """A file of a data set, from the hub or its client's cache, compared with the hub's sha256 if it has one."""
     hub = need_extra("huggingface_hub", "language", f"fetching {repository}")
-    where = f"{repository}/{file}"
     try:
         path = Path(hub.hf_hub_download(repository, file, repo_type="dataset", revision=revision, endpoint=endpoint))
     except Exception as error:  # the client's own errors, and those of the library it connects by
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         hint = "check the network; run the command again to go on."
-        raise InputError(describe(where, "it cannot be downloaded", got=reason, hint=hint)) from error
+        raise InputError(describe(f"{repository}/{file}", "it cannot be downloaded", got=reason, hint=hint)) from error
     stored = path.resolve()
     if re.fullmatch("[0-9a-f]{64}", stored.name):  # the cache names a large file by the hash that the hub states
         try:
@@ -215,34 +211,24 @@ def _from_hub(repository: str, file: str, revision: str, endpoint: str | None = 
 
 
 def rows_of(shards: Iterable[Path]) -> Iterator[bytes]:
-    """The lines of a text whose rows stand in Parquet files; a blank line is a space there, as in the original."""
+    """The lines of a text in Parquet files; a blank line is a space there, as in the original."""
     for shard in shards:
-        for row in read_column(shard, "text", extra="language", hint="remove it to download it again."):
+        for row in read_column(shard, "text", extra="language", hint=REMOVE):
             yield (row or " \n").encode()
 
 
-def _copied(lines: Iterable[bytes], file: Any) -> Iterator[bytes]:
-    for line in lines:
-        file.write(line)
-        yield line
-
-
-def _check_published(lines: Iterable[bytes], shown: Path, published: Published, hint: str) -> None:
-    """Reads all lines, and refuses them if they are not those that were published."""
-    count, tokens, digest = 0, 0, hashlib.sha256()
-    for line in lines:
-        count += 1
-        tokens += len(line.decode(errors="replace").split()) + 1
-        digest.update(line)
-    found = Published(count, tokens, digest.hexdigest() if published.sha256 else None)
+def _check_published(path: Path, shown: Path, published: Published, hint: str) -> None:
+    """Refuse a file that is not the text that was published."""
+    lines, tokens = 0, 0
+    with open_file(path) as file:
+        for line in file:
+            lines += 1
+            tokens += len(line.decode(errors="replace").split()) + 1
+    found = Published(lines, tokens, digest(path) if published.sha256 else None)
     if found != published:
-        problem = "it differs from the published text"
-        raise InputError(describe(str(shown), problem, got=_told(found), expected=_told(published), hint=hint))
-
-
-def _told(text: Published) -> str:
-    sha256 = f", sha256 {text.sha256}" if text.sha256 else ""
-    return f"{text.lines:,} lines, {text.tokens:,} words{sha256}"
+        raise InputError(
+            describe(str(shown), "it differs from the published text", got=found, expected=published, hint=hint)
+        )
 
 
 def _fetch_gutenberg(folder: Path, url: str, books: int | None, progress: OnProgress | None) -> Fetched:
@@ -271,20 +257,15 @@ def _fetch_gutenberg(folder: Path, url: str, books: int | None, progress: OnProg
 
 
 def _fetch_book(folder: Path, url: str, name: str) -> bool:
-    """Downloads one book; whether there was a hash to check it by."""
+    """Download one book; whether there was a hash to check it by."""
     target = folder / name
-    part = target.with_name(target.name + ".partial")
-    headers = download(f"{url}/{name}", part)
-    given = re.search(r"md5=([\w+/=]+)", ",".join(headers.get_all("x-goog-hash") or []))
-    if given is not None:
-        found = base64.b64encode(hashlib.md5(part.read_bytes(), usedforsecurity=False).digest()).decode()
-        if found != given[1]:
-            part.unlink()
-            problem = "it differs from what the server has"
-            raise InputError(
-                describe(
-                    str(target), problem, got=f"md5 {found}", expected=f"md5 {given[1]}", hint="run the command again."
-                )
-            )
-    os.replace(part, target)
-    return given is not None
+
+    def check(came: Path, headers: Message) -> bool:
+        given = re.search(r"md5=([\w+/=]+)", ",".join(headers.get_all("x-goog-hash") or []))
+        found = base64.b64encode(hashlib.md5(came.read_bytes(), usedforsecurity=False).digest()).decode()
+        if given is not None and found != given[1]:
+            problem, hint = "it differs from what the server has", "run the command again."
+            raise InputError(describe(str(target), problem, got=f"md5 {found}", expected=f"md5 {given[1]}", hint=hint))
+        return given is not None
+
+    return install(f"{url}/{name}", target, check)

@@ -29,8 +29,7 @@ def text_figures(groups: Sequence[Group]) -> list[Figure]:
 
 
 def forgetting_curves(groups: Sequence[Group]) -> str:
-    """The cost of losing the past, as SVG: the main measure against the tokens between two resets of the memory, a line
-    per group of runs, and a dotted one where the memory is never reset."""
+    """The main measure against the tokens between two resets of the memory, as SVG; dotted lines: never reset."""
     config = groups[0].runs[0].config
     measure = WORKLOAD.main_measure(config)
     label = next(column.heading for column in MEASURES if column.name == measure)
@@ -61,7 +60,7 @@ def forgetting_curves(groups: Sequence[Group]) -> str:
 
 
 def frequency_bars(groups: Sequence[Group]) -> str:
-    """Perplexity per token by how often the token occurs in the training text, as SVG; a bar per group of runs."""
+    """Perplexity per token by how often it occurs in the training text, as SVG; a bar per group of runs."""
     tables = [
         (number, group, values_by_name(result["per_group_perplexity"] for result in group.results))
         for number, group in enumerate(groups)

@@ -62,9 +62,7 @@ class Sampling:
 def generate_tokens(
     model: LanguageModel, prompt: Sequence[int], *, sampling: Sampling | None = None, seed: int = 0
 ) -> Iterator[int]:
-    """Tokens that follow a prompt, without end; each is drawn when it is asked for.
-
-    Only the state is kept: a token costs the same time and memory however many went before it.
+    """Tokens that follow a prompt, without end; each is drawn when it is asked for, and only the state is kept.
 
     Args:
         model: read in evaluation mode, and put back into its mode when the iterator is closed.

@@ -15,24 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relational_rnn._check import InputError, check_flags, check_positive, describe, need_extra
+import relational_rnn.nn
+from relational_rnn._check import InputError, check_choice, check_flags, check_positive, describe, need_extra
 from relational_rnn._files import write_together
 from relational_rnn._reading.guard import damaged, shown
 from relational_rnn._reading.structure import check_entries, from_json
 from relational_rnn._reading.tensors import shapes_in_safetensors
-from relational_rnn.nn import (
-    DNC,
-    GRU,
-    LSTM,
-    NTM,
-    RNN,
-    AttentionLSTM,
-    Core,
-    FastWeightMemory,
-    GatedDeltaNet,
-    RelationalMemory,
-    Transformer,
-)
+from relational_rnn.nn import Core
 from relational_rnn.tasks.language.byte_pairs import BytePairs
 from relational_rnn.tasks.language.model import LanguageModel, LanguageModelConfig, LanguageState
 from relational_rnn.tasks.language.vocabulary import END, Characters, Vocabulary, Words
@@ -50,26 +39,20 @@ from transformers import (  # noqa: E402
 from transformers.generation.configuration_utils import GenerationMode  # noqa: E402
 from transformers.utils.generic import ModelOutput  # noqa: E402
 
+CONFIG, MODEL = "RelationalLanguageConfig", "RelationalForCausalLM"
 MODEL_TYPE = "relational-rnn-language"
 CORE_CLASSES: dict[str, type[Core]] = {
-    kind.__name__: kind
-    for kind in (
-        RelationalMemory,
-        RNN,
-        GRU,
-        LSTM,
-        AttentionLSTM,
-        Transformer,
-        NTM,
-        DNC,
-        GatedDeltaNet,
-        FastWeightMemory,
-    )
+    name: kind
+    for name, kind in vars(relational_rnn.nn).items()
+    if isinstance(kind, type) and issubclass(kind, Core) and kind is not Core
 }
 AROUND = {"embedding_size": 64, "window": 128}
 MEMORY = {"mem_slots": 1, "head_size": 16, "num_heads": 16, "gate_style": "memory"}
-"""What a model has that is asked for by nothing but its vocabulary; measured on characters (docs/language.md)."""
+"""What a model has by default; measured on characters (docs/language.md)."""
 MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
+LOSS_ARGUMENTS = ("num_items_in_batch",)
+PYTHON_SPACE = r"[\s\x1c-\x1f]+"
+"""What Python's str.split cuts at."""
 
 
 class RelationalLanguageConfig(PreTrainedConfig):
@@ -80,7 +63,7 @@ class RelationalLanguageConfig(PreTrainedConfig):
         core: {"class": the name of the core's class, "arguments": those of its constructor}; by default a relational
             memory of one slot of 256 numbers with 16 heads, as in the recipe `shakespeare-char`.
         around: the fields of a `LanguageModelConfig`; by default an embedding as large as the core's input.
-        use_cache: give the memory back after a call, outside of training.
+        use_cache: give the memory back after a call, except in training.
 
     Example:
         >>> model = RelationalForCausalLM(RelationalLanguageConfig(vocab_size=20))
@@ -98,25 +81,21 @@ class RelationalLanguageConfig(PreTrainedConfig):
         use_cache: bool = True,
         **kwargs: Any,
     ) -> None:
-        where = "RelationalLanguageConfig"
-        check_positive(where, vocab_size=vocab_size)
-        check_flags(where, use_cache=use_cache)
+        check_positive(CONFIG, vocab_size=vocab_size)
+        check_flags(CONFIG, use_cache=use_cache)
         self.use_cache = use_cache
         self.vocab_size = vocab_size
         if core is None:
             around = around or AROUND
             sizes = _sizes_around(around)
-            core = {
-                "class": "RelationalMemory",
-                "arguments": {"input_size": sizes.core_input or sizes.embedding_size, **MEMORY},
-            }
+            memory = {"input_size": sizes.core_input or sizes.embedding_size, **MEMORY}
+            core = {"class": "RelationalMemory", "arguments": memory}
         if not isinstance(core, Mapping):
-            raise InputError(describe(where, "core must be a dict", got=shown(core)))
+            raise InputError(describe(CONFIG, "core must be a dict", got=shown(core)))
         kinds = {"class": str, "arguments": Mapping[str, bool | int | float | str | None]}
-        check_entries(core, kinds, {}, where=f"{where}: core")
+        check_entries(core, kinds, {}, where=f"{CONFIG}: core")
         self.core = core
-        if around is None:
-            around = {"embedding_size": core["arguments"].get("input_size")}
+        around = {"embedding_size": core["arguments"].get("input_size")} if around is None else around
         _sizes_around(around)
         self.around = dict(around)
         # The softmax shares the embedding inside the model; nothing is left to tie from outside.
@@ -128,42 +107,36 @@ class RelationalLanguageConfig(PreTrainedConfig):
         Raises:
             InputError: the core's class is not known, or a size does not fit.
         """
-        name = self.core["class"]
-        if name not in CORE_CLASSES:
-            expected = ", ".join(CORE_CLASSES)
-            raise InputError(describe("RelationalLanguageConfig", "unknown core", got=repr(name), expected=expected))
-        core = CORE_CLASSES[name](**self.core["arguments"])
+        check_choice(CONFIG, "core", self.core["class"], CORE_CLASSES)
+        core = CORE_CLASSES[self.core["class"]](**self.core["arguments"])
         return LanguageModel(self.vocab_size, core, _sizes_around(self.around))
 
 
 def _sizes_around(around: Mapping[str, Any]) -> LanguageModelConfig:
-    where = "RelationalLanguageConfig: around"
     if not isinstance(around, Mapping):
-        raise InputError(describe(where, "it must be a dict", got=shown(around)))
+        raise InputError(describe(CONFIG, "around must be a dict", got=shown(around)))
     whole = {**dataclasses.asdict(LanguageModelConfig()), **around}
     as_read = {name: list(value) if isinstance(value, tuple) else value for name, value in whole.items()}
-    return from_json(LanguageModelConfig, as_read, where=where)
+    return from_json(LanguageModelConfig, as_read, where=f"{CONFIG}: around")
 
 
 @dataclasses.dataclass
 class RelationalLanguageOutput(ModelOutput):
-    """What a call gives."""
+    """What a call gives: the mean cross entropy of the labels, if any; [B, T, V]; and the memory after the last token,
+    to be passed as `state` with the tokens that follow."""
 
     loss: Tensor | None = None
-    """Mean cross entropy of the labels, where there are some."""
     logits: Tensor | None = None
-    """[B, T, V]."""
     state: LanguageState | None = None
-    """The memory after the last token; pass it back as `state` with the tokens that follow."""
 
 
 class RelationalForCausalLM(PreTrainedModel, GenerationMixin):
     """A `LanguageModel` under the interface of `transformers`; its memory is what `generate` keeps between tokens.
 
     Greedy search and sampling work, with everything that acts on scores (temperature, top_k, top_p, repetition
-    penalties, stopping criteria, streamers); prompts of several lengths are padded on the left, with an attention mask.
-    Beam search, assisted and contrastive decoding are refused: they need to go back to states that were not kept. So
-    is `resize_token_embeddings`.
+    penalties, stopping criteria, streamers). Pad prompts of different lengths on the left, with an attention mask.
+    Beam search, assisted and contrastive decoding are refused, since they return to states that were not kept. So is
+    `resize_token_embeddings`.
 
     Example:
         >>> import torch
@@ -185,12 +158,12 @@ class RelationalForCausalLM(PreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        """See `transformers.PreTrainedModel.from_pretrained`; a weight that is missing is not drawn, as it is there.
+        """See `transformers.PreTrainedModel.from_pretrained`; but a missing weight is refused, not drawn.
 
         Raises:
             InputError: a file is missing or damaged, or the weights are not those of this configuration.
         """
-        where = "RelationalForCausalLM.from_pretrained"
+        where = f"{MODEL}.from_pretrained"
         told = kwargs.pop("output_loading_info", False)
         with damaged(where, f"no model can be loaded from {source}"):
             weights = Path(source) / "model.safetensors"
@@ -232,8 +205,8 @@ class RelationalForCausalLM(PreTrainedModel, GenerationMixin):
 
         Args:
             input_ids: [B, T] int64.
-            attention_mask: [B, T] or longer (its last T columns count): 0 at padding. On the left it is forgotten
-                before the first real token; on the right it may stand where no state is asked for.
+            attention_mask: [B, T] or longer (its last T columns count): 0 at padding. Padding on the left is forgotten
+                before the first real token; on the right it is allowed if no state is asked for.
             state: the memory before the first token.
             labels: [B, T], usually `input_ids`; they are shifted here, and -100 is left out.
             use_cache: give the memory after the last token back; by default not while training.
@@ -242,13 +215,11 @@ class RelationalForCausalLM(PreTrainedModel, GenerationMixin):
             kwargs: `num_items_in_batch`, as the `Trainer` passes it; anything else is refused.
 
         Raises:
-            InputError: padding in the middle, or on the right where the state is asked for; an argument that would have
-                no effect.
+            InputError: padding that cannot be read, or an argument that would have no effect.
         """
-        unknown = {name: value for name, value in kwargs.items() if value is not None and name not in LOSS_ARGUMENTS}
+        unknown = [name for name, value in kwargs.items() if value is not None and name not in LOSS_ARGUMENTS]
         if unknown:
-            problem = f"this model does not take {', '.join(unknown)}"
-            raise InputError(describe("RelationalForCausalLM", problem))
+            raise InputError(describe(MODEL, f"this model does not take {', '.join(unknown)}"))
         use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
         reset = None
         if attention_mask is not None:
@@ -263,23 +234,19 @@ class RelationalForCausalLM(PreTrainedModel, GenerationMixin):
 
     # The library's own models do not fit the protocol that it types `generate` with either, hence the ignores.
     def generate(self, inputs: Tensor | None = None, generation_config: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        """See `transformers.GenerationMixin.generate`, and the class for what is refused.
-
-        Raises:
-            InputError: a way of decoding that needs states which are not kept.
-        """
+        """See `transformers.GenerationMixin.generate`; refuses ways of decoding that return to earlier states."""
         config, _ = self._prepare_generation_config(generation_config, **kwargs)  # type: ignore[misc]
         mode = config.get_generation_mode(kwargs.get("assistant_model"))
         if mode not in MODES:
             problem = f"{mode.value.replace('_', ' ')} cannot work: it goes back to states that are not kept"
             hint = "do_sample=True or False, with num_beams=1, works."
-            raise InputError(describe("RelationalForCausalLM.generate", problem, hint=hint))
+            raise InputError(describe(f"{MODEL}.generate", problem, hint=hint))
         return super().generate(inputs, generation_config=generation_config, **kwargs)  # type: ignore[misc]
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
         """Refused: embedding, softmax and its bias belong together, and the vocabulary to the text."""
         problem = "the vocabulary of a trained model cannot grow"
-        raise InputError(describe("RelationalForCausalLM.resize_token_embeddings", problem, hint="train a new model."))
+        raise InputError(describe(f"{MODEL}.resize_token_embeddings", problem, hint="train a new model."))
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.embedding
@@ -307,56 +274,45 @@ def _check_weights(config: RelationalLanguageConfig, path: Path) -> None:
     found = shapes_in_safetensors(path, problem="it cannot be read as safetensors")
     with torch.device("meta"):
         model = config.build()
-    for name, tensor in model.state_dict().items():
-        shape = found.get(f"model.{name}", tuple(tensor.shape))
-        if shape != tensor.shape:
-            problem = f"{name} has another shape than the configuration gives it"
-            raise InputError(describe(str(path), problem, got=shape, expected=tuple(tensor.shape)))
-    # of weights that are tied, the file holds one
-    for name, _ in model.named_parameters():
-        same = [
-            other
-            for other, tensor in model.named_parameters(remove_duplicate=False)
-            if tensor is model.get_parameter(name)
-        ]
-        if not any(f"model.{one}" in found for one in same):
+    there: set[int] = set()  # of weights that are tied, the file holds one
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        expected = tuple(tensor.shape)
+        if f"model.{name}" not in found:
+            continue
+        there.add(id(tensor))
+        if found[f"model.{name}"] != expected:
+            problem, got = f"{name} has another shape than the configuration gives it", found[f"model.{name}"]
+            raise InputError(describe(str(path), problem, got=got, expected=expected))
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in there:
             raise InputError(describe(str(path), f"it lacks the weight {name}"))
 
 
-LOSS_ARGUMENTS = ("num_items_in_batch",)
-PYTHON_SPACE = r"[\s\x1c-\x1f]+"
-"""What Python's str.split cuts at."""
-
-
 def _starts(mask: Tensor, carried: bool, wanted: bool) -> Tensor | None:
-    """[B, T] true at the first real token of every row that is padded on the left; None where no row is.
+    """[B, T] true at the first real token of every row that is padded on the left; None if no row is.
 
-    Args:
-        mask: [B, T] booleans, false at padding.
-        carried: a state was handed over.
-        wanted: the state is asked for.
+    `mask` [B, T] is false at padding; a state was handed over (`carried`), or is asked for (`wanted`).
     """
     if bool(mask.all()):
         return None
     starts = mask & ~nn.functional.pad(mask, (1, 0))[:, :-1]
     ends = mask[:, :-1] & ~mask[:, 1:]
-    where = "RelationalForCausalLM"
     if bool((starts.sum(1) > 1).any()):
-        raise InputError(describe(where, "attention_mask has padding in the middle of a row"))
+        raise InputError(describe(MODEL, "attention_mask has padding in the middle of a row"))
     if bool(ends.any()) and wanted:
         hint = "pad on the left, or ask for no state with use_cache=False."
-        raise InputError(describe(where, "a state was asked for, and a row is padded on the right", hint=hint))
+        raise InputError(describe(MODEL, "a state was asked for, and a row is padded on the right", hint=hint))
     left = ~mask[:, :1]
     if carried and bool(left.any()):
-        raise InputError(describe(where, "a state was handed over, and a row begins with padding"))
+        raise InputError(describe(MODEL, "a state was handed over, and a row begins with padding"))
     return starts & left
 
 
 def tokenizer_of(vocabulary: Vocabulary) -> PreTrainedTokenizerFast:
     """The vocabulary as a tokenizer of `transformers`: the same numbers for the same text, and the same text back.
 
-    It has no tokens for padding or the end of a text, since the vocabularies have none. What the vocabulary does not
-    know becomes its unknown token, where it has one; else encoding raises the library's own exception.
+    It has no tokens for padding or the end of a text, since the vocabularies have none. Unknown text becomes the
+    vocabulary's unknown token, if it has one; else encoding raises the library's own exception.
 
     Example:
         >>> words = Vocabulary.build("word", ["to be or\\nnot to be\\n"], line_ends=True)
@@ -370,7 +326,7 @@ def tokenizer_of(vocabulary: Vocabulary) -> PreTrainedTokenizerFast:
         return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False)
     assert isinstance(vocabulary, Characters | Words)
     unknown = None if vocabulary.unknown is None else vocabulary.symbol(vocabulary.unknown)
-    # Where there is none, a name that no text can hold: the library raises when it does not find it.
+    # If there is none, a name that no text can hold: the library raises when it does not find it.
     tokenizer = Tokenizer(models.WordLevel(dict(vocabulary.numbers), unk_token=unknown or ""))
     if isinstance(vocabulary, Characters):
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
@@ -387,10 +343,8 @@ def tokenizer_of(vocabulary: Vocabulary) -> PreTrainedTokenizerFast:
 
 
 def save_for_transformers(model: LanguageModel, folder: Path | str, vocabulary: Vocabulary | None = None) -> None:
-    """Write config.json, generation_config.json and the weights, as `RelationalForCausalLM.from_pretrained` reads them,
-    and with a vocabulary the files of its tokenizer, which `AutoTokenizer.from_pretrained` reads.
-
-    Files in the folder that have these names are replaced, all of them or none.
+    """Write the files that `RelationalForCausalLM.from_pretrained` reads, and with a vocabulary those of its tokenizer,
+    which `AutoTokenizer.from_pretrained` reads. Files that are there are replaced, all of them or none.
 
     Raises:
         InputError: the vocabulary is not the model's.

@@ -78,10 +78,10 @@ def read_text(
         model: read in evaluation mode, and left in the mode that it had.
         text: at least two tokens. If it has several documents, the state starts anew at each.
         chunk: tokens that are read at once; it decides speed and memory only.
-        streams: 1 carries the state through the whole text. More are faster, and each but the first starts without
+        streams: 1 carries the state through the whole text; more are faster, but each except the first starts without
             the text before it.
-        reset_every: the state also starts anew every so many tokens from the beginning, which shows what it costs to
-            lose the past (Santoro et al. 2018, figure 12). The pieces are read side by side, so `streams` must be 1.
+        reset_every: the state also starts anew every so many tokens (Santoro et al. 2018, figure 12). The pieces are
+            read side by side, so `streams` must be 1.
         progress: called with (tokens read, tokens of the text).
 
     Raises:

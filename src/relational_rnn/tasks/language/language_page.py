@@ -54,7 +54,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextTrace:
-    """What a model did with a piece of text, as far as it can be seen."""
+    """What a model did with a piece of text."""
 
     tokens: tuple[str, ...]
     """What each token stands for, n."""
@@ -155,7 +155,7 @@ def text_statistics(
 def _read(
     model: LanguageModel, core: RelationalMemory, tokens: Tensor, state: LanguageState | None
 ) -> tuple[tuple[Tensor, State | None], Tensor, LanguageState]:
-    """(what the core read [1, T, I] and its state before, the model's features [1, T, F], its state after)."""
+    """(what the core read [1, T, I] and its state before it, the model's features [1, T, F], its state after it)."""
     calls: list[tuple[Tensor, State | None]] = []
     handle = core.register_forward_pre_hook(lambda _, given: calls.append(given))
     try:

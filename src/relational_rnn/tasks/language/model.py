@@ -299,11 +299,7 @@ class LanguageModel(nn.Module):
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
     def score(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """How well the right tokens were predicted.
-
-        Args:
-            features: [M, F].
-            targets: [M] int64, the right tokens.
+        """How well the right tokens, `targets` [M] int64, were predicted from `features` [M, F].
 
         Returns:
             (the negative log probability of each [M], in nats; booleans [M]: it was the most probable one).
@@ -317,7 +313,7 @@ class LanguageModel(nn.Module):
         return F.cross_entropy(logits, targets, reduction="none"), logits.detach().argmax(-1) == targets
 
     def _is_best(self, features: Tensor, targets: Tensor, found: Tensor) -> Tensor:
-        """Whether the adaptive softmax gives nothing more than the right tokens [M], which have `found`."""
+        """Whether the adaptive softmax gives the right tokens [M] the most; `found` are their log probabilities."""
         assert self.adaptive is not None
         # The rare bands cost most: they are looked at only where no word of the first one beats the right token.
         frequent = self.adaptive.head(features).log_softmax(-1)[:, : self.adaptive.shortlist_size].amax(-1)
@@ -327,8 +323,8 @@ class LanguageModel(nn.Module):
 
 
 def drop_alike(x: Tensor, p: float, training: bool) -> Tensor:
-    """`x` [A, B, ...] with entries dropped that are the same all along its second axis: features of all steps of a
-    sequence (Gal and Ghahramani 2016), or whole words of an embedding (Merity et al. 2018, arXiv 1708.02182)."""
+    """`x` with the same entries dropped all along its second axis: features [B, T, F] at every step (Gal and Ghahramani
+    2016), or whole words of an embedding [V, E] (Merity et al. 2018, arXiv 1708.02182)."""
     if not training or p == 0:
         return x
     return x * F.dropout(x.new_ones(x.shape[0], 1, *x.shape[2:]), p)
@@ -338,8 +334,7 @@ def recurrent_weights(core: Core) -> list[str]:
     """The names of the matrices that a step of `core` applies to what it carries (Merity et al. 2018).
 
     Raises:
-        InputError: the core has none that are applied to the state, step by step; dropping others would be another
-            regulariser under the same name.
+        InputError: the core has none.
 
     >>> recurrent_weights(LSTM(5, 8))
     ['weight_hh_l0']

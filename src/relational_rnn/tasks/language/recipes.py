@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from relational_rnn._check import check_positive
 from relational_rnn.nn.cores import MemorySizes
@@ -12,6 +12,14 @@ from relational_rnn.runs.config import RunConfig
 from relational_rnn.tasks.language.corpus import CorpusConfig
 from relational_rnn.tasks.language.model import LanguageModelConfig
 from relational_rnn.training import AveragingConfig, LoopConfig, OptimizerConfig
+
+ON_A_GPU: dict[str, Any] = {
+    "checkpoint_every": 1000,
+    "log_every": 100,
+    "accelerator": "cuda",
+    "precision": "bf16-mixed",
+    "deterministic": False,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,21 +45,15 @@ class LanguageRun(RunConfig):
 
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)
-        check_positive(
-            "LanguageRun",
-            batch_size=self.batch_size,
-            chunk=self.chunk,
-            accumulate=self.accumulate,
-            valid_streams=self.valid_streams,
-        )
+        counts = {name: getattr(self, name) for name in ("batch_size", "chunk", "accumulate", "valid_streams")}
+        check_positive("LanguageRun", **counts)
 
 
 def shakespeare_char() -> LanguageRun:
-    """Characters of tiny-shakespeare: one memory of 256 numbers, read by 16 heads; matrices are trained by Muon.
+    """Characters of tiny-shakespeare: one memory of 256 numbers and 16 heads; the best of 24 trials by Muon.
 
-    What did best of 24 trials by Muon (log/2026-11.md).
     Expected score: 2.52 ± 0.03 bits per character on the test text (three seeds); LSTM 2.38, Transformer 2.47, each
-    with settings of its own (docs/results/shakespeare-char.md).
+    with its own settings (docs/results/shakespeare-char.md).
     Time: 67 seconds of one processor core. Machine: 2-core AMD EPYC, torch 2.13.
     Command: `relational-rnn train language --data.path data/tiny-shakespeare.txt`.
     """
@@ -75,23 +77,11 @@ def wikitext_2() -> LanguageRun:
     return LanguageRun(
         memory=MemorySizes(mem_slots=1, head_size=256, num_heads=4),
         model=LanguageModelConfig(
-            embedding_size=400,
-            window=256,
-            word_dropout=0.1,
-            input_dropout=0.5,
-            output_dropout=0.5,
+            embedding_size=400, window=256, word_dropout=0.1, input_dropout=0.5, output_dropout=0.5
         ),
         data=CorpusConfig(vocabulary="word"),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=500, weight_decay=0.05, clip_norm=0.25),
-        loop=LoopConfig(
-            steps=40_000,
-            validate_every=1000,
-            checkpoint_every=1000,
-            log_every=100,
-            accelerator="cuda",
-            precision="bf16-mixed",
-            deterministic=False,
-        ),
+        loop=LoopConfig(steps=40_000, validate_every=1000, **ON_A_GPU),
         averaging=AveragingConfig(kind="ema", decay=0.999),
         batch_size=64,
         chunk=70,
@@ -124,27 +114,17 @@ def wikitext_2_small() -> LanguageRun:
 
 
 def wikitext_103() -> LanguageRun:
-    """The paper's model (A.4) on WikiText-103: embedding 512, one memory of 2,500 numbers with 4 heads and an MLP of 5
-    layers between projections, chunks of 100, 384 streams as 6 batches of 64, Adam at 1e-3, gradients cut at 0.1.
+    """The paper's model (A.4) on WikiText-103: one memory of 2,500 numbers, 6 batches of 64 streams, tied softmax.
 
     Expected score: not measured yet (published: 31.6 test perplexity, Santoro et al. 2018). Time: not measured yet.
-    Machine: one GPU. The paper shares embedding and softmax; so does
-    this (tied). Command: `relational-rnn train language --recipe wikitext-103 --data.path data/wikitext-103`.
+    Machine: one GPU. Command: `relational-rnn train language --recipe wikitext-103 --data.path data/wikitext-103`.
     """
     return LanguageRun(
         memory=MemorySizes(mem_slots=1, head_size=625, num_heads=4, attention_mlp_layers=5),
         model=LanguageModelConfig(embedding_size=512, core_input=2500, input_dropout=0.5, window=256),
         data=CorpusConfig(vocabulary="word"),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=0, decay="none", weight_decay=0.0, clip_norm=0.1),
-        loop=LoopConfig(
-            steps=200_000,
-            validate_every=5000,
-            checkpoint_every=1000,
-            log_every=100,
-            accelerator="cuda",
-            precision="bf16-mixed",
-            deterministic=False,
-        ),
+        loop=LoopConfig(steps=200_000, validate_every=5000, **ON_A_GPU),
         batch_size=64,
         chunk=100,
         accumulate=6,

@@ -52,11 +52,9 @@ class TextFile:
     """The number of the line that `begin` is in."""
 
     def pieces(self, block: int = BLOCK, on_read: Callable[[int], None] | None = None) -> Iterator[str]:
-        """The text in pieces; line ends stay as they are, a byte order mark is dropped.
+        """The text in pieces of `block` bytes; line ends stay as they are, a byte order mark is dropped.
 
-        Args:
-            block: bytes that are read at a time.
-            on_read: called with the number of bytes after each of them.
+        `on_read` is called with the number of bytes after each piece.
 
         Raises:
             InputError: the file cannot be read, or is not UTF-8 (the line is named).
@@ -222,7 +220,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def split_documents(pieces: Iterable[str], starts: DocumentStarts) -> Iterator[tuple[bool, str]]:
     """The same text in pieces that each belong to one document: (whether it starts a new document, piece).
 
-    The beginning of the text is not marked as a start, nor is the first start after blank lines alone.
+    The beginning of the text is not marked as a start, even after blank lines.
 
     >>> list(split_documents(["to be", "\\n\\n\\nor not\\n"], "blank-line"))
     [(False, 'to be\\n\\n\\n'), (True, 'or not\\n')]

@@ -45,8 +45,8 @@ class TrainingStreams:
     """A text cut into `batch_size` streams, which are read side by side in chunks of `chunk` tokens.
 
     Row b of a chunk continues row b of the chunk before, so a state can be carried; the first chunk of a pass over the
-    text continues nothing. A pass leaves out fewer than `batch_size * chunk` tokens; with a seed, each pass leaves out
-    others, at both ends, and so cuts at other places.
+    text continues nothing. A pass leaves out fewer than `batch_size * chunk` tokens, with a seed different ones at both
+    ends.
 
     Args:
         tokens: the text.
@@ -99,12 +99,10 @@ class TrainingStreams:
 def evaluation_batches(tokens: Tokens, batch_size: int, chunk: int, *, resets: bool = True) -> Iterator[LanguageBatch]:
     """The whole text once: every token but the first is a target exactly once.
 
-    `batch_size` 1 reads the text exactly, as one stream with the state carried from beginning to end. More streams are
-    faster, and approximate: each but the first starts without the text before it.
-
     Args:
         tokens: the text.
-        batch_size: streams, B. The last ones are padded at the end.
+        batch_size: streams, B. 1 reads the text exactly; more are faster, but each except the first starts without the
+            text before it. The last ones are padded at the end.
         chunk: tokens of a chunk, T; the last chunk may be shorter. It changes nothing but speed and memory.
         resets: mark the starts of documents, if the text has more than one.
 
@@ -120,7 +118,7 @@ def evaluation_batches(tokens: Tokens, batch_size: int, chunk: int, *, resets: b
     return cut_pieces(tokens, batch_size, -(-(len(tokens) - 1) // batch_size), batch_size, chunk, resets)
 
 
-def check_target(where: str, tokens: Tokens) -> None:
+def check_target(where: str, tokens: Tokens | np.ndarray) -> None:
     """Refuse a text of fewer than two tokens."""
     if len(tokens) < 2:
         problem = "the text has no token to predict"

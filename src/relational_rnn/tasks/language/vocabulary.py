@@ -16,7 +16,7 @@ from relational_rnn._reading.json_text import parse_json
 
 VocabularyKind = Literal["word", "character", "bpe"]
 UNKNOWN = {"word": "<unk>", "character": "\ufffd"}
-"""The symbol that stands for what is not in the vocabulary, if the vocabulary has it; U+FFFD is Unicode's own."""
+"""The symbol of what is not in the vocabulary, if the vocabulary has one; U+FFFD is Unicode's own."""
 END = "<eos>"
 """The token of a line end in a vocabulary of words."""
 FORMAT = 1
@@ -69,10 +69,7 @@ class WordCarry(Carry):
 
 
 class Encoder:
-    """Turns a text that comes in pieces into the tokens of the whole text.
-
-    It keeps back what the next piece may change (half a word, half a line), so its memory does not grow with the text.
-    """
+    """Turns a text that comes in pieces into the tokens of the whole text; only half a word or line is kept back."""
 
     def __init__(self, vocabulary: Vocabulary, where: str, line: int) -> None:
         self._vocabulary, self._where, self._line = vocabulary, where, line
@@ -95,9 +92,8 @@ class Encoder:
 class Vocabulary(ABC):
     """Text as numbers 0 to `size` - 1 and back. Made by `Vocabulary.build` or `Vocabulary.from_json`.
 
-    A word is what stands between white space; with `line_ends` every line end is the token `<eos>`. Words and
-    characters are numbered by frequency, the most frequent first, as an adaptive softmax needs it; byte pairs in the
-    order in which they were merged.
+    White space separates words; with `line_ends` every line end is the token `<eos>`. Words and characters are numbered
+    by frequency, the most frequent first, as an adaptive softmax needs it; byte pairs in the order of their merging.
 
     >>> words = Vocabulary.build("word", ["to be or\\nnot to be\\n"], line_ends=True)
     >>> words.size, words.encode("be to\\n").tolist(), words.decode([2, 1, 0])
@@ -164,11 +160,7 @@ class Vocabulary(ABC):
 
     @staticmethod
     def from_json(text: str, where: str) -> Vocabulary:
-        """The vocabulary that `to_json` wrote; plain data, no code is run.
-
-        Args:
-            text: the JSON.
-            where: how an error message begins, e.g. the name of the file.
+        """The vocabulary that `to_json` wrote; `where`, e.g. the name of the file, begins error messages.
 
         Raises:
             InputError: this is no vocabulary.
@@ -217,17 +209,13 @@ class Vocabulary(ABC):
         """int64 [n] the tokens of a text.
 
         Raises:
-            InputError: something is not in the vocabulary, and it has no token for that; the message names it and its
-                line.
+            InputError: something is not in the vocabulary, and it has no token for that; its line is named.
         """
         encoder = self.encoder(where)
         return np.concatenate([encoder.feed(text), encoder.finish()])
 
     def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
-        """The text of each token as it comes, for text that is shown while it is generated.
-
-        Joined, they are the whole text. A piece may be empty: half a character waits for its other half.
-        """
+        """The text of each token as it comes; it may be empty, as half a character waits for its other half."""
         return map(self.symbol, tokens)
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:

@@ -22,16 +22,17 @@ from relational_rnn.runs import Asked, Breakdown, Column, LoadedRun, Published, 
 from relational_rnn.runs.evaluation import Table
 from relational_rnn.runs.folder import spent_on
 from relational_rnn.tasks.language.corpus import Corpus, Tokens
-from relational_rnn.tasks.language.judging import Predictions, by_frequency, read_text
+from relational_rnn.tasks.language.judging import by_frequency, read_text
 from relational_rnn.tasks.language.model import LanguageModel
 from relational_rnn.tasks.language.problem import LanguageProblem, SlowWork, read_corpus
 from relational_rnn.tasks.language.recipes import LANGUAGE_RECIPES, LanguageRun
 from relational_rnn.tasks.language.sources import TextFile
-from relational_rnn.tasks.language.vocabulary import Vocabulary, VocabularyKind
+from relational_rnn.tasks.language.streams import check_target
+from relational_rnn.tasks.language.vocabulary import Vocabulary, VocabularyKind, split_words
 from relational_rnn.training import Outcome
 
 RESETS = (10, 30, 100, 300, 1000)
-"""After so many tokens the memory is reset, where the cost of losing the past is measured."""
+"""After so many tokens the memory is reset to measure what it costs to lose the past."""
 # (words of the training text with line ends, model, perplexity per word, what a reader must know of it, source)
 _L0SG = "L0SG 2018, README of github.com/L0SG/relational-rnn-pytorch"
 _SANTORO = "Santoro et al. 2018, arXiv 1806.01822, table 2"
@@ -51,8 +52,8 @@ _FIGURES = (
 class LanguageEvaluation(RunEvaluation):
     """How a run predicts a text that it has not learned from, read as one stream with the state carried.
 
-    `split` is "text" for a text that was handed over, `loss` and `mean_accuracy` are those of a token, and the state is
-    that of all cores after a chunk, when a window is full.
+    `split` is "text" for a text that was handed over, `loss` and `mean_accuracy` are per token, and `state_bytes` are
+    those of all cores when a window is full.
     """
 
     vocabulary: VocabularyKind
@@ -72,7 +73,7 @@ class LanguageEvaluation(RunEvaluation):
     tokens: int
     """Of the text."""
     tokens_seen: int
-    """While training, by then."""
+    """In training, by then."""
 
     COLUMNS: ClassVar[tuple[Column, ...]] = (
         Column("perplexity per word", "perplexity", "{:,.2f}"),
@@ -92,32 +93,37 @@ class LanguageEvaluation(RunEvaluation):
         return self.per_group
 
     def line(self) -> str:
-        bits = f"{self.bits_per_character:.4f} bits per character"
-        return f"perplexity {self.perplexity:,.2f} per word, {bits} on {self.tokens:,} tokens"
+        return f"{self._judged()} on {self.tokens:,} tokens"
 
     def tables(self) -> Sequence[Table]:
-        tables: list[Table] = []
-        if self.per_group:
-            rows = [
-                [name, f"{self.per_group_tokens[name]:,}", f"{perplexity:,.2f}", f"{100 * self.per_group[name]:.1f}"]
-                for name, perplexity in self.per_group_perplexity.items()
-            ]
-            tables.append((["occurrences in training", "tokens", "perplexity", "accuracy, %"], rows))
-        rows = [
-            [f"every {k:,} tokens", f"{figures['perplexity']:,.2f}", f"{figures['bits_per_character']:.4f}"]
-            for k, figures in self.resets.items()
+        by_frequency = [
+            [name, f"{self.per_group_tokens[name]:,}", f"{perplexity:,.2f}", f"{100 * self.per_group[name]:.1f}"]
+            for name, perplexity in self.per_group_perplexity.items()
         ]
-        rows.append(["never", f"{self.perplexity:,.2f}", f"{self.bits_per_character:.4f}"])
-        return [*tables, (["memory reset", "perplexity per word", "bits per character"], rows)]
+        by_reset = [
+            [name, *(column.form.format(figures[column.name]) for column in MEASURES)]
+            for name, figures in _by_reset(self.to_json()).items()
+        ]
+        tables = [
+            (["occurrences in training", "tokens", "perplexity", "accuracy, %"], by_frequency),
+            (["memory reset", *(column.heading for column in MEASURES)], by_reset),
+        ]
+        return tables if self.per_group else tables[1:]
 
     def summary(self) -> str:
-        right = f"{100 * self.mean_accuracy:.1f} % of {self.tokens:,} {self.split} tokens right"
-        bits = f"{self.bits_per_character:.4f} bits per character"
-        return f"perplexity {self.perplexity:,.2f} per word, {bits}, {right}"
+        return f"{self._judged()}, {100 * self.mean_accuracy:.1f} % of {self.tokens:,} {self.split} tokens right"
+
+    def _judged(self) -> str:
+        return f"perplexity {self.perplexity:,.2f} per word, {self.bits_per_character:.4f} bits per character"
 
 
 MEASURES = LanguageEvaluation.COLUMNS[:2]
 """What a text is judged by: perplexity and bits."""
+
+
+def _by_reset(result: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """The figures of `MEASURES` by how often the memory is reset."""
+    return {**{f"every {int(k):,} tokens": figures for k, figures in result["resets"].items()}, "never": result}
 
 
 def token_name(config: Mapping[str, Any]) -> str:
@@ -178,8 +184,17 @@ class LanguageWorkload(Workload[LanguageRun]):
         return data.vocabulary
 
     def read_vocabulary(self, folder: Path, config: LanguageRun) -> Vocabulary:
-        vocabulary = read_vocabulary(folder)
-        _check_vocabulary(folder, vocabulary)
+        path, weights = folder / "vocabulary.json", folder / "model.safetensors"
+        vocabulary = Vocabulary.from_json(read_plain(path), where=str(path))
+        shapes = shapes_in_safetensors(weights, problem="the weights cannot be read") if weights.exists() else {}
+        (rows, *_) = shapes.get("embedding.weight") or (
+            vocabulary.size,
+        )  # other faults of the weights are told elsewhere
+        if rows != vocabulary.size:
+            problem = "the vocabulary does not match the weights beside it"
+            hint = "put the vocabulary.json back that the run began with."
+            got, expected = f"{vocabulary.size:,} tokens", f"{rows:,}, as in {weights.name}"
+            raise InputError(describe(str(path), problem, got=got, expected=expected, hint=hint))
         return vocabulary
 
     def make_model(self, config: LanguageRun, vocabulary: Vocabulary) -> LanguageModel:
@@ -194,7 +209,7 @@ class LanguageWorkload(Workload[LanguageRun]):
         return problem.corpus.report
 
     def files(self, problem: LanguageProblem) -> dict[str, Json]:
-        return run_files(problem.corpus)
+        return _run_files(problem.corpus)
 
     def check_resumed(self, folder: Path, files: Mapping[str, Json]) -> None:
         for name in files:
@@ -231,8 +246,8 @@ class LanguageWorkload(Workload[LanguageRun]):
             split: "test" or "valid".
             data: another text than the run's, a file in UTF-8; it is read with the run's vocabulary.
             resets: also measure with the memory reset every so many tokens, for each of these.
-            on_progress: called with (tokens read, tokens to read, once for each way of reading); None says it on
-                standard error every ten seconds.
+            on_progress: called with (tokens read, tokens to read in all ways of reading); None says it on standard
+                error every ten seconds.
         """
         if data is not None and split != "test":
             problem = "a text of your own has no split"
@@ -242,7 +257,7 @@ class LanguageWorkload(Workload[LanguageRun]):
             part = _own_text(Path(data), run.vocabulary, config.data.line_ends)
         else:
             corpus = read_corpus(config)
-            self.check_resumed(run.folder, run_files(corpus))
+            self.check_resumed(run.folder, _run_files(corpus))
             part = corpus.test if split == "test" else corpus.valid
             counts = corpus.train.counts(run.vocabulary.size)
         start = time.perf_counter()
@@ -268,7 +283,10 @@ class LanguageWorkload(Workload[LanguageRun]):
             "per_group": {band.name: band.accuracy for band in bands},
             "per_group_perplexity": {band.name: band.perplexity for band in bands},
             "per_group_tokens": {band.name: band.tokens for band in bands},
-            "resets": {k: _figures(predictions) for k, predictions in zip(usable, forgetting, strict=True)},
+            "resets": {
+                every: {column.name: getattr(predictions, column.name) for column in MEASURES}
+                for every, predictions in zip(usable, forgetting, strict=True)
+            },
             "tokens": found.tokens,
             "tokens_seen": spent_on(run.folder).steps * config.accumulate * config.batch_size * config.chunk,
             "state_bytes": _state_bytes(run.model),
@@ -288,12 +306,9 @@ class LanguageWorkload(Workload[LanguageRun]):
         )
         resets = [
             Breakdown(
-                caption=f"{column.heading[0].upper()}{column.heading[1:]}, with the memory reset",
+                caption=f"{column.heading.capitalize()}, with the memory reset",
                 by="memory reset",
-                values={
-                    **{f"every {int(k):,} tokens": figures[column.name] for k, figures in result["resets"].items()},
-                    "never": result[column.name],
-                },
+                values={name: figures[column.name] for name, figures in _by_reset(result).items()},
                 form=column.form,
                 scale=1,
             )
@@ -332,7 +347,7 @@ class LanguageWorkload(Workload[LanguageRun]):
         return Path("runs") / ((path.name if path.is_dir() else path.stem.removesuffix(".tar")) or recipe)
 
 
-def run_files(corpus: Corpus) -> dict[str, Json]:
+def _run_files(corpus: Corpus) -> dict[str, Json]:
     """What a run folder keeps about its text: the contents of two files, by their names."""
     parts = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}
     counts: dict[str, Json] = {
@@ -345,47 +360,18 @@ def run_files(corpus: Corpus) -> dict[str, Json]:
     }
 
 
-def read_vocabulary(folder: Path) -> Vocabulary:
-    """The vocabulary of the run in a folder.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    path = folder / "vocabulary.json"
-    return Vocabulary.from_json(read_plain(path), where=str(path))
-
-
-def _check_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
-    """Refuse a vocabulary of another size than the embedding; what else is wrong with the weights is said elsewhere."""
-    path = folder / "model.safetensors"
-    if not path.exists():
-        return
-    shape = shapes_in_safetensors(path, problem="the weights cannot be read").get("embedding.weight")
-    if shape and shape[0] != vocabulary.size:
-        problem = "the vocabulary does not match the weights beside it"
-        hint = "put the vocabulary.json back that the run began with."
-        got, expected = f"{vocabulary.size:,} tokens", f"{shape[0]:,}, as in {path.name}"
-        raise InputError(describe(str(folder / "vocabulary.json"), problem, got=got, expected=expected, hint=hint))
-
-
 def _own_text(path: Path, vocabulary: Vocabulary, line_ends: bool) -> Tokens:
     if not path.is_file():
         problem = "this is a folder, not a text file" if path.is_dir() else "there is no such file"
         raise InputError(describe(str(path), problem))
-    text = "".join(TextFile(path, str(path)).pieces())  # as the text of a corpus is read: line ends as they stand
+    text = "".join(TextFile(path, str(path)).pieces())  # read as the text of a corpus: line ends stay as they are
     numbers = vocabulary.encode(text, where=str(path))
-    if len(numbers) < 2:
-        raise InputError(describe(str(path), "the text has no token to predict", got=f"{len(numbers)} tokens"))
-    words = len(text.split()) + text.count("\n") * line_ends
-    return Tokens(numbers, np.zeros(1, np.int64), words=words, characters=len(text))
-
-
-def _figures(predictions: Predictions) -> dict[str, float]:
-    return {"perplexity": predictions.perplexity, "bits_per_character": predictions.bits_per_character}
+    check_target(str(path), numbers)
+    return Tokens(numbers, np.zeros(1, np.int64), words=len(split_words(text, line_ends)), characters=len(text))
 
 
 def _state_bytes(model: LanguageModel) -> int:
-    """Of the states that one text carries, where every window is full."""
+    """Of the states that one text carries when every window is full."""
     with torch.no_grad():
         _, state = model(torch.zeros(1, model.config.window, dtype=torch.int64))
     return sum(state_bytes(layer) for layer in state)

@@ -18,26 +18,22 @@ from relational_rnn.tasks.language.fetching import fetch_corpus
 class Text:
     """Download a text for language models, and check it.
 
-    A download that was cut off goes on where it stopped. Files that are already there are checked, not downloaded.
+    A download that was cut off continues where it stopped. Files that are already there are checked, not downloaded.
     """
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Folder for the folder of the text; it is made if it is not there."""
+    """Folder for the folder of the corpus; it is made if it is not there."""
     url: str | None = None
-    """Another place to download from: the file, or (WikiText) a copy of the Hugging Face hub."""
+    """Another place to download from: the file, the folder of books, or (WikiText) a copy of the Hugging Face hub."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Books:
+class Books(Text):
     """Download the books of PG-19, 28,602 for training, 50 for validation and 100 for the test: 11 GB.
 
-    A download that was cut off goes on where it stopped. Books that are already there are not downloaded again.
+    A download that was cut off continues where it stopped. Books that are already there are not downloaded again.
     """
 
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Folder for the folder of books; it is made if it is not there."""
-    url: str | None = None
-    """Another folder to download the books from."""
     books: int | None = None
     """Only so many training books, the first ones of the published list; None for all."""
 

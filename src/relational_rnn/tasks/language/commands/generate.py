@@ -21,9 +21,9 @@ LINE_END = "\n"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arguments:
-    """Let a language model go on with a text, and print it as it comes.
+    """Let a language model continue a text, and print it as it comes.
 
-    Only the model's state is kept, so that a token costs the same time and memory however long the text becomes.
+    Only the model's state is kept, so a token costs the same time and memory however long the text becomes.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -33,13 +33,13 @@ class Arguments:
     tokens: int = 500
     """How many characters, words or byte pairs (whatever the run reads) follow."""
     temperature: float = 1.0
-    """Below 1 the probable gets more probable; 0 always takes the most probable token."""
+    """Below 1 probable tokens become more probable; 0 always takes the most probable one."""
     top_k: Annotated[int | None, tyro.conf.arg(metavar="K")] = None
-    """Draw from the K most probable tokens only."""
+    """Draw only from the K most probable tokens."""
     top_p: Annotated[float | None, tyro.conf.arg(metavar="P")] = None
-    """Draw from the most probable tokens only that have the probability P together."""
+    """Draw only from the most probable tokens that have the probability P together."""
     seed: int = 0
-    """Another seed, another text."""
+    """A different seed gives a different text."""
 
 
 def run(arguments: Arguments) -> None:
@@ -48,14 +48,7 @@ def run(arguments: Arguments) -> None:
     if arguments.prompt == LINE_END and loaded.vocabulary.line_end is None:
         problem, hint = "the run knows no line end, with which a text begins by default", 'begin it with --prompt "..."'
         raise InputError(describe("generate", problem, got=str(loaded.vocabulary), hint=hint))
-    pieces = continue_text(
-        loaded.model,
-        loaded.vocabulary,
-        arguments.prompt,
-        tokens=arguments.tokens,
-        sampling=sampling,
-        seed=arguments.seed,
-    )
-    for piece in pieces:
+    choices = {"tokens": arguments.tokens, "sampling": sampling, "seed": arguments.seed}
+    for piece in continue_text(loaded.model, loaded.vocabulary, arguments.prompt, **choices):
         print(piece, end="", flush=True)
     print()
