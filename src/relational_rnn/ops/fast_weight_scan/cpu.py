@@ -234,6 +234,7 @@ class Call(NamedTuple):
         p, memory, carried, lengths, reset, initial, initial_carried, *parameters = tensors
         s = self.sizes
         native = FastCall(*s, self.params.max_strength, self.tile_batch, self.kept)
+        assert self.kernels.library.fast_call_bytes() == ctypes.sizeof(native)
         if reset is not None:
             initial = memory.new_zeros(memory.shape[1:]) if initial is None else initial
             initial_carried = p.new_zeros(s.width) if initial_carried is None else initial_carried

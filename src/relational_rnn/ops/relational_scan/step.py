@@ -24,6 +24,7 @@ from relational_rnn.ops.relational_scan.cpu import (
     relational_scan_cpu,
     unsupported,
 )
+from relational_rnn.ops.relational_scan.pieces import Marks
 from relational_rnn.ops.relational_scan.readable import gradients_wanted, mode_against, pending
 from relational_rnn.ops.relational_scan.reference import CalledParameters, ScanParameters, relational_step
 from relational_rnn.ops.relational_scan.scan import Backend
@@ -59,7 +60,7 @@ def relational_step_after(
     if backend in ("auto", "cpu") and not isinstance(params, CalledParameters) and mode_against() is None:
         quiet = x.shape[0] > 0 and not gradients_wanted((x, memory, *flatten(params)))
         if quiet and unsupported(x, memory, params) is None:
-            scan = relational_scan_cpu(x.unsqueeze(1), memory, params, input_rows=input_rows)
+            scan = relational_scan_cpu(x.unsqueeze(1), memory, params, Marks(), input_rows=input_rows)
             return After(scan.final, None if scan.input_rows is None else scan.input_rows.squeeze(1))
     taken = relational_step(x, memory, params)
     return After(taken.memory, taken.input_rows)

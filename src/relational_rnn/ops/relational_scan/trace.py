@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from relational_rnn.ops.relational_scan.loop import happening, walk
+from relational_rnn.ops.relational_scan.pieces import Marks
 from relational_rnn.ops.relational_scan.reference import CalledParameters, ScanParameters, update_rate
 
 
@@ -63,13 +64,12 @@ def relational_trace(
     initial: Tensor | None = None,
 ) -> Trace:
     """Everything that the steps of `relational_scan` compute, for the same arguments."""
-    steps = x.shape[1]
-    happens = happening(lengths, steps, x.device)
+    steps, marks = x.shape[1], Marks(lengths, reset, initial)
     if steps == 0:  # one step that does not happen has the shapes
         x = x.new_zeros(x.shape[0], 1, *x.shape[2:])
-        happens = torch.zeros(x.shape[0], 1, dtype=torch.bool, device=x.device)
-        reset = None
-    taken = [step for step, _ in walk(x, memory, params, happens=happens, reset=reset, initial=initial)]
+        marks = Marks(torch.zeros(x.shape[0], dtype=torch.int64, device=x.device))
+    happens = happening(marks.lengths, x.shape[1], x.device)
+    taken = [step for step, _ in walk(x, memory, params, marks)]
 
     found: dict[str, Any] = {}
     for name in (field.name for field in fields(Trace)):
