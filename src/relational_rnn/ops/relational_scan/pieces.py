@@ -38,7 +38,7 @@ def pieces(
     """A sequence in pieces of `together` steps, the last may be shorter: which steps, their input, lengths, resets."""
     for start in range(0, x.shape[1], together):
         steps = slice(start, min(start + together, x.shape[1]))
-        left = None if lengths is None else (lengths - start).clamp(0, steps.stop - start)
+        left = None if lengths is None else (lengths.to(torch.int64) - start).clamp(0, steps.stop - start)
         yield steps, x[:, steps], left, None if reset is None else reset[:, steps]
 
 

@@ -146,15 +146,9 @@ class StepCache:
     def prepare(
         self, x: Tensor, memory: Tensor, params: ScanParameters, cell: nn.Module, plain: list[nn.Module], rows: bool
     ) -> bool:
-        """Make steps like this one ready; returns whether the kernels take them.
+        """Make steps of the size of `x` and `memory`, both checked, ready; returns whether the kernels take them.
 
-        Args:
-            x: [B, n, I], checked.
-            memory: [B, N, M], checked.
-            params: the parameters as they are now.
-            cell: the module that has them and the `settings`.
-            plain: the modules within it that a step computes with.
-            rows: whether the attended rows of the input are wanted too.
+        `plain` are the modules within `cell` whose parameters a step reads; `rows` asks for the input's rows.
         """
         few = 0 < x.shape[0] * memory.shape[1] <= TILE_ROWS
         if not few or unsupported(x, memory, params) is not None or misfit(params, x, memory) is not None:
