@@ -191,10 +191,7 @@ def fast_weight_scan_cpu(
     outputs_wanted: bool = True,
     states_wanted: bool = False,
 ) -> FastWeightScan:
-    """`fast_weight_scan` of one step or more by the compiled kernels, where `unsupported` has nothing against it.
-
-    A gradient of a gradient is computed through the reference. Without gradients nothing is kept.
-    """
+    """`fast_weight_scan` of one step or more by the compiled kernels, where `unsupported` has nothing against it."""
     sizes = sizes_of(p, state, params, outputs_wanted)
     initial = None if reset is None else initial
     start, first = (

@@ -69,8 +69,7 @@ def relational_scan_cpu(
 ) -> Scan:
     """`relational_scan` by the compiled kernels, where `unsupported` has nothing against it.
 
-    "recompute" keeps the memory at about sqrt(T) of the T steps and computes the rest again. A gradient of a gradient
-    is computed through the plain loop. Without gradients nothing is kept.
+    "recompute" keeps the memory at about sqrt(T) of the T steps. A gradient of a gradient is computed through the loop.
 
     Raises:
         InputError: a parameter, the memory, lengths or resets do not fit.

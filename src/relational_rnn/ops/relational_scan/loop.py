@@ -78,8 +78,7 @@ def loop(
 ) -> Scan:
     """`relational_scan` in plain PyTorch operations, which autograd, torch.func and forward-mode see through.
 
-    With gradients, "recompute" keeps the memory before each of about sqrt(T) chunks of sqrt(T) steps, which are run
-    again in the backward pass.
+    "recompute" keeps the memory before each of about sqrt(T) chunks, which the backward pass runs again.
     """
     called = isinstance(params, CalledParameters)  # modules, whose weights nobody knows
     tensors = [t for t in (x, memory, *marks) if t is not None] + ([] if called else flatten(params))

@@ -37,10 +37,7 @@ def refill(params: Any, tensors: Iterator[Tensor]) -> Any:
 
 
 def misfit(params: ScanParameters, x: Tensor, memory: Tensor) -> str | None:
-    """The first parameter that does not go with the sizes of `x` [..., n, I] and `memory` [B, N, M], or None.
-
-    PyTorch's operations notice by themselves; kernels would read beyond a tensor's end.
-    """
+    """The first parameter that does not go with the sizes of `x` [..., n, I] and `memory` [B, N, M], or None."""
     (inputs, features), m, s = x.shape[-2:], memory.shape[2], params.settings
     qkv = s.num_heads * 2 * s.key_size + m
     gates = 0 if params.gate_memory is None else params.gate_memory.weight.shape[0]
