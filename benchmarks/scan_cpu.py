@@ -30,7 +30,7 @@ from torch import nn
 from relational_rnn import RelationalMemory
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 from relational_rnn.ops.relational_scan import relational_scan, relational_scan_reference
-from relational_rnn.ops.relational_scan.cpu import kernels_report, relational_scan_cpu
+from relational_rnn.ops.relational_scan.cpu import kernels_report
 
 
 class Shape(NamedTuple):
@@ -129,13 +129,13 @@ def contenders(s: Shape, mode: str) -> dict[str, Callable[[], object]]:
 
     runs = {
         "relational_rnn:reference": scan(relational_scan, backend="reference"),
-        "relational_rnn:cpu": scan(relational_scan_cpu),
+        "relational_rnn:cpu": scan(relational_scan, backend="cpu"),
     }
     if mode == "train":
         runs["relational_rnn:reference, recompute"] = scan(
             relational_scan, backend="reference", activations="recompute"
         )
-        runs["relational_rnn:cpu, recompute"] = scan(relational_scan_cpu, activations="recompute")
+        runs["relational_rnn:cpu, recompute"] = scan(relational_scan, backend="cpu", activations="recompute")
     if arithmetic(s) < 5e10:
         expected = scan(relational_scan_reference)()
         for name, run in runs.items():

@@ -24,6 +24,7 @@ from triton.backends.compiler import GPUTarget
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 from relational_rnn.ops.relational_scan import _triton_backward, _triton_forward
 from relational_rnn.ops.relational_scan import triton_scan as scan
+from relational_rnn.ops.relational_scan.pieces import Marks
 
 HOPPER = GPUTarget("cuda", 90, 32)
 # Batch, steps, features per step, then the sizes of a cell.
@@ -107,13 +108,12 @@ def compile_shape(shape: str, dtype: torch.dtype, masks: bool) -> list[dict[str,
     kernels = _triton_forward.forward_kernel, _triton_backward.backward_kernel
     _triton_forward.forward_kernel, _triton_backward.backward_kernel = forward, backward
     try:
-        options = {}
+        marks = Marks()
         if masks:
-            options["lengths"] = torch.full((batch,), steps)
-            options["reset"] = torch.zeros(batch, steps, dtype=torch.bool)
-            options["initial"] = cell.initial_memory(1)[0]
+            reset = torch.zeros(batch, steps, dtype=torch.bool)
+            marks = Marks(torch.full((batch,), steps), reset, cell.initial_memory(1)[0])
         x = torch.zeros(batch, steps, cell.input_rows or 1, features, dtype=dtype)
-        y, final, _ = scan.relational_scan_triton(x, cell.initial_memory(batch), cell.scan_parameters(), **options)
+        y, final, _ = scan.relational_scan_triton(x, cell.initial_memory(batch), cell.scan_parameters(), marks)
         (y.sum() + final.sum()).backward()
     finally:
         _triton_forward.forward_kernel, _triton_backward.backward_kernel = kernels

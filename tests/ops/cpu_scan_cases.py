@@ -9,10 +9,10 @@ from functools import cache, partial
 import torch
 
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
-from relational_rnn.ops.relational_scan import relational_scan_reference
-from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu
+from relational_rnn.ops.relational_scan import relational_scan, relational_scan_reference
 from relational_rnn.testing import SLACK, ULPS, assert_as_good_as
 
+relational_scan_cpu = partial(relational_scan, backend="cpu")
 B, T, INPUTS = 5, 7, 4
 # Every size differs on every axis.
 SIZES = {

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
-from relational_rnn.ops.relational_scan.cpu import kernels_report, relational_scan_cpu
+from relational_rnn.ops.relational_scan import relational_scan
+from relational_rnn.ops.relational_scan.cpu import kernels_report
 from relational_rnn.ops.relational_scan.reference import (
     ScanParameters,
     relational_scan_reference,
@@ -182,7 +184,7 @@ def test_kernels_with_biased_keys_wide_shares_and_rates_that_are_cut(name, rng):
         torch.randn(y.shape, generator=rng, dtype=y.dtype) for y in (x.new_empty(7, 3, *memory.shape[1:]), memory)
     ]
     found = []
-    for scan in (relational_scan_cpu, relational_scan_reference):
+    for scan in (partial(relational_scan, backend="cpu"), relational_scan_reference):
         outputs = scan(leaves[0], leaves[1], unflatten(leaves[2:], spec))[:2]
         found.append([*outputs, *torch.autograd.grad(outputs, leaves, cotangents)])
     for i, (got, expected) in enumerate(zip(*found, strict=True)):

@@ -10,12 +10,22 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from cpu_scan_cases import SIZES, B, cell_and_input, check_exact, check_single, options_for, problem, run
+from cpu_scan_cases import (
+    SIZES,
+    B,
+    cell_and_input,
+    check_exact,
+    check_single,
+    options_for,
+    problem,
+    relational_scan_cpu,
+    run,
+)
 
 from relational_rnn import InputError, RelationalMemory
 from relational_rnn.ops.relational_scan import _native, relational_scan, relational_scan_reference
 from relational_rnn.ops.relational_scan import cpu as module
-from relational_rnn.ops.relational_scan.cpu import kernels_report, relational_scan_cpu
+from relational_rnn.ops.relational_scan.cpu import kernels_report
 from relational_rnn.testing import assert_as_good_as
 
 pytestmark = pytest.mark.usefixtures("compiled")

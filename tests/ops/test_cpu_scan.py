@@ -10,11 +10,11 @@ from functools import partial
 
 import pytest
 import torch
-from cpu_scan_cases import SIZES, B, T, cell_and_input, check_exact, options_for, run
+from cpu_scan_cases import SIZES, B, T, cell_and_input, check_exact, options_for, relational_scan_cpu, run
 
 from relational_rnn import InputError
 from relational_rnn.ops.relational_scan import relational_scan, relational_scan_reference
-from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu, unsupported
+from relational_rnn.ops.relational_scan.cpu import unsupported
 from relational_rnn.testing import assert_as_good_as
 
 pytestmark = pytest.mark.usefixtures("compiled")

@@ -15,7 +15,7 @@ from relational_rnn import InputError, RelationalMemory
 from relational_rnn.nn import FastWeightMemory
 from relational_rnn.ops.fast_weight_scan import FastWeightState, fast_weight_scan, fast_weight_scan_reference
 from relational_rnn.ops.relational_scan import relational_scan, relational_scan_reference, relational_step_after
-from relational_rnn.ops.relational_scan.cpu import kernels_report, relational_scan_cpu
+from relational_rnn.ops.relational_scan.cpu import kernels_report
 from relational_rnn.ops.relational_scan.spec import flatten, refill
 
 
@@ -239,11 +239,15 @@ def test_what_would_be_read_beyond_its_end_is_refused(wrong, message, compiled, 
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
-def test_lengths_may_be_whole_numbers_of_any_type(dtype, compiled, rng):
+def test_lengths_may_be_whole_numbers_of_any_type(dtype, compiled, rng, monkeypatch):
     cell, x, memory = cell_and_input(SIZES["unit"], rng)
     lengths = torch.tensor([7, 3, 0, 5, 1])
     given = {"memory": memory, "params": cell.scan_parameters()}
-    found = relational_scan_cpu(x, lengths=lengths.to(dtype), **given)
+    found = relational_scan(x, lengths=lengths.to(dtype), backend="cpu", **given)
     wanted = relational_scan_reference(x, lengths=lengths, **given)
     torch.testing.assert_close(found.memories, wanted.memories)
     torch.testing.assert_close(found.final, wanted.final)
+    monkeypatch.setattr("relational_rnn.ops.relational_scan.loop._PIECE_ROWS", 40)  # pieces of two steps
+    with torch.no_grad():
+        found = relational_scan(x, lengths=lengths.to(dtype), backend="reference", **given)
+    torch.testing.assert_close(found.memories, wanted.memories)

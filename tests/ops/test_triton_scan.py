@@ -24,12 +24,13 @@ from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 from relational_rnn.ops.relational_scan import _triton_launch, choose, relational_scan, relational_scan_reference
 from relational_rnn.ops.relational_scan import triton_scan as module
 from relational_rnn.ops.relational_scan._triton_launch import Tiling
-from relational_rnn.ops.relational_scan.triton_scan import relational_scan_triton, unsupported
+from relational_rnn.ops.relational_scan.triton_scan import unsupported
 from relational_rnn.testing import assert_as_good_as
 
 pytest.importorskip("triton", reason="the package triton is not installed")
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+relational_scan_triton = partial(relational_scan, backend="triton")
 B, T, INPUTS = 6, 3, 5
 # Every size differs on every axis. Tiles have 16 rows: one to five sequences, and rows of padding.
 SIZES = {

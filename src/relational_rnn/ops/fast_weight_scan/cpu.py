@@ -191,10 +191,7 @@ def fast_weight_scan_cpu(
     outputs_wanted: bool = True,
     states_wanted: bool = False,
 ) -> FastWeightScan:
-    """`fast_weight_scan` of one step or more by the compiled kernels, where `unsupported` has nothing against it.
-
-    A gradient of a gradient is computed through the reference. Without gradients nothing is kept.
-    """
+    """`fast_weight_scan` of one step or more by the compiled kernels, where `unsupported` has nothing against it."""
     sizes = sizes_of(p, state, params, outputs_wanted)
     initial = None if reset is None else initial
     start, first = (
@@ -234,6 +231,7 @@ class Call(NamedTuple):
         p, memory, carried, lengths, reset, initial, initial_carried, *parameters = tensors
         s = self.sizes
         native = FastCall(*s, self.params.max_strength, self.tile_batch, self.kept)
+        assert self.kernels.library.fast_call_bytes() == ctypes.sizeof(native)
         if reset is not None:
             initial = memory.new_zeros(memory.shape[1:]) if initial is None else initial
             initial_carried = p.new_zeros(s.width) if initial_carried is None else initial_carried

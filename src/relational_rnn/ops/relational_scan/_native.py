@@ -55,10 +55,7 @@ class LibraryCall(ctypes.Structure):
         next: int
 
     def point(self, **given: Tensor | Sequence[Tensor | None] | ctypes.Array[Any] | None) -> None:
-        """Set fields to the addresses of tensors, or of tables of them, which then live as long as this call.
-
-        A tensor that runs over batch and time also sets how far apart its sequences and steps are.
-        """
+        """Set fields to addresses (and strides) of tensors or tables of them, which then live as long as this call."""
         for name, one in given.items():
             if one is None:
                 setattr(self, name, None)

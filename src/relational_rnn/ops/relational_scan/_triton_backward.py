@@ -1,7 +1,6 @@
 """The backward kernel: one program takes the sequences of a tile through all steps, from the last to the first.
 
-README.md derives the formulas. Of the weights' gradients it computes those of the norms; of the others it leaves the
-factors, whose products PyTorch computes.
+README.md derives the formulas. The kernel computes the norms' gradients; PyTorch multiplies the others' factors.
 """
 
 # Shape legend: that of _triton_forward.py

@@ -16,6 +16,7 @@ from torch._decomp import register_decomposition
 from relational_rnn._check import InputError, describe
 from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu, unsupported
 from relational_rnn.ops.relational_scan.loop import happening, loop
+from relational_rnn.ops.relational_scan.pieces import Marks
 from relational_rnn.ops.relational_scan.readable import plain_backward
 from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters, advance, input_terms
 from relational_rnn.ops.relational_scan.spec import Spec, flatten, spec_of, unflatten
@@ -46,21 +47,12 @@ def scan_as_operator(
     return Scan(outputs[0], outputs[1], outputs[2] if input_rows else None)
 
 
-def _run(
-    x: Tensor,
-    memory: Tensor,
-    tensors: Sequence[Tensor],
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    initial: Tensor | None,
-    kernels: bool,
-    spec: Spec,
-) -> list[Tensor]:
+def _run(x: Tensor, memory: Tensor, tensors: Sequence[Tensor], marks: Marks, kernels: bool, spec: Spec) -> list[Tensor]:
     params = unflatten(tensors, spec)
     takes = kernels and spec.autocast is None and unsupported(x, memory, params) is None
     scan = relational_scan_cpu if takes else loop
     with torch.autocast(x.device.type, dtype=spec.autocast, enabled=spec.autocast is not None):
-        made = scan(x, memory, params, lengths=lengths, reset=reset, initial=initial, input_rows=spec.input_rows)
+        made = scan(x, memory, params, marks, input_rows=spec.input_rows)
     return [tensor for tensor in made if tensor is not None]
 
 
@@ -74,7 +66,7 @@ def _forward(x, memory, tensors, lengths, reset, initial, kernels, *spec):
                 describe("relational_scan", "lengths is out of range", got=got, expected=f"0 to {x.shape[1]}")
             )
     with torch.no_grad():  # the backward pass runs the steps itself
-        made = _run(x, memory, tensors, lengths, reset, initial, kernels, Spec.of(spec))
+        made = _run(x, memory, tensors, Marks(lengths, reset, initial), kernels, Spec.of(spec))
     # An operator's outputs are contiguous and share no memory; a scan makes each of its own.
     return [tensor.contiguous() for tensor in made]
 
@@ -102,8 +94,8 @@ def _backward(cotangents, x, memory, tensors, lengths, reset, initial, kernels, 
         raise RuntimeError("relational_scan as an operator (under torch.compile) has no double backward")
 
     def scan(x: Tensor, memory: Tensor, *rest: Tensor) -> list[Tensor]:
-        start = None if initial is None else rest[-1]
-        return _run(x, memory, rest[: len(tensors)], lengths, reset, start, kernels, Spec.of(spec))
+        marks = Marks(lengths, reset, None if initial is None else rest[-1])
+        return _run(x, memory, rest[: len(tensors)], marks, kernels, Spec.of(spec))
 
     with torch.no_grad():
         found = plain_backward(scan, given, [True] * len(given), cotangents)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from relational_rnn.ops.relational_scan._native import Kernels, NativeCall, Phase, find
 from relational_rnn.ops.relational_scan.loop import ActivationMode, loop
+from relational_rnn.ops.relational_scan.pieces import Marks
 from relational_rnn.ops.relational_scan.readable import (
     backward_against,
     gradients_wanted,
@@ -61,28 +62,24 @@ def relational_scan_cpu(
     x: Tensor,
     memory: Tensor,
     params: ScanParameters,
+    marks: Marks,
     *,
-    lengths: Tensor | None = None,
-    reset: Tensor | None = None,
-    initial: Tensor | None = None,
     input_rows: bool = False,
     activations: ActivationMode = "store",
 ) -> Scan:
     """`relational_scan` by the compiled kernels, where `unsupported` has nothing against it.
 
-    "recompute" keeps the memory at about sqrt(T) of the T steps and computes the rest again. A gradient of a gradient
-    is computed through the plain loop. Without gradients nothing is kept.
+    "recompute" keeps the memory at about sqrt(T) of the T steps. A gradient of a gradient is computed through the loop.
 
     Raises:
         InputError: a parameter, the memory, lengths or resets do not fit.
     """
-    initial = None if reset is None else initial
-    check_fit(x, memory, params, lengths, reset, initial)
+    check_fit(x, memory, params, marks)
     if 0 in x.shape[:2]:
-        return loop(x, memory, params, input_rows=input_rows)
+        return loop(x, memory, params, Marks(), input_rows=input_rows)
     kernels = kernels_for(params)
     assert not isinstance(kernels, str)
-    tensors = x, memory, lengths, reset, initial, *flatten(params)
+    tensors = x, memory, *marks, *flatten(params)
     mode = activations if gradients_wanted(tensors) else None
     return Scan(*NativeScan.apply(kernels, spec_of(params, input_rows=input_rows), mode, *tensors))
 
@@ -188,7 +185,8 @@ class NativeScan(torch.autograd.Function):
         if backward_against(cotangents):
 
             def scan(x: Tensor, memory: Tensor, lengths: Any, reset: Any, initial: Any, *parameters: Tensor) -> Scan:
-                return loop(x, memory, unflatten(parameters, spec), lengths, reset, initial, spec.input_rows)
+                marks = Marks(lengths, reset, initial)
+                return loop(x, memory, unflatten(parameters, spec), marks, input_rows=spec.input_rows)
 
             return None, None, None, *plain_backward(scan, tensors, needed, cotangents)
         gradients = _backward(kernels, spec, recompute, p, tensors, kept, cotangents)

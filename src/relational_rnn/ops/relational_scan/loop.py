@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from relational_rnn.ops.relational_scan.pieces import in_pieces, pieces, valid_steps
+from relational_rnn.ops.relational_scan.pieces import Marks, in_pieces, pieces, valid_steps
 from relational_rnn.ops.relational_scan.readable import gradients_wanted
 from relational_rnn.ops.relational_scan.reference import (
     CalledParameters,
@@ -34,16 +34,12 @@ def happening(lengths: Tensor | None, steps: int, device: torch.device) -> Tenso
 
 
 def walk(
-    x: Tensor,
-    memory: Tensor,
-    params: ScanParameters | CalledParameters,
-    *,
-    happens: Tensor | None = None,
-    reset: Tensor | None = None,
-    initial: Tensor | None = None,
+    x: Tensor, memory: Tensor, params: ScanParameters | CalledParameters, marks: Marks
 ) -> Iterator[tuple[Step, Tensor]]:
     """Every step in turn, with the memory to go on from: the one before, in rows where the step does not happen."""
+    lengths, reset, initial = marks
     assert reset is None or initial is not None
+    happens = happening(lengths, x.shape[1], x.device)
     if happens is not None:
         x = x.where(happens[:, :, None, None], 0)  # padding may hold anything, even NaN
     steps = x.shape[1]
@@ -75,19 +71,17 @@ def loop(
     x: Tensor,
     memory: Tensor,
     params: ScanParameters | CalledParameters,
-    lengths: Tensor | None = None,
-    reset: Tensor | None = None,
-    initial: Tensor | None = None,
+    marks: Marks,
+    *,
     input_rows: bool = False,
     activations: ActivationMode = "store",
 ) -> Scan:
     """`relational_scan` in plain PyTorch operations, which autograd, torch.func and forward-mode see through.
 
-    With gradients, "recompute" keeps the memory before each of about sqrt(T) chunks of sqrt(T) steps, which are run
-    again in the backward pass.
+    "recompute" keeps the memory before each of about sqrt(T) chunks, which the backward pass runs again.
     """
     called = isinstance(params, CalledParameters)  # modules, whose weights nobody knows
-    tensors = [t for t in (x, memory, lengths, reset, initial) if t is not None] + ([] if called else flatten(params))
+    tensors = [t for t in (x, memory, *marks) if t is not None] + ([] if called else flatten(params))
     batch, steps = x.shape[:2]
     versions: list[int] = []
 
@@ -95,8 +89,9 @@ def loop(
         if versions and versions != [t._version for t in tensors]:  # `checkpoint` does not look
             raise RuntimeError("what the gradient is computed from has been modified by an inplace operation")
         happens = happening(lengths, x.shape[1], x.device)
+        here = Marks(lengths, reset, marks.initial)
         made: list[tuple[Tensor, ...]] = []
-        for step, after in walk(x, memory, params, happens=happens, reset=reset, initial=initial):
+        for step, after in walk(x, memory, params, here):
             made.append((step.memory, step.input_rows) if input_rows else (step.memory,))
             memory = after
         if not made:
@@ -111,7 +106,7 @@ def loop(
     if activations == "recompute" and steps > 1 and gradients_wanted(tensors):
         versions += [t._version for t in tensors]
         parts = []
-        for _, part, left, resets in pieces(math.ceil(math.sqrt(steps)), x, lengths, reset):
+        for _, part, left, resets in pieces(math.ceil(math.sqrt(steps)), x, marks.lengths, marks.reset):
             again = checkpoint(take, part, memory, left, resets, use_reentrant=False, preserve_rng_state=False)
             results, memory = cast(tuple[list[Tensor], Tensor], again)
             parts.append(results)
@@ -119,5 +114,5 @@ def loop(
     else:
         rows = batch * (x.shape[2] + memory.shape[1])
         together = steps if called and torch.is_grad_enabled() else max(1, _PIECE_ROWS // max(1, rows))
-        results, final = in_pieces(take, together, x, memory, lengths, reset, given=tensors)
+        results, final = in_pieces(take, together, x, memory, marks.lengths, marks.reset, given=tensors)
     return Scan(results[0], final, results[1] if input_rows else None)

@@ -9,7 +9,7 @@ memory than its results.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,14 @@ from torch import Tensor
 from relational_rnn.ops.relational_scan.readable import may_be_written
 
 StateT = TypeVar("StateT")
+
+
+class Marks(NamedTuple):
+    """Which steps of a sequence happen, and where it begins anew; see `relational_scan`."""
+
+    lengths: Tensor | None = None  # [B]
+    reset: Tensor | None = None  # [B, T]
+    initial: Tensor | None = None  # [N, M] or [B, N, M], needed with `reset`
 
 
 def valid_steps(lengths: Tensor, steps: int) -> Tensor:
@@ -30,7 +38,7 @@ def pieces(
     """A sequence in pieces of `together` steps, the last may be shorter: which steps, their input, lengths, resets."""
     for start in range(0, x.shape[1], together):
         steps = slice(start, min(start + together, x.shape[1]))
-        left = None if lengths is None else (lengths - start).clamp(0, steps.stop - start)
+        left = None if lengths is None else (lengths.to(torch.int64) - start).clamp(0, steps.stop - start)
         yield steps, x[:, steps], left, None if reset is None else reset[:, steps]
 
 

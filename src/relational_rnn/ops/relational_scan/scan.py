@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from relational_rnn.ops.relational_scan._triton_launch import precision
 from relational_rnn.ops.relational_scan.compiled import scan_as_operator
 from relational_rnn.ops.relational_scan.cpu import relational_scan_cpu
 from relational_rnn.ops.relational_scan.loop import ActivationMode, loop, recompute_against
+from relational_rnn.ops.relational_scan.pieces import Marks
 from relational_rnn.ops.relational_scan.reference import CalledParameters, Scan, ScanParameters
 from relational_rnn.ops.relational_scan.triton_scan import relational_scan_triton
 
@@ -140,14 +141,14 @@ def relational_scan(
         InputError: an unknown backend, one that cannot run here, or tensors whose sizes do not fit.
     """
     assert reset is None or initial is not None
+    marks = Marks(lengths, reset, None if reset is None else initial)
     runs = choose(backend, activations, x, memory, params, input_rows=input_rows).runs
-    given: dict[str, Any] = {"lengths": lengths, "reset": reset, "initial": initial}
     if isinstance(params, CalledParameters):
-        return loop(x, memory, params, **given, input_rows=input_rows)
+        return loop(x, memory, params, marks, input_rows=input_rows)
     if runs == "triton":
-        return relational_scan_triton(x, memory, params, **given, activations=activations)
+        return relational_scan_triton(x, memory, params, marks, activations=activations)
     if runs == "cpu":
-        return relational_scan_cpu(x, memory, params, **given, input_rows=input_rows, activations=activations)
+        return relational_scan_cpu(x, memory, params, marks, input_rows=input_rows, activations=activations)
     if torch.compiler.is_compiling():
-        return scan_as_operator(x, memory, params, **given, input_rows=input_rows, kernels=backend == "auto")
-    return loop(x, memory, params, **given, input_rows=input_rows, activations=activations)
+        return scan_as_operator(x, memory, params, *marks, input_rows, kernels=backend == "auto")
+    return loop(x, memory, params, marks, input_rows=input_rows, activations=activations)

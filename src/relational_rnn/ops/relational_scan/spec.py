@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_shape, describe
+from relational_rnn.ops.relational_scan.pieces import Marks
 from relational_rnn.ops.relational_scan.readable import check_marks, unlike
 from relational_rnn.ops.relational_scan.reference import Block, Linear, Norm, ScanParameters, Settings
 
@@ -36,10 +37,7 @@ def refill(params: Any, tensors: Iterator[Tensor]) -> Any:
 
 
 def misfit(params: ScanParameters, x: Tensor, memory: Tensor) -> str | None:
-    """The first parameter that does not go with the sizes of `x` [..., n, I] and `memory` [B, N, M], or None.
-
-    PyTorch's operations notice by themselves; kernels would read beyond a tensor's end.
-    """
+    """The first parameter that does not go with the sizes of `x` [..., n, I] and `memory` [B, N, M], or None."""
     (inputs, features), m, s = x.shape[-2:], memory.shape[2], params.settings
     qkv = s.num_heads * 2 * s.key_size + m
     gates = 0 if params.gate_memory is None else params.gate_memory.weight.shape[0]
@@ -59,16 +57,9 @@ def misfit(params: ScanParameters, x: Tensor, memory: Tensor) -> str | None:
     return None
 
 
-def check_fit(
-    x: Tensor,
-    memory: Tensor,
-    params: ScanParameters,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    initial: Tensor | None,
-) -> None:
+def check_fit(x: Tensor, memory: Tensor, params: ScanParameters, marks: Marks) -> None:
     """Refuse what does not fit the sequence `x` [B, T, n, I]: kernels would read beyond an end."""
-    where, batch = "relational_scan", x.shape[0]
+    where, batch, (lengths, reset, initial) = "relational_scan", x.shape[0], marks
     assert reset is None or initial is not None
     wrong = misfit(params, x, memory)
     if wrong is not None:

@@ -24,6 +24,7 @@ from relational_rnn.ops.relational_scan.cpu import (
     relational_scan_cpu,
     unsupported,
 )
+from relational_rnn.ops.relational_scan.pieces import Marks
 from relational_rnn.ops.relational_scan.readable import gradients_wanted, mode_against, pending
 from relational_rnn.ops.relational_scan.reference import CalledParameters, ScanParameters, relational_step
 from relational_rnn.ops.relational_scan.scan import Backend
@@ -59,7 +60,7 @@ def relational_step_after(
     if backend in ("auto", "cpu") and not isinstance(params, CalledParameters) and mode_against() is None:
         quiet = x.shape[0] > 0 and not gradients_wanted((x, memory, *flatten(params)))
         if quiet and unsupported(x, memory, params) is None:
-            scan = relational_scan_cpu(x.unsqueeze(1), memory, params, input_rows=input_rows)
+            scan = relational_scan_cpu(x.unsqueeze(1), memory, params, Marks(), input_rows=input_rows)
             return After(scan.final, None if scan.input_rows is None else scan.input_rows.squeeze(1))
     taken = relational_step(x, memory, params)
     return After(taken.memory, taken.input_rows)
@@ -145,15 +146,9 @@ class StepCache:
     def prepare(
         self, x: Tensor, memory: Tensor, params: ScanParameters, cell: nn.Module, plain: list[nn.Module], rows: bool
     ) -> bool:
-        """Make steps like this one ready; returns whether the kernels take them.
+        """Make steps of the size of `x` and `memory`, both checked, ready; returns whether the kernels take them.
 
-        Args:
-            x: [B, n, I], checked.
-            memory: [B, N, M], checked.
-            params: the parameters as they are now.
-            cell: the module that has them and the `settings`.
-            plain: the modules within it that a step computes with.
-            rows: whether the attended rows of the input are wanted too.
+        `plain` are the modules within `cell` whose parameters a step reads; `rows` asks for the input's rows.
         """
         few = 0 < x.shape[0] * memory.shape[1] <= TILE_ROWS
         if not few or unsupported(x, memory, params) is not None or misfit(params, x, memory) is not None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from relational_rnn.ops.relational_scan.loop import happening, walk
+from relational_rnn.ops.relational_scan.pieces import Marks
 from relational_rnn.ops.relational_scan.reference import CalledParameters, ScanParameters, update_rate
 
 
@@ -63,21 +64,26 @@ def relational_trace(
     initial: Tensor | None = None,
 ) -> Trace:
     """Everything that the steps of `relational_scan` compute, for the same arguments."""
-    steps = x.shape[1]
-    happens = happening(lengths, steps, x.device)
+    steps, marks = x.shape[1], Marks(lengths, reset, initial)
     if steps == 0:  # one step that does not happen has the shapes
         x = x.new_zeros(x.shape[0], 1, *x.shape[2:])
-        happens = torch.zeros(x.shape[0], 1, dtype=torch.bool, device=x.device)
-        reset = None
-    taken = [step for step, _ in walk(x, memory, params, happens=happens, reset=reset, initial=initial)]
+        marks = Marks(torch.zeros(x.shape[0], dtype=torch.int64, device=x.device))
+    happens = happening(marks.lengths, x.shape[1], x.device)
+    taken = [step for step, _ in walk(x, memory, params, marks)]
 
-    found: dict[str, Any] = {}
-    for name in (field.name for field in fields(Trace)):
-        values = [torch.stack(step.attention, 1) if name == "attention" else getattr(step, name) for step in taken]
-        found[name] = None
-        if values[0] is not None:  # not every style of gates has every tensor
-            together = torch.stack(values, dim=1)
-            if happens is not None:
-                together = together.where(happens.view(*happens.shape, *[1] * (together.dim() - 2)), 0)
-            found[name] = together[:, :steps]
-    return Trace(**found)
+    def stacked(tensors: list[Any]) -> Any:
+        if tensors[0] is None:  # not every style of gates has every tensor
+            return None
+        together = torch.stack(tensors, dim=1)
+        if happens is not None:
+            together = together.where(happens.view(*happens.shape, *[1] * (together.dim() - 2)), 0)
+        return together[:, :steps]
+
+    return Trace(
+        attention=stacked([torch.stack(step.attention, dim=1) for step in taken]),
+        input_gate=stacked([step.input_gate for step in taken]),
+        forget_gate=stacked([step.forget_gate for step in taken]),
+        share=stacked([step.share for step in taken]),
+        candidate=stacked([step.candidate for step in taken]),
+        memory=stacked([step.memory for step in taken]),
+    )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from relational_rnn.ops.relational_scan._triton_launch import MOST_ROWS, Recurrence, TritonSizes, weights_of
 from relational_rnn.ops.relational_scan.loop import ActivationMode, happening, loop
+from relational_rnn.ops.relational_scan.pieces import Marks
 from relational_rnn.ops.relational_scan.readable import unlike, watcher
 from relational_rnn.ops.relational_scan.reference import Scan, ScanParameters, input_terms, layer_norm, linear
 from relational_rnn.ops.relational_scan.spec import check_fit, flatten
@@ -80,10 +81,8 @@ def relational_scan_triton(
     x: Tensor,
     memory: Tensor,
     params: ScanParameters,
+    marks: Marks,
     *,
-    lengths: Tensor | None = None,
-    reset: Tensor | None = None,
-    initial: Tensor | None = None,
     activations: ActivationMode = "store",
 ) -> Scan:
     """`relational_scan` by one kernel per direction, where `unsupported` has nothing against it.
@@ -95,11 +94,10 @@ def relational_scan_triton(
     Raises:
         InputError: a parameter, the memory, lengths or resets do not fit.
     """
-    initial = None if reset is None else initial
-    check_fit(x, memory, params, lengths, reset, initial)
+    check_fit(x, memory, params, marks)
     if x.numel() == 0:
-        return loop(x, memory, params)
-    happens = happening(lengths, x.shape[1], x.device)
+        return loop(x, memory, params, Marks())
+    happens = happening(marks.lengths, x.shape[1], x.device)
     if happens is not None:
         x = x.where(happens[:, :, None, None], 0)  # padding may hold anything, even NaN
     settings, block = params.settings, params.blocks[0]
@@ -116,6 +114,6 @@ def relational_scan_triton(
     sizes = TritonSizes(
         batch, steps, slots, inputs, width, qkv, heads, settings.key_size, len(params.mlp), gates, sonnet
     )
-    given = input_qkv, gate_terms, lengths, reset, initial, *weights_of(params)
+    given = input_qkv, gate_terms, *marks, *weights_of(params)
     memories, final = Recurrence.apply(sizes, activations, memory, *given)
     return Scan(memories, final, None)

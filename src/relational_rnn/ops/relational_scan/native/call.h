@@ -1,6 +1,6 @@
 /* What one call of the library works on. The Python side (_native.py) mirrors this struct field by field. */
 
-/* Shape legend (for all files of this folder), as in cpu.py:
+/* Shape legend (for all files of this folder):
  *   B  batch             N  memory slots                H  heads
  *   T  time steps        R  rows attended, N + n        K  key size, V value size per head
  *   I  input features    M  memory width, H * V         F  H * (2K + V), queries, keys and values of all heads
@@ -31,7 +31,7 @@ typedef struct {
     long packed_weights;         /* 0: products read the weights as they are, for calls too short to arrange them */
     long next;                   /* the next piece that is not taken by a thread */
 
-    /* parameters as `flatten` in compiled.py orders them, and their gradients in the same order */
+    /* parameters as `flatten` in spec.py orders them, and their gradients in the same order */
     void **parameters, **gradients;
 
     /* tensors; a stride counts numbers, what is inside of it is contiguous */

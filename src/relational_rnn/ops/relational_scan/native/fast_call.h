@@ -1,4 +1,4 @@
-/* What one call of the fast-weight scan works on. The Python side (ops/fast_weight_scan/_native.py) mirrors this struct
+/* What one call of the fast-weight scan works on. The Python side (ops/fast_weight_scan/cpu.py) mirrors this struct
  * field by field, and the tables below in order. */
 
 /* Shape legend (for all files fast_*.h):
