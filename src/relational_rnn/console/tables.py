@@ -38,14 +38,7 @@ def download_bar(
     """A bar on standard error that is told how much has come, in bytes or items, and how much there is; where the
     download is stopped, `again` is the command that goes on."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     count = MofNCompleteColumn() if items else DownloadColumn()
     columns = (TextColumn(what), BarColumn(), count, TimeRemainingColumn())
