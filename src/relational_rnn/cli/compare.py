@@ -92,8 +92,8 @@ again with the same options, it goes on where it was stopped.
 
 
 def trial_table(trials: Sequence[Trial], best_by: BestBy = "accuracy") -> str:
-    """A row per core: the best validation with every learning rate, or the lesson that training ended in and its loss
-    if that is not the last, and the rate that its runs take; then the cores that took the lowest or the highest one."""
+    """A row per core: what each learning rate came to, and the rate taken; then the cores that took the lowest or
+    highest."""
 
     def cell(trial: Trial) -> str:
         if trial.valid_accuracy is None:

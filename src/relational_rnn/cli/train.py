@@ -140,12 +140,7 @@ def fields_of(config: RunConfig) -> dict[str, Any]:
 
 def starting(workload: Workload[Any], args: Sequence[str], command: str) -> tuple[str, RunConfig]:
     """The name of the recipe, and the configuration that the other options change: its own, a file's, or a resumed
-    run's.
-
-    Raises:
-        InputError: `--resume` without `--out`, or without a run there; two sources of a configuration; a file that
-            holds none.
-    """
+    run's."""
     parser = argparse.ArgumentParser(prog=f"relational-rnn {command}", add_help=False, allow_abbrev=False)
     for option in ("--recipe", "--config", "--out"):
         parser.add_argument(option)
@@ -178,7 +173,7 @@ def starting(workload: Workload[Any], args: Sequence[str], command: str) -> tupl
 
 
 def check_typed(args: Sequence[str], command: str, cores: Sequence[str]) -> None:
-    """Refuse sizes of the fast weights that were typed where no core has them; a recipe may have them for any core."""
+    """Refuse typed sizes of the fast weights where no core has them; a recipe may have them for any core."""
     typed = [word.split("=", 1)[0] for word in args if word.startswith("--fast.")]
     if typed and FAST_WEIGHTS not in cores:
         problem = f"{typed[0]} would have no effect on {', '.join(cores)}"
