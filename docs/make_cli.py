@@ -10,8 +10,7 @@ from unittest import mock
 
 from relational_rnn.cli import main
 from relational_rnn.cli.commands import COMMANDS
-from relational_rnn.cli.options import SHARED
-from relational_rnn.console.parsing import without_groups
+from relational_rnn.cli.train import SHARED
 
 FOLDER = Path(__file__).with_name("cli")
 BY_HAND = "Collected from the program's own help by `python docs/make_cli.py`; do not edit it by hand."
@@ -50,9 +49,10 @@ def render() -> dict[str, str]:
     pages = {"index.md": f"{INTRODUCTION}\n```\n{help_text('--help')}\n```\n\n"}
     pages["index.md"] += "\n".join(f"- [{name}]({file_name(name)})" for name in COMMANDS) + "\n"
     everything = help_text(*SHOWN.split(), "--help-all").splitlines()
-    own = without_groups("\n".join(everything), SHARED).splitlines()
     first = everything.index(f" {SHARED[0]} options")
-    groups = everything[first : first + len(everything) - len(own)]  # they stand together
+    others = (n for n, line in enumerate(everything) if n > first and line.endswith(" options"))
+    after = next(n for n in others if everything[n].split()[0] not in SHARED)
+    groups = everything[first:after]  # they stand together
     introduction = SHARED_INTRODUCTION.format(command=SHOWN)
     pages["shared.md"] = f"{introduction}\n```\n" + "\n".join(groups).rstrip() + "\n```\n"
     for name in COMMANDS:

@@ -31,9 +31,8 @@ from relational_rnn.nn.cores import CORES, count_parameters, state_bytes_after
 from relational_rnn.pages import Cell, Table
 from relational_rnn.reports.figures import STYLES, draw
 from relational_rnn.reports.results import without_folder
-from relational_rnn.runs import build, mean_and_spread
+from relational_rnn.runs import build, initial_weights, mean_and_spread
 from relational_rnn.runs.folder import spent_on
-from relational_rnn.runs.weights import initial_weights
 from relational_rnn.tasks.babi.problem import BabiProblem, TrainingStories, training_stories
 from relational_rnn.tasks.babi.recipes import BabiRun, DataConfig, babi
 from relational_rnn.tasks.babi.story import TASK_NAMES

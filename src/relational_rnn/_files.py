@@ -16,10 +16,10 @@ _PART = re.compile(r"\..+\.(\d+)\.part", re.DOTALL)
 
 
 def write_whole(path: Path, content: str | bytes | memoryview) -> None:
-    """Write `content` to `path` at once: a neighbour file is written first and then takes the name.
+    """Write `content` to `path` at once, under a temporary name that is then renamed.
 
-    After any interruption (a full disk, Ctrl-C, a power cut), `path` holds either what it held before or all of
-    `content`. A missing folder is made. Raises OSError as the operating system does.
+    After any interruption, `path` holds either what it held before or all of `content`. A missing folder is made.
+    Raises OSError as the operating system does.
     """
     write_together({path: content})
 
@@ -78,8 +78,8 @@ def make_folder(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def sweep(folder: Path, *, alone: bool = False) -> None:
-    """Remove files and folders that killed processes have left half-written in `folder`, if it is there; those of
-    living processes stay, unless this one is known to be `alone`."""
+    """Remove what killed processes have left half-written in `folder`; files of living ones stay, unless this one is
+    `alone`."""
     for path in list(folder.iterdir()) if folder.is_dir() else ():
         found = _PART.fullmatch(path.name)
         if found and (alone or not _may_be_alive(int(found[1]))):

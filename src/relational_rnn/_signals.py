@@ -13,7 +13,7 @@ EXIT_CODE = 128 + signal.SIGTERM
 
 
 class Terminated(SystemExit):
-    """This process was asked to end by SIGTERM. Its text may say what is kept; uncaught, it ends the process with 143.
+    """SIGTERM asked this process to end. Its text may say what is kept; uncaught, it ends the process with 143.
 
     >>> stop = Terminated("runs/a: stopped")
     >>> str(stop), stop.code

@@ -14,7 +14,7 @@ import torch
 
 from relational_rnn.nn.cores import MemorySizes
 from relational_rnn.runs import compare
-from relational_rnn.runs.jobs import train_side_by_side
+from relational_rnn.runs.comparing import train_side_by_side
 from relational_rnn.tasks.model import TaskModelConfig
 from relational_rnn.tasks.nth_farthest import NthFarthest, NthFarthestRun
 from relational_rnn.training import DivergedError, LoopConfig

@@ -20,7 +20,7 @@ from playing import BASE, start, wait_for
 
 from relational_rnn import InputError
 from relational_rnn.runs import TuningConfig, compare, train
-from relational_rnn.runs.jobs import train_side_by_side
+from relational_rnn.runs.comparing import train_side_by_side
 from relational_rnn.training import DivergedError, read_metrics
 
 
@@ -180,7 +180,7 @@ def test_that_the_process_is_gone_which_others_are_started_from_is_said(error, t
             def start(self):
                 raise error
 
-    monkeypatch.setattr("relational_rnn.runs.jobs.process_context", lambda name: Context)
+    monkeypatch.setattr("relational_rnn.runs.comparing.process_context", lambda name: Context)
     runs = {tmp_path / "a": None}
     with pytest.raises(InputError, match="a: the process that trainings are started from was killed\n  hint "):
         list(train_side_by_side(runs, train=print, resumed={tmp_path / "a": False}, jobs=2))

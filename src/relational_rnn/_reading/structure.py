@@ -41,13 +41,13 @@ def check_entries(
 
 
 def from_json(kind: type[T], value: Json, *, where: str) -> T:
-    """The configuration of class `kind` that `to_json` wrote.
+    """The configuration of class `kind` that `to_json` wrote; messages start with `where`.
 
     Args:
         kind: a dataclass, or any type its fields may have: numbers, strings, booleans, None, `Path`, `Literal`,
             `tuple[X, ...]`, `Mapping[str, X]`, `Mapping[int, X]`, unions and dataclasses of these, or `Any`.
         value: the JSON.
-        where: the message of an error starts with this, e.g. the name of the file.
+        where: usually the name of the file.
 
     Raises:
         InputError: a name that `kind` does not have, a name that is missing, or a value of the wrong type.

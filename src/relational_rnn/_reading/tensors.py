@@ -43,8 +43,7 @@ def shapes_in_safetensors(path: Path, *, problem: str) -> dict[str, tuple[int, .
 
 
 def read_pickled(path: Path, *, problem: str, where: str | None = None, hint: str | None = None) -> Any:
-    """What `torch.save` wrote, if it is tensors and plain values; refuses files that are damaged or compressed, or hold
-    something that only code could make."""
+    """What `torch.save` wrote, if it is tensors and plain values; refuses damaged and compressed files, and code."""
     check_file(path)
     with damaged(where or path, problem, hint=hint):
         if is_zip(path):

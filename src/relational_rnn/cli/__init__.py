@@ -35,9 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def let_waiting_threads_sleep() -> None:
-    """Let a thread of OpenMP that waits for work spin for some 0.3 ms, not for 10, before it sleeps: beside other
-    processes it holds the core that the thread it waits for needs. What the user has set stays.
-    """
+    """Let a waiting thread of OpenMP spin for some 0.3 ms, not 10, before it sleeps, unless the user has set this:
+    beside other processes it holds a core that they need."""
     if "torch" not in sys.modules and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "10000"
 

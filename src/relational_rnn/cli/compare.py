@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import tyro
 
 from relational_rnn._check import need_extra
-from relational_rnn.cli.options import Common, TrainingCommand, check_typed, fields_of, print_configuration
+from relational_rnn.cli.train import Common, TrainingCommand, check_typed, fields_of, print_configuration, without
 from relational_rnn.console.boundary import KEPT, stopped_with
 from relational_rnn.console.tables import text_table
 from relational_rnn.nn.cores import CORES
@@ -49,7 +49,7 @@ again with the same options, it goes on where it was stopped.
 """
 
     def parse(self, args: Sequence[str]) -> Any:
-        arguments, words = self.typed(args, _without_core_and_seed(self.workload.config))
+        arguments, words = self.typed(args, without(self.workload.config, "core", "seed"))
         check_typed(words, self.command, arguments.cores)
         out = arguments.out or self.folder(arguments, words)
         return dataclasses.replace(arguments, out=out)
@@ -91,19 +91,9 @@ again with the same options, it goes on where it was stopped.
         print(f"\nreport: {write_report(list(found), out / 'report', title=self.workload.name, notes=notes)}")
 
 
-def _without_core_and_seed(config: type[RunConfig]) -> type[RunConfig]:
-    """The same options but for the two that a comparison has several of."""
-    kinds = get_type_hints(config)
-    hidden: list[tuple[str, Any, Any]] = [
-        (name, tyro.conf.Suppress[tyro.conf.Fixed[kinds[name]]], dataclasses.field(default=default))
-        for name, default in (("core", "rmc"), ("seed", 0))
-    ]
-    return dataclasses.make_dataclass("Base", hidden, bases=(config,), frozen=True, kw_only=True)
-
-
 def trial_table(trials: Sequence[Trial], best_by: BestBy = "accuracy") -> str:
-    """A row per core: the best validation with every learning rate, or the lesson that training ended in and its loss
-    if that is not the last, and the rate that its runs take; then the cores that took the lowest or the highest one."""
+    """A row per core: what each learning rate came to, and the rate taken; then the cores that took the lowest or
+    highest."""
 
     def cell(trial: Trial) -> str:
         if trial.valid_accuracy is None:

@@ -26,8 +26,8 @@ OUT_OF_MEMORY = (
 def guarded(command: Callable[[], None]) -> int:
     """Call `command` and return the exit code of the process.
 
-    InputError, MissingExtraError, OSError and a lack of memory give 2 and one message on stderr, Ctrl-C gives 130,
-    SIGTERM 143 (either may carry a sentence that says how to go on), a closed pipe 141. The rest is a bug and raised.
+    A mistake, an OSError and a lack of memory give 2 and one message on stderr, Ctrl-C 130, SIGTERM 143 (either may say
+    how to go on), a closed pipe 141. Anything else is a bug and raised.
     """
     try:
         with on_terminate(end_now):

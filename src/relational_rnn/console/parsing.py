@@ -17,7 +17,6 @@ from relational_rnn.console.tables import terminal_width
 
 Arguments = TypeVar("Arguments")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_HEADING = re.compile("(?:\u256d\u2500)? (?:([a-z]+) )?options *(?:\u2500|$)")
 
 
 class Command:
@@ -42,22 +41,16 @@ def parse_arguments(
     command: str,
     examples: Sequence[str],
     default: Arguments | None = None,
-    shared: Sequence[str] = (),
+    further: Sequence[str] = (),
 ) -> Arguments:
     """Make `arguments`, a dataclass, from words; its docstring is the description, its fields' docstrings the help.
 
-    `shared` are groups of options that --help only names and --help-all prints.
+    The help names `further` groups of options, which --help-all prints.
     """
-    everything = bool(shared) and "--help-all" in args
-    args = [word for word in args if word != "--help-all"] + (["--help"] if everything else [])
     asked = {"-h", "--help"} & set(args)
     printed = _Printed(sys.stdout)
     try:
-        # tyro draws side by side from 130 columns on: then groups could not be taken out
-        with (
-            _wide_enough(at_most=129 if shared and not everything else None),
-            contextlib.redirect_stdout(printed) if asked else contextlib.nullcontext(),
-        ):
+        with _wide_enough(), contextlib.redirect_stdout(printed) if asked else contextlib.nullcontext():
             return tyro.cli(
                 arguments,
                 prog=f"relational-rnn {command}",
@@ -69,9 +62,8 @@ def parse_arguments(
         if stop.code == 0 and asked:
             width = terminal_width()
             text = printed.getvalue().rstrip("\n")
-            if shared and not everything:
-                text = without_groups(text, shared)
-                names = ", ".join(f"--{name}.*" for name in shared)
+            if further:
+                names = ", ".join(f"--{name}.*" for name in further)
                 text += f"\n\nFurther options are {names}: `relational-rnn {command} --help-all` lists them."
             print("\n\n".join(_wrapped(block, width) for block in text.split("\n\n")))
             print("\n" + ("example:" if len(examples) == 1 else "examples:"))
@@ -79,26 +71,11 @@ def parse_arguments(
         raise
 
 
-def without_groups(text: str, titles: Sequence[str]) -> str:
-    """What tyro prints, in boxes or without, less these groups of options."""
-    lines, kept = [], True
-    for line in text.splitlines():
-        plain = _COLOUR.sub("", line)
-        heading = _HEADING.match(plain)
-        if heading:
-            kept = heading[1] not in titles
-        elif plain and not plain.startswith((" ", "\u2502", "\u2570")):  # after the last group
-            kept = True
-        if kept:
-            lines.append(line)
-    return "\n".join(lines)
-
-
 @contextlib.contextmanager
-def _wide_enough(at_most: int | None = None) -> Iterator[None]:
+def _wide_enough() -> Iterator[None]:
     """Within it tyro finds `terminal_width` columns: in one or two it would draw for ever."""
     before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = str(min(terminal_width(), at_most or sys.maxsize))
+    os.environ["COLUMNS"] = str(terminal_width())
     try:
         yield
     finally:

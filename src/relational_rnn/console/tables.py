@@ -1,4 +1,4 @@
-"""What stands on a terminal: its width, tables, commands to paste, and the bar of a download."""
+"""What a terminal shows: its width, tables, commands to paste, and the bar of a download."""
 
 from __future__ import annotations
 
@@ -35,17 +35,10 @@ def shown(*words: object) -> str:
 def download_bar(
     what: str, again: str, *, items: bool = False, hidden: bool = False
 ) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on standard error that is told how much has come, in bytes or items, and how much there is; where the
-    download is stopped, `again` is the command that goes on."""
+    """A bar on standard error, told how much has come and how much there is; `again` is the command that goes on after
+    a stop."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     count = MofNCompleteColumn() if items else DownloadColumn()
     columns = (TextColumn(what), BarColumn(), count, TimeRemainingColumn())

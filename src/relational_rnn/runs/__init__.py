@@ -4,9 +4,8 @@ from relational_rnn.nn.cores import CoreName
 from relational_rnn.runs.comparing import Trial, TuningConfig, best_trials, compare
 from relational_rnn.runs.config import RunConfig
 from relational_rnn.runs.evaluation import Column, RunEvaluation, comparison, mean_and_spread
-from relational_rnn.runs.folder import Run, evaluate, load, read_config, read_run
-from relational_rnn.runs.training import build, train
-from relational_rnn.runs.weights import initial_weights, load_weights
+from relational_rnn.runs.folder import Run, evaluate, load, load_weights, read_config, read_run
+from relational_rnn.runs.training import build, initial_weights, train
 from relational_rnn.runs.workload import Asked, Breakdown, Example, LoadedRun, Published, Workload, workload_of
 
 __all__ = [

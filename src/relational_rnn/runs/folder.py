@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
+
+from torch import nn
 
 from relational_rnn._check import InputError, check_choice, describe, one_line
 from relational_rnn._files import write_json
+from relational_rnn._reading.guard import damaged
 from relational_rnn._reading.json_text import Json, read_json_object
 from relational_rnn._reading.structure import check_entries, from_json
 from relational_rnn._reading.tables import number_in, read_table
+from relational_rnn._reading.tensors import check_shapes, read_safetensors, sized_by
 from relational_rnn.nn.cores import CORES, count_parameters
 from relational_rnn.runs.config import RunConfig
 from relational_rnn.runs.evaluation import RunEvaluation
-from relational_rnn.runs.weights import load_weights
+from relational_rnn.runs.training import initial_weights
 from relational_rnn.runs.workload import LoadedRun, Workload, workload_of
 from relational_rnn.tasks import EARLY, names
 from relational_rnn.training import read_metrics
-from relational_rnn.training.run_folder import CONFIG, METRICS, VERSIONS
+from relational_rnn.training.run_folder import CONFIG, METRICS, VERSIONS, WEIGHTS
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
 
 CHAPTER = "rmc-chapter"
 """What results call a relational memory of the formulation "chapter"."""
@@ -73,6 +79,28 @@ def load(folder: Path | str, task: str | None = None) -> LoadedRun[Any]:
     vocabulary = workload.read_vocabulary(folder, config)
     model = load_weights(lambda: workload.make_model(config, vocabulary), folder)
     return LoadedRun(folder=folder, workload=workload, config=config, model=model, vocabulary=vocabulary)
+
+
+def load_weights(make: Callable[[], ModelT], folder: Path) -> ModelT:
+    """The model of a run with its best weights, in evaluation mode.
+
+    Raises:
+        InputError: there are no weights yet, they cannot be read, or they do not fit the configuration's model.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        hint = "weights are saved at the first validation; let the run go on with resume (--resume)"
+        raise InputError(describe(folder, "the run has no weights yet", hint=hint))
+    tensors, _ = read_safetensors(path, problem="the weights cannot be read")
+    problem = "no model can be built from this configuration"
+    # what is drawn here is overwritten: the caller's random numbers stay
+    with sized_by(tensors, where=str(folder / CONFIG), problem=problem), initial_weights(0):
+        model = make()
+    hint = "this version cannot read every run of an earlier one: train again."
+    check_shapes(tensors, model, path, hint=hint)
+    with damaged(path, "belongs to another model"):
+        model.load_state_dict(tensors)
+    return model.eval()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -224,17 +252,13 @@ class Run:
     def curve(self, x: str, y: str) -> tuple[list[float], list[float]]:
         """The rows of metrics.csv in which both columns have a value; "samples" counts the sequences, or bAbI's
         questions, seen."""
-        columns = [self._column(x), self.metrics.get(y, ())]
-        pairs = [(a, b) for a, b in zip(*columns, strict=False) if a is not None and b is not None]
+        columns = {**self.metrics, "samples": self.metrics.get("questions_seen", ())}
+        if "batch_size" in self.config:
+            size = int(self.config["batch_size"])
+            columns["samples"] = tuple(None if step is None else step * size for step in self.metrics.get("step", ()))
+        rows = zip(columns.get(x, ()), columns.get(y, ()), strict=False)
+        pairs = [(a, b) for a, b in rows if a is not None and b is not None]
         return [a for a, _ in pairs], [b for _, b in pairs]
-
-    def _column(self, name: str) -> tuple[float | None, ...]:
-        if name != "samples":
-            return self.metrics.get(name, ())
-        if "batch_size" not in self.config:
-            return self.metrics.get("questions_seen", ())
-        size = int(self.config["batch_size"])
-        return tuple(None if step is None else step * size for step in self.metrics.get("step", ()))
 
 
 def read_run(folder: str | Path) -> Run:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from relational_rnn.runs.config import RunConfig, check_choices
-from relational_rnn.runs.weights import initial_weights
 from relational_rnn.runs.workload import workload_of
 from relational_rnn.training import Outcome, Problem, Progress, RunFolder, fit
 
@@ -84,6 +86,22 @@ def build(config: RunConfig, data: Any = None) -> Problem[Any]:
     with initial_weights(config.seed):
         model = workload.make_model(config, vocabulary)
     return workload.make_problem(model, config, data)
+
+
+@contextlib.contextmanager
+def initial_weights(seed: int) -> Iterator[None]:
+    """Draw the initial weights of a model within from the seed; other random numbers go on as before.
+
+    One thread makes them: with several, orthogonal matrices have other last bits.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def print_report(line: str) -> None:

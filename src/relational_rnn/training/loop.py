@@ -190,7 +190,7 @@ def _train(
                 ready = (_on_device(batch, fabric, loop) for batch in recorder.waited(batches))
                 with recorder.averaged():
                     valid = evaluate(problem, ready, around=fabric.autocast)
-                recorder.refuse_diverged_validation(step, valid)
+                recorder.refuse_divergence(step, valid)
                 recorder.note_validation(step, valid)
             recorder.save(step)
             if recorder.ending:

@@ -144,19 +144,14 @@ class Recorder:
         """Give the model the weights that are judged and saved."""
         return contextlib.nullcontext() if self._average is None else self._average.in_place()
 
-    def refuse_divergence(self, step: int) -> None:
-        """Raise DivergedError if a loss since the last validation was not finite."""
-        if not math.isfinite(self._train.loss):
-            problem = f"training diverged: the loss is {self._train.loss} by step {step}"
-            hint = f"lower the learning rate; the checkpoint of step {self.step} is kept"
-            raise DivergedError(describe(self._folder.path, problem, hint=hint))
-
-    def refuse_diverged_validation(self, step: int, valid: Totals) -> None:
-        """Raise DivergedError if the loss on the validation set is not finite: these weights are not saved."""
-        if not math.isfinite(valid.loss):
-            problem = f"training diverged: the validation loss is {valid.loss} after step {step}"
+    def refuse_divergence(self, step: int, valid: Totals | None = None) -> None:
+        """Raise DivergedError if the loss since the last validation, or that of a validation, is not finite."""
+        loss = self._train.loss if valid is None else valid.loss
+        if not math.isfinite(loss):
+            what = f"the loss is {loss} by" if valid is None else f"the validation loss is {loss} after"
             kept = f"; the checkpoint of step {self.step} is kept" if self.step else ""
-            raise DivergedError(describe(self._folder.path, problem, hint=f"lower the learning rate{kept}"))
+            hint = f"lower the learning rate{kept}"
+            raise DivergedError(describe(self._folder.path, f"training diverged: {what} step {step}", hint=hint))
 
     def note_update(self, step: int, measures: Sequence[Measure]) -> None:
         """Count an update; every `log_every` steps add points to the curves and tell the listener."""

@@ -270,18 +270,14 @@ def command_line() -> str:
 def git_commit() -> str | None:
     """The commit this package runs from, with "-dirty" where files were changed; None outside a checkout of it."""
     here = Path(__file__)
-    # an environment inside some other repository must not lend us that repository's commit
-    asked = (
-        ("ls-files", "--error-unmatch", here.name),
-        ("describe", "--always", "--dirty", "--exclude", "*", "--abbrev=7"),
-    )
-    said = ""
-    for words in asked:
-        try:
-            said = subprocess.run(["git", "-C", here.parent, *words], capture_output=True, text=True, check=True).stdout
-        except (FileNotFoundError, subprocess.CalledProcessError):  # no git on this machine, or no checkout
-            return None
-    return said.strip()
+    git: list[str] = ["git", "-C", str(here.parent)]
+    describe_commit = [*git, "describe", "--always", "--dirty", "--exclude", "*", "--abbrev=7"]
+    try:
+        # an environment inside some other repository must not lend us that repository's commit
+        subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True, check=True)
+        return subprocess.run(describe_commit, capture_output=True, text=True, check=True).stdout.strip()
+    except (FileNotFoundError, subprocess.CalledProcessError):  # no git on this machine, or no checkout
+        return None
 
 
 def describe_machine(device: str) -> dict[str, Json]:
