@@ -81,7 +81,7 @@ class GrowingCore(StatefulCore[Tensors]):
             return state
         keep = self.window - 1
         if torch.compiler.is_exporting():  # a graph for any number of columns must not ask how many there are
-            holes = {n: state[n].new_zeros(len(valid), keep, *state[n].shape[2:]) for n in self._stored()}
+            holes = {n: state[n].new_zeros(valid.shape[0], keep, *state[n].shape[2:]) for n in self._stored()}
             state |= {name: torch.cat([zeros, state[name]], 1) for name, zeros in holes.items()}
             valid = state["valid"]
         elif valid.shape[1] <= keep:
