@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from relational_rnn.nn._cached_attention import CachedAttentionCore
+from relational_rnn.nn._growing import CachedAttentionCore
 from relational_rnn.nn.attention import AttentionLSTM
 from relational_rnn.nn.compat import PortedRelationalMemory
 from relational_rnn.nn.core import Core, State, map_state

@@ -350,7 +350,7 @@ def test_choices_of_the_fast_weights_are_refused_elsewhere():
     )
     with pytest.raises(InputError, match="FastWeightSizes: reads must be a whole number of at least 1"):
         FastWeightSizes(reads=0)
-    with pytest.raises(InputError, match="FastWeightSizes: max_strength must be a number above 0 and at most 2"):
+    with pytest.raises(InputError, match="FastWeightSizes: max_strength is out of range"):
         FastWeightSizes(max_strength=0.0)
 
 

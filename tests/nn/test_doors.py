@@ -30,7 +30,7 @@ from relational_rnn.nn import (
 )
 from relational_rnn.nn.compat import PortedRelationalMemory
 from relational_rnn.nn.readers import MatrixReader, RowReader
-from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell, warn_of_a_start_of_zeros
+from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell, warn_once
 
 # Every core
 
@@ -260,9 +260,9 @@ def test_where_and_how_precise(cls, given):
 
 @pytest.fixture
 def unwarned():
-    warn_of_a_start_of_zeros.cache_clear()
+    warn_once.cache_clear()
     yield
-    warn_of_a_start_of_zeros.cache_clear()
+    warn_once.cache_clear()
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2], [1]])

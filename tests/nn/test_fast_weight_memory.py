@@ -252,9 +252,9 @@ def test_a_strength_outside_of_its_range_is_refused(strength):
     with pytest.raises(InputError) as error:
         FastWeightMemory(3, 8, max_strength=strength)
     assert str(error.value) == (
-        "FastWeightMemory: max_strength must be a number above 0 and at most 2\n"
+        "FastWeightMemory: max_strength is out of range\n"
         f"  got       {strength!r}\n"
-        "  expected  (0, 2]"
+        "  expected  a number above 0 and at most 2"
     )
 
 

@@ -6,7 +6,7 @@ from cores_table import INPUTS, assert_close, draw
 from torch import nn
 
 from relational_rnn import InputError
-from relational_rnn.nn.gated_delta_net import Chunks, GatedDeltaNet, delta_step
+from relational_rnn.nn.gated_delta_net import GatedDeltaNet, delta_step, solve_chunks
 
 B, T, H, K = 3, 11, 2, 4
 
@@ -61,19 +61,20 @@ def test_chunks_follow_the_definition(chunk_size, with_resets):
         resets = torch.zeros(B, T, dtype=torch.bool)
         resets[0, 0] = resets[1, 4] = resets[1, 5] = resets[2, 3] = resets[2, 9] = True
     reads, memories = by_definition(inputs, resets)
-    chunks = Chunks.solve(*inputs, resets, chunk_size)
-    assert_close(chunks.reads(T), reads)
-    for t in range(T + 1):
-        assert_close(chunks.memory(torch.tensor([2, 0, 1]), torch.full((3,), t)), memories[[2, 0, 1], t])
+    rows, at = torch.tensor([2, 0, 1]).repeat_interleave(T + 1), torch.arange(T + 1).repeat(3)
+    got, after = solve_chunks(*inputs, reset=resets, chunk_size=chunk_size, rows=rows, at=at)
+    assert_close(got, reads)
+    assert_close(after, memories[rows, at])
 
 
 def test_a_chunk_forgets_much_without_overflow():
     q, k, v, strength, _, memory = (tensor.float() for tensor in rule_inputs())
     log_decay = torch.full((B, T, H), -60.0)  # exp(60 * 10) is not a number of float32
-    chunks = Chunks.solve(q, k, v, strength, log_decay.requires_grad_(), memory, None, 64)
+    inputs, end = (q, k, v, strength, log_decay.requires_grad_(), memory), torch.full((B,), T)
+    reads, _ = solve_chunks(*inputs, reset=None, chunk_size=64, rows=torch.arange(B), at=end)
     expected = (strength * (q * k).sum(-1)).unsqueeze(-1) * v  # only what the step itself has written
-    torch.testing.assert_close(chunks.reads(T), expected)
-    (gradient,) = torch.autograd.grad(chunks.reads(T).sum(), log_decay)
+    torch.testing.assert_close(reads, expected)
+    (gradient,) = torch.autograd.grad(reads.sum(), log_decay)
     assert torch.isfinite(gradient).all()
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from relational_rnn import RelationalMemory
-from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell, warn_that_zeros_stay_equal
+from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell, warn_once
 
 INPUTS, N, W = 5, 3, 8
 
@@ -29,7 +29,7 @@ def close(a, b):
 
 
 def test_zeros_warn_once_and_are_right():
-    warn_that_zeros_stay_equal.cache_clear()
+    warn_once.cache_clear()
     with pytest.warns(UserWarning, match="slots that start equal stay equal for ever"):
         layer = build(initial_memory="zeros", num_layers=2)
     with warnings.catch_warnings():

@@ -274,6 +274,15 @@ def test_a_changed_dtype_is_refused():
     )
 
 
+@pytest.mark.parametrize("name", ["input_size", "forget_bias", "input_bias"])
+def test_what_the_weights_say_cannot_be_given(name):
+    assert f"RelationalMemory.from_l0sg: {name} comes from the tensors" in refusal(state_dict(SIZES), **{name: 1})
+
+
+def test_a_mistyped_size_is_refused():
+    assert "PortedRelationalMemory: there is no argument 'num_head'" in refusal(state_dict(SIZES), num_head=2)
+
+
 def test_layers_of_the_mlp_that_differ_are_refused():
     weights = state_dict(SIZES)
     weights["attention_mlp.1.weight"] = weights["attention_mlp.1.weight"] + 1e-6

@@ -11,7 +11,7 @@ from task_cases import CASES
 
 from relational_rnn import InputError
 from relational_rnn.nn import LSTM
-from relational_rnn.nn.cores import CORE_NAMES, CORES, MemorySizes, RivalSizes
+from relational_rnn.nn.cores import CORE_NAMES, CORES, MemorySizes, asked_for
 from relational_rnn.tasks.contract import Task, TaskBatch, draw_batch
 from relational_rnn.tasks.memorize import Memorize
 from relational_rnn.tasks.model import TaskModel, TaskModelConfig, step_size, whole_answers
@@ -34,9 +34,8 @@ FORMS = {
 def build(task: Task, config: TaskModelConfig, core: str = "lstm", parameters: int = 1500) -> TaskModel:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return TaskModel(
-            task.shape, CORES[core].build(step_size(task.shape, config), SIZES, RivalSizes(), parameters), config
-        )
+        asked = asked_for("test", core, step_size(task.shape, config), SIZES, None, None)
+        return TaskModel(task.shape, CORES[core].build(asked, parameters), config)
 
 
 # A state of every kind meets every form; the others meet two of them, and the rest where it may take long.

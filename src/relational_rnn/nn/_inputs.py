@@ -1,11 +1,12 @@
-"""What every core checks at its door: shapes, dtypes and ranges, each refusal in the one error pattern.
+"""What every core checks of its arguments: shapes, dtypes and ranges.
 
-Ranges are values, so they are read back from the device once per call; inside `torch.compile` and `torch.export`
-values do not exist yet, and only shapes and dtypes are checked.
+Ranges are values, which are read back from the device once per call. Inside `torch.compile` and `torch.export` there
+are no values, and only shapes and dtypes are checked.
 """
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -18,83 +19,68 @@ from relational_rnn._check import MOST, MOST_NUMBERS, InputError, check_shape, d
 if TYPE_CHECKING:
     from relational_rnn.nn.core import Core, Numbers
 
+Device = torch.device | str | None
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 STEPS_HINT = (
     "a call takes the state before its first step alone: of states that were kept for every step, the first one."
 )
 START_HINT = "start a sequence with core.initial_state(batch_size), or pass state=None."
-RESET_HINT = "compare first, for example reset=(episode_start != 0)."
 
 
 def check_sequence(core: Core, x: Tensor, lengths: Numbers | None, reset: Tensor | None) -> Tensor | None:
-    """Refuse an `x` that is not [B, T, I] in the parameters' dtype, or `lengths` or `reset` that do not fit it.
-
-    Returns:
-        the lengths as a tensor, or None where there are none.
-    """
+    """The lengths as a tensor, or None; `x` [B, T, I], `lengths` and `reset` are refused where they do not fit."""
     where = type(core).__name__
     check_shape(where, "x", x, {"B": None, "T": None, "I": core.input_size})
     check_kind(core, "x", x)
     batch_size, steps = x.shape[:2]
     if reset is not None:
-        check_shape(where, "reset", reset, {"B": batch_size, "T": steps})
-        check_booleans(where, "reset", reset, x.device, hint=RESET_HINT)
+        check_reset(where, reset, {"B": batch_size, "T": steps}, x.device)
     if lengths is None:
         return None
     return check_whole_numbers(where, "lengths", lengths, {"B": batch_size}, x.device, highest=steps)
 
 
-def check_step(core: Core, x_t: Tensor, reset: Tensor | None = None) -> None:
-    """Refuse an `x_t` that is not [B, I] in the parameters' dtype, or a `reset` that is not [B] booleans."""
-    where = type(core).__name__
-    check_shape(where, "x_t", x_t, {"B": None, "I": core.input_size})
-    check_kind(core, "x_t", x_t)
-    if reset is not None:
-        check_shape(where, "reset", reset, {"B": x_t.shape[0]})
-        check_booleans(where, "reset", reset, x_t.device, hint=RESET_HINT)
+def check_reset(where: str, reset: Tensor, axes: Mapping[str, int | None], device: torch.device) -> None:
+    """Refuse a `reset` that does not hold booleans on these axes."""
+    check_shape(where, "reset", reset, axes)
+    hint = "compare first, for example reset=(episode_start != 0)."
+    check_booleans(where, "reset", reset, device, hint=hint)
 
 
 def check_questions(core: nn.Module, x: Tensor, rows: Numbers, at: Numbers) -> tuple[Tensor, Tensor]:
-    """`rows` and `at` as tensors; refused unless they are [M] whole numbers that name rows and steps of `x` [B, T]."""
+    """`rows` and `at` as tensors; refused unless they are [M] whole numbers of rows and steps in `x` [B, T]."""
     where = type(core).__name__
     rows = check_whole_numbers(where, "rows", rows, {"M": None}, x.device, highest=x.shape[0] - 1)
     return rows, check_whole_numbers(where, "at", at, {"M": rows.shape[0]}, x.device, highest=x.shape[1])
-
-
-def as_tensor(where: str, name: str, numbers: Numbers, device: torch.device) -> Tensor:
-    """Whole numbers as a tensor, from a list, a tuple or an array; anything else is refused."""
-    if isinstance(numbers, Tensor):
-        return numbers
-    if isinstance(numbers, np.ndarray) and numbers.dtype.kind in "iu":
-        return torch.as_tensor(numbers.astype(np.int64), device=device)
-    expected = "whole numbers in a tensor, a list, a tuple or an array"
-    if not isinstance(numbers, list | tuple):
-        got = type(numbers).__name__
-        raise InputError(describe(where, f"{name} must be whole numbers", got=got, expected=expected))
-    for one in numbers:
-        if isinstance(one, bool) or not isinstance(one, int | np.integer) or abs(int(one)) > MOST:
-            raise InputError(describe(where, f"{name} must be whole numbers", got=repr(one)[:40], expected=expected))
-    return torch.tensor([int(one) for one in numbers], dtype=torch.int64, device=device)
 
 
 def check_whole_numbers(
     where: str, name: str, numbers: Numbers, axes: Mapping[str, int | None], device: torch.device, *, highest: int
 ) -> Tensor:
     """`numbers` as a tensor; refused unless it holds whole numbers in 0..highest."""
-    tensor = as_tensor(where, name, numbers, device)
-    check_shape(where, name, tensor, axes)
-    if tensor.dtype not in (torch.int64, torch.int32):
-        raise InputError(
-            describe(where, f"{name} must be whole numbers", got=tensor.dtype, expected="torch.int64 or torch.int32")
-        )
-    check_device(where, name, tensor, device)
-    if torch.compiler.is_compiling() or tensor.numel() == 0:
-        return tensor
-    low, high = (int(bound) for bound in tensor.aminmax())
+    problem = f"{name} must be whole numbers"
+    if isinstance(numbers, np.ndarray) and numbers.dtype.kind in "iu":
+        numbers = torch.as_tensor(numbers.astype(np.int64), device=device)
+    elif not isinstance(numbers, Tensor):
+        if not isinstance(numbers, list | tuple) or not all(map(_is_whole, numbers)):
+            expected = "whole numbers in a tensor, a list, a tuple or an array"
+            raise InputError(describe(where, problem, got=reprlib.repr(numbers), expected=expected))
+        numbers = torch.tensor([int(one) for one in numbers], dtype=torch.int64, device=device)
+    check_shape(where, name, numbers, axes)
+    if numbers.dtype not in (torch.int64, torch.int32):
+        raise InputError(describe(where, problem, got=numbers.dtype, expected="torch.int64 or torch.int32"))
+    check_device(where, name, numbers, device)
+    if torch.compiler.is_compiling() or numbers.numel() == 0:
+        return numbers
+    low, high = (int(bound) for bound in numbers.aminmax())
     if low < 0 or high > highest:
         got = f"values from {low} to {high}"
         raise InputError(describe(where, f"{name} is out of range", got=got, expected=f"0 to {highest}"))
-    return tensor
+    return numbers
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool) and abs(int(number)) <= MOST
 
 
 def check_booleans(where: str, name: str, tensor: Tensor, device: torch.device, *, hint: str | None = None) -> None:
@@ -116,7 +102,7 @@ def check_kind(core: nn.Module, name: str, tensor: Tensor) -> None:
 
 
 def place_of(module: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Device and dtype in which a module computes: those of its first parameter."""
+    """The device and dtype in which a module computes: those of its first parameter."""
     parameter = _first_parameter(module)
     if parameter is None:  # quantised linear layers alone, which take and give float32 on the CPU
         return torch.device("cpu"), torch.float32
@@ -124,13 +110,9 @@ def place_of(module: nn.Module) -> tuple[torch.device, torch.dtype]:
 
 
 def start_at(
-    module: nn.Module, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None, numbers: int = 1
+    module: nn.Module, batch_size: int, device: Device, dtype: torch.dtype | None, numbers: int = 1
 ) -> tuple[torch.device, torch.dtype]:
-    """Where an initial state for `batch_size` sequences of `numbers` each is to be, the parameters' place by default.
-
-    Raises:
-        InputError: a batch size, device or dtype that cannot be used.
-    """
+    """The device and dtype of an initial state for `batch_size` sequences of `numbers` each; all are checked."""
     where = type(module).__name__
     if isinstance(batch_size, Tensor) and torch._C._get_tracing_state() is not None:
         hint = "record it with torch.export.export, or relational_rnn.nn.export; or pass the state as well."
@@ -146,8 +128,8 @@ def start_at(
     return own_device if device is None else torch.device(device), own_dtype if dtype is None else dtype
 
 
-def check_place(where: str, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
-    """Refuse a device that is none or is not here, and a dtype that layers cannot compute in."""
+def check_place(where: str, device: Device, dtype: torch.dtype | None) -> None:
+    """Refuse a device that is not here, and a dtype that layers cannot compute in."""
     if dtype is not None and dtype not in DTYPES:
         expected = "one of " + ", ".join(map(str, DTYPES))
         raise InputError(describe(where, "dtype is not one that layers compute in", got=repr(dtype), expected=expected))
@@ -166,7 +148,7 @@ def check_place(where: str, device: torch.device | str | None, dtype: torch.dtyp
 
 
 def _first_parameter(module: nn.Module) -> nn.Parameter | None:
-    """`next(module.parameters())`, or None, in a quarter of the time, which a single step can feel."""
+    """`next(module.parameters())`, or None, in a quarter of the time: a single step is that short."""
     for parameter in module._parameters.values():
         if parameter is not None:
             return parameter

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,36 +14,27 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from relational_rnn._check import InputError, check_shape, describe
 from relational_rnn._reading.guard import damaged
-from relational_rnn.nn._inputs import (
-    RESET_HINT,
-    START_HINT,
-    STEPS_HINT,
-    check_booleans,
-    check_kind,
-    check_whole_numbers,
-)
-from relational_rnn.nn._read_head import ReadHead
+from relational_rnn.nn._inputs import START_HINT, STEPS_HINT, Device, check_kind, check_reset, check_whole_numbers
 from relational_rnn.nn.core import Core, Numbers, State
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
 from relational_rnn.ops.relational_scan.loop import happening
 
+ReadHeadKind = Literal["flatten", "mean", "weighted", "attention", "input"]
+READ_HEADS = get_args(ReadHeadKind)
 WHERE = "RelationalMemory"
 PAIR_HINT = "there is no pair (h, c): the memory is one tensor, as a call returns it."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """How a sequence came in, so that what belongs to it comes in and goes out the same way."""
+    """How a sequence came in, and what belongs to it."""
 
-    batched: bool = True
-    """False: there is no batch axis, neither in the sequence nor in the state."""
-    batch_first: bool = True
-    """False: time is the first axis of the sequence and the batch the second."""
-    packed: PackedSequence | None = None
-    """The sequence itself where it came packed."""
+    batched: bool = True  # False: neither the sequence nor the state has a batch axis
+    batch_first: bool = True  # False: time is the first axis of the sequence and the batch the second
+    packed: PackedSequence | None = None  # the sequence itself where it came packed
 
     def axes(self, batch: int | None, steps: int | None) -> dict[str, int | None]:
-        """The leading axes of a sequence, named and ordered as the caller has them."""
+        """The caller's leading axes of a sequence."""
         if not self.batched:
             return {"T": steps}
         return {"B": batch, "T": steps} if self.batch_first else {"T": steps, "B": batch}
@@ -55,9 +47,7 @@ class Layout:
 
     def to_outer(self, tensor: Tensor) -> Tensor:
         """From [B, T, ...] to the caller's axes."""
-        if not self.batched:
-            return tensor.squeeze(0)
-        return tensor if self.batch_first else tensor.transpose(0, 1)
+        return self.to_inner(tensor) if self.batched else tensor.squeeze(0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,26 +55,74 @@ class Given:
     """Everything that came with one call, in the layer's own layout."""
 
     layout: Layout
-    x: Tensor
-    """[B, T, I] or [B, T, n, I]."""
-    memories: list[Tensor]
-    """One [B, N, W] per layer."""
-    lengths: Tensor | None
-    """[B]."""
-    reset: Tensor | None
-    """[B, T]."""
-    query: Tensor | None
-    """[B, 1, W] or [B, T, W]."""
+    x: Tensor  # [B, T, I] or [B, T, n, I]
+    memories: list[Tensor]  # one [B, N, W] per layer
+    lengths: Tensor | None  # [B]
+    reset: Tensor | None  # [B, T]
+    query: Tensor | None  # [B, 1, W] or [B, T, W]
 
     @property
     def happens(self) -> Tensor | None:
-        """[B, T], true at the steps within a length, or None where all are."""
+        """[B, T], true within the lengths, or None without lengths."""
         return happening(self.lengths, self.x.shape[1], self.x.device)
 
     def marks(self, cell: RelationalMemoryCell, memory: Tensor) -> dict[str, Tensor | None]:
-        """Lengths, resets, and what these put back in the memory of a layer."""
+        """The lengths and resets of a scan of one layer."""
         initial = None if self.reset is None else cell.initial_memory(memory.shape[0], dtype=memory.dtype)
         return {"lengths": self.lengths, "reset": self.reset, "initial": initial}
+
+
+class ReadHead(nn.Module):
+    r"""From a memory of N slots m_1 ... m_N, W wide, to one vector h:
+
+    - "flatten": h = [m_1; ...; m_N], the whole memory, as in the paper;
+    - "mean": $h = \frac 1 N \sum_i m_i$;
+    - "weighted": $h = \sum_i w_i m_i$, one learned number per slot, 1 / N at the start;
+    - "attention": $h = \sum_i \alpha_i m_i$, $\alpha = \mathrm{softmax}_i(q \cdot m_i / \sqrt W)$ with a learned query
+      q, or with the caller's;
+    - "input": the input's own row after the attention blocks (of n rows, the mean): what the input found in the memory
+      before this step.
+
+    Shape:
+        memory [..., N, W], input_rows [..., n, W] or None, query [..., W] or None; returns [..., N * W] for "flatten"
+        and [..., W] otherwise.
+    """
+
+    def __init__(self, kind: ReadHeadKind, slots: int, width: int, *, device: torch.device, dtype: torch.dtype):
+        super().__init__()
+        self.kind = kind
+        self.output_size = slots * width if kind == "flatten" else width
+        self.weights = self.query = None
+        if kind == "weighted":
+            self.weights = nn.Parameter(torch.empty(slots, device=device, dtype=dtype))
+        elif kind == "attention":
+            self.query = nn.Parameter(torch.empty(width, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weights 1 / N; the query normal of std 1, cut at two std."""
+        if self.weights is not None:
+            nn.init.constant_(self.weights, 1 / len(self.weights))
+        if self.query is not None:
+            nn.init.trunc_normal_(self.query)
+
+    def forward(self, memory: Tensor, input_rows: Tensor | None = None, query: Tensor | None = None) -> Tensor:
+        if self.kind == "flatten":
+            return memory.flatten(-2)
+        if self.kind == "mean":
+            return memory.mean(-2)
+        if self.kind == "input":
+            assert input_rows is not None
+            return input_rows.mean(-2)
+        if self.weights is not None:
+            return self.weights @ memory
+        query = self.query if query is None else query
+        assert query is not None
+        scores = (memory @ query.unsqueeze(-1)).squeeze(-1) * memory.shape[-1] ** -0.5  # [..., N]
+        return (torch.softmax(scores, dim=-1).unsqueeze(-2) @ memory).squeeze(-2)
+
+    def extra_repr(self) -> str:
+        return self.kind
 
 
 class LayeredCells(Core):
@@ -108,9 +146,7 @@ class LayeredCells(Core):
             raise InputError(describe(WHERE, problem, got=got, expected=expected, hint=hint))
         return cell
 
-    def initial_state(
-        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Tensor:
+    def initial_state(self, batch_size: int, *, device: Device = None, dtype: torch.dtype | None = None) -> Tensor:
         """The memory before the first step, [batch_size, N, W] or [L, batch_size, N, W]; a fresh tensor every time."""
         cells = [self.cell(i) for i in range(self.num_layers)]
         return join_state([cell.initial_memory(batch_size, device=device, dtype=dtype) for cell in cells])
@@ -145,8 +181,7 @@ class LayeredCells(Core):
                 raise InputError(describe(WHERE, "a single sequence has no lengths", got="lengths=...", hint=hint))
             lengths = check_whole_numbers(WHERE, "lengths", lengths, {"B": batch}, x.device, highest=steps)
         if reset is not None:
-            check_shape(WHERE, "reset", reset, layout.axes(batch, steps))
-            check_booleans(WHERE, "reset", reset, x.device, hint=RESET_HINT)
+            check_reset(WHERE, reset, layout.axes(batch, steps), x.device)
             reset = layout.to_inner(reset)
         if query is not None:
             once: dict[str, int | None] = {"B": batch} if layout.batched else {}
@@ -163,7 +198,7 @@ class LayeredCells(Core):
         return given
 
     def _check_query(self, query: Tensor, leading: Mapping[str, int | None]) -> None:
-        """Refuse a query that the layer's read head does not take, or of the wrong shape or kind."""
+        """Refuse a query that the read head does not take, or of the wrong shape or kind."""
         if self.read_head.kind != "attention":
             got, expected = f"read_head={self.read_head.kind!r}", "read_head='attention'"
             raise InputError(describe(WHERE, "this read head takes no query", got=got, expected=expected))
@@ -179,12 +214,8 @@ class LayeredCells(Core):
             raise InputError(describe(WHERE, "state must be a tensor", got=type(state).__name__, hint=hint))
         axes: dict[str, int | None] = {} if self.num_layers == 1 else {"L": self.num_layers}
         axes |= ({"B": batch} if batched else {}) | {"N": self.mem_slots, "W": self.width}
-        hint = (
-            STEPS_HINT
-            if state.dim() == len(axes) + 1 and state.shape[-2:] == (self.mem_slots, self.width)
-            else START_HINT
-        )
-        check_shape(WHERE, "state", state, axes, hint=hint)
+        of_steps = state.dim() == len(axes) + 1 and state.shape[-2:] == (self.mem_slots, self.width)
+        check_shape(WHERE, "state", state, axes, hint=STEPS_HINT if of_steps else START_HINT)
         check_kind(self, "state", state)
         layers = [state] if self.num_layers == 1 else list(state.unbind(0))
         layers = layers if batched else [memory.unsqueeze(0) for memory in layers]

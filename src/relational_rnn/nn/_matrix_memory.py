@@ -1,4 +1,4 @@
-"""What the two cores with a memory matrix share: an LSTM that controls it, and finding rows by their content.
+"""What the two cores with a memory matrix share: the LSTM that controls it, and finding rows by content.
 
 Axes: B batch, I input features, H hidden size, N slots, W word size, R read heads, A any number of heads.
 """
@@ -10,21 +10,23 @@ from torch import Tensor, nn
 
 from relational_rnn._check import check_positive, check_room
 from relational_rnn.nn._recurrent import RecurrentCore
-from relational_rnn.nn.core import State
+from relational_rnn.nn.core import Tensors
 
 EPSILON = 1e-6
-"""Added to squared norms, so that a row of zeros has similarity 0 to every key, and a slope."""
+"""Added to squared norms, so that a row of zeros has similarity 0 to every key, and a gradient."""
 
 
-class MatrixMemoryCore(RecurrentCore[dict[str, Tensor]]):
+class MatrixMemoryCore(RecurrentCore[Tensors]):
     """An LSTM whose input includes what was read from a memory matrix one step before.
 
-    Its hidden state sets the interface, the numbers that a subclass moves its heads with, in one linear map:
+    A linear map of its hidden state is the interface, the numbers with which a subclass moves its heads:
 
         h_t, c_t = LSTM([x_t; r_{t-1}], h_{t-1}, c_{t-1}),    interface_t = W h_t + b,    y_t = W_y [h_t; r_t] + b_y
 
     Subclasses define `advance` and extend `state_axes`; their states hold "h", "c", "memory" and "reads".
     """
+
+    attended = "memory"
 
     def __init__(
         self,
@@ -54,7 +56,6 @@ class MatrixMemoryCore(RecurrentCore[dict[str, Tensor]]):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew."""
         for linear in (self.input, self.interface, self.out):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
@@ -64,7 +65,6 @@ class MatrixMemoryCore(RecurrentCore[dict[str, Tensor]]):
             nn.init.orthogonal_(gate[:, : self.hidden_size])
 
     def state_axes(self, batch_size: int) -> dict[str, dict[str, int]]:
-        """Names and axes of the tensors of a state."""
         hidden = {"B": batch_size, "H": self.hidden_size}
         return {
             "h": hidden,
@@ -76,27 +76,23 @@ class MatrixMemoryCore(RecurrentCore[dict[str, Tensor]]):
     def project_input(self, x: Tensor) -> Tensor:
         return self.input(x)
 
-    def control(self, projected_t: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def control(self, projected_t: Tensor, state: Tensors) -> tuple[Tensor, Tensor, Tensor]:
         """One step of the LSTM: the new h and c, both [B, H], and the interface."""
         i, f, g, o = (projected_t + self.recurrent(_seen(state))).chunk(4, -1)
         c = torch.sigmoid(f) * state["c"] + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(c)
         return h, c, self.interface(h).to(h.dtype)  # autocast multiplies in half precision, what follows is exact
 
-    def output(self, state: dict[str, Tensor]) -> Tensor:
+    def output(self, state: Tensors) -> Tensor:
         return self.out(_seen(state))
 
-    def outputs(self, states: list[dict[str, Tensor]], x: Tensor) -> Tensor:
+    def outputs(self, states: list[Tensors], x: Tensor) -> Tensor:
         if len(states) == 1:
             return super().outputs(states, x)
         return self.out(torch.stack([_seen(state) for state in states[1:]], 1))
 
-    def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
-        assert isinstance(state, dict)
-        return state["memory"], None
 
-
-def _seen(state: dict[str, Tensor]) -> Tensor:
+def _seen(state: Tensors) -> Tensor:
     """The hidden state beside what was read, [B, H + R * W]."""
     return torch.cat([state["h"], state["reads"].flatten(1)], 1)
 
@@ -112,6 +108,6 @@ def content_weights(memory: Tensor, keys: Tensor, strengths: Tensor) -> Tensor:
 
 
 def inverse_length(vectors: Tensor) -> Tensor:
-    """One over the length of `vectors` [..., W], as good as, [..., 1]; half precision cannot hold its slope at 0."""
+    """About one over the length of `vectors` [..., W], [..., 1]; half precision cannot hold its slope at 0."""
     precise = torch.promote_types(vectors.dtype, torch.float32)
     return torch.rsqrt(vectors.to(precise).square().sum(-1, keepdim=True) + EPSILON).to(vectors.dtype)

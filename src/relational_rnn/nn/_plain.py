@@ -1,4 +1,4 @@
-"""An inner module's weight and bias, which kernels take without calling it; and what it is beyond them."""
+"""An inner module's weight and bias, which kernels take without calling it; and whether it is more than those."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAKERS = (BasePruningMethod, SpectralNorm, WeightNorm)
 
 
 def _own(module: nn.Module | None, kind: type[nn.Module]) -> tuple[Tensor, Tensor]:
-    """A module's weight and bias, looked up where they lie: `module.weight` takes longer than a small step's share."""
+    """A module's weight and bias, by the fastest way: `module.weight` would take a good part of a small step."""
     assert isinstance(module, kind)
     weight, bias = module._parameters["weight"], module._parameters["bias"]
     assert weight is not None
@@ -26,34 +26,26 @@ def _own(module: nn.Module | None, kind: type[nn.Module]) -> tuple[Tensor, Tenso
 
 
 def linear_of(module: nn.Module | None) -> Linear:
-    """Those of a linear layer."""
     return Linear(*_own(module, nn.Linear))
 
 
 def norm_of(module: nn.Module | None) -> Norm:
-    """Those of a layer norm."""
     return Norm(*_own(module, nn.LayerNorm))
 
 
-def beyond_weights(name: str, module: nn.Module, *, bias: bool = True) -> str | None:
-    """Why a call of `module` may give something else than its weight and bias say, or None where it is plain.
-
-    Args:
-        name: what to call it.
-        module: a linear layer or a layer norm, or whatever stands in its place.
-        bias: whether a plain one has a bias.
-    """
+def _beyond_weights(module: nn.Module, *, bias: bool) -> str | None:
+    """Why a call of `module` may give something else than its weight (and bias) say; None if it is plain."""
     if hooked(module):
-        return f"{name} has hooks"
+        return "has hooks"
     if type(module) not in (nn.Linear, nn.LayerNorm):
-        return f"{name} is a {type(module).__name__}"
+        return f"is a {type(module).__name__}"
     if "forward" in module.__dict__:
-        return f"{name} has a forward of its own"
+        return "has a forward of its own"
     own = module._parameters
     if own.get("weight") is None or (own.get("bias") is not None) != bias:
-        return f"{name} has not the parameters that it was made with"
+        return "has not the parameters that it was made with"
     if isinstance(module, nn.LayerNorm) and module.eps != LAYER_NORM_EPS:
-        return f"{name} has another eps"
+        return "has another eps"
     return None
 
 
@@ -66,19 +58,19 @@ def hooked(module: nn.Module) -> bool:
 def first_beyond(
     owner: nn.Module, modules: Iterable[nn.Module], *, without_bias: nn.Module | None = None
 ) -> str | None:
-    """`beyond_weights` of the first of `modules` that is not plain, by the name that `owner` has for it; or None."""
+    """The first of `modules` that is more than its weight and bias, by its name in `owner`, and why; or None."""
     if every_module._has_any_global_hook():
         return "all modules have hooks"
     for module in modules:
-        bias = module is not without_bias
-        if beyond_weights("", module, bias=bias) is not None:
-            names = [name for name, one in owner.named_modules() if one is module]
-            return beyond_weights(names[0], module, bias=bias)
+        why = _beyond_weights(module, bias=module is not without_bias)
+        if why is not None:
+            name = next(name for name, one in owner.named_modules() if one is module)
+            return f"{name} {why}"
     return None
 
 
 def remake_weights(module: nn.Module) -> None:
-    """Have hooks make the weights of `module` anew, as calling it would, for methods that read them without a call."""
+    """Have hooks remake the weights of `module`, as calling it would."""
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, MAKERS):
             hook(module, ())

@@ -1,21 +1,18 @@
 """The relational memory as the widely copied PyTorch ports compute it, for weights that were trained with them."""
 
-# Shape legend: B batch, I input features, N memory slots, R = N + 1 rows, W memory width, F numbers of q, k, v of all
-#               heads, G gate width W or 1
-
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
 from relational_rnn._check import check_choice, check_positive, check_room
+from relational_rnn.nn._inputs import Device
 from relational_rnn.nn._recurrent import RecurrentCore
-from relational_rnn.nn.core import State
 from relational_rnn.nn.sizes import GateStyle, MemorySizes
 from relational_rnn.ops.relational_scan.ported import PortedParameters, ported_advance, ported_input_terms
 from relational_rnn.ops.relational_scan.reference import CalledBlock
 
-PORT_NAMES = {  # theirs to ours; the layers of the MLP come on top
+PORT_NAMES = {  # the ports' modules and ours, but for the MLP
     "input_projector": "input",
     "qkv_projector": "qkv",
     "qkv_layernorm": "qkv_norm",
@@ -27,7 +24,7 @@ PORT_NAMES = {  # theirs to ours; the layers of the MLP come on top
 
 
 class SizesOfPorted(MemorySizes):
-    """Those of a constructor of the ports' memory."""
+    """The sizes of a `PortedRelationalMemory`."""
 
     where = "PortedRelationalMemory"
 
@@ -37,39 +34,32 @@ class SizesOfPorted(MemorySizes):
 
 
 class PortedRelationalMemory(RecurrentCore[Tensor]):
-    """What L0SG's `RelationalMemory` computes, and TextGAN-PyTorch's, which share their arithmetic.
+    """What the `RelationalMemory` of L0SG and of TextGAN-PyTorch computes, with the same arithmetic in both.
 
     It is not the function of the paper's authors, which `RelationalMemory` computes. The differences, spelled out in
     `relational_rnn/ops/relational_scan/ported.py`:
 
     - layer norms take mean and variance over rows and features together, and have a gain and a bias for every row, so
       that slots are not alike and their number is fixed;
-    - the MLP applies one linear layer several times, with a ReLU after every time, the last included;
+    - the MLP applies one linear layer several times, with a ReLU after every time;
     - all attention blocks share all weights;
     - the gate biases are trained.
 
-    Use it to run or to go on training weights that came from there (`RelationalMemory.from_l0sg`, `from_textgan`); for
-    new work take `RelationalMemory`. Unlike L0SG's module it detaches nothing: gradients flow into the state. New
-    weights are drawn as `torch.nn.Linear` draws them, as there.
+    Use it to run or go on training weights from there (`RelationalMemory.from_l0sg`, `from_textgan`); for new work take
+    `RelationalMemory`. Unlike L0SG's module it detaches nothing. New weights are drawn as `torch.nn.Linear` does.
+
+    The arguments are those of `RelationalMemory`, except:
 
     Args:
-        input_size: numbers per step, I.
-        mem_slots: slots in the memory, N.
-        head_size: numbers per head and slot; the memory is W = num_heads * head_size wide.
-        num_heads: attention heads.
         num_blocks: how often the one attention block is applied per step.
-        key_size: size of queries and keys per head; None means head_size.
         attention_mlp_layers: how often the one layer of the MLP is applied.
-        gate_style: "unit" (a gate per number), "memory" (one per slot), or None.
+        gate_style: "unit", "memory" or None.
         forget_bias: where the trained bias of the forget gate starts.
         input_bias: where the trained bias of the input gate starts.
 
     Shape:
-        x [B, T, I]; state [B, N, W], slot i starts as the i-th unit vector; output [B, T, N * W], the memory after
-        every step laid flat.
-
-    Raises:
-        InputError: a size, dtype, length or reset that does not fit.
+        x [B, T, I]; state [B, N, W] with N = mem_slots and W = num_heads * head_size, where slot i starts as the i-th
+        unit vector; output [B, T, N * W], the memory after every step laid flat.
 
     Example:
         >>> layer = PortedRelationalMemory(input_size=5, mem_slots=3, head_size=4, num_heads=2)
@@ -121,7 +111,6 @@ class PortedRelationalMemory(RecurrentCore[Tensor]):
         self.first_biases = float(input_bias), float(forget_bias)
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew, as PyTorch's modules do."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.LayerNorm):
                 module.reset_parameters()
@@ -129,9 +118,7 @@ class PortedRelationalMemory(RecurrentCore[Tensor]):
             if bias is not None:
                 nn.init.constant_(bias, value)
 
-    def initial_state(
-        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Tensor:
+    def initial_state(self, batch_size: int, *, device: Device = None, dtype: torch.dtype | None = None) -> Tensor:
         zeros = super().initial_state(batch_size, device=device, dtype=dtype)
         return zeros + torch.eye(self.mem_slots, self.width, device=zeros.device, dtype=zeros.dtype)
 
@@ -147,19 +134,12 @@ class PortedRelationalMemory(RecurrentCore[Tensor]):
     def output(self, state: Tensor) -> Tensor:
         return state.flatten(1)
 
-    def rows(self, state: State) -> tuple[Tensor, None]:
-        assert isinstance(state, Tensor)
-        return state, None
-
     def parameters_of_a_step(self) -> PortedParameters:
         """The parameters as the functions in `relational_rnn.ops.relational_scan.ported` take them."""
-
         return PortedParameters(
             settings=self.settings,
             input=self.input,
-            block=CalledBlock(
-                qkv=self.qkv, qkv_norm=self.qkv_norm, attention_norm=self.attention_norm, mlp_norm=self.mlp_norm
-            ),
+            block=CalledBlock(self.qkv, self.mlp_norm, self.qkv_norm, self.attention_norm),
             num_blocks=self.num_blocks,
             mlp=self.mlp,
             mlp_layers=self.attention_mlp_layers,
@@ -170,43 +150,23 @@ class PortedRelationalMemory(RecurrentCore[Tensor]):
         )
 
     def port_state_dict(self) -> dict[str, Tensor]:
-        """The weights under the ports' names, for the module of the ports with the same arguments to load.
-
-        Example:
-            >>> from relational_rnn import RelationalMemory
-            >>> weights = PortedRelationalMemory(5, mem_slots=3, head_size=4).port_state_dict()
-            >>> layer = RelationalMemory.from_l0sg(weights, mem_slots=3, head_size=4, compat="l0sg")
-            >>> layer(torch.zeros(7, 11, 5))[0].shape
-            torch.Size([7, 11, 12])
-        """
+        """The weights under the ports' names, to load into their module of the same arguments; see `from_l0sg`."""
         ours = self.state_dict()
-        found = {theirs: ours[name] for name, theirs in port_names(self).items()}
-        for name, shape in port_shapes(self).items():
-            if name.startswith("attention_mlp."):
-                found[name] = ours[f"mlp.{name.rpartition('.')[2]}"]
-            elif name not in found:  # what the ports have, and do not use, where there are no gates
-                found[name] = self.input.weight.new_zeros(shape)
-        return found
+        return {
+            theirs: self.input.weight.new_zeros(shape) if name is None else ours[name]
+            for theirs, (name, shape) in port_entries(self).items()
+        }
 
 
-def port_names(layer: PortedRelationalMemory) -> dict[str, str]:
-    """The port's name of every parameter of ours."""
-    theirs = {ours: name for name, ours in PORT_NAMES.items()} | {"mlp": "attention_mlp.0"}
-    found = {}
-    for name in layer.state_dict():
-        module, _, kind = name.rpartition(".")
-        found[name] = f"{theirs[module]}.{kind}" if module else name
-    return found
-
-
-def port_shapes(layer: PortedRelationalMemory) -> dict[str, tuple[int, ...]]:
-    """What the port's state dict holds: ours, every layer of the MLP again, and empty gates where there are none."""
-    width, ours = layer.width, layer.state_dict()
-    shapes = {theirs: tuple(ours[name].shape) for name, theirs in port_names(layer).items()}
-    for i in range(layer.attention_mlp_layers):
-        shapes |= {f"attention_mlp.{i}.weight": (width, width), f"attention_mlp.{i}.bias": (width,)}
-    if layer.gate_memory is None:
-        for name in ("input_gate_projector", "memory_gate_projector"):
-            shapes |= {f"{name}.weight": (0, width), f"{name}.bias": (0,)}
-        shapes |= dict.fromkeys(("forget_bias", "input_bias"), ())
-    return shapes
+def port_entries(layer: PortedRelationalMemory) -> dict[str, tuple[str | None, tuple[int, ...]]]:
+    """The port's tensors by name: our name for each, or None where a port without gates does not use it; its shape."""
+    ours, width = layer.state_dict(), layer.width
+    modules = PORT_NAMES | {f"attention_mlp.{i}": "mlp" for i in range(layer.attention_mlp_layers)}
+    entries: dict[str, tuple[str | None, tuple[int, ...]]] = {}
+    for theirs, module in modules.items():
+        for kind, unused in (("weight", (0, width)), ("bias", (0,))):
+            name = f"{module}.{kind}"
+            entries[f"{theirs}.{kind}"] = (name, tuple(ours[name].shape)) if name in ours else (None, unused)
+    for name in ("forget_bias", "input_bias"):
+        entries[name] = (name if name in ours else None, ())
+    return entries

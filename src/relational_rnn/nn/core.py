@@ -4,8 +4,8 @@ A core is a state, a step and a sequence call:
 
     state = core.initial_state(batch_size)
     y_t, state = core.step(x_t, state)          one step
+    y, state = core(x, state)                   the same step for every time step of x
     core.reset_parameters()                     new weights
-    y, state = core(x, state)                   the same step, once per time step of x
 
 Axes used in this package: B batch, T time, I input features, O output features, M questions (rows picked from a batch).
 """
@@ -14,55 +14,67 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from relational_rnn.nn._inputs import Device
 from relational_rnn.nn._pretrained import Pretrained
 from relational_rnn.nn.readers import RowReader, StateReader
 
-State = Tensor | dict[str, Tensor]
-"""What a core carries from step to step: one tensor, or a dict of tensors; the batch is the first axis of each."""
+Tensors = dict[str, Tensor]
+
+State = Tensor | Tensors
+"""What a core carries from step to step: one tensor, or a dict of tensors. The first axis of each is the batch."""
 
 StateT = TypeVar("StateT", bound=State)
 
 Numbers = Tensor | Sequence[int] | np.ndarray
-"""Whole numbers, as lengths and places of questions may come."""
+"""Whole numbers, such as lengths and the places of questions."""
 
 
-def map_state(function: Callable[[Tensor], Tensor], state: StateT) -> StateT:
-    """Apply `function` to every tensor of a state."""
+def map_state(function: Callable[..., Tensor], state: StateT, *others: State) -> StateT:
+    """Apply `function` to every tensor of a state, together with the same tensors of the other states."""
     if isinstance(state, Tensor):
-        return cast(StateT, function(state))
-    return cast(StateT, {name: function(tensor) for name, tensor in state.items()})
+        return cast(StateT, function(state, *others))
+    more = cast("tuple[Tensors, ...]", others)  # a text, which torch.compile can read
+    return cast(StateT, {name: function(one, *(other[name] for other in more)) for name, one in state.items()})
 
 
 def select_state(keep: Tensor, old: StateT, new: State) -> StateT:
-    """Row by row, `old` where `keep` [B] is true and `new` elsewhere; both states have the same shapes."""
+    """For each row: `old` where `keep` [B] is true, `new` elsewhere. Both states have the same shapes."""
+    return map_state(lambda a, b: torch.where(keep.view(-1, *[1] * (a.dim() - 1)), a, b), old, new)
 
-    def pick(a: Tensor, b: Tensor) -> Tensor:
-        return torch.where(keep.view(-1, *[1] * (a.dim() - 1)), a, b)
 
-    if isinstance(old, Tensor):
-        return cast(StateT, pick(old, cast(Tensor, new)))
-    return cast(StateT, {name: pick(tensor, cast(dict, new)[name]) for name, tensor in old.items()})
+def tensors_of(state: State) -> tuple[Tensor, ...]:
+    """The tensors of a state, in its order."""
+    return (state,) if isinstance(state, Tensor) else tuple(state.values())
+
+
+def state_like(state: StateT, tensors: Iterable[Tensor]) -> StateT:
+    """The state of these tensors, laid out like `state`: the inverse of `tensors_of`."""
+    if isinstance(state, Tensor):
+        return cast(StateT, *tensors)
+    return cast(StateT, dict(zip(state, tensors, strict=True)))
 
 
 def state_bytes(state: State) -> int:
-    """Bytes of a state, all its tensors together."""
-    tensors = [state] if isinstance(state, Tensor) else list(state.values())
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    """The size of a state in bytes."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(state))
 
 
 class Core(Pretrained, ABC):
-    """What a recurrent core is, for the models and tasks of this package.
+    """A recurrent core: what the models and tasks of this package expect of the relational memory and its rivals.
 
-    Subclasses set `input_size` and `output_size` and define `reset_parameters`, `initial_state`, `step`, `forward`,
-    `snapshots` and `rows`, and `reader` where a question should not attend to the rows.
-    Nothing is detached: gradients flow into the state that is passed in, and back through every step.
+    Nothing is detached: gradients flow into the state that is passed in, and back through every step. The docstring of
+    a core says only what is particular to it.
+
+    Raises:
+        InputError: by the constructor, for a size or an argument that cannot be used; by every call, for a tensor of
+            the wrong shape, dtype or device, and for lengths, resets or questions that do not fit the sequence.
     """
 
     input_size: int
@@ -75,14 +87,12 @@ class Core(Pretrained, ABC):
         """Draw all weights anew, as the constructor does."""
 
     @abstractmethod
-    def initial_state(
-        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> State:
+    def initial_state(self, batch_size: int, *, device: Device = None, dtype: torch.dtype | None = None) -> State:
         """The state before the first step, for `batch_size` sequences; device and dtype default to the parameters'."""
 
     @abstractmethod
     def step(self, x_t: Tensor, state: State, *, reset: Tensor | None = None) -> tuple[Tensor, State]:
-        """One step: `x_t` [B, I] and the state before it to the output [B, O] and the state after it.
+        """One step: from `x_t` [B, I] and the state before it to the output [B, O] and the state after it.
 
         `reset` [B] booleans: true where a row returns to its initial state *before* the step.
         """
@@ -96,8 +106,7 @@ class Core(Pretrained, ABC):
         Args:
             x: [B, T, I].
             state: the state before the first step, or None for `initial_state(B)`.
-            lengths: [B] whole numbers in 0..T, as a tensor, list or array; outputs past a length are 0, the state is
-                that of the last valid step.
+            lengths: [B] whole numbers in 0..T, as a tensor, list or array. Outputs past a length are 0.
             reset: [B, T] booleans; true at [b, t] means that row b returns to its initial state *before* step t.
 
         Returns:
@@ -109,22 +118,19 @@ class Core(Pretrained, ABC):
         """States in the middle of sequences: for every m the state of row `rows[m]` after its first `at[m]` steps.
 
         Args:
-            x: [B, T, I].
             rows: [M] indices into the batch.
             at: [M] whole numbers in 0..T; 0 means the state before the first step.
-            state: the state before the first step, or None for `initial_state(B)`.
 
         Returns:
-            a state whose batch axis has size M, ready for `step`: what a question asked at that point would see.
-            Stepping on it changes nothing for the sequence or for other snapshots.
+            a state with a batch of M, ready for `step`. Steps from it change neither the sequence nor other snapshots.
         """
 
     @abstractmethod
     def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
-        """What an attention read-out can look at: (rows [B, R, D], mask [B, R] true where a row exists, or None)."""
+        """What attention can look at: (rows [B, R, D], mask [B, R], true where a row exists, or None)."""
 
     def extra_repr(self) -> str:
-        """What the constructor was given: what it needs, and what is not the default."""
+        """The constructor's required arguments, and those that are not the default."""
         given = getattr(self, "_arguments", {})
         chosen = []
         for name, parameter in inspect.signature(type(self)).parameters.items():
@@ -135,15 +141,12 @@ class Core(Pretrained, ABC):
         return ", ".join(chosen)
 
     def reader(self, size: int, looks: int, heads: int) -> StateReader:
-        """How a question looks at a state of this core, with fresh weights: by attention at its `rows`.
-
-        A core whose state is looked at in another way overrides it. The reader belongs to the caller, not to the core.
+        """How a question looks at a state of this core, with fresh weights: by attention to its `rows`.
 
         Args:
             size: features of a question, and of what a look finds.
             looks: how many looks a question takes, each with weights of its own.
-            heads: heads of each look by attention. A core whose state is matrices (`cores.READ_AS_MATRICES`) is looked
-                at with one query for each of them, so that the same call does for every core.
+            heads: attention heads of each look; cores whose state is matrices have a query for each matrix instead.
         """
         with torch.no_grad():
             row_size = self.rows(self.initial_state(1))[0].shape[-1]

@@ -8,60 +8,51 @@ from torch import Tensor
 
 from relational_rnn._check import check_positive, check_room
 from relational_rnn.nn._matrix_memory import MatrixMemoryCore, content_weights
-
-# Shape legend: B batch, I input features, H hidden size, N slots, W word size, R read heads
+from relational_rnn.nn.core import Tensors
 
 TIE = 2.0**-18
-"""Slots whose usage differs by less are filled in their order: rounding must not decide between slots never used."""
+"""Slots whose usage differs by less are filled in their order: rounding must not decide between unused slots."""
 
 
 class DNC(MatrixMemoryCore):
     r"""A Differentiable Neural Computer with an LSTM controller (Graves et al., 2016, doi:10.1038/nature20101).
 
-    The one write head goes to free slots or to a content, the read heads to a content or along the order in which slots
-    were written. All that moves them comes from h_t (k, beta, e, v, f, g, pi):
+    The one write head goes to free slots or by content. The read heads go by content or along the order in which slots
+    were written. Their numbers k, beta, e, v, f, g, pi come from h_t.
 
-    usage, lower where a read head has freed what it read, and the free slots by usage, from phi[1], the freest:
+    Usage, lower where a read head has freed what it read; phi orders the slots from the freest on:
 
     $$ u_t = (u_{t-1} + w_{t-1} - u_{t-1} \odot w_{t-1}) \odot \textstyle\prod_i (1 - f^i_t r^i_{t-1}), \qquad
        a_t[\phi[j]] = (1 - u_t[\phi[j]]) \textstyle\prod_{i<j} u_t[\phi[i]] $$
 
-    writing:
+    Writing:
 
     $$ w_t = g^w (g^a a_t + (1 - g^a)\, C(M_{t-1}, k^w, \beta^w)), \qquad
        M_t = M_{t-1} \odot (1 - w_t e_t^\top) + w_t v_t^\top $$
 
-    the order of writing, L[i, j] near 1 where i was written right after j, with a diagonal of 0:
+    The order of writing: L[i, j] is near 1 where i was written right after j, and the diagonal is 0:
 
     $$ L_t[i, j] = (1 - w_t[i] - w_t[j]) L_{t-1}[i, j] + w_t[i]\, p_{t-1}[j], \qquad
        p_t = (1 - \textstyle\sum_i w_t[i])\, p_{t-1} + w_t $$
 
-    reading, backward, by content and forward:
+    Reading, backward, by content and forward:
 
     $$ r^i_t = \pi^i_1 L_t^\top r^i_{t-1} + \pi^i_2\, C(M_t, k^{r,i}, \beta^{r,i}) + \pi^i_3 L_t r^i_{t-1}, \qquad
        y_t = W_y [h_t; M_t^\top r^1_t; \ldots] + b_y $$
 
     C is the softmax of beta times the cosine similarities; f, g and e are sigmoids, beta = 1 + softplus, pi a softmax.
-    Everything starts at 0, as in the authors' released code (google-deepmind/dnc). That code differs from the paper in
-    two points, in which this class keeps to the paper: beta there is softplus, and no gradient flows from the usage
-    into the write weights.
+    Everything starts at 0, as in the authors' code (google-deepmind/dnc). Where that code differs from the paper, this
+    class keeps to the paper: beta there is softplus, and no gradient flows from the usage into the write weights.
 
-    The state of N slots has N * N links: keep N in the hundreds.
+    The state has N * N links: keep N in the hundreds.
 
     Args:
-        input_size: features per step, I.
-        hidden_size: width of the controller, H.
-        memory_slots: rows of the memory, N.
-        word_size: numbers in a row, W.
-        read_heads: heads that read, R.
         output_size: features of the output, O; None means hidden_size.
 
     Shape:
-        x [B, T, I]; output [B, T, O]; state {"h": [B, H], "c": [B, H], "memory": [B, N, W], "reads": [B, R, W],
-        "usage": [B, N], "precedence": [B, N], "link": [B, N, N], "write_weights": [B, N], "read_weights": [B, R, N]}.
-
-    Raises:
-        InputError: a size, dtype, length or reset that does not fit.
+        With I = input_size, H = hidden_size, N = memory_slots, W = word_size and R = read_heads: x [B, T, I];
+        output [B, T, O]; state {"h": [B, H], "c": [B, H], "memory": [B, N, W], "reads": [B, R, W], "usage": [B, N],
+        "precedence": [B, N], "link": [B, N, N], "write_weights": [B, N], "read_weights": [B, R, N]}.
 
     Example:
         >>> core = DNC(input_size=5, hidden_size=8, memory_slots=6, word_size=4, read_heads=2)
@@ -100,7 +91,7 @@ class DNC(MatrixMemoryCore):
             "read_weights": {"B": batch_size, "R": self.read_heads, "N": self.memory_slots},
         }
 
-    def advance(self, projected_t: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def advance(self, projected_t: Tensor, state: Tensors) -> Tensors:
         h, c, interface = self.control(projected_t, state)
         keys, strengths, erase, vector, free, allocate, write, modes = interface.split(self.parts, -1)
         keys, strengths = keys.unflatten(-1, (-1, self.word_size)), 1 + F.softplus(strengths)
@@ -137,8 +128,7 @@ def used(usage: Tensor, written: Tensor, read: Tensor, free: Tensor) -> Tensor:
 def allocation(usage: Tensor) -> Tensor:
     """Where to write next, by `usage` [B, N] alone: the freest slots first, each as far as those before it are used.
 
-    A slot is before another when its usage is lower, so a product over the slots before it replaces sorting. Slots
-    that were treated alike differ by rounding at most; `TIE` puts them in their order, whatever rounding says.
+    A slot is before another when its usage is lower, so a product over the slots before it replaces sorting.
     """
     order = usage + TIE * torch.arange(usage.shape[-1], device=usage.device, dtype=usage.dtype)
     before = order.unsqueeze(-2) < order.unsqueeze(-1)  # [B, N, N], true at [j, i] where i is before j

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 import torch
 from torch import Tensor, nn
 
 from relational_rnn._check import InputError, check_choice, check_positive, check_room, describe
-from relational_rnn.nn._inputs import check_questions, check_sequence, place_of
+from relational_rnn.nn._inputs import check_sequence, place_of
 from relational_rnn.nn._plain import first_beyond, linear_of, norm_of
-from relational_rnn.nn._recurrent import RecurrentCore, asked_steps, blank
-from relational_rnn.nn.core import Numbers, State, select_state
+from relational_rnn.nn._recurrent import RecurrentCore
+from relational_rnn.nn._stateful import blank
+from relational_rnn.nn.core import Numbers, State, Tensors, select_state
 from relational_rnn.nn.fast_weight_trace import FastWeightTrace, Step
 from relational_rnn.nn.initial_weights import draw_truncated_normal
 from relational_rnn.nn.readers import MatrixReader
@@ -28,69 +31,55 @@ from relational_rnn.ops.fast_weight_scan.reference import unit
 from relational_rnn.ops.relational_scan import BackendReport
 from relational_rnn.ops.relational_scan.pieces import in_pieces, valid_steps
 
-# Shape legend: B batch, T time, I input features, W width, H heads, K key size, V value size, R reads,
-#               G = B * H matrices: inside a step, batch and heads are one axis, as batched products want it
+# Axes: G = B * H matrices: inside a step, batch and heads are one axis, as batched products want it; the others are
+# those of the class.
 
 _PIECE_ROWS = 2048  # sequences times steps whose input is projected together without gradients
 KEPT_AT_FIRST = 8.0
 """The first bias of forgetting: a step keeps sigmoid(8) = 99.97 %."""
 WRITTEN_AT_FIRST = 4.0
-"""The first bias of the strength: a write is nearly whole. From facts written by half, chains are not learned."""
+"""The first bias of the strength: a write is nearly whole. Chains are not learned from facts written by half."""
 
 
-class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
-    r"""A memory that maps keys to values, read before it is written and corrected by what it holds.
+class FastWeightMemory(RecurrentCore[Tensors]):
+    r"""A memory that maps keys to values. A step reads it, then corrects what it holds.
 
-    Each head keeps a matrix S that maps keys to values; key(z) scales each head's K numbers to length 1, and LN is a
-    layer norm, another one at every place. A step takes the input and reads R times, each time in view of what the
-    read before has found; S is the memory before the step here:
+    Each head keeps a matrix S from keys to values. A step takes the input and reads R times, each time in view of what
+    the read before has found. Here S is the memory before the step, key(z) scales each head's K numbers to length 1,
+    and each LN is a layer norm of its own:
 
     $$ (h, c) = W_x x_t + b + U y_{t-1}, \qquad h \leftarrow \mathrm{LN}(h + R_j [S^\top \mathrm{key}(Q_j h)])
        \quad (j = 1 \ldots R), \qquad h \leftarrow \mathrm{LN}(h + A\, \mathrm{relu}(B h)) $$
 
     The key k = key(c) comes from the input and the output before, so that a value that follows its name is written
     under it; not from the reads, so that facts about one thing lie under one key. A linear map of h gives q (scaled to
-    length 1), the value v, and per head the strength beta in (0, max_strength) and the share to keep alpha in (0, 1),
-    sigmoids both. The memory forgets, compares what it holds for the key with the value, writes the difference, and is
-    read once more:
+    length 1), the value v, and by sigmoids the strength beta in (0, max_strength) and the share to keep alpha. The
+    memory forgets, writes the difference between the value and what it holds for the key, and is read once more:
 
     $$ S_t = \alpha_t S_{t-1} + k_t\, (\beta_t (v_t - \alpha_t S_{t-1}^\top k_t))^\top, \qquad
        y_t = \mathrm{LN}(h + P [S_t^\top q_t]) $$
 
-    Sources. A network that writes weights for itself: Schmidhuber (1992), "Learning to control fast-weight memories";
-    read before the write, so that facts are chained: TPR-RNN (Schlag and Schmidhuber, 2018, arXiv 1811.12143);
-    several reads in a row and an LSTM that writes: FWM (Schlag, Munkhdalai and Schmidhuber, 2021, arXiv 2011.07831);
-    the delta rule: DeltaNet (Schlag, Irie and Schmidhuber, 2021, arXiv 2102.11174); with forgetting: Yang et al. (2024,
-    arXiv 2412.06464). With max_strength = 2 a write can turn round what a key holds (an eigenvalue of the transition
-    down to -1), which counting modulo 2 needs (Grazzi et al., 2024, arXiv 2411.12537).
+    `GatedDeltaNet` has the same rule of writing, but writes what depends on the inputs alone, so that a sequence is
+    computed in linear time. Here a write depends on what was read, so steps come one after another.
 
-    Relatives here. `RelationalMemory` keeps slots that attend to one another, and every slot sees every input; here
-    facts lie apart under keys, and what is stored is related to the input by reading it before writing. `GatedDeltaNet`
-    has the same rule of writing, but what it writes depends on the inputs below alone, so that a sequence is computed
-    in chunks and in linear time; here it depends on what was read, so that steps come one after another and a step
-    can act on what the memory holds. STM (Le, Tran and Venkatesh, 2020, arXiv 2002.03519), a successor of the
-    relational memory, keeps outer products of whole memories of items, added up without the delta rule.
+    Sources: fast weights, Schmidhuber (1992); reading before writing, TPR-RNN (Schlag and Schmidhuber, 2018, arXiv
+    1811.12143); several reads in a row, FWM (Schlag et al., 2021, arXiv 2011.07831); the delta rule, DeltaNet (Schlag
+    et al., 2021, arXiv 2102.11174), with forgetting, Yang et al. (2024, arXiv 2412.06464); max_strength = 2, with which
+    a write can turn round what a key holds, to count modulo 2, Grazzi et al. (2024, arXiv 2411.12537).
 
     Args:
-        input_size: features per step, I.
-        hidden_size: width of h and of the output, W.
-        num_heads: heads, H.
-        key_size: numbers of a key, K.
-        value_size: numbers of a value, V.
         reads: reads before the write, R.
-        carry: whether a step sees the output of the step before (U y); without, the memory is all that is carried, and
+        carry: whether a step sees the output of the step before (U y). Without it, the memory is the whole state, and
             keys come from the input alone.
         max_strength: the strongest correction, in (0, 2].
-        backend: what runs whole sequences: "reference" (the steps one by one, in PyTorch operations), "cpu" (compiled
-            kernels, forward and backward), or "auto", which chooses, as `backend_report` tells. A name is obeyed or
-            refused. Single steps and traces are always PyTorch operations.
+        backend: what runs whole sequences: "reference" (PyTorch operations, step by step), "cpu" (compiled kernels,
+            forward and backward), or "auto", which chooses, as `backend_report` tells. A name is obeyed or refused.
+            Single steps and traces are always PyTorch operations.
 
     Shape:
-        x [B, T, I]; output [B, T, W]; state {"fast": [B, H, K, V], "carried": [B, W]}, zeros at the start; without
-        `carry` {"fast": [B, H, K, V]} alone.
-
-    Raises:
-        InputError: a size, strength, dtype, length or reset that does not fit.
+        With I = input_size, W = hidden_size, H = num_heads, K = key_size and V = value_size: x [B, T, I];
+        output [B, T, W]; state {"fast": [B, H, K, V], "carried": [B, W]}, zeros at the start; without `carry`
+        {"fast": [B, H, K, V]} alone.
 
     Example:
         >>> core = FastWeightMemory(input_size=5, hidden_size=8, num_heads=2, key_size=4, value_size=6)
@@ -98,6 +87,8 @@ class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
         >>> y.shape, state["fast"].shape, state["carried"].shape
         (torch.Size([7, 11, 8]), torch.Size([7, 2, 4, 6]), torch.Size([7, 8]))
     """
+
+    attended = "fast"
 
     def __init__(
         self,
@@ -142,15 +133,11 @@ class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew."""
         draw_truncated_normal(self)
-        # what a read finds counts once it has been learned what to look for
+        # what a read finds counts only once the core has learned what to look for
         for from_value in self.read_value:
             assert isinstance(from_value, nn.Linear)
             nn.init.zeros_(from_value.weight)
-        for module in self.modules():
-            if isinstance(module, nn.LayerNorm):
-                module.reset_parameters()
         strengths, keeps = self.write.bias.detach()[-2 * self.num_heads :].chunk(2)
         nn.init.constant_(strengths, WRITTEN_AT_FIRST)
         nn.init.constant_(keeps, KEPT_AT_FIRST)
@@ -163,48 +150,41 @@ class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
     def project_input(self, x: Tensor) -> Tensor:
         return torch.cat([self.input(x), self.write_key(x)], -1)
 
-    def advance(self, projected_t: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def advance(self, projected_t: Tensor, state: Tensors) -> Tensors:
         taken = self.take(projected_t, state)
         return {"fast": taken.memory.unflatten(0, (-1, self.num_heads)), "carried": taken.output}
 
-    def output(self, state: dict[str, Tensor]) -> Tensor:
+    def output(self, state: Tensors) -> Tensor:
         return state["carried"]
 
-    def strip(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def strip(self, state: Tensors) -> Tensors:
         return state if self.recurrent is not None else {"fast": state["fast"]}
 
-    def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
-        assert isinstance(state, dict)
-        return state["fast"].flatten(1, 2), None
-
     def reader(self, size: int, looks: int, heads: int) -> MatrixReader:
-        """How a question looks at a state: a query of its own into every head. `heads` is for attention."""
-        return MatrixReader(_matrices, (self.num_heads, self.key_size, self.value_size), size, looks)
+        """How a question looks at a state: with a query of its own for every head. `heads` is for attention."""
+        return MatrixReader(itemgetter("fast"), (self.num_heads, self.key_size, self.value_size), size, looks)
 
-    def take_in_pieces(
-        self, x: Tensor, state: dict[str, Tensor], lengths: Tensor | None, reset: Tensor | None
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def run(self, x: Tensor, state: Tensors, lengths: Tensor | None, reset: Tensor | None) -> tuple[Tensor, Tensors]:
         given = [x, lengths, reset, *state.values(), *self.parameters()]
         together = max(1, _PIECE_ROWS // max(1, x.shape[0]))
-        return in_pieces(self._take_by_kernels, together, x, state, lengths, reset, given=given)
+        (y,), after = in_pieces(self._by_kernels, together, x, state, lengths, reset, given=given)
+        return y, after
 
-    def _take_by_kernels(
-        self, x: Tensor, state: dict[str, Tensor], lengths: Tensor | None, reset: Tensor | None
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """All steps by the kernels, which keep no states; by operations where they do not run."""
+    def _by_kernels(
+        self, x: Tensor, state: Tensors, lengths: Tensor | None, reset: Tensor | None
+    ) -> tuple[list[Tensor], Tensors]:
+        """All steps by the kernels; by operations where they do not run."""
         scan = self._scan(x, state, lengths, reset, states=False)
         if scan is None:
-            return super().take_in_pieces(x, state, lengths, reset)
+            y, after = super().run(x, state, lengths, reset)
+            return [y], after
         assert scan.outputs is not None
         return [scan.outputs], {name: t for name, t in scan.final._asdict().items() if t is not None}
 
-    def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> dict[str, Tensor]:
-        check_sequence(self, x, None, None)
-        rows, at = check_questions(self, x, rows, at)
-        start = self.started(state, x.shape[0])
-        scan = self._scan(blank(x, asked_steps(x, rows, at)), start, None, None, states=True)
+    def run_until(self, x: Tensor, state: Tensors, rows: Tensor, at: Tensor) -> Tensors:
+        scan = self._scan(x, state, None, None, states=True)
         if scan is None:
-            return super().snapshots(x, rows, at, state)
+            return super().run_until(x, state, rows, at)
         every = {"fast": scan.states, "carried": scan.outputs}
 
         def pick(first: Tensor, after: Tensor | None) -> Tensor:
@@ -213,10 +193,10 @@ class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
             chosen = after[rows, (at - 1).clamp(min=0)]
             return torch.where((at > 0).view(-1, *[1] * (first.dim() - 1)), chosen, first[rows])
 
-        return {name: pick(first, every[name]) for name, first in start.items()}
+        return {name: pick(first, every[name]) for name, first in state.items()}
 
     def backend_report(self, x: Tensor | None = None) -> BackendReport:
-        """What runs the sequence `x` [B, T, I], or a long one if none is given, and why, as things are now.
+        """What runs the sequence `x` [B, T, I] now, and why; without `x`, what runs a long sequence.
 
         Raises:
             InputError: the backend that was asked for cannot run it.
@@ -228,21 +208,17 @@ class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
         if x is None:
             device, dtype = place_of(self)
             x = torch.zeros(1, 64, self.input_size, device=device, dtype=dtype)
-        odd = None if self.backend == "reference" else self._beyond_kernels()
+        if self.backend == "reference":
+            return BackendReport(asked=self.backend, runs="reference", why="it was asked for")
+        odd = self._beyond_kernels()
         if odd is not None:
             why = f"the CPU scan cannot run here: it calls no inner modules, and {odd}"
             return BackendReport(asked=self.backend, runs="reference", why=why)
-        if self.backend == "reference":
-            return BackendReport(asked=self.backend, runs="reference", why="it was asked for")
-        state = _as_state(self.initial_state(x.shape[0]))
+        state = FastWeightState(**self.initial_state(x.shape[0]))
         return choose(self.backend, self.project_input(x), state, self._parameters_of_scan())
 
     def _beyond_kernels(self) -> str | None:
-        """What of the inner layers the kernels, which take their weights and do not call them, cannot know; or None.
-
-        Raises:
-            InputError: there is something, and the kernels were asked for by name.
-        """
+        """Why the kernels, which do not call the inner layers, would miss something; or None. Refused by name."""
         inner = [self.mlp_in, self.mlp_out, self.mlp_norm, self.write, self.out, self.out_norm]
         inner += [*self.read_key, *self.read_value, *self.read_norm]
         inner += [] if self.recurrent is None else [self.recurrent]
@@ -254,7 +230,7 @@ class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
         return odd
 
     def _scan(
-        self, x: Tensor, state: dict[str, Tensor], lengths: Tensor | None, reset: Tensor | None, *, states: bool
+        self, x: Tensor, state: Tensors, lengths: Tensor | None, reset: Tensor | None, *, states: bool
     ) -> FastWeightScan | None:
         """The sequence by the kernels, or None where the steps are taken one by one."""
         if self.backend == "reference" or self._beyond_kernels() is not None:
@@ -262,7 +238,8 @@ class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
         if lengths is not None:
             x = blank(x, valid_steps(lengths, x.shape[1]))
         projected, params = self.project_input(x), self._parameters_of_scan()
-        given, initial = _as_state(state), None if reset is None else _as_state(self.initial_state(x.shape[0]))
+        given = FastWeightState(**state)
+        initial = None if reset is None else FastWeightState(**self.initial_state(x.shape[0]))
         if choose(self.backend, projected, given, params, initial).runs == "reference" or x.shape[1] == 0:
             return None
         return fast_weight_scan(
@@ -293,7 +270,7 @@ class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
             out_norm=norm_of(self.out_norm),
         )
 
-    def take(self, projected_t: Tensor, state: dict[str, Tensor]) -> Step:
+    def take(self, projected_t: Tensor, state: Tensors) -> Step:
         """One step, with all that it computed."""
         memory = state["fast"].flatten(0, 1)
         if self.recurrent is not None:
@@ -301,7 +278,7 @@ class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
         h, key = projected_t.tensor_split([self.hidden_size], -1)
         read_keys, reads = [], []
         for to_key, from_value, norm in zip(self.read_key, self.read_value, self.read_norm, strict=True):
-            # Autocast multiplies in half precision; lengths, shares and the memory keep theirs.
+            # Autocast multiplies in half precision; lengths, shares and the memory keep their own.
             read_keys.append(unit(to_key(h).to(memory.dtype).reshape(-1, 1, self.key_size)))
             reads.append(torch.bmm(read_keys[-1], memory))
             h = norm(h + from_value(self.side_by_side(reads[-1])))
@@ -314,17 +291,7 @@ class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
         keep = torch.sigmoid(keep).reshape(-1, 1, 1)
         memory, found = write_and_read(memory, keys, value, strength, keep)
         y = self.out_norm(h + self.out(self.side_by_side(found)))
-        return Step(
-            read_keys=read_keys,
-            reads=reads,
-            keys=keys,
-            value=value,
-            strength=strength,
-            keep=keep,
-            found=found,
-            memory=memory,
-            output=y.to(memory.dtype),
-        )
+        return Step(read_keys, reads, keys, value, strength, keep, found, memory, y.to(memory.dtype))
 
     def side_by_side(self, values: Tensor) -> Tensor:
         """Values [G, 1, V] of every head as vectors [B, H * V]."""
@@ -333,13 +300,10 @@ class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
     def trace(
         self, x: Tensor, state: State | None = None, *, lengths: Numbers | None = None, reset: Tensor | None = None
     ) -> FastWeightTrace:
-        """What every step wrote and read, by the arguments and the arithmetic of a call.
+        """What every step wrote and read; the arguments and the arithmetic are those of a call.
 
-        The trace is differentiable. `trace.origins(query)` says which writes a read of the memory rests on. Cost: the
-        time of a call, and per step and row of the batch H * K * V numbers for the memory and few beside.
-
-        Raises:
-            InputError: see the call.
+        The trace is differentiable. `trace.origins(query)` says which writes a read of the memory comes from. It costs
+        the time of a call, and for each step and row of the batch little more than the H * K * V numbers of the memory.
 
         Example:
             >>> core = FastWeightMemory(input_size=5, hidden_size=8, num_heads=2, key_size=4, value_size=6, reads=3)
@@ -368,35 +332,18 @@ class FastWeightMemory(RecurrentCore[dict[str, Tensor]]):
         return FastWeightTrace.of(taken, memories, start, happens, reset, steps)
 
 
-def _matrices(state: State) -> Tensor:
-    """The matrices [B, H, K, V] of a state."""
-    assert isinstance(state, dict)
-    return state["fast"]
-
-
-def _as_state(state: dict[str, Tensor]) -> FastWeightState:
-    return FastWeightState(state["fast"], state.get("carried"))
-
-
 def write_and_read(
     memory: Tensor, keys: Tensor, value: Tensor, strength: Tensor, keep: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The gated delta rule, and a read of what it leaves.
+    """The gated delta rule on `memory` [G, K, V]: the memory after the write, and what is read from it [G, 1, V].
 
-    Args:
-        memory: [G, K, V].
-        keys: [G, 2, K], of the write and of the read.
-        value: [G, 1, V].
-        strength: beta [G, 1, 1].
-        keep: alpha [G, 1, 1].
-
-    Returns:
-        (the memory after the write [G, K, V], what the second key reads there [G, 1, V]).
+    `keys` [G, 2, K] are those of the write and of the read; `value` is [G, 1, V], `strength` (beta) and `keep` (alpha)
+    [G, 1, 1].
     """
     key, query = keys.chunk(2, 1)
     held, seen = torch.bmm(keep * keys, memory).chunk(2, 1)  # of what is kept, which may be in range where all is not
     correction = strength * (value - held)
-    # What the query reads after the write is what it saw before and its share of the correction: the memory, by far
-    # the largest tensor of a step, is not gone over again.
+    # What the query reads after the write is what it saw before and its share of the correction. So the memory, by far
+    # the largest tensor of a step, is not read again.
     found = seen + (query * key).sum(-1, keepdim=True) * correction
     return keep * memory + torch.bmm(key.mT, correction), found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,59 +11,48 @@ from torch import Tensor
 from relational_rnn._check import InputError, check_shape, describe
 from relational_rnn.nn._inputs import check_device
 
-# Shape legend: B batch, T time, H heads, K key size, V value size, R reads before the write, W width,
-#               G = B * H matrices: inside a step, batch and heads are one axis, as batched products want it
+# Axes: B batch, T time, H heads, K key size, V value size, R reads before the write, W width, G = B * H matrices
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """All that one step computed."""
 
-    read_keys: list[Tensor]
-    """Of each read before the write, [G, 1, K]."""
-    reads: list[Tensor]
-    """What each found, [G, 1, V]."""
-    keys: Tensor
-    """[G, 2, K]: k of the write, q of the read after it."""
-    value: Tensor
-    """[G, 1, V]."""
-    strength: Tensor
-    """beta [G, 1, 1]."""
-    keep: Tensor
-    """alpha [G, 1, 1]."""
-    found: Tensor
-    """What the read after the write found, [G, 1, V]."""
-    memory: Tensor
-    """After the step, [G, K, V]."""
-    output: Tensor
-    """y [B, W]."""
+    read_keys: list[Tensor]  # of each read before the write, [G, 1, K]
+    reads: list[Tensor]  # what each found, [G, 1, V]
+    keys: Tensor  # [G, 2, K]: k of the write, q of the read after it
+    value: Tensor  # [G, 1, V]
+    strength: Tensor  # beta [G, 1, 1]
+    keep: Tensor  # alpha [G, 1, 1]
+    found: Tensor  # what the read after the write found, [G, 1, V]
+    memory: Tensor  # after the step, [G, K, V]
+    output: Tensor  # y [B, W]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FastWeightTrace:
     r"""What happened at every step of a `FastWeightMemory`.
 
-    With these tensors, every step is $S_t = \alpha_t S_{t-1} + k_t (\beta_t (v_t - \alpha_t S_{t-1}^\top k_t))^\top$
-    from the memory `start` on. A step that did not happen (past a length) wrote nothing and forgot nothing: keep 1, all
-    else 0, and the memory stays. A step that a reset came before kept nothing: keep 0.
+    With these tensors, every step is $S_t = \alpha_t S_{t-1} + k_t (\beta_t (v_t - \alpha_t S_{t-1}^\top k_t))^\top$,
+    starting from the memory `start`. A step past a length wrote and forgot nothing: keep 1, all else 0, and the memory
+    stays. A step after a reset kept nothing: keep 0.
     """
 
     keys: Tensor
-    """k [B, T, H, K]: under which key a step wrote."""
+    """k [B, T, H, K]: the key under which a step wrote."""
     values: Tensor
-    """v [B, T, H, V]: what it wrote there."""
+    """v [B, T, H, V]: what it wrote."""
     strengths: Tensor
-    """beta [B, T, H]: how far it replaced what the key held; 1 is wholly."""
+    """beta [B, T, H]: how far it replaced what the key held; 1 is all of it."""
     keeps: Tensor
     """alpha [B, T, H]: the share of the memory that it kept."""
     read_keys: Tensor
-    """[B, T, R, H, K]: the keys that the reads before the write looked for."""
+    """[B, T, R, H, K]: the keys of the reads before the write."""
     read: Tensor
-    """[B, T, R, H, V]: what they found."""
+    """[B, T, R, H, V]: what these reads found."""
     output_keys: Tensor
-    """[B, T, H, K]: the key that the read after the write looked for."""
+    """[B, T, H, K]: the key of the read after the write."""
     output_read: Tensor
-    """[B, T, H, V]: what it found."""
+    """[B, T, H, V]: what that read found."""
     memory: Tensor
     """S [B, T, H, K, V]: the memory after the step."""
     start: Tensor
@@ -78,16 +68,7 @@ class FastWeightTrace:
         reset: Tensor | None,
         length: int,
     ) -> FastWeightTrace:
-        """The trace of steps, one or more.
-
-        Args:
-            steps: what each computed, whether it happened or not.
-            memories: the memory after each, [B, H, K, V].
-            start: the memory before the first, [B, H, K, V].
-            happens: [B, T], true where a step happened.
-            reset: [B, T], true where the memory was emptied before a step, or None.
-            length: how many of them are steps of the sequence; further ones have no place in the trace.
-        """
+        """The trace of the first `length` of at least one step, with the `memories` [B, H, K, V] after each."""
         heads = start.shape[1]
 
         def over_time(tensors: list[Tensor], otherwise: float = 0.0) -> Tensor:
@@ -114,23 +95,21 @@ class FastWeightTrace:
         )
 
     def origins(self, query: Tensor, *, after: int | None = None) -> Tensor:
-        r"""How much of every write there is in a read.
+        r"""How much of every write a read contains.
 
-        Given keys, strengths and keeps, the memory is linear in the values, so that a read is a sum over the writes:
+        For given keys, strengths and keeps the memory is linear in the values, so a read is a sum over the writes:
 
         $$ S_T^\top q = \textstyle\sum_s w_s v_s + S_0^\top q_0, \qquad w_s = \beta_s k_s^\top q_s, \qquad
            q_{s-1} = \alpha_s (q_s - w_s k_s), \qquad q_T = q $$
 
-        Weights may be negative: a later write corrects what an earlier one left under its key. The values themselves
-        were chosen by the model in view of what it had read; this says where numbers lie, not why they were written.
+        A weight may be negative: a later write corrects what an earlier one left under its key.
 
         Args:
-            query: q [B, H, K], the key that is read; `read_keys` and `output_keys` are such.
-            after: read from the memory after so many steps; None for the last one.
+            query: q [B, H, K], the key that is read, such as one of `read_keys` or `output_keys`.
+            after: read the memory after so many steps; None for the last one.
 
         Returns:
-            the weights w [B, T, H]; 0 for steps that come after the read. What is left of the memory before the first
-            step is `left_of_start`.
+            the weights w [B, T, H]; 0 for steps after the read. `left_of_start` gives the rest of the read.
 
         Raises:
             InputError: a query of another shape, dtype or device, or `after` outside of 0..T.

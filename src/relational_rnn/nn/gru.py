@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from relational_rnn.nn._gates import HiddenStateCore
+from relational_rnn.nn.rnn import HiddenStateCore
 
 
 class GRU(HiddenStateCore):
@@ -18,15 +18,8 @@ class GRU(HiddenStateCore):
 
     The same parameter names and layout (r, z, n) as `torch.nn.GRU` with one layer and `batch_first=True`.
 
-    Args:
-        input_size: features per step, I.
-        hidden_size: width of the hidden state and of the output, H.
-
     Shape:
-        x [B, T, I]; state [B, H], zeros at the start; output [B, T, H], the hidden state after every step.
-
-    Raises:
-        InputError: a size, dtype, length or reset that does not fit.
+        x [B, T, I]; state [B, H], zeros at the start; output [B, T, H], the state after every step (H = hidden_size).
 
     Example:
         >>> core = GRU(input_size=5, hidden_size=8)

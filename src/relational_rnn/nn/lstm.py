@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from relational_rnn.nn._gates import GatedCore
-from relational_rnn.nn.core import State
+from relational_rnn.nn.core import Tensors
+from relational_rnn.nn.rnn import GatedCore
 
 
-class LSTM(GatedCore[dict[str, Tensor]]):
+class LSTM(GatedCore[Tensors]):
     r"""A long short-term memory with forget gates (Hochreiter and Schmidhuber, 1997; Gers et al., 2000):
 
     $$ (i_t, f_t, g_t, o_t) = W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh} $$
@@ -18,15 +18,9 @@ class LSTM(GatedCore[dict[str, Tensor]]):
     The same function, parameter names and layout (i, f, g, o) as `torch.nn.LSTM` with one layer and `batch_first=True`.
     The forget gates start with a bias of 1 (Jozefowicz et al., 2015), where `torch.nn.LSTM` starts near 0.
 
-    Args:
-        input_size: features per step, I.
-        hidden_size: width of the hidden state and of the output, H.
-
     Shape:
-        x [B, T, I]; state {"h": [B, H], "c": [B, H]}, zeros at the start; output [B, T, H], h after every step.
-
-    Raises:
-        InputError: a size, dtype, length or reset that does not fit.
+        x [B, T, I]; state {"h": [B, H], "c": [B, H]}, zeros at the start; output [B, T, H], h after every step
+        (H = hidden_size).
 
     Example:
         >>> core = LSTM(input_size=5, hidden_size=8)
@@ -36,6 +30,7 @@ class LSTM(GatedCore[dict[str, Tensor]]):
     """
 
     gates = 4
+    attended = "h"
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -45,14 +40,10 @@ class LSTM(GatedCore[dict[str, Tensor]]):
         axes = {"B": batch_size, "H": self.hidden_size}
         return {"h": axes, "c": axes}
 
-    def advance(self, projected_t: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def advance(self, projected_t: Tensor, state: Tensors) -> Tensors:
         i, f, g, o = (projected_t + self.project_hidden(state["h"])).chunk(4, -1)
         c = torch.sigmoid(f) * state["c"] + torch.sigmoid(i) * torch.tanh(g)
         return {"h": torch.sigmoid(o) * torch.tanh(c), "c": c}
 
-    def output(self, state: dict[str, Tensor]) -> Tensor:
+    def output(self, state: Tensors) -> Tensor:
         return state["h"]
-
-    def rows(self, state: State) -> tuple[Tensor, Tensor | None]:
-        assert isinstance(state, dict)
-        return state["h"].unsqueeze(1), None

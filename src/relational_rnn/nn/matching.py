@@ -1,7 +1,4 @@
-"""Rivals of equal cost: as many parameters, as large a state, or as many operations as a relational memory.
-
-Axes: T time.
-"""
+"""Rivals of equal cost: as many parameters, as large a state, or as many operations as a relational memory."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from relational_rnn._check import InputError, check_choice, check_positive, describe
 from relational_rnn.nn.core import Core
-from relational_rnn.nn.cores import TOLERANCE, builder, count_parameters, state_bytes_after
+from relational_rnn.nn.cores import CORES, TOLERANCE, Asked, asked_for, count_parameters, state_bytes_after
 from relational_rnn.nn.sizes import FastWeightSizes, MemorySizes, RivalSizes
 
 Match = Literal["parameters", "state", "flops"]
@@ -23,12 +20,9 @@ Match = Literal["parameters", "state", "flops"]
 
 
 def count_operations(core: Core, steps: int) -> int:
-    """Floating-point operations of one sequence of `steps` steps, forward: those of its matrix products, two for each
-    multiply-add, as PyTorch's own counter sees them. Sums, gates and norms are not counted.
+    """The floating-point operations of one forward pass over a sequence of `steps` steps.
 
-    Args:
-        core: any core; a copy of it without weights is counted, so one on the device "meta" will do.
-        steps: length of the sequence, T.
+    PyTorch's counter counts matrix products alone, two operations for each multiply-add. The core may be on "meta".
 
     Example:
         >>> from relational_rnn.nn import LSTM
@@ -53,39 +47,32 @@ def build_matched(
     match: Match = "parameters",
     steps: int = 1,
 ) -> Core:
-    """Build the relational memory of `sizes`, or a rival that costs as much.
+    """Build the relational memory of `sizes`, or a rival that costs as much; see `build_core`.
 
     Args:
-        name: one of `CORE_NAMES`.
-        sizes: sizes of the relational memory.
-        input_size: features of one input step.
-        wrap: from a core to the whole model around it, whose parameters are counted for "parameters".
-        rivals: heads and layers of a rival that has them; None for what it has by itself.
-        fast: choices of the fast-weight memory; None for what it has by itself.
+        wrap: from a core to the whole model around it, whose parameters are counted.
         match: "parameters" of the whole model, bytes of the core's "state" after a sequence, or the core's "flops" for
-            one (see `count_operations`).
+            a sequence (see `count_operations`).
         steps: length of that sequence.
 
     Raises:
         InputError: an unknown name, a choice that the core does not have, or no size of it comes within 10 %.
     """
     check_choice("build_matched", "match", match, get_args(Match))
-    build = builder("build_matched", name, input_size, sizes, rivals, fast)
+    asked = asked_for("build_matched", name, input_size, sizes, rivals, fast)
     if name == "rmc":
-        return build(name, 1)
+        return CORES[name].build(asked, 1)
     if match == "parameters":
-        return build(name, match_parameters(name, build, wrap))
-
-    def cost(core: Core) -> int:
-        return state_bytes_after(core, steps) if match == "state" else count_operations(core, steps)
+        return CORES[name].build(asked, match_parameters(name, asked, wrap))
+    cost = state_bytes_after if match == "state" else count_operations
 
     def sized(parameters: int) -> int:
         with torch.device("meta"):
-            return cost(build(name, parameters))
+            return cost(CORES[name].build(asked, parameters), steps)
 
     with torch.device("meta"):
-        memory = build("rmc", 1)
-        wanted = cost(memory)
+        memory = CORES["rmc"].build(asked, 1)
+        wanted = cost(memory, steps)
     target, found = nearest_cost(sized, wanted, count_parameters(memory))
     if abs(found - wanted) > TOLERANCE * wanted:
         what = "bytes of state" if match == "state" else "operations"
@@ -93,16 +80,13 @@ def build_matched(
         got, expected = f"{found:,} {what} for a sequence of {steps}", f"{wanted:,}"
         hint = "choose larger sizes for the memory, or match something else."
         raise InputError(describe("build_matched", problem, got=got, expected=expected, hint=hint))
-    return build(name, target)
+    return CORES[name].build(asked, target)
 
 
 def nearest_cost(cost: Callable[[int], int], wanted: int, start: int) -> tuple[int, int]:
     """The size whose `cost`, which grows with it, is nearest to `wanted`, to a hundredth of the size; and that cost.
 
-    Few costs are asked for, as each may take a while: the size is bracketed from `start`, then halved down to.
-
-    >>> nearest_cost(lambda size: size * size, 10_000, start=30)
-    (100, 10000)
+    A cost may take a while, so it asks for few: it brackets the size from `start`, then halves the bracket.
     """
     costs: dict[int, int] = {}
 
@@ -124,25 +108,16 @@ def nearest_cost(cost: Callable[[int], int], wanted: int, start: int) -> tuple[i
     return nearest, costs[nearest]
 
 
-def match_parameters(core_name: str, build: Callable[[str, int], Core], wrap: Callable[[Core], nn.Module]) -> int:
-    """The number of parameters to ask of the named core, so that its whole model matches the relational memory's model.
+def match_parameters(core_name: str, asked: Asked, wrap: Callable[[Core], nn.Module]) -> int:
+    """The number of parameters to ask of the named core, so that its whole model matches the relational memory's.
 
-    The head grows with the core's output, so this is not the number of the memory's own parameters: it is found by the
-    secant method.
-
-    Args:
-        core_name: the rival.
-        build: from the name of a core and a number of parameters to the core nearest to it.
-        wrap: from a core to the whole model.
-
-    Raises:
-        InputError: no size of the core brings the whole model within 10 %.
+    The head grows with the core's output, so this is not the memory's own number. The secant method finds it.
     """
 
     def sized(name: str, target: int) -> tuple[int, int]:
         """Parameters of (the whole model, its core)."""
         with torch.device("meta"):
-            core = build(name, target)
+            core = CORES[name].build(asked, target)
             return count_parameters(wrap(core)), count_parameters(core)
 
     wanted, target = sized("rmc", 1)
@@ -158,9 +133,7 @@ def match_parameters(core_name: str, build: Callable[[str, int], Core], wrap: Ca
         target = max(1, target - round(misses[target] / slope))
     best = min(misses, key=lambda target: abs(misses[target]))
     if abs(misses[best]) > TOLERANCE * wanted:
-        problem = (
-            f"no size of the core {core_name!r} comes within {TOLERANCE:.0%} of the relational memory's parameters"
-        )
+        problem = f"no size of the core {core_name!r} comes within {TOLERANCE:.0%} of the memory's parameters"
         got, hint = f"{wanted + misses[best]:,} parameters of the whole model", "choose larger sizes for the memory."
         raise InputError(describe("build_matched", problem, got=got, expected=f"{wanted:,}", hint=hint))
     return best

@@ -7,20 +7,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relational_rnn._check import InputError, check_positive, check_room, describe
+from relational_rnn.nn._inputs import Device
 from relational_rnn.nn._matrix_memory import MatrixMemoryCore, content_weights
+from relational_rnn.nn.core import Tensors
 
-# Shape legend: B batch, I input features, H hidden size, N slots, W word size, R read heads,
-#               E write heads, A = E + R all heads (write heads first), D shifts
+# Axes: A = E + R all heads, write heads first; the others are those of the class.
 
 START = 1e-6
-"""What every number of the memory is before the first step."""
+"""Every number of the memory before the first step."""
 
 
 class NTM(MatrixMemoryCore):
     r"""A Neural Turing Machine with an LSTM controller (Graves et al., 2014, arXiv:1410.5401).
 
-    Every head finds its weights over the slots by content, keeps some of its last ones, shifts them around the circle
-    of slots and sharpens them (equations 5 to 9; the numbers k, beta, g, s, gamma of every head come from h_t):
+    Every head finds weights over the slots by content, keeps some of its last ones, shifts them around the circle of
+    slots and sharpens them (equations 5 to 9). Its numbers k, beta, g, s, gamma come from h_t:
 
     $$ w^c = \mathrm{softmax}_n(\beta \cos(k, M_{t-1}[n])), \qquad w^g = g\,w^c + (1 - g)\,w_{t-1} $$
     $$ \tilde w[n] = \textstyle\sum_d s[d]\, w^g[n - d], \qquad
@@ -31,29 +32,20 @@ class NTM(MatrixMemoryCore):
     $$ M_t = M_{t-1} \odot \textstyle\prod_h (1 - w_h e_h^\top) + \sum_h w_h a_h^\top, \qquad
        r_t = w_t^\top M_t, \qquad y_t = W_y [h_t; r_t] + b_y $$
 
-    The ranges are beta = softplus, g and e sigmoid, s softmax, gamma = 1 + softplus. The paper leaves open which memory
+    beta is a softplus, g and e are sigmoids, s is a softmax, gamma = 1 + softplus. The paper leaves open which memory
     the heads compare their keys with; here it is that of the step before, for all heads at once.
 
-    The start is constant (the paper resets to "bias values" and released no code): h, c and reads are 0; the memory is
-    1e-6 everywhere, which learned fastest for Collier and Beel (2018, arXiv:1807.08518); every head looks at the first
-    slot, which tells slots of equal content apart.
+    The start is constant: h, c and reads are 0; the memory is 1e-6 everywhere, which learned fastest for Collier and
+    Beel (2018, arXiv:1807.08518); every head looks at the first slot, which tells slots of equal content apart.
 
     Args:
-        input_size: features per step, I.
-        hidden_size: width of the controller, H.
-        memory_slots: rows of the memory, N.
-        word_size: numbers in a row, W.
-        read_heads: heads that read, R.
-        write_heads: heads that write, E.
-        shift_range: how many slots a head can move in one step, either way; D = 2 * shift_range + 1.
+        shift_range: how far a head can move in one step, either way; D = 2 * shift_range + 1 shifts, at most N.
         output_size: features of the output, O; None means hidden_size.
 
     Shape:
+        With I = input_size, H = hidden_size, N = memory_slots, W = word_size, R = read_heads and E = write_heads:
         x [B, T, I]; output [B, T, O]; state {"h": [B, H], "c": [B, H], "memory": [B, N, W], "reads": [B, R, W],
         "weights": [B, E + R, N]}.
-
-    Raises:
-        InputError: a size, dtype, length or reset that does not fit; more shifts than slots.
 
     Example:
         >>> core = NTM(input_size=5, hidden_size=8, memory_slots=6, word_size=4, read_heads=2)
@@ -91,9 +83,7 @@ class NTM(MatrixMemoryCore):
         self.shift_range = shift_range
         self.parts = parts
 
-    def initial_state(
-        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> dict[str, Tensor]:
+    def initial_state(self, batch_size: int, *, device: Device = None, dtype: torch.dtype | None = None) -> Tensors:
         state = super().initial_state(batch_size, device=device, dtype=dtype)
         state["memory"] += START
         state["weights"][..., 0] = 1
@@ -103,7 +93,7 @@ class NTM(MatrixMemoryCore):
         heads = self.write_heads + self.read_heads
         return {**super().state_axes(batch_size), "weights": {"B": batch_size, "A": heads, "N": self.memory_slots}}
 
-    def advance(self, projected_t: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def advance(self, projected_t: Tensor, state: Tensors) -> Tensors:
         h, c, interface = self.control(projected_t, state)
         keys, strengths, gates, shifts, sharpness, erase, add = interface.split(self.parts, -1)
         every, word = self.write_heads + self.read_heads, self.word_size

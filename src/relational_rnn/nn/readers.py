@@ -1,6 +1,6 @@
-"""How a question looks at the state of a core: by attention at rows, linearly at matrices.
+"""How a question looks at the state of a core: by attention to rows, linearly at matrices.
 
-Axes: M questions, S size of a question, R rows of a state, D features of a row, H heads, K key, V value, F = H * V.
+Axes: M questions, S size of a question, R rows of a state, H heads, K key, V value, F = H * V.
 """
 
 from __future__ import annotations
@@ -23,58 +23,47 @@ if TYPE_CHECKING:
 class Look(NamedTuple):
     """What one look finds."""
 
-    found: Tensor
-    """[M, S], made for the question by a linear map."""
-    values: Tensor
-    """[M, F], as the heads read it from the state, side by side."""
-    where: Tensor
-    """Where it looked: attention of every head to every row [M, H, R], or queries [M, H, K]."""
+    found: Tensor  # [M, S], a linear map of the values
+    values: Tensor  # [M, F], what the heads read from the state, side by side
+    where: Tensor  # where it looked: attention of every head to every row [M, H, R], or queries [M, H, K]
 
 
 class StateReader(nn.Module, ABC):
-    """Looks that a question takes at a state, one after the other; `Core.reader` makes the one of a core.
+    """Looks that a question takes at a state, one after the other; `Core.reader` makes the reader of a core.
 
-    What a look reads is, as it is, added to the query of the next, so that a fact leads to another without a map
-    between them that would have to be learned first (TPR-RNN: Schlag and Schmidhuber, 2018, arXiv 1811.12143).
+    What a look reads is added to the query of the next, so that one fact leads to another without a map that would have
+    to be learned first (TPR-RNN: Schlag and Schmidhuber, 2018, arXiv 1811.12143).
     """
 
     values_size: int
-    """Numbers that a look reads, F."""
+    """How many numbers a look reads, F."""
 
     @abstractmethod
     def open(self, state: State) -> Any:
-        """What all looks at the states of M questions share, computed once."""
+        """What all looks at the states of M questions share."""
 
     @abstractmethod
     def look(self, index: int, question: Tensor, opened: Any, before: Tensor | None = None) -> Look:
-        """One look.
+        """Look `index`, from 0, of the questions [M, S]; each look has weights of its own.
 
-        Args:
-            index: which look it is, from 0; each has weights of its own.
-            question: [M, S].
-            opened: what `open` gave.
-            before: the `values` [M, F] of the look before, if there was one.
-
-        Raises:
-            InputError: there is no such look, or a question of another shape.
+        `opened` is what `open` gave, `before` the `values` [M, F] of the look before. An index or a shape that does not
+        fit is refused.
         """
 
 
 class RowReader(StateReader):
-    r"""Attention over the rows of a state (Vaswani et al., 2017, arXiv:1706.03762, section 3.2), for every head
+    r"""Attention to the rows of a state (Vaswani et al., 2017, arXiv:1706.03762, section 3.2). Every head reads
 
-    $$ a_r = \mathrm{softmax}_r(q^\top k_r / \sqrt{K}), \qquad \textstyle\sum_r a_r v_r $$
+    $$ \textstyle\sum_r a_r v_r, \qquad a_r = \mathrm{softmax}_r(q^\top k_r / \sqrt{K}) $$
 
-    with keys and values from the rows, the same for all looks, and then a linear map of all heads together. The query q
-    is a linear map of the question, plus what the look before has read. In a state without any row a look finds the
-    bias of that map.
+    with keys and values from the rows, the same for all looks; a linear map of all heads follows. The query q is a
+    linear map of the question, plus what the look before has read. In a state without rows a look finds the map's bias.
 
     Args:
-        rows: from a state to (rows [M, R, D], mask [M, R] true where a row exists, or None): `Core.rows`.
-        row_size: features of a row, D.
+        rows: from a state to (rows [M, R, row_size], mask [M, R] true where a row exists, or None): `Core.rows`.
         size: features of a question and of what is found, S.
         looks: how many looks there are.
-        heads: heads of each; they divide `size`.
+        heads: heads of each look; they divide `size`.
 
     Shape:
         look: found [M, S], values [M, S], attention of every head to every row [M, H, R].
@@ -130,15 +119,14 @@ class RowReader(StateReader):
 
 
 class MatrixReader(StateReader):
-    r"""Looks into matrices that map keys to values, as the cores that write them look: a query of length 1 for every
-    head, and S^T q of each (Schlag et al., 2021, arXiv:2102.11174, equation 4).
+    r"""Looks at matrices that map keys to values. Every head has a query q of length 1 and reads S^T q (Schlag et al.,
+    2021, arXiv:2102.11174, equation 4), as the cores that write these matrices do.
 
-    Before it is scaled, a query is a linear map of the question, plus what the look before has read from that head;
-    where keys and values differ in size, there is nothing that could be added as it is, and the map is all.
+    Before it is scaled, a query is a linear map of the question, plus what the look before has read from that head if
+    keys and values have the same size.
 
     Args:
-        matrices: from a state to its matrices [M, H, K, V].
-        shape: heads, size of a key and size of a value, (H, K, V).
+        matrices: from a state to its matrices [M, H, K, V], of `shape` (H, K, V).
         size: features of a question and of what is found, S.
         looks: how many looks there are.
 
@@ -183,7 +171,7 @@ class MatrixReader(StateReader):
 
 
 def check_look(reader: RowReader | MatrixReader, index: int, question: Tensor, before: Tensor | None) -> None:
-    """Refuse a look that is none of the reader's, a question that is not [M, S], or values that are not [M, F]."""
+    """Refuse an index that is out of range, a question that is not [M, S], or values that are not [M, F]."""
     where = type(reader).__name__
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < reader.looks:
         raise InputError(describe(where, "there is no such look", got=repr(index), expected=f"0 to {reader.looks - 1}"))

@@ -24,9 +24,20 @@ from relational_rnn._check import (
     describe,
 )
 from relational_rnn.nn._importing import ForeignWeights
-from relational_rnn.nn._inputs import RESET_HINT, check_booleans, check_kind, check_questions, place_of
-from relational_rnn.nn._layered_cells import WHERE, Given, LayeredCells, Layout, join_state, pack_like, refuse_nan
-from relational_rnn.nn._read_head import KINDS, ReadHead, ReadHeadKind
+from relational_rnn.nn._inputs import Device, check_kind, check_questions, check_reset, place_of
+from relational_rnn.nn._layered_cells import (
+    READ_HEADS,
+    WHERE,
+    Given,
+    LayeredCells,
+    Layout,
+    ReadHead,
+    ReadHeadKind,
+    join_state,
+    pack_like,
+    refuse_nan,
+)
+from relational_rnn.nn._stateful import asked_lengths
 from relational_rnn.nn.core import Numbers, State
 from relational_rnn.nn.initial_weights import draw_truncated_normal
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
@@ -47,30 +58,29 @@ class RelationalMemory(ForeignWeights, LayeredCells):
     $$ \tilde M_t = \mathrm{attend}([M_{t-1};\, W x_t])_{1:N}, \qquad
        M_t = i_t \odot \tanh(\tilde M_t) + f_t \odot M_{t-1} $$
 
-    With `gate_style="competitive"` every row r of the input is shared out among the slots by a softmax over them, as in
-    Slot Attention (Locatello et al., 2020, arXiv:2006.15055), and a slot moves to its candidate as far as its share and
-    its gate say; a slot with a share of 0 keeps its memory bit for bit:
+    With `gate_style="competitive"` a softmax shares every row r of the input out among the slots, as in Slot Attention
+    (Locatello et al., 2020, arXiv:2006.15055). A slot moves to its candidate as far as its share and its gate say; a
+    slot with a share of 0 keeps its memory bit for bit:
 
     $$ a_{ir} = \mathrm{softmax}_i\, \frac{k(M_{t-1,i}) \cdot q_r(W x_{t,r})}{\sqrt W}, \qquad
        u_i = \min\bigl(1,\, \min(N, 4)\, i_{t,i}\, \tfrac1n \textstyle\sum_r a_{ir}\bigr), \qquad
        M_t = M_{t-1} + u \odot (\tanh(\tilde M_t) - M_{t-1}) $$
 
-    `formulation="sonnet"` is the arithmetic of the authors' released code; `formulation="chapter"` is a block without
-    gates or a residual around the attention, M' = MultiHead(X, X, X), M = LayerNorm(M' + FF(M')), and needs
-    `gate_style=None`. Both are spelled out in `relational_rnn/ops/relational_scan/reference.py`.
+    `formulation="sonnet"` is the arithmetic of the authors' released code. `formulation="chapter"` is a block without
+    gates or a residual around the attention: M' = MultiHead(X, X, X), M = LayerNorm(M' + FF(M')).
+    `relational_rnn/ops/relational_scan/reference.py` spells both out.
 
     Args:
         input_size: numbers per input row, I.
-        mem_slots: slots in the memory, N. No parameter depends on it, but for "weighted" read heads, "random" and
-            "learned" initial memories, `output_size` after a "flatten" read head, and the layers above the first.
+        mem_slots: slots in the memory, N. The parameters do not depend on it, except those of "weighted" read heads,
+            "random" and "learned" initial memories, `output_size` after a "flatten" head, and layers above the first.
         head_size: numbers per head and slot; the memory is W = num_heads * head_size wide.
-        num_heads: attention heads.
         num_blocks: attention blocks per step; each has its own attention and layer norms, the MLP is shared.
         key_size: size of queries and keys per head; None means head_size.
         attention_mlp_layers: linear layers of the MLP, with ReLU between them.
         gate_style: "unit" (two gates per number), "memory" (two per slot), "competitive" (slots compete for the input:
-            an input gate per number, keys and queries in place of the forget gate, as many parameters as "unit"; on the
-            CPU by compiled kernels, elsewhere by plain PyTorch operations), or None.
+            an input gate per number, keys and queries in place of the forget gate; as many parameters as "unit"), or
+            None, which the chapter's formulation needs.
         forget_bias: constant added to the forget gate before its sigmoid; not trained. "competitive" has no such gate
             and refuses any other value than the default.
         input_bias: constant added to the input gate before its sigmoid; not trained.
@@ -84,16 +94,13 @@ class RelationalMemory(ForeignWeights, LayeredCells):
         num_layers: layers on top of each other; each takes the flattened memories of the one below.
         dropout: probability of dropping a number between two layers, in training.
         batch_first: sequences are [B, T, ...] (the default, unlike `nn.LSTM`); False for [T, B, ...].
-        check_finite: look for NaN and infinities in what comes in, at the price of a pass over it and, on a GPU, of
-            waiting for it.
+        check_finite: refuse NaN and infinities in the input. It costs a pass over the input, and on a GPU waits for it.
         backend: what runs whole sequences: "reference", "cpu", "triton", or "auto", which chooses, as `backend_report`
-            tells. A name is obeyed or refused. Traces are always plain PyTorch operations, and so are single steps but
-            for those without gradients on the CPU ("auto" and "cpu"), which compiled kernels take in one call.
-        activations: "store" keeps what the backward pass needs; "recompute" keeps little and computes it again, for
-            peak memory that grows with the square root of T. It is obeyed or refused (under `torch.func` and
-            `torch.compile`, and where inner modules have to be called).
-        device: where the parameters live.
-        dtype: the parameters' dtype.
+            tells. A name is obeyed or refused. Traces and single steps are plain PyTorch operations; with "auto" and
+            "cpu", compiled kernels take single steps without gradients on the CPU.
+        activations: "store" keeps what the backward pass needs; "recompute" computes it again, so that peak memory
+            grows with the square root of T. It is obeyed or refused (under `torch.func` and `torch.compile`, and where
+            inner modules have to be called).
 
     Shape:
         - `x`: `[B, T, I]`, or `[B, T, n, I]` with `input_rows=n`; without `B` for a single sequence, whose state and
@@ -102,10 +109,9 @@ class RelationalMemory(ForeignWeights, LayeredCells):
         - returns `(y, memory)`: `y` is `[B, T, O]` (O is N * W without `read_head` and `output_size`, the memory after
           every step laid flat), and `memory` is shaped like `state`.
 
-    Nothing is detached: gradients flow into `state` and through every step. Call `memory.detach()` between chunks for
-    truncated backpropagation. Under autocast the memory keeps the dtype that it came in with.
-
-    Under `torch.compile` a sequence is one node of the graph, whatever its length; its backward runs the steps twice.
+    Nothing is detached: for truncated backpropagation call `memory.detach()` between chunks. Under autocast the memory
+    keeps its dtype. Under `torch.compile` a sequence of any length is one node of the graph, whose backward runs the
+    steps twice.
 
     Raises:
         InputError: an argument, or the shape, dtype, device or range of an input, cannot be used.
@@ -142,11 +148,11 @@ class RelationalMemory(ForeignWeights, LayeredCells):
         check_finite: bool = False,
         backend: Backend = "auto",
         activations: ActivationMode = "store",
-        device: torch.device | str | None = None,
+        device: Device = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        check_choice(WHERE, "read_head", read_head, KINDS)
+        check_choice(WHERE, "read_head", read_head, READ_HEADS)
         check_counts(WHERE, num_layers=num_layers)
         check_positive(WHERE, **({} if output_size is None else {"output_size": output_size}))
         check_flags(WHERE, batch_first=batch_first, check_finite=check_finite)
@@ -196,9 +202,9 @@ class RelationalMemory(ForeignWeights, LayeredCells):
     def step(
         self, x_t: Tensor, state: State, *, reset: Tensor | None = None, query: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One step: `x_t` [B, I] (or [B, n, I]) and the memory before it to (output [B, O], memory after it).
+        """One step: from `x_t` [B, I] (or [B, n, I]) and the memory before it to (output [B, O], memory after it).
 
-        Without `B` throughout where `x_t` has no batch axis. `reset` [B] booleans: true where a row returns to its
+        There is no `B` anywhere if `x_t` has no batch axis. `reset` [B] booleans: true where a row returns to its
         initial memory *before* the step. `query` [B, W] replaces the learned query of an "attention" read head.
         """
         quick = self._quick(x_t, state, sequence=False) if query is None and reset is None else None
@@ -216,8 +222,7 @@ class RelationalMemory(ForeignWeights, LayeredCells):
         if self.check_finite:
             refuse_nan(x_t.unsqueeze(1), memories, None)
         if reset is not None:
-            check_shape(WHERE, "reset", reset, {"B": x_t.shape[0]} if layout.batched else {})
-            check_booleans(WHERE, "reset", reset, x_t.device, hint=RESET_HINT)
+            check_reset(WHERE, reset, {"B": x_t.shape[0]} if layout.batched else {}, x_t.device)
             starts = [self.cell(i).initial_memory(x_t.shape[0], dtype=m.dtype) for i, m in enumerate(memories)]
             pairs = zip(starts, memories, strict=True)
             memories = [torch.where(reset.view(-1, 1, 1), start, memory) for start, memory in pairs]
@@ -243,18 +248,15 @@ class RelationalMemory(ForeignWeights, LayeredCells):
         reset: Tensor | None = None,
         query: Tensor | None = None,
     ) -> tuple[Any, Tensor]:
-        """The whole sequence.
+        """The whole sequence, as `Core.forward`.
 
         Args:
             x: [B, T, I] or [B, T, n, I]; [T, B, ...] with `batch_first=False`; [T, ...] for a single sequence; or a
                 `PackedSequence`, whose rows count in the order that they had before they were packed.
             state: the memory before the first step, [B, N, W] or [L, B, N, W], or None for `initial_state(B)`.
-            lengths: [B] whole numbers in 0..T, as a tensor, list or array; outputs past a length are 0, whatever the
-                input holds there, and the memory is that of the last valid step.
-            reset: booleans over the first two axes of x ([B, T] for a `PackedSequence`, [T] for a single sequence);
-                true means that the row returns to its initial memory *before* that step.
-            query: for an "attention" read head, [B, W] or one for every step, laid out like x; replaces the
-                learned one.
+            lengths: [B] whole numbers in 0..T; the input past a length may hold anything, even NaN.
+            reset: booleans over the first two axes of x ([B, T] for a `PackedSequence`, [T] for a single sequence).
+            query: for an "attention" read head, in place of the learned one: [B, W], or one per step, laid out like x.
 
         Returns:
             (y [B, T, O] laid out like x, the memory after each row's last valid step, shaped like `state`).
@@ -287,9 +289,9 @@ class RelationalMemory(ForeignWeights, LayeredCells):
     ) -> Trace:
         """Everything that one layer computed at every step: attention, gates, shares, candidate and memory.
 
-        The arguments and the arithmetic are those of the call. The tensors of the `Trace` are laid out like x
-        ([B, T, ...] for a `PackedSequence`) and are differentiable. Cost: the time of a call, and per step and row of
-        the batch num_blocks * num_heads * (N + n)^2 numbers for the attention and up to 4 * N * W for the rest.
+        The arguments and the arithmetic are those of a call. The tensors of the `Trace` are laid out like x
+        ([B, T, ...] for a `PackedSequence`) and are differentiable. It costs the time of a call, and for each step and
+        row num_blocks * num_heads * (N + n)^2 numbers for the attention and up to 4 * N * W for the rest.
 
         Args:
             layer: which layer, from 0; None for the top one.
@@ -299,8 +301,6 @@ class RelationalMemory(ForeignWeights, LayeredCells):
             >>> trace = layer.trace(torch.zeros(7, 11, 5))
             >>> trace.attention.shape  # batch, time, block, head, row that looks, row looked at (the input is last)
             torch.Size([7, 11, 1, 2, 4, 4])
-            >>> trace.forget_gate.shape
-            torch.Size([7, 11, 3, 8])
             >>> trace = layer.alike(gate_style="competitive").trace(torch.zeros(7, 11, 5))
             >>> trace.share.shape, trace.share[0, 0].sum().round().item()  # which slot took the input
             (torch.Size([7, 11, 3, 1]), 1.0)
@@ -318,17 +318,11 @@ class RelationalMemory(ForeignWeights, LayeredCells):
         return traced.map(given.layout.to_outer)
 
     def snapshots(self, x: Tensor, rows: Numbers, at: Numbers, state: State | None = None) -> Tensor:
-        """The memory of row `rows[m]` after its first `at[m]` steps, for every m: [M, N, W] or [L, M, N, W].
-
-        One pass over the sequence, then a gather; 0 steps is the start.
-        """
+        """The memory of row `rows[m]` after its first `at[m]` steps, for every m: [M, N, W] or [L, M, N, W]."""
         given = self._open(x, state)
-        batch = given.x.shape[0]
         rows, at = check_questions(self, given.x, rows, at)
         # Steps that no question sees may hold anything, even NaN, as they do past a length.
-        seen = torch.zeros(batch, dtype=torch.int64, device=given.x.device)
-        seen = seen.scatter_reduce(0, rows.long(), at.long(), "amax")
-        scans = self._scan(replace(given, lengths=seen), self.num_layers)
+        scans = self._scan(replace(given, lengths=asked_lengths(given.x, rows, at)), self.num_layers)
         pairs = zip(given.memories, scans, strict=True)
         every = [torch.cat([start.unsqueeze(1), scan.memories], dim=1) for start, scan in pairs]
         return join_state([memories[rows, at] for memories in every])
@@ -339,7 +333,7 @@ class RelationalMemory(ForeignWeights, LayeredCells):
         return (state if self.num_layers == 1 else state[-1]), None
 
     def backend_report(self, x: Tensor | PackedSequence | None = None) -> BackendReport:
-        """What runs the sequence `x`, or a long one if none is given, and why, as things are now (autocast included).
+        """What runs the sequence `x` now (autocast included), and why; without `x`, what runs a long sequence.
 
         Raises:
             InputError: the layer's backend cannot run it.
@@ -365,7 +359,7 @@ class RelationalMemory(ForeignWeights, LayeredCells):
                 params = params._replace(why=f"of cells.{i}, {params.why}")
             wanted = self._wants_rows(i)
             reports.append(choose(self.backend, self.activations, rows, memory, params, input_rows=wanted))
-            rows = rows[:, :, :1]  # what is above has one row per step
+            rows = rows[:, :, :1]  # layers above have one row per step
         # All layers run alike, unless some of them hold modules that have to be called.
         return next((report for report in reports if report.runs == "reference"), reports[0])
 
@@ -375,7 +369,7 @@ class RelationalMemory(ForeignWeights, LayeredCells):
         return ", ".join([self.cell().extra_repr(), *(f"{name}={value!r}" for name, value in shown.items())])
 
     def _quick(self, x: Any, state: State | None, *, sequence: bool) -> tuple[Tensor, Tensor] | None:
-        """A step, or a sequence of one, like one before: then nothing is left to check but that nothing has changed."""
+        """A step, or a sequence of one, like one before: the only check left is that nothing has changed."""
         if torch.compiler.is_compiling() or torch.is_grad_enabled():
             return None
         if type(x) is not Tensor or type(state) is not Tensor or not _is_dense(x) or not _is_dense(state):
@@ -402,11 +396,7 @@ class RelationalMemory(ForeignWeights, LayeredCells):
         return self.read_head.kind == "input" and layer == self.num_layers - 1
 
     def _is_called(self, layer: int, backend: Backend, activations: ActivationMode) -> BackendReport | None:
-        """What runs a layer whose cell is called for every step, as it is more than the modules in it; or None.
-
-        Raises:
-            InputError: something else was asked for by name, or the attended rows are wanted, which no call gives.
-        """
+        """What runs a layer if every step has to call its cell, or None; refused where that cannot be obeyed."""
         alone = self.cell(layer).stands_alone()
         if alone is None:
             return None
@@ -424,7 +414,7 @@ class RelationalMemory(ForeignWeights, LayeredCells):
         return BackendReport(asked=backend, runs="reference", why=f"every step is a call, as {why}")
 
     def _between(self, memories: Tensor) -> Tensor:
-        """What a layer takes from the one below: its memories [..., N, W] as one row [..., 1, N * W], dropped out."""
+        """What a layer takes from the one below: memories [..., N, W] as one row [..., 1, N * W], with dropout."""
         return F.dropout(memories.flatten(-2).unsqueeze(-2), self.dropout, self.training)
 
     def _rows(self, x: Tensor, below: list[Scan]) -> Tensor:
@@ -434,7 +424,7 @@ class RelationalMemory(ForeignWeights, LayeredCells):
         return x if self.input_rows is not None else x.unsqueeze(-2)
 
     def _scan(self, given: Given, layers: int, *, top: bool = False) -> list[Scan]:
-        """The lowest `layers` layers over the sequence; with `top` only the highest keeps the memories of all steps."""
+        """The lowest `layers` layers over the sequence; with `top`, only the top one keeps every step's memory."""
         scans: list[Scan] = []
         one = given.x.shape[1] == 1 and given.lengths is None and given.reset is None
         for i, memory in enumerate(given.memories[:layers]):
@@ -458,7 +448,7 @@ class RelationalMemory(ForeignWeights, LayeredCells):
     def _output(
         self, memory: Tensor, input_rows: Tensor | None, query: Tensor | None = None, *, own: bool = False
     ) -> Tensor:
-        """The output; `own` where the memory is handed out as well, and both are to lie apart."""
+        """The output; with `own`, never in the same place as the memory."""
         head, projection = self.read_head, self.projection
         y = head(memory, input_rows, query)
         if projection is not None:

@@ -16,9 +16,9 @@ from torch.nn.modules import module as every_module
 from torch.utils.hooks import RemovableHandle
 
 from relational_rnn._check import InputError, check_positive, check_room, check_shape, describe
-from relational_rnn.nn._arguments import of_a_cell
-from relational_rnn.nn._inputs import check_kind, check_place, start_at
+from relational_rnn.nn._inputs import Device, check_kind, check_place, start_at
 from relational_rnn.nn._plain import first_beyond, hooked, linear_of, norm_of, remake_weights
+from relational_rnn.nn._pretrained import OF_CELL, remembering
 from relational_rnn.nn.initial_weights import draw_truncated_normal
 from relational_rnn.nn.sizes import FORGET_BIAS, GateStyle, InitialMemory, SizesOfLayer
 from relational_rnn.ops.relational_scan.loop import happening
@@ -36,32 +36,21 @@ from relational_rnn.ops.relational_scan.scan import Backend
 from relational_rnn.ops.relational_scan.step import After, StepCache, relational_step_after
 
 RANDOM_STD = 0.1
+EQUAL = (
+    "the same weights act on every slot, so slots that start equal stay equal for ever and the memory holds no more "
+    "than one slot would"
+)
 CELL_HINT = "start with cell.initial_memory(batch_size), or pass memory=None."
 
 
 @functools.cache
-def warn_that_zeros_stay_equal() -> None:
-    warnings.warn(
-        "initial_memory='zeros': the same weights act on every slot, so slots that start equal stay equal for ever and "
-        "the memory holds no more than one slot would; 'identity', 'random' and 'learned' start them apart.",
-        UserWarning,
-        stacklevel=4,
-    )
-
-
-@functools.cache
-def warn_of_a_start_of_zeros(where: str) -> None:
-    warnings.warn(
-        f"{where}: a state of zeros was passed. The same weights act on every slot, so slots that start equal stay "
-        "equal for ever and the memory holds no more than one slot would. Start with initial_state(batch_size) (of a "
-        "cell: initial_memory) and pass reset= where an episode begins.",
-        UserWarning,
-        stacklevel=4,
-    )
+def warn_once(text: str) -> None:
+    """Warn; the same text never again."""
+    warnings.warn(text, UserWarning, stacklevel=4)
 
 
 def _below(gate: nn.Module | None, share: nn.Module | None) -> Linear:
-    """A linear of gates, and the one for the shares of slots that compete under it, as the functions take them."""
+    """The linear layer of the gates, with that of competing slots' shares under it."""
     if share is None:
         return linear_of(gate)
     assert isinstance(share, nn.Linear)
@@ -71,7 +60,7 @@ def _below(gate: nn.Module | None, share: nn.Module | None) -> Linear:
 
 
 def _that_never_runs(register: Callable[..., RemovableHandle]) -> Callable[..., RemovableHandle]:
-    """`register`, with a word about the hook."""
+    """`register`, with a warning."""
 
     @functools.wraps(register)
     def warning(self: nn.Module, *args: Any, **kwargs: Any) -> RemovableHandle:
@@ -87,10 +76,7 @@ def _that_never_runs(register: Callable[..., RemovableHandle]) -> Callable[..., 
 
 
 class AttentionBlock(nn.Module):
-    """The parameters of one attention block; the arithmetic is in `relational_rnn.ops.relational_scan`.
-
-    It holds modules and is never called, as an `nn.ModuleDict`; whoever puts a hook on it is told so.
-    """
+    """The parameters of one attention block. Like an `nn.ModuleDict` it is never called, and a hook on it warns."""
 
     def __init__(self, width: int, qkv_width: int, formulation: Formulation, device: torch.device, dtype: torch.dtype):
         super().__init__()
@@ -115,9 +101,6 @@ class AttentionBlock(nn.Module):
     register_full_backward_hook = _that_never_runs(nn.Module.register_full_backward_hook)
     register_full_backward_pre_hook = _that_never_runs(nn.Module.register_full_backward_pre_hook)
 
-    def called_block(self) -> CalledBlock:
-        return CalledBlock(self.qkv, self.mlp_norm, self.qkv_norm, self.attention_norm, self.out)
-
 
 class RelationalMemoryCell(nn.Module):
     r"""One step of a relational memory, as `nn.LSTMCell` is one step of an LSTM.
@@ -141,7 +124,9 @@ class RelationalMemoryCell(nn.Module):
         torch.Size([7, 3, 8])
     """
 
-    @of_a_cell
+    argument_hints = OF_CELL
+
+    @remembering
     def __init__(
         self,
         input_size: int,
@@ -158,7 +143,7 @@ class RelationalMemoryCell(nn.Module):
         input_rows: int | None = None,
         formulation: Formulation = "sonnet",
         initial_memory: InitialMemory = "identity",
-        device: torch.device | str | None = None,
+        device: Device = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
@@ -205,7 +190,7 @@ class RelationalMemoryCell(nn.Module):
             self.initial = None
         self._steps = StepCache()
         if initial_memory == "zeros":
-            warn_that_zeros_stay_equal()
+            warn_once(f"initial_memory='zeros': {EQUAL}; 'identity', 'random' and 'learned' start them apart.")
         self.reset_parameters()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -213,11 +198,8 @@ class RelationalMemoryCell(nn.Module):
         return {**self.__dict__, "_steps": StepCache()}
 
     def reset_parameters(self) -> None:
-        """Draw everything anew: weights as the original does, norms as usual, and the start."""
+        """Draw everything anew, as the constructor does."""
         draw_truncated_normal(self)
-        for module in self.modules():
-            if isinstance(module, nn.LayerNorm):
-                module.reset_parameters()
         if self.initial is not None:
             if self.start == "random":
                 nn.init.normal_(self.initial, std=RANDOM_STD)
@@ -225,7 +207,7 @@ class RelationalMemoryCell(nn.Module):
                 nn.init.eye_(self.initial)
 
     def scan_parameters(self) -> ScanParameters:
-        """The parameters as the functions in `relational_rnn.ops.relational_scan` take them; modules must be plain."""
+        """The parameters as the functions in `relational_rnn.ops.relational_scan` take them, of plain modules."""
         own, gated = self._modules, self._modules.get("gate_input") is not None
         return ScanParameters(
             settings=self.settings,
@@ -241,24 +223,23 @@ class RelationalMemoryCell(nn.Module):
         why = self.beyond_weights()
         if why is None:
             return self.scan_parameters()
+        blocks = [block for block in self.blocks if isinstance(block, AttentionBlock)]
+        gates = {name: getattr(self, name) for name in ("gate_input", "gate_memory", "share_query", "share_key")}
         return CalledParameters(
             settings=self.settings,
             why=why,
             input=self.input,
-            blocks=tuple(block.called_block() for block in self.blocks if isinstance(block, AttentionBlock)),
+            blocks=tuple(CalledBlock(b.qkv, b.mlp_norm, b.qkv_norm, b.attention_norm, b.out) for b in blocks),
             mlp=tuple(self.mlp),
-            gate_input=self.gate_input,
-            gate_memory=self.gate_memory,
-            share_query=self.share_query,
-            share_key=self.share_key,
+            **gates,
         )
 
     def beyond_weights(self) -> str | None:
-        """Which inner module is more than its weight and bias, and how; None where all are plain."""
+        """Which inner module is more than its weight and bias, and why; None where all are plain."""
         return first_beyond(self, self._inner(), without_bias=self._modules.get("share_key"))
 
     def stands_alone(self) -> str | None:
-        """Why this cell has to be called for every step, and the modules in it are not enough; or None."""
+        """Why every step has to call this cell, where calling the modules in it is not enough; or None."""
         if hooked(self):
             return "has hooks"
         if type(self).forward is not RelationalMemoryCell.forward or "forward" in self.__dict__:
@@ -266,7 +247,6 @@ class RelationalMemoryCell(nn.Module):
         return None
 
     def _within(self, name: str) -> list[nn.Module | None]:
-        """The modules of a list of them."""
         modules = self._modules[name]
         assert modules is not None
         return list(modules._modules.values())
@@ -291,13 +271,10 @@ class RelationalMemoryCell(nn.Module):
     def ready_step(
         self, rows: Tensor, memory: Tensor, *, input_rows: bool = False, checked: bool = False
     ) -> After | None:
-        """A step without gradients by the compiled kernels; None unless they take it.
+        """A step without gradients by the compiled kernels, of `rows` [B, n, I] and `memory` [B, N, M]; or None.
 
-        Args:
-            rows: [B, n, I].
-            memory: [B, N, M].
-            input_rows: whether the attended rows of the input are wanted too.
-            checked: whether both tensors are known to fit. If not, the step is taken only if one of its size was.
+        `input_rows`: whether the attended rows of the input are wanted too. Tensors that are not `checked` are taken
+        only if a step of their size was taken before.
         """
         if torch.compiler.is_compiling() or every_module._has_any_global_hook():
             return None
@@ -311,7 +288,7 @@ class RelationalMemoryCell(nn.Module):
         return None
 
     def step_after(self, rows: Tensor, memory: Tensor, *, input_rows: bool = False, backend: Backend = "auto") -> After:
-        """A step of tensors that were checked: `rows` [B, n, I] and `memory` [B, N, M]; see `relational_step_after`."""
+        """A step of checked `rows` [B, n, I] and `memory` [B, N, M]; see `relational_step_after`."""
         if backend in ("auto", "cpu"):
             after = self.ready_step(rows, memory, input_rows=input_rows, checked=True)
             if after is not None:
@@ -319,7 +296,7 @@ class RelationalMemoryCell(nn.Module):
         return relational_step_after(rows, memory, self.step_parameters(), input_rows=input_rows, backend=backend)
 
     def by_calls(self, rows: Tensor, memory: Tensor, lengths: Tensor | None, reset: Tensor | None) -> Scan:
-        """`relational_scan` where every step is a call of the cell: `rows` [B, T, n, I] and `memory` [B, N, M]."""
+        """`relational_scan` of `rows` [B, T, n, I] and `memory` [B, N, M], where every step is a call of the cell."""
         initial = None if reset is None else self.initial_memory(memory.shape[0], dtype=memory.dtype)
         happens, memories = happening(lengths, rows.shape[1], rows.device), []
         if happens is not None:
@@ -336,14 +313,11 @@ class RelationalMemoryCell(nn.Module):
             return Scan(memory.new_zeros(rows.shape[0], 0, *memory.shape[1:]), memory, None)
         return Scan(torch.stack(memories, dim=1), memory, None)
 
-    def initial_memory(
-        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Tensor:
+    def initial_memory(self, batch_size: int, *, device: Device = None, dtype: torch.dtype | None = None) -> Tensor:
         """The memory before the first step, [batch_size, N, M]; device and dtype default to the parameters'.
 
-        - "identity": slot i is the i-th unit vector, as in the original; where there are more slots than numbers in a
-          slot, those beyond are zeros and stay equal to each other.
-        - "zeros": all slots are equal, and stay so.
+        - "identity": slot i is the i-th unit vector, as in the original; slots beyond the width are equal zeros.
+        - "zeros": all slots are equal, and stay equal.
         - "random": drawn once, normal of std 0.1, and stored with the weights.
         - "learned": a parameter, the identity before training.
         """
@@ -364,19 +338,17 @@ class RelationalMemoryCell(nn.Module):
         return ", ".join([str(self.input_size), *(f"{name}={value!r}" for name, value in shown.items())])
 
     def look_for_zeros(self, where: str, memory: Tensor) -> None:
-        """Warn, once, of a start whose slots are all zeros; what a step has left never is.
-
-        What autograd has a history of was computed, and is not looked at, nor is what would have to be waited for.
-        """
+        """Warn, once, of a start whose slots are all zeros. What was computed, or lies on a GPU, is not looked at."""
         if self.mem_slots == 1 or self.start == "zeros" or memory.requires_grad or not memory.is_cpu:
             return
         if memory.numel() == 0 or watcher() is not None:  # of what watches, some has no values
             return
         if not bool(memory.flatten(1).any(1).all()):
-            warn_of_a_start_of_zeros(where)
+            start = "Start with initial_state(batch_size) (of a cell: initial_memory) and pass reset= at a new episode."
+            warn_once(f"{where}: a state of zeros was passed: {EQUAL}. {start}")
 
     def row_axes(self) -> dict[str, int | None]:
-        """Axes of the input of one step, after the batch's."""
+        """The axes of one step's input, but for the batch."""
         return {"I": self.input_size} if self.input_rows is None else {"n": self.input_rows, "I": self.input_size}
 
     def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:

@@ -1,11 +1,68 @@
-"""The plain recurrent network with a tanh (Elman, 1990)."""
+"""The plain recurrent network with a tanh (Elman, 1990), and what it shares with the GRU and the LSTM.
+
+Weights are laid out and named as those of `torch.nn.RNN`, `GRU` and `LSTM` with one layer.
+Axes: G gates, H hidden size, I input features.
+"""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from relational_rnn.nn._gates import HiddenStateCore
+from relational_rnn._check import check_positive, check_room
+from relational_rnn.nn._recurrent import RecurrentCore
+from relational_rnn.nn.core import StateT
+
+
+class GatedCore(RecurrentCore[StateT]):
+    """A recurrent network of G gates: weights [G * H, I] and [G * H, H], two biases [G * H].
+
+    Gate by gate, the input's weights start Glorot-uniform and the recurrent ones orthogonal (Saxe et al., 2014); biases
+    are 0. State dicts of the PyTorch modules with one layer load here, and ours there.
+    """
+
+    gates: int
+    """Number of gates, G."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        where = type(self).__name__
+        check_positive(where, input_size=input_size, hidden_size=hidden_size)
+        check_room(where, self.gates * hidden_size * (input_size + hidden_size))
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.output_size = hidden_size
+        rows = self.gates * hidden_size
+        self.weight_ih_l0 = nn.Parameter(torch.empty(rows, input_size))
+        self.weight_hh_l0 = nn.Parameter(torch.empty(rows, hidden_size))
+        self.bias_ih_l0 = nn.Parameter(torch.zeros(rows))
+        self.bias_hh_l0 = nn.Parameter(torch.zeros(rows))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for weight in self.weight_ih_l0.detach().chunk(self.gates):
+            nn.init.xavier_uniform_(weight)
+        for weight in self.weight_hh_l0.detach().chunk(self.gates):
+            nn.init.orthogonal_(weight)
+        nn.init.zeros_(self.bias_ih_l0)
+        nn.init.zeros_(self.bias_hh_l0)
+
+    def project_input(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight_ih_l0, self.bias_ih_l0)
+
+    def project_hidden(self, h: Tensor) -> Tensor:
+        """From the hidden state [B, H] to its part of the gates [B, G * H]."""
+        return nn.functional.linear(h, self.weight_hh_l0, self.bias_hh_l0)
+
+
+class HiddenStateCore(GatedCore[Tensor]):
+    """A gated core whose state is its hidden state: one tensor [B, H]."""
+
+    def state_axes(self, batch_size: int) -> dict[str, dict[str, int]]:
+        return {"": {"B": batch_size, "H": self.hidden_size}}
+
+    def output(self, state: Tensor) -> Tensor:
+        return state
 
 
 class RNN(HiddenStateCore):
@@ -15,15 +72,8 @@ class RNN(HiddenStateCore):
 
     The same function as `torch.nn.RNN` with one layer and `batch_first=True`, and the same parameter names.
 
-    Args:
-        input_size: features per step, I.
-        hidden_size: width of the hidden state and of the output, H.
-
     Shape:
-        x [B, T, I]; state [B, H], zeros at the start; output [B, T, H], the hidden state after every step.
-
-    Raises:
-        InputError: a size, dtype, length or reset that does not fit.
+        x [B, T, I]; state [B, H], zeros at the start; output [B, T, H], the state after every step (H = hidden_size).
 
     Example:
         >>> core = RNN(input_size=5, hidden_size=8)

@@ -13,8 +13,8 @@ from relational_rnn._check import (
     check_flags,
     check_numbers,
     check_positive,
+    check_range,
     describe,
-    is_number,
 )
 from relational_rnn.ops.relational_scan import (
     ACTIVATION_MODES,
@@ -48,8 +48,6 @@ FORGET_BIAS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What the classes below share."""
-
     where: ClassVar[str]
     """Who refuses a value."""
 
@@ -127,7 +125,7 @@ class MemorySizes(Sizes):
 
 
 class SizesOfLayer(MemorySizes):
-    """Those of a constructor of the relational memory, where choices have to go together, too."""
+    """The same for the constructors of the relational memory, where choices must also go together."""
 
     where = "RelationalMemory"
 
@@ -164,17 +162,11 @@ class Choices(Sizes):
 
         >>> RivalSizes(num_heads=2, num_layers=5).of("dnc")
         RivalSizes(num_heads=2, num_layers=None)
-        >>> FastWeightSizes(reads=2).of("lstm") == FastWeightSizes()
-        True
         """
         return type(self)(**{name: value for name, value in self.asked.items() if core in self.having[name]})
 
     def check(self, where: str, *cores: str) -> None:
-        """Refuse a choice that none of the named cores has.
-
-        Raises:
-            InputError: names the choice, and the cores that have it.
-        """
+        """Refuse a choice that none of the named cores has."""
         for name, value in self.asked.items():
             having = self.having[name]
             if not set(having) & set(cores):
@@ -185,11 +177,7 @@ class Choices(Sizes):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RivalSizes(Choices):
-    """Choices of the rivals that have them; what is left of a rival is sized to the relational memory.
-
-    Raises:
-        InputError: a number below 1.
-    """
+    """Choices of the rivals that have them; the rest of a rival is sized to the relational memory."""
 
     where: ClassVar[str] = "RivalSizes"
     prefix: ClassVar[str] = "rivals"
@@ -208,11 +196,7 @@ class RivalSizes(Choices):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FastWeightSizes(Choices):
-    """Sizes and choices of the fast-weight memory; its width follows from the parameters of the relational memory.
-
-    Raises:
-        InputError: a size below 1, a max_strength outside of (0, 2], or a carry that is not True or False.
-    """
+    """Sizes and choices of the fast-weight memory; its width follows from the parameters of the relational memory."""
 
     where: ClassVar[str] = "FastWeightSizes"
     prefix: ClassVar[str] = "fast"
@@ -237,12 +221,10 @@ class FastWeightSizes(Choices):
         check_positive(where, num_heads=self.num_heads, key_size=self.key_size, value_size=self.value_size)
         check_counts(where, reads=self.reads)
         check_flags(where, carry=self.carry)
-        if not is_number(self.max_strength) or not 0 < self.max_strength <= 2:  # above 2 what is held could grow
-            problem = "max_strength must be a number above 0 and at most 2"
-            raise InputError(describe(where, problem, got=repr(self.max_strength), expected="(0, 2]"))
+        check_range(where, "max_strength", self.max_strength, 0, 2, above=True)  # above 2 what is held could grow
 
 
 class SizesOfFastWeights(FastWeightSizes):
-    """Those of the constructor of the fast-weight memory."""
+    """The same for its constructor."""
 
     where = "FastWeightMemory"

@@ -6,11 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from relational_rnn._check import check_counts
-from relational_rnn.nn._cached_attention import CachedAttentionCore, attended
+from relational_rnn.nn._growing import CachedAttentionCore, attend_to
 from relational_rnn.nn._inputs import place_of
-
-# Shape legend: B batch, S stored steps, T new steps, I input features, W width, L layers, H heads,
-#               K head size (W = H * K)
 
 ROTARY_BASE = 10_000.0
 
@@ -21,35 +18,30 @@ class Transformer(CachedAttentionCore):
     $$ a = u + \mathrm{Attention}(\mathrm{LN}(u)), \qquad u' = a + W_2\,\mathrm{GELU}(W_1 \mathrm{LN}(a)) $$
 
     Positions are rotary (Su et al., 2021, arXiv:2104.09864): queries and keys are turned by an angle in proportion to
-    their position, so that scores depend on distances only. A position counts the steps since the start or the last
-    reset, which makes streaming, chunks and resets equal to the whole sequence, and needs no largest length; the angles
-    are accurate to 1e-3 up to about 10,000 steps in float32.
+    their position, so scores depend on distances only. A position counts the steps since the start or the last reset,
+    so streaming and chunks equal the whole sequence, of any length; in float32 the angles are accurate to 1e-3 up to
+    about 10,000 steps.
 
-    The state grows: a step appends its keys (not yet turned) and values of every layer and its output, so that S steps
-    keep (2 * L + 1) * S * W numbers and one more step costs time and a copy in proportion to S. Padding and steps from
-    before a reset stay in the cache, masked; `compact(state)` drops them. Outputs are kept for `rows` alone.
+    The state grows: a step appends its output and, for every layer, its values and its keys (not yet turned). S steps
+    keep (2 * L + 1) * S * W numbers, and one more step takes time and a copy in proportion to S. Padding and steps
+    before a reset stay stored, masked; `compact(state)` drops them. Outputs are kept for `rows` alone.
 
-    With a `window`, every step of every layer sees only so many steps, itself included, and the state keeps one step
-    less and no more: a step costs the same however long the sequence, and chunks equal the whole sequence as without.
-    What a step knows reaches L * (window - 1) steps back, as layers pass it on (Dai et al., 2019, arXiv:1901.02860).
+    With a `window`, every step of every layer sees only so many steps, itself included, and the state keeps one less:
+    the cost of a step is bounded. What a step knows still reaches L * (window - 1) steps back (Dai et al., 2019,
+    arXiv:1901.02860).
 
-    Attention is PyTorch's `scaled_dot_product_attention`. Its fused kernels have no second derivative (they raise) and
-    no vmap rule of their own; both work inside `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
+    Attention is PyTorch's `scaled_dot_product_attention`. Second derivatives and vmap need its plain kernel:
+    `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
 
     Args:
-        input_size: features per step, I.
-        hidden_size: width W of the residual stream and of the output.
-        num_layers: layers, L.
-        num_heads: attention heads, H; hidden_size / num_heads is the head size and must be even.
+        num_heads: attention heads, H; each has K = hidden_size / num_heads numbers, which must be even.
         feedforward_size: hidden units of the feed-forward part; None means 4 * hidden_size.
         window: how many steps a step sees at most, itself included; None for all.
 
     Shape:
-        x [B, T, I]; output [B, T, W]; state {"keys": [B, S, L, H, K], "values": [B, S, L, H, K], "outputs": [B, S, W],
-        "valid": [B, S] booleans}, S stored steps, 0 at the start.
-
-    Raises:
-        InputError: a size, dtype, length or reset that does not fit.
+        With I = input_size, W = hidden_size, L = num_layers and S stored steps (0 at the start): x [B, T, I];
+        output [B, T, W]; state {"keys": [B, S, L, H, K], "values": [B, S, L, H, K], "outputs": [B, S, W],
+        "valid": [B, S] booleans}.
 
     Example:
         >>> core = Transformer(input_size=5, hidden_size=8, num_layers=3, num_heads=2)
@@ -111,7 +103,7 @@ class Layer(nn.Module):
         new = (turn[0][:, keys.shape[1] :], turn[1][:, keys.shape[1] :])
         keys = torch.cat([keys, k], 1)
         values = torch.cat([values, v], 1)
-        a = u + self.attention_out(attended(rotate(q, new), rotate(keys, turn), values, mask))
+        a = u + self.attention_out(attend_to(rotate(q, new), rotate(keys, turn), values, mask))
         u = a + self.feedforward_out(nn.functional.gelu(self.feedforward_in(self.feedforward_norm(a))))
         return u, keys, values
 

@@ -7,11 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relational_rnn._check import check_counts
-from relational_rnn.nn._cached_attention import CachedAttentionCore, attended
+from relational_rnn.nn._growing import CachedAttentionCore, attend_to
 from relational_rnn.nn._inputs import place_of
-
-# Shape legend: B batch, S stored steps, T new steps, I input features, W width, L passes, H heads,
-#               K head size (W = H * K)
 
 
 class UniversalTransformer(CachedAttentionCore):
@@ -24,26 +21,18 @@ class UniversalTransformer(CachedAttentionCore):
     $$ P^l_{i,2j} = \sin(i / 10000^{2j/W}) + \sin(l / 10000^{2j/W}), \qquad
        P^l_{i,2j+1} = \cos(i / 10000^{2j/W}) + \cos(l / 10000^{2j/W}) $$
 
-    A position counts the steps since the start or the last reset, from 0; passes count from 1. Dropout is left to the
-    model around it, and so is dynamic halting (the paper's section 2.2, an addition there as well): the number of
-    passes is fixed, as in the paper's base model.
+    A position counts the steps since the start or the last reset, from 0; passes count from 1. The number of passes is
+    fixed, as in the paper's base model: there is no dynamic halting (section 2.2), and no dropout.
 
-    The state grows as that of `Transformer` does, with the keys and values of every pass: S steps keep
-    (2 * L + 1) * S * W numbers. What is said there about `compact`, positions far out and fused attention holds here.
+    The state grows as that of `Transformer`, with keys and values for every pass; see there for `compact`, distant
+    positions and the kernels of attention.
 
     Args:
-        input_size: features per step, I.
-        hidden_size: width W of the stream and of the output.
-        num_passes: times that the block is applied, L.
-        num_heads: attention heads, H; hidden_size / num_heads is the head size and must be even.
+        num_heads: attention heads, H; each has K = hidden_size / num_heads numbers, which must be even.
         feedforward_size: hidden units of the transition; None means 4 * hidden_size.
 
     Shape:
-        x [B, T, I]; output [B, T, W]; state {"keys": [B, S, L, H, K], "values": [B, S, L, H, K], "outputs": [B, S, W],
-        "valid": [B, S] booleans}, S stored steps, 0 at the start.
-
-    Raises:
-        InputError: a size, dtype, length or reset that does not fit.
+        As of `Transformer`, with W = hidden_size and L = num_passes.
 
     Example:
         >>> core = UniversalTransformer(input_size=5, hidden_size=8, num_passes=3, num_heads=2)
@@ -86,7 +75,7 @@ class UniversalTransformer(CachedAttentionCore):
             q, k, v = heads.unbind(2)
             all_keys.append(torch.cat([keys[:, :, index], k], 1))
             all_values.append(torch.cat([values[:, :, index], v], 1))
-            a = self.attention_norm(p + self.attention_out(attended(q, all_keys[-1], all_values[-1], mask)))
+            a = self.attention_norm(p + self.attention_out(attend_to(q, all_keys[-1], all_values[-1], mask)))
             u = self.transition_norm(a + self.transition_out(F.relu(self.transition_in(a))))
         return u, all_keys, all_values
 
