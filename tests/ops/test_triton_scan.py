@@ -12,12 +12,14 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
+from scripts import load
 
 from relational_rnn import InputError, RelationalMemory
 from relational_rnn.nn.relational_memory_cell import RelationalMemoryCell
@@ -413,3 +415,34 @@ def test_it_compiles_for_a_hopper_gpu(shape, dtype):
         assert row["shared_bytes"] <= 227 * 1024
         if dtype != "float64":  # whose tensor cores round no more than other units, and which not every Triton uses
             assert (row["tensor_cores"] != "no") == (dtype in ("bfloat16", "float16"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the script's toy sizes are for the interpreter")
+def test_the_script_for_a_gpu_goes_through_its_motions(monkeypatch, capsys, tmp_path):
+    script = load(BENCHMARKS / "gpu.py")
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--toy", "--out", str(tmp_path)])
+    script.main()
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [json.loads(file.read_text(encoding="utf-8")) for file in tmp_path.iterdir()] == [record]
+    assert not record["refused_or_wrong"]
+    assert not record["left_out_for_time"]
+    assert {(row["pass"], row["contender"]) for row in record["rows"]} == set(
+        product(script.PASSES, ["relational_rnn:reference", "relational_rnn:triton", script.LSTM, script.GRAPHS])
+    )
+
+
+def test_a_backend_that_is_wrong_is_not_timed(monkeypatch):
+    script = load(BENCHMARKS / "gpu.py")
+    right = script.build
+
+    def wrong(case, benchmark, name):
+        contender = right(case, benchmark, name)
+        if name.endswith("reference"):
+            return contender
+        return replace(contender, run=lambda: [1.001 * tensor for tensor in contender.run()])
+
+    monkeypatch.setattr(script, "build", wrong)
+    case = script.Case(name="toy", shape=script.TOY, run="infer")
+    found, against = script.judged(case, script.Benchmark(shapes=("c",), sweeps=()))
+    assert found == ["relational_rnn:reference"]
+    assert against["relational_rnn:triton"].startswith("WRONG: toy, infer: relational_rnn:triton, output")
