@@ -11,7 +11,7 @@ from relational_rnn.benchmarks import contenders as c
 from relational_rnn.benchmarks.contenders import CausalEncoder, build, definition, names
 from relational_rnn.benchmarks.l0sg import FILE, load_port
 from relational_rnn.benchmarks.measuring import CheckFailed, check, judge, peak_memory
-from relational_rnn.benchmarks.shapes import QUICK, SHAPES, Benchmark, Case, cases, transformer_flop
+from relational_rnn.benchmarks.shapes import QUICK, QUICK_FAST, SHAPES, Benchmark, Case, cases, transformer_flop
 
 TRAIN, STEP = Case(name="q", shape=QUICK, run="train"), Case(name="q", shape=replace(QUICK, steps=1), run="step")
 SETTING = Benchmark(threads=1)
@@ -44,11 +44,13 @@ def test_the_transformer_is_causal_and_its_arithmetic_is_counted():
 
 
 def test_what_takes_part_follows_from_the_case(compiled):
-    plan = {case.name: case for case in cases(("c", "d", "f"), ("T", "slots", "recompute"))}
-    assert [case.run for case in cases(("c", "d", "f"), ())] == ["train", "infer", "step", "infer"]
+    plan = {case.name: case for case in cases(("b", "c", "d", "f", "g", "h"), ("T", "slots", "recompute"))}
+    runs = [case.run for case in cases(("c", "d", "f", "g", "h"), ())]
+    assert runs == ["train", "infer", "step", "infer", "train", "infer", "step"]
     assert names(plan["c"], SETTING)[0] == [
         "relational_rnn:reference",
         "relational_rnn:cpu",
+        "relational_rnn:competing slots",
         "nn.LSTM",
         "nn.LSTM, equal state",
         "nn.TransformerEncoder",
@@ -57,7 +59,21 @@ def test_what_takes_part_follows_from_the_case(compiled):
         "relational_rnn:triton": "on the CPU it runs under Triton's interpreter alone, which is for tests"
     }
     assert names(plan["d"], SETTING)[0][0] == "relational_rnn:step"
-    assert names(plan["f"], SETTING)[0] == ["relational_rnn:cpu", "nn.LSTM", "nn.LSTM, equal state"]
+    ours = ["relational_rnn:cpu", "relational_rnn:competing slots"]
+    assert names(plan["f"], SETTING)[0] == [*ours, "nn.LSTM", "nn.LSTM, equal state"]
+    assert "relational_rnn:competing slots" not in names(plan["b"], SETTING)[0]  # one slot has nobody to compete with
+    assert "relational_rnn:step, competing slots" in names(plan["d"], SETTING)[0]
+    lstms = ["nn.LSTM", "nn.LSTM, equal state"]
+    assert names(plan["g"], SETTING)[0] == ["relational_rnn:reference", "relational_rnn:cpu", *lstms]
+    assert names(plan["h"], SETTING)[0] == [
+        "relational_rnn:step",
+        "relational_rnn:reference",
+        "relational_rnn:cpu",
+        *lstms,
+    ]
+    assert "relational_rnn:fast weights" in names(plan["T=16384"], SETTING)[0]
+    compiled_too = names(plan["c"], Benchmark(threads=1, compiled=True))[0]
+    assert set(compiled_too) - set(names(plan["c"], SETTING)[0]) == set(c.COMPILED)
     assert "relational_rnn:reference" in names(plan["T=1024"], SETTING)[0]
     assert "relational_rnn:reference" not in names(plan["T=4096"], SETTING)[0]
     found, refused = names(plan["recompute T=512"], SETTING)
@@ -68,7 +84,17 @@ def test_what_takes_part_follows_from_the_case(compiled):
     assert "not in bfloat16" in refused["relational_rnn:cpu"]
 
 
-@pytest.mark.parametrize("case", [TRAIN, replace(TRAIN, run="infer"), STEP], ids=lambda case: case.run)
+QUICK_CASES = [
+    TRAIN,
+    replace(TRAIN, run="infer"),
+    STEP,
+    replace(TRAIN, sweep="T"),
+    Case(name="f", shape=QUICK_FAST, run="train"),
+    Case(name="f", shape=replace(QUICK_FAST, steps=1), run="step"),
+]
+
+
+@pytest.mark.parametrize("case", QUICK_CASES, ids=lambda case: f"{case.name} {case.run} {case.sweep}")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_backends_that_are_right_pass_the_check(case, dtype):
     setting = Benchmark(dtype=dtype)
@@ -91,6 +117,7 @@ def test_a_turn_of_single_steps_carries_the_state(tmp_path, compiled):
         _, expected = layer(long)
         first = layer(long[:, :1])[1]
     assert (first - expected).abs().max() > 1e-3
+    assert c.STEP_COMPETING in ends
     for name in (c.STEP, f"{c.LAYER}reference", f"{c.LAYER}cpu"):
         torch.testing.assert_close(ends[name], expected, rtol=1e-4, atol=1e-4)
     torch.manual_seed(1)
@@ -113,6 +140,28 @@ def test_a_backend_that_is_a_little_wrong_is_red(which, compiled):
         check(TRAIN, {name: replace(right, run=wrong)}, SETTING)
 
 
+@pytest.mark.parametrize("name", ["competing slots", "fast weights"])
+def test_a_newer_memory_is_judged_by_its_own_definition(name, compiled):
+    case = replace(TRAIN, sweep="T")
+    names_of_ours = [f"{c.LAYER}cpu", f"{c.LAYER}{name}"]
+    plain, newer = (build(case, SETTING, one) for one in names_of_ours)
+    check(case, dict(zip(names_of_ours, (plain, newer), strict=True)), SETTING)
+    with pytest.raises(CheckFailed, match="output"):
+        check(case, {names_of_ours[1]: plain}, SETTING)
+    assert newer.parameters == pytest.approx(plain.parameters, rel=0.05)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # inductor's own call
+@pytest.mark.parametrize("shape", [QUICK, QUICK_FAST], ids=["slots", "fast weights"])
+def test_the_plain_loop_is_compiled_and_judged(shape):
+    case = Case(name="q", shape=replace(shape, steps=2), run="train")
+    setting = Benchmark(threads=1, compiled=True)
+    name = next(iter(c.COMPILED))
+    assert name in names(case, setting)[0]
+    torch.compiler.reset()
+    check(case, {name: build(case, setting, name)}, setting)
+
+
 def test_a_missing_gradient_and_a_rival_without_numbers_are_red(compiled):
     name = f"{c.LAYER}cpu"
     right = build(TRAIN, SETTING, name)
@@ -127,9 +176,10 @@ def test_a_missing_gradient_and_a_rival_without_numbers_are_red(compiled):
 def test_the_weights_are_calm_enough_to_be_judged_over_many_steps():
     """Without `calm` rounding errors grow with T until nothing can be told apart."""
     case = Case(name="long", shape=replace(QUICK, batch=1, steps=300), run="train")
-    truths = definition(case, SETTING, exact=True)
-    peers = definition(case, SETTING)
-    judge("the plain loop", build(case, SETTING, f"{c.LAYER}reference").run(), peers, truths)
+    name = f"{c.LAYER}reference"
+    truths = definition(case, SETTING, name, exact=True)
+    peers = definition(case, SETTING, name)
+    judge("the plain loop", build(case, SETTING, name).run(), peers, truths)
     error = (peers[1].double() - truths[1]).abs().max() / truths[1].abs().max()
     assert error < 100 * torch.finfo(torch.float32).eps
 

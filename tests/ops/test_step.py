@@ -146,7 +146,8 @@ def add_a_layer(layer):
 
 
 def replace_a_parameter(layer):
-    layer.cell().gate_memory.bias = torch.nn.Parameter(torch.randn(12))
+    bias = layer.cell().gate_memory.bias
+    layer.cell().gate_memory.bias = torch.nn.Parameter(torch.randn_like(bias))
 
 
 def double_a_weight(layer):
@@ -181,22 +182,29 @@ CHANGES = {
     "a parametrization": double_a_weight,
     "drawn anew": lambda layer: layer.cell().reset_parameters(),
     "other settings": lambda layer: setattr(
-        layer.cell(), "settings", dataclasses.replace(layer.cell().settings, forget_bias=-2.0)
+        layer.cell(), "settings", dataclasses.replace(layer.cell().settings, forget_bias=-2.0, input_bias=-1.0)
     ),
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_what_is_ready_never_outlives_a_change(change, rng):
+@pytest.mark.parametrize(
+    ("change", "gate_style"),
+    [
+        *((change, "unit") for change in CHANGES),
+        *((change, "competitive") for change in [*CHANGES, "a share"] if change != "no gates"),
+    ],
+)
+def test_what_is_ready_never_outlives_a_change(change, gate_style, rng, ran):
     """The layer answers as one that never stepped before, from its next step on; and so does its copy."""
-    layer = RelationalMemory(4, mem_slots=3, head_size=3, num_heads=2)
+    layer = RelationalMemory(4, mem_slots=3, head_size=3, num_heads=2, gate_style=gate_style)
     x, state = torch.randn(2, 4, generator=rng), layer.initial_state(2)
     with torch.no_grad():
         before, _ = layer.step(x, state)
         for _ in range(2):
             layer.step(x[:1], state[:1])
             layer(x.unsqueeze(1), state)
-        CHANGES[change](layer)
+        assert ran.count("kernels") == len(ran) == 5
+        (CHANGES | {"a share": lambda layer: layer.cell().share_key.weight.mul_(-9)})[change](layer)
         kind = layer.cell().input.weight.dtype
         x, state = x.to(kind), state.to(kind)
         fresh = copy.deepcopy(layer)
@@ -392,4 +400,4 @@ def test_the_sizes_that_are_kept_ready_are_few(rng, compiled):
         for batch in [*range(1, 30), 60]:
             layer.step(torch.randn(batch, 4, generator=rng), layer.initial_state(batch))
     assert 0 < len(layer.cell()._steps._ready) <= 8
-    assert all(size[0][0] * 3 <= 128 for size in layer.cell()._steps._ready)
+    assert all(x[0] * 3 <= 128 for _, x, _ in layer.cell()._steps._ready)

@@ -12,9 +12,19 @@ from torch import Tensor, nn
 
 from relational_rnn._check import InputError
 from relational_rnn.benchmarks.l0sg import load_port
-from relational_rnn.benchmarks.shapes import Benchmark, Case, Shape, lstm_flop, memory_flop, transformer_flop
-from relational_rnn.nn import RelationalMemory
+from relational_rnn.benchmarks.shapes import (
+    Benchmark,
+    Case,
+    FastShape,
+    Shape,
+    fast_flop,
+    lstm_flop,
+    memory_flop,
+    transformer_flop,
+)
+from relational_rnn.nn import FastWeightMemory, RelationalMemory
 from relational_rnn.nn.cores import count_on_meta, count_parameters, nearest_size
+from relational_rnn.ops.fast_weight_scan import FAST_WEIGHT_BACKENDS, FastWeightBackend
 from relational_rnn.ops.relational_scan import (
     BACKENDS,
     ActivationMode,
@@ -24,8 +34,14 @@ from relational_rnn.ops.relational_scan import (
 )
 
 LAYER = "relational_rnn:"
-RECOMPUTE = ", recompute"
+RECOMPUTE, COMPETING, FAST = ", recompute", "competing slots", "fast weights"
 STEP, LSTM, LSTM_STATE = f"{LAYER}step", "nn.LSTM", "nn.LSTM, equal state"
+STEP_COMPETING = f"{STEP}, {COMPETING}"
+COMPILED = {
+    f"{LAYER}reference, torch.compile": "default",
+    f"{LAYER}reference, torch.compile, reduce-overhead": "reduce-overhead",
+}
+"""The plain loop under torch.compile with inductor, and its mode."""
 TRANSFORMER, L0SG = "nn.TransformerEncoder", "L0SG"
 TRANSFORMER_LAYERS, TRANSFORMER_HEADS = 3, 4
 STEPS_PER_TURN = 100
@@ -61,10 +77,11 @@ class Contender:
 
 def names(case: Case, benchmark: Benchmark) -> tuple[list[str], dict[str, str]]:
     """The contenders of a case, and by name why others cannot run."""
+    fast = isinstance(case.shape, FastShape)
     found = [STEP] if case.run == "step" else []
     refused: dict[str, str] = {}
     long = case.shape.steps > DEFINITION_STEPS
-    for backend in BACKENDS:
+    for backend in FAST_WEIGHT_BACKENDS if fast else BACKENDS:
         name = f"{LAYER}{backend}"
         slow = backend == "reference" and (case.sweep == "recompute" or (long and case.sweep in ("T", None)))
         if interpreted(backend, benchmark.device):
@@ -77,12 +94,29 @@ def names(case: Case, benchmark: Benchmark) -> tuple[list[str], dict[str, str]]:
                 found.append(name + suffix)
             except InputError as error:
                 refused[name + suffix] = str(error).splitlines()[0]
+    for name in newer(case):
+        report = memory(case.shape, benchmark, name).backend_report(_input(case, benchmark))
+        if report.runs == "reference":
+            refused[name] = report.why
+        else:
+            found.append(name)
+    if benchmark.compiled and case.sweep is None and case.run != "step" and not long:
+        found += COMPILED
     found += RIVALS[case.sweep]
-    if case.sweep is None and (case.run == "step" or long):
+    if case.sweep is None and (fast or case.run == "step" or long):
         found.remove(TRANSFORMER)
-    if case.sweep is None and benchmark.l0sg is not None:
+    if case.sweep is None and benchmark.l0sg is not None and not fast:
         found.append(L0SG)
     return found, refused
+
+
+def newer(case: Case) -> list[str]:
+    """The newer memories beside the original at a case: slots that compete at its sizes, fast weights as T grows."""
+    if isinstance(case.shape, FastShape) or case.sweep not in (None, "T") or case.shape.mem_slots == 1:
+        return []
+    if case.run == "step":
+        return [STEP_COMPETING]
+    return [f"{LAYER}{COMPETING}", *([f"{LAYER}{FAST}"] if case.sweep == "T" else [])]
 
 
 def interpreted(backend: str, device: str) -> bool:
@@ -102,15 +136,19 @@ def build(case: Case, benchmark: Benchmark, name: str) -> Contender:
     s = case.shape
     x = _input(case, benchmark)
     torch.manual_seed(1)
-    flop, state_size = memory_flop(s), s.state_size
+    flop, state_size = fast_flop(s) if isinstance(s, FastShape) else memory_flop(s), s.state_size
     module: Any
     if name.startswith(LAYER):
-        module = memory(s, benchmark, name)
+        module = layer = memory(s, benchmark, name)
+        if isinstance(layer, FastWeightMemory):
+            sizes = fast_shape(s, layer)
+            flop, state_size = fast_flop(sizes), sizes.state_size
     elif name in (LSTM, LSTM_STATE):
         hidden = lstm_size(s, equal_state=name == LSTM_STATE)
         module = _move(benchmark, nn.LSTM(s.input_size, hidden, batch_first=True))
         flop, state_size = lstm_flop(s, hidden), 2 * hidden
     elif name == TRANSFORMER:
+        assert isinstance(s, Shape)
         module = _move(benchmark, CausalEncoder(s.input_size, *transformer_size(s), steps=s.steps))
         module.train(case.run == "train")
         flop = transformer_flop(s, module.width, module.feedforward, TRANSFORMER_LAYERS)
@@ -118,10 +156,13 @@ def build(case: Case, benchmark: Benchmark, name: str) -> Contender:
     else:
         assert name == L0SG
         assert benchmark.l0sg is not None
+        assert isinstance(s, Shape)
         module = load_port(benchmark.l0sg).RelationalMemory(**_sizes(s), return_all_outputs=True)
         module = _move(benchmark, module)
-    call = functools.partial(module, x)
-    if name == STEP:
+    call: Callable[..., Any] = functools.partial(module, x)
+    if name in COMPILED:
+        call = functools.partial(compiled_loop(module, COMPILED[name]), x)
+    elif name.startswith(STEP):
         x_t, start = x[:, 0], module.initial_state(s.batch)
         call = lambda state=start: module.step(x_t, state)  # noqa: E731
     elif name == L0SG:
@@ -131,7 +172,7 @@ def build(case: Case, benchmark: Benchmark, name: str) -> Contender:
     def output() -> Tensor:
         if name == TRANSFORMER:
             return call()
-        return call()[0][:, 0] if case.run == "step" and name != STEP else call()[0]
+        return call()[0][:, 0] if case.run == "step" and not name.startswith(STEP) else call()[0]
 
     run = one_pass(case, x, module, output)
     return Contender(
@@ -177,16 +218,20 @@ def some_steps(call: Callable[..., tuple[Tensor, Any]]) -> Callable[[], Any]:
     return steps
 
 
-def definition(case: Case, benchmark: Benchmark, *, exact: bool = False) -> list[Tensor]:
-    """The same pass by the plain definition, on the weights and the input of `build`; if `exact`, in float64."""
+def definition(case: Case, benchmark: Benchmark, name: str, *, exact: bool = False) -> list[Tensor]:
+    """The pass by the plain definition, on the weights and the input of `build`; if `exact`, in float64."""
     torch.manual_seed(1)
-    layer = memory(case.shape, benchmark, f"{LAYER}reference")
+    layer = memory(case.shape, benchmark, name)
+    layer.backend = "reference"
     x = _input(case, benchmark)
     if exact:
         layer, x = layer.double(), x.detach().double().requires_grad_(x.requires_grad)
-    cell = layer.cell()
 
     def call() -> Tensor:
+        if isinstance(layer, FastWeightMemory):
+            y = layer(x)[0]
+            return y[:, 0] if case.run == "step" else y
+        cell = layer.cell()
         start, params = cell.initial_memory(case.shape.batch), cell.scan_parameters()
         if case.run == "step":
             return relational_step(x[:, 0].unsqueeze(1), start, params).memory.flatten(1)
@@ -195,21 +240,59 @@ def definition(case: Case, benchmark: Benchmark, *, exact: bool = False) -> list
     return one_pass(case, x, layer, call)()
 
 
-def memory(s: Shape, benchmark: Benchmark, name: str) -> RelationalMemory:
+def core_of(name: str) -> str:
+    """What a contender of ours computes; those of one core are judged by the same numbers."""
+    return next((core for core in (COMPETING, FAST) if name.endswith(core)), "")
+
+
+def compiled_loop(layer: RelationalMemory | FastWeightMemory, mode: str) -> Callable[[Tensor], Any]:
+    """The plain loop under `torch.compile`: its operations, not the operator that a compiled layer calls."""
+    if isinstance(layer, FastWeightMemory):
+
+        def fast(x: Tensor) -> Tensor:
+            states = layer.states(x, layer.initial_state(x.shape[0]), None)
+            return layer.outputs(states, x)
+
+        steps = torch.compile(fast, mode=mode)
+        return lambda x: (steps(x), None)
+    cell = layer.cell()
+
+    def loop(x: Tensor) -> Tensor:
+        start = cell.initial_memory(x.shape[0])
+        return relational_scan_reference(x.unsqueeze(2), start, cell.scan_parameters()).memories.flatten(2)
+
+    run = torch.compile(loop, mode=mode)
+    return lambda x: (run(x).clone(), None)  # what CUDA graphs return is overwritten by the next run
+
+
+def memory(s: Shape | FastShape, benchmark: Benchmark, name: str) -> RelationalMemory | FastWeightMemory:
     """The layer with the backend that the contender's name says."""
     return _move(benchmark, _layer(s, name))
 
 
-def _layer(s: Shape, name: str) -> RelationalMemory:
-    backend = name.removeprefix(LAYER).removesuffix(RECOMPUTE)
+def _layer(s: Shape | FastShape, name: str) -> RelationalMemory | FastWeightMemory:
+    backend = name.removeprefix(LAYER).split(", ")[0]
+    backend = "auto" if backend in ("step", COMPETING, FAST) else backend
+    if isinstance(s, FastShape):
+        sizes = {one: getattr(s, one) for one in ("input_size", "hidden_size", "num_heads", "key_size", "value_size")}
+        return FastWeightMemory(**sizes, backend=cast(FastWeightBackend, backend))
+    if core_of(name) == FAST:
+        return FastWeightMemory(s.input_size, fast_width(s), backend=cast(FastWeightBackend, backend))
     activations: ActivationMode = "recompute" if name.endswith(RECOMPUTE) else "store"
     layer = RelationalMemory(
         **_sizes(s),
-        backend="auto" if name == STEP else cast(Backend, backend),
+        gate_style="competitive" if core_of(name) == COMPETING else "unit",
+        backend=cast(Backend, backend),
         activations=activations,
     )
     calm(layer)
     return layer
+
+
+def fast_shape(s: Shape | FastShape, core: FastWeightMemory) -> FastShape:
+    """A call's sizes where fast weights read what is of another shape."""
+    sizes = {name: getattr(core, name) for name in ("input_size", "hidden_size", "num_heads", "key_size", "value_size")}
+    return FastShape(batch=s.batch, steps=s.steps, **sizes)
 
 
 def calm(layer: RelationalMemory) -> None:
@@ -231,13 +314,19 @@ def calm(layer: RelationalMemory) -> None:
 
 
 @functools.cache
-def memory_parameters(s: Shape) -> int:
-    """Trainable numbers of the relational memory; rivals get as many."""
+def memory_parameters(s: Shape | FastShape) -> int:
+    """Trainable numbers of the memory; rivals get as many."""
     return count_on_meta(lambda: _layer(s, f"{LAYER}auto"))
 
 
 @functools.cache
-def lstm_size(s: Shape, *, equal_state: bool) -> int:
+def fast_width(s: Shape) -> int:
+    """Width of fast weights with as many parameters as the relational memory."""
+    return nearest_size(lambda size: count_on_meta(lambda: FastWeightMemory(s.input_size, size)), memory_parameters(s))
+
+
+@functools.cache
+def lstm_size(s: Shape | FastShape, *, equal_state: bool) -> int:
     """Hidden size of an LSTM with as many parameters as the relational memory, or as many numbers in h and c."""
     if equal_state:
         return max(1, s.state_size // 2)
@@ -245,7 +334,7 @@ def lstm_size(s: Shape, *, equal_state: bool) -> int:
 
 
 @functools.cache
-def transformer_size(s: Shape) -> tuple[int, int]:
+def transformer_size(s: Shape | FastShape) -> tuple[int, int]:
     """Width and feed-forward size of an encoder with as many parameters as the relational memory."""
     target = memory_parameters(s)
 

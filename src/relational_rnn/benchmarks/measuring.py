@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from relational_rnn._check import InputError, describe
-from relational_rnn.benchmarks.contenders import LAYER, Contender, build, definition
+from relational_rnn.benchmarks.contenders import LAYER, Contender, build, core_of, definition
 from relational_rnn.benchmarks.shapes import Benchmark, Case
 from relational_rnn.testing import assert_as_good_as
 
@@ -48,14 +48,17 @@ def check(case: Case, contenders: Mapping[str, Contender], benchmark: Benchmark)
     Raises:
         CheckFailed: a contender is not good enough; the message says which, and how far off it is.
     """
-    peers = definition(case, benchmark)
-    truths = definition(case, benchmark, exact=True)
+    judges: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
     for name, contender in contenders.items():
         results = contender.run()
         if not name.startswith(LAYER):
             if not all(bool(torch.isfinite(tensor).all()) for tensor in results):
                 raise CheckFailed(f"{case.key}: {name} gives numbers that are not finite")
             continue
+        if core_of(name) not in judges:
+            plain = definition(case, benchmark, name), definition(case, benchmark, name, exact=True)
+            judges[core_of(name)] = plain
+        peers, truths = judges[core_of(name)]
         try:
             judge(f"{case.key}: {name}", results, peers, truths)
         except AssertionError as error:

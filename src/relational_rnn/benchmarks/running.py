@@ -28,7 +28,9 @@ from relational_rnn.benchmarks.record import MATMUL, QUICK_MATMUL, Measured, Rec
 from relational_rnn.benchmarks.shapes import (
     Benchmark,
     Case,
+    Shape,
     cases,
+    fast_flop,
     memory_flop,
 )
 from relational_rnn.benchmarks.whole_training import recipe_run, time_training
@@ -212,5 +214,6 @@ class Progress:
 def _guess(case: Case) -> float:
     """Seconds that a case takes on two cores, from its arithmetic and its calls."""
     train = case.run == "train"
-    once = memory_flop(case.shape) * (3 if train else 1) / 5e10 + case.shape.steps * (1e-3 if train else 3e-4)
+    flop = memory_flop(case.shape) if isinstance(case.shape, Shape) else fast_flop(case.shape)
+    once = flop * (3 if train else 1) / 5e10 + case.shape.steps * (1e-3 if train else 3e-4)
     return 2.0 + 20 * once

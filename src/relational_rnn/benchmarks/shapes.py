@@ -41,12 +41,30 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FastShape:
+    """The same for fast weights, of one read and with the output carried on."""
+
+    batch: int
+    steps: int
+    input_size: int
+    hidden_size: int
+    num_heads: int = 4
+    key_size: int = 16
+    value_size: int = 16
+
+    @property
+    def state_size(self) -> int:
+        """Numbers in the state of one sequence."""
+        return self.num_heads * self.key_size * self.value_size + self.hidden_size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
     """One thing to measure: a pass at a shape."""
 
     name: str
     """In results: "a", or "T=1024" for a point of a sweep."""
-    shape: Shape
+    shape: Shape | FastShape
     run: Pass
     sweep: str | None = None
     """The sweep that it is a point of."""
@@ -57,25 +75,29 @@ class Case:
         return f"{self.name}, {self.run}"
 
 
-SHAPES = {
+SHAPES: dict[str, Shape | FastShape] = {
     # The sequences of the n-th farthest task: few steps, many at once.
     "a": Shape(batch=1600, steps=8, input_size=40, mem_slots=8, num_heads=8, head_size=32, key_size=32),
     # Language modelling on words: one wide slot.
     "b": Shape(batch=32, steps=35, input_size=768, mem_slots=1, num_heads=4, head_size=192, key_size=64, mlp_layers=3),
     "c": Shape(batch=32, steps=20, input_size=128, mem_slots=4, num_heads=4, head_size=16, key_size=16),
     "d": Shape(batch=1, steps=1, input_size=128, mem_slots=4, num_heads=4, head_size=16, key_size=16),
-    # The recipe "babi".
+    # Stories, read sentence by sentence.
     "e": Shape(batch=32, steps=16, input_size=128, mem_slots=8, num_heads=4, head_size=32, key_size=32),
     # A recording, read from end to end: what inference keeps of a step would add up.
     "f": Shape(batch=1, steps=100_000, input_size=16, mem_slots=4, num_heads=2, head_size=8, key_size=8),
+    # Fast weights of the sizes that tasks have.
+    "g": FastShape(batch=32, steps=16, input_size=64, hidden_size=64),
+    "h": FastShape(batch=1, steps=1, input_size=64, hidden_size=64),
 }
-"""The named shapes; d is one step of c for one sequence, f is for inference alone."""
-PASSES: dict[str, tuple[Pass, ...]] = {"d": ("step",), "f": ("infer",)}
+"""The named shapes; d is one step of c for one sequence, h one of g, f is for inference alone."""
+PASSES: dict[str, tuple[Pass, ...]] = {"d": ("step",), "f": ("infer",), "h": ("step",)}
 """The passes of a shape, if these are not training and inference."""
 QUICK = Shape(batch=4, steps=8, input_size=12, mem_slots=3, num_heads=2, head_size=8, key_size=8)
-"""What a quick run measures instead of every named shape."""
+QUICK_FAST = FastShape(batch=4, steps=8, input_size=12, hidden_size=10, num_heads=2, key_size=6, value_size=5)
+"""What a quick run measures instead of the named shapes."""
 
-ShapeName = Literal["a", "b", "c", "d", "e", "f"]
+ShapeName = Literal["a", "b", "c", "d", "e", "f", "g", "h"]
 SweepName = Literal["T", "slots", "batch", "recompute"]
 SHAPE_NAMES: tuple[ShapeName, ...] = get_args(ShapeName)
 SWEEP_NAMES: tuple[SweepName, ...] = get_args(SweepName)
@@ -110,6 +132,8 @@ class Benchmark:
     """How often everything is timed; None lets the budget decide."""
     quick: bool = False
     """Tiny sizes, to see that everything works; the figures mean nothing."""
+    compiled: bool = False
+    """Time the plain loop under `torch.compile`, too; compiling takes minutes."""
     l0sg: Path | None = None
     """A checkout of the L0SG port to time too; its code is run."""
     recipe: str | None = None
@@ -172,9 +196,11 @@ def cases(shapes: tuple[ShapeName, ...], sweeps: tuple[SweepName, ...], *, quick
     for name in shapes:
         shape = SHAPES[name]
         if quick:
-            shape = replace(QUICK, batch=1, steps=1) if name == "d" else QUICK
+            shape = QUICK if isinstance(shape, Shape) else QUICK_FAST
+            shape = replace(shape, batch=1, steps=1) if PASSES.get(name) == ("step",) else shape
         found += [Case(name=name, shape=shape, run=run) for run in PASSES.get(name, ("train", "infer"))]
     base = QUICK if quick else SHAPES["c"]
+    assert isinstance(base, Shape)
     # Narrow, so that the steps, not the arithmetic, decide how long a pass with recomputation takes.
     narrow = replace(base, batch=base.batch if quick else RECOMPUTE_BATCH, input_size=16, num_heads=2, head_size=8)
     at: dict[str, Callable[[int], Shape]] = {
@@ -197,7 +223,10 @@ def memory_flop(s: Shape) -> float:
     input features: 2 N W F + 2 N (N + 1) heads (key + head size) + 2 L N W^2 + 4 N W^2 inside the loop, and
     2 I W + 2 W F + 4 W^2 outside it.
 
-    >>> round(3 * memory_flop(SHAPES["c"]) / 1e9, 2)
+    Where slots compete, queries and keys take the place of one of the two gates: the same number.
+
+    >>> c = Shape(batch=32, steps=20, input_size=128, mem_slots=4, num_heads=4, head_size=16, key_size=16)
+    >>> round(3 * memory_flop(c) / 1e9, 2)
     0.56
     """
     w, qkv = s.width, s.num_heads * (2 * s.key_size + s.head_size)
@@ -207,7 +236,19 @@ def memory_flop(s: Shape) -> float:
     return float(s.batch * s.steps * (recurrent + hoisted))
 
 
-def lstm_flop(s: Shape, hidden: int) -> float:
+def fast_flop(s: FastShape) -> float:
+    """The same for fast weights, with one read before the write.
+
+    For each sequence and step, with width W, H heads, keys of K and values of V: outside the loop 2 I (W + H K), inside
+    it 2 W (W + H K) for the output before, 4 W^2 in the MLP, 2 W (2 H K + 3 H V + 2 H) in the linear maps of reads and
+    writes, and 8 H K V with the matrices: three are read, one is written.
+    """
+    w, keys, values, h = s.hidden_size, s.num_heads * s.key_size, s.num_heads * s.value_size, s.num_heads
+    linear = w * (w + keys) + 2 * w * w + w * (2 * keys + 3 * values + 2 * h)
+    return float(s.batch * s.steps * (2 * s.input_size * (w + keys) + 2 * linear + 8 * keys * s.value_size))
+
+
+def lstm_flop(s: Shape | FastShape, hidden: int) -> float:
     """The same for an LSTM: 8 h (I + h) for each sequence and step."""
     return float(s.batch * s.steps * 8 * hidden * (s.input_size + hidden))
 

@@ -22,7 +22,9 @@ from relational_rnn.benchmarks import (
     SweepName,
 )
 from relational_rnn.benchmarks import run as run_benchmark
+from relational_rnn.benchmarks.against import compare
 from relational_rnn.console.boundary import stopped_with
+from relational_rnn.pages import Table
 from relational_rnn.reports import read_benchmark, write_benchmark_page
 from relational_rnn.training.progress import clock
 
@@ -32,6 +34,7 @@ EXAMPLES = (
     "relational-rnn benchmark --quick --out /tmp/quick",
     "relational-rnn benchmark --shapes c e --sweeps T --threads 1 --runs 5 --out runs/benchmark",
     "relational-rnn benchmark --shapes --sweeps --recipe babi --data data/tasks_1-20_v1-2.tar.gz --out runs/training",
+    "relational-rnn benchmark --base main --shapes c e",
     "relational-rnn benchmark --page runs/benchmark/2026-01-31_my-machine.json",
 )
 LINE_EVERY = 10.0
@@ -48,8 +51,8 @@ class Arguments:
     """
 
     shapes: tuple[ShapeName, ...] = SHAPE_NAMES
-    """Named shapes: a, many short sequences; b, one wide slot; c, small; d, one step of c; e, the recipe babi; f, one
-    sequence of 100,000 steps, inference alone. None where no name follows."""
+    """Named shapes: a, many short sequences; b, one wide slot; c, small; d, one step of c; e, eight slots; f, one
+    sequence of 100,000 steps, inference alone; g, fast weights; h, one step of g. None where no name follows."""
     sweeps: tuple[SweepName, ...] = SWEEP_NAMES
     """Sweeps: over the length T, the slots, the batch, and memory against T when activations are recomputed. None where
     no name follows."""
@@ -65,6 +68,8 @@ class Arguments:
     """Time everything exactly so often, instead of a budget."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Tiny sizes and three runs, to see that everything works; the figures mean nothing."""
+    compiled: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also time the plain loop under torch.compile (inductor), at the named shapes; compiling takes minutes."""
     l0sg: Annotated[Path | None, tyro.conf.arg(metavar="CHECKOUT")] = None
     """Also time the port in this checkout of github.com/L0SG/relational-rnn-pytorch. This runs the code that lies
     there."""
@@ -78,6 +83,9 @@ class Arguments:
     """Read a set of stories from which files are missing."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = Path("benchmarks/results")
     """Folder for results, page and figures."""
+    base: Annotated[str | None, tyro.conf.arg(metavar="REV")] = None
+    """Time nothing but the memories at the named shapes, here and at this commit of the checkout in turn, and say how
+    many times as fast this one is. It goes with --shapes, --threads, --budget-seconds, --runs, --quick and --out."""
     page: Annotated[Path | None, tyro.conf.arg(metavar="JSON")] = None
     """Measure nothing; make page and figures from this file of results again."""
 
@@ -88,6 +96,9 @@ def run(arguments: Arguments) -> None:
             problem = "--page measures nothing, so other options have no place beside it"
             raise InputError(describe(COMMAND, problem, got=f"--page {arguments.page} and others"))
         show(arguments.page)
+        return
+    if arguments.base is not None:
+        compare_with(arguments.base, arguments)
         return
     given = {field.name: getattr(arguments, field.name) for field in fields(Benchmark)}
     if arguments.budget_seconds is None:
@@ -105,6 +116,44 @@ def run(arguments: Arguments) -> None:
         print(f"a check is red, nothing was timed at this shape: {error}", file=sys.stderr)
         raise SystemExit(1) from error
     show(path)
+
+
+def compare_with(base: str, arguments: Arguments) -> None:
+    """Print a table of the times here and at another commit."""
+    together = ("shapes", "threads", "budget_seconds", "runs", "quick", "out", "base")
+    kept = Arguments(**{name: getattr(arguments, name) for name in together})
+    if arguments != kept:
+        hint = "--help says which options go with --base"
+        raise InputError(describe(COMMAND, "an option has no place beside --base", got=f"--base {base}", hint=hint))
+    runs = 3 if arguments.quick and arguments.runs is None else arguments.runs
+    budget = 120.0 if arguments.budget_seconds is None else arguments.budget_seconds
+    benchmark = Benchmark(
+        shapes=arguments.shapes,
+        sweeps=(),
+        threads=arguments.threads,
+        budget_seconds=budget,
+        runs=runs,
+        quick=arguments.quick,
+    )
+    try:
+        with stopped_with("nothing is kept"):
+            path, rows = compare(benchmark, base, arguments.out, on_case=lambda case: print(case, file=sys.stderr))
+    except CheckFailed as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from error
+    shown = []
+    for row in rows:
+        named = [row["shape"], row["pass"], row["core"]]
+        if "cannot" in row:
+            shown.append([*named, *["" for _ in range(4)], "; ".join(f"{k}: {v}" for k, v in row["cannot"].items())])
+            continue
+        low, high = row["quartiles"]
+        note = "" if row["same_results"] else "other results: the two do not compute the same"
+        times = f"{row['times_as_fast']:.2f}", f"{low:.2f} to {high:.2f}"
+        shown.append([*named, f"{row['base_ms']:.4g}", f"{row['here_ms']:.4g}", *times, note])
+    head = ["shape", "pass", "core", f"{base}, ms", "here, ms", "times as fast", "half of the pairs", ""]
+    print(Table(head, shown).markdown())
+    print(path)
 
 
 def show(path: Path) -> None:

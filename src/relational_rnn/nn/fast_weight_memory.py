@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from operator import itemgetter
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules import module as every_module
 
 from relational_rnn._check import InputError, check_choice, check_positive, check_room, describe
 from relational_rnn.nn._inputs import check_sequence, place_of
@@ -25,11 +28,13 @@ from relational_rnn.ops.fast_weight_scan import (
     FastWeightState,
     Read,
     choose,
-    fast_weight_scan,
 )
+from relational_rnn.ops.fast_weight_scan.cpu import fast_weight_scan_cpu
 from relational_rnn.ops.fast_weight_scan.reference import unit
+from relational_rnn.ops.fast_weight_scan.step import prepare
 from relational_rnn.ops.relational_scan import BackendReport
 from relational_rnn.ops.relational_scan.pieces import in_pieces, valid_steps
+from relational_rnn.ops.relational_scan.ready import StepCache
 
 # Axes: G = B * H matrices: inside a step, batch and heads are one axis, as batched products want it; the others are
 # those of the class.
@@ -74,7 +79,7 @@ class FastWeightMemory(RecurrentCore[Tensors]):
         max_strength: the strongest correction, in (0, 2].
         backend: what runs whole sequences: "reference" (PyTorch operations, step by step), "cpu" (compiled kernels,
             forward and backward), or "auto", which chooses, as `backend_report` tells. A name is obeyed or refused.
-            Single steps and traces are always PyTorch operations.
+            Single steps are run by the kernels where no gradient is wanted; traces are always PyTorch operations.
 
     Shape:
         With I = input_size, W = hidden_size, H = num_heads, K = key_size and V = value_size: x [B, T, I];
@@ -130,7 +135,12 @@ class FastWeightMemory(RecurrentCore[Tensors]):
         self.write = nn.Linear(hidden_size, sum(self.parts))
         self.out = nn.Linear(values, hidden_size)
         self.out_norm = nn.LayerNorm(hidden_size)
+        self._steps = StepCache()
         self.reset_parameters()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a shallow copy, too, has steps of its own: what is ready is of the modules that this one has now
+        return {**self.__dict__, "_steps": StepCache()}
 
     def reset_parameters(self) -> None:
         draw_truncated_normal(self)
@@ -163,6 +173,39 @@ class FastWeightMemory(RecurrentCore[Tensors]):
     def reader(self, size: int, looks: int, heads: int) -> MatrixReader:
         """How a question looks at a state: with a query of its own for every head. `heads` is for attention."""
         return MatrixReader(itemgetter("fast"), (self.num_heads, self.key_size, self.value_size), size, looks)
+
+    def step(self, x_t: Tensor, state: State, *, reset: Tensor | None = None) -> tuple[Tensor, Tensors]:
+        if reset is None and isinstance(state, dict):  # one that is ready was checked before
+            taken = self._ready_step(x_t, state)
+            if taken is not None:
+                return taken
+        return super().step(x_t, state, reset=reset)
+
+    def run_step(self, x_t: Tensor, state: Tensors, reset: Tensor | None) -> tuple[Tensor, Tensors]:
+        if reset is not None:
+            state = select_state(reset, self.initial_state(x_t.shape[0]), state)
+        taken = self._ready_step(x_t, state, checked=True)
+        return super().run_step(x_t, state, None) if taken is None else taken
+
+    def _ready_step(self, x_t: Tensor, state: Tensors, *, checked: bool = False) -> tuple[Tensor, Tensors] | None:
+        """A step without gradients by the compiled kernels; or None. What is not `checked` is taken only if a step of
+        its size was taken before."""
+        if self.backend == "reference" or torch.compiler.is_compiling() or every_module._has_any_global_hook():
+            return None
+        if len(state) != 1 + (self._modules.get("recurrent") is not None):
+            return None
+        given = [state[name] for name in ("fast", "carried") if name in state]
+        taken = self._steps.step(x_t, *given)
+        plain = [*self._inner(), self.input, self.write_key] if taken is None and checked else []
+        if plain and not torch.is_grad_enabled() and first_beyond(self, plain, without_bias=self.recurrent) is None:
+            inputs = linear_of(self.input), linear_of(self.write_key)
+            start, params = FastWeightState(*given), self._parameters_of_scan()
+            if prepare(self._steps, x_t, start, params, inputs, self, plain, ("num_heads", "max_strength")):
+                taken = self._steps.step(x_t, *given)
+        if taken is None:
+            return None
+        y, after = taken
+        return y, {name: t for name, t in after._asdict().items() if t is not None}
 
     def run(self, x: Tensor, state: Tensors, lengths: Tensor | None, reset: Tensor | None) -> tuple[Tensor, Tensors]:
         given = [x, lengths, reset, *state.values(), *self.parameters()]
@@ -219,15 +262,25 @@ class FastWeightMemory(RecurrentCore[Tensors]):
 
     def _beyond_kernels(self) -> str | None:
         """Why the kernels, which do not call the inner layers, would miss something; or None. Refused by name."""
-        inner = [self.mlp_in, self.mlp_out, self.mlp_norm, self.write, self.out, self.out_norm]
-        inner += [*self.read_key, *self.read_value, *self.read_norm]
-        inner += [] if self.recurrent is None else [self.recurrent]
-        odd = first_beyond(self, inner, without_bias=self.recurrent)
+        odd = first_beyond(self, self._inner(), without_bias=self.recurrent)
         if odd is not None and self.backend == "cpu":
             problem = f"backend 'cpu' cannot run here: it calls no inner modules, and {odd}"
             hint = "backend='reference' calls every module, and so does 'auto' here."
             raise InputError(describe("FastWeightMemory", problem, hint=hint))
         return odd
+
+    def _project_together(self, x: Tensor) -> Tensor:
+        """`project_input` by one product, where its two layers are no more than their weights."""
+        if first_beyond(self, [self.input, self.write_key]) is not None:
+            return self.project_input(x)
+        weights, biases = zip(linear_of(self.input), linear_of(self.write_key), strict=True)
+        return F.linear(x, torch.cat(weights), torch.cat(biases))
+
+    def _inner(self) -> list[nn.Module]:
+        """The modules that the kernels compute without calling them."""
+        inner = [self.mlp_in, self.mlp_out, self.mlp_norm, self.write, self.out, self.out_norm]
+        inner += [*self.read_key, *self.read_value, *self.read_norm]
+        return inner if self.recurrent is None else [*inner, self.recurrent]
 
     def _scan(
         self, x: Tensor, state: Tensors, lengths: Tensor | None, reset: Tensor | None, *, states: bool
@@ -237,12 +290,12 @@ class FastWeightMemory(RecurrentCore[Tensors]):
             return None
         if lengths is not None:
             x = blank(x, valid_steps(lengths, x.shape[1]))
-        projected, params = self.project_input(x), self._parameters_of_scan()
+        projected, params = self._project_together(x), self._parameters_of_scan()
         given = FastWeightState(**state)
         initial = None if reset is None else FastWeightState(**self.initial_state(x.shape[0]))
-        if choose(self.backend, projected, given, params, initial).runs == "reference" or x.shape[1] == 0:
+        if choose(self.backend, projected, given, params, initial).runs == "reference" or 0 in x.shape[:2]:
             return None
-        return fast_weight_scan(
+        return fast_weight_scan_cpu(
             projected,
             given,
             params,
@@ -251,7 +304,6 @@ class FastWeightMemory(RecurrentCore[Tensors]):
             initial=initial,
             outputs_wanted=not states or self.recurrent is not None,
             states_wanted=states,
-            backend="cpu",
         )
 
     def _parameters_of_scan(self) -> FastWeightParameters:

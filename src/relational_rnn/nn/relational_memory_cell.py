@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from relational_rnn.nn.initial_weights import draw_truncated_normal
 from relational_rnn.nn.sizes import FORGET_BIAS, GateStyle, InitialMemory, SizesOfLayer
 from relational_rnn.ops.relational_scan.loop import happening
 from relational_rnn.ops.relational_scan.readable import watcher
+from relational_rnn.ops.relational_scan.ready import StepCache
 from relational_rnn.ops.relational_scan.reference import (
     Block,
     CalledBlock,
@@ -33,7 +34,7 @@ from relational_rnn.ops.relational_scan.reference import (
     ScanParameters,
 )
 from relational_rnn.ops.relational_scan.scan import Backend
-from relational_rnn.ops.relational_scan.step import After, StepCache, relational_step_after
+from relational_rnn.ops.relational_scan.step import After, prepare, relational_step_after
 
 RANDOM_STD = 0.1
 EQUAL = (
@@ -278,14 +279,33 @@ class RelationalMemoryCell(nn.Module):
         """
         if torch.compiler.is_compiling() or every_module._has_any_global_hook():
             return None
-        after = self._steps.step(rows, memory, input_rows=input_rows)
+        after = self._steps.step(rows, memory, kind=input_rows)
         if after is not None or not checked or torch.is_grad_enabled():
             return after
         if self.beyond_weights() is not None or self.stands_alone() is not None:
             return None
-        if self._steps.prepare(rows, memory, self.scan_parameters(), self, self._inner(), input_rows):
-            return self._steps.step(rows, memory, input_rows=input_rows)
+        with torch.inference_mode(False), torch.no_grad():  # a joined weight is written into at every step, in any mode
+            params = self.scan_parameters()
+            joined = [
+                *self._joined("gate_input", "share_query", params),
+                *self._joined("gate_memory", "share_key", params),
+            ]
+        if prepare(self._steps, rows, memory, params, self, self._inner(), input_rows=input_rows, joined=joined):
+            return self._steps.step(rows, memory, kind=input_rows)
         return None
+
+    def _joined(self, gate: str, share: str, params: ScanParameters) -> Iterator[tuple[Tensor, Tensor]]:
+        """Which parameters lie where in the linear layer that `_below` has put together of a gate's and a share's."""
+        above, below = self._modules.get(gate), self._modules.get(share)
+        if above is None or below is None:
+            return
+        for name in ("weight", "bias"):
+            of_all: Tensor = getattr(getattr(params, gate), name)
+            of_gate, of_share = above._parameters[name], below._parameters[name]
+            assert of_gate is not None
+            yield of_all[: len(of_gate)], of_gate
+            if of_share is not None:
+                yield of_all[len(of_gate) :], of_share
 
     def step_after(self, rows: Tensor, memory: Tensor, *, input_rows: bool = False, backend: Backend = "auto") -> After:
         """A step of checked `rows` [B, n, I] and `memory` [B, N, M]; see `relational_step_after`."""

@@ -50,7 +50,7 @@ class FastCall(LibraryCall):
     _fields_ = (
         *longs("batch steps width heads key value reads carry outputs_needed"),
         ("max_strength", ctypes.c_double),
-        *longs("tile_batch kept next"),
+        *longs("tile_batch kept packed_weights next"),
         *pointers("parameters"),
         *over_time("p"),
         *pointers("memory carried initial initial_carried"),
@@ -112,14 +112,20 @@ class Tables:
     def __init__(
         self, widths: dict[str, int], steps: int, batch: int, dtype: torch.dtype, memory: Tensor | None = None
     ) -> None:
-        sizes = [steps * batch * width for width in widths.values()]
-        padded = [-(-size // _ALIGNED) * _ALIGNED for size in sizes]
-        self.memory = fresh(sum(padded), dtype) if memory is None else memory
-        self.tensors = {
-            name: piece[:size].view(steps, batch, widths[name])
-            for name, piece, size in zip(widths, self.memory.split(padded), sizes, strict=True)
-        }
+        self._shape, self._widths, self._starts, at = (steps, batch), widths, {}, 0
+        for name, width in widths.items():
+            self._starts[name] = at
+            at += -(-steps * batch * width // _ALIGNED) * _ALIGNED
+        self.memory = fresh(at, dtype) if memory is None else memory
         self.widths = (ctypes.c_long * len(widths))(*widths.values())
+        start, size = self.memory.data_ptr(), dtype.itemsize
+        places = (start + size * at for at in self._starts.values())
+        self.addresses = (ctypes.c_void_p * len(widths))(*places)
+
+    def rows(self, name: str, steps: int) -> Tensor:
+        """The rows [steps * B, width] of the first steps."""
+        count, width = steps * self._shape[1], self._widths[name]
+        return self.memory[self._starts[name] :][: count * width].view(count, width)
 
 
 def unsupported(
@@ -230,7 +236,7 @@ class Call(NamedTuple):
         """What forward and backward calls have in common."""
         p, memory, carried, lengths, reset, initial, initial_carried, *parameters = tensors
         s = self.sizes
-        native = FastCall(*s, self.params.max_strength, self.tile_batch, self.kept)
+        native = FastCall(*s, self.params.max_strength, self.tile_batch, self.kept, True)
         assert self.kernels.library.fast_call_bytes() == ctypes.sizeof(native)
         if reset is not None:
             initial = memory.new_zeros(memory.shape[1:]) if initial is None else initial
@@ -258,7 +264,7 @@ class Call(NamedTuple):
         s = self.sizes
         rows = (s.steps + s.carry, s.batch) if self.kept else (1, self.threads * self.tile_batch)
         tables = Tables(activation_widths(s), *rows, dtype, memory)
-        native.point(activations=[*tables.tensors.values()], activation_widths=tables.widths)
+        native.point(activations=tables.addresses, activation_widths=tables.widths)
         return tables
 
     def plain(self, p: Tensor, memory: Tensor, carried: Any, lengths: Any, reset: Any, *rest: Any) -> Any:
@@ -326,14 +332,13 @@ def _backward(
 ) -> list[Tensor | None]:
     s, dtype, (memory, carried, lengths) = call.sizes, kept.dtype, tensors[1:4]
     native = call.describe(tensors)
-    a = call.tables(native, dtype, kept).tensors
+    activations = call.tables(native, dtype, kept)
     differences = Tables(difference_widths(s), s.steps, s.batch, dtype)
-    d = differences.tensors
     d_outputs, d_memories = (None if d is None else _rows(d) for d in cotangents[:2])
     d_memory, d_carried = _copy(cotangents[2], memory), _copy(cotangents[3], carried)
     d_initial = kept.new_zeros(memory.shape) if native.initial_batch else None
     d_initial_carried = kept.new_zeros(s.batch, s.width) if native.initial_carried_batch and s.carry else None
-    native.point(differences=[*d.values()], difference_widths=differences.widths, memories=memories)
+    native.point(differences=differences.addresses, difference_widths=differences.widths, memories=memories)
     native.point(d_outputs=d_outputs, d_memories=d_memories, d_memory=d_memory, d_carried=d_carried)
     native.point(d_initial=d_initial, d_initial_carried=d_initial_carried)
     tiles = math.ceil(s.batch / native.tile_batch)
@@ -344,8 +349,8 @@ def _backward(
     steps = s.steps if lengths is None else int(lengths.max())
 
     def linear(difference: str, activation: str) -> list[Tensor]:
-        rows = d[difference][:steps].flatten(0, 1)
-        return [torch.mm(rows.T, a[activation][:steps].flatten(0, 1)), rows.sum(0)]
+        rows = differences.rows(difference, steps)
+        return [torch.mm(rows.T, activations.rows(activation, steps)), rows.sum(0)]
 
     norms = room["sums"].view(tiles, 2, s.reads + 2, 2, s.width)[:, 0].sum(0)
     found: list[Tensor | None] = []
@@ -357,5 +362,6 @@ def _backward(
     found += norms[s.reads + 1] if s.outputs_needed else [None, None]
     for j in range(s.reads):
         found += linear(f"key {j}", f"input {j}") + linear(f"value {j}", f"found {j}") + list(norms[j])
-    d_p = torch.cat([d["input"], d["keys"]], -1).transpose(0, 1)
+    d_p = torch.cat([differences.rows(name, s.steps) for name in ("input", "keys")], -1)
+    d_p = d_p.view(s.steps, s.batch, -1).transpose(0, 1)
     return [d_p, d_memory, d_carried, None, None, d_initial, d_initial_carried, *found]

@@ -4,6 +4,7 @@
 one of several backends. README.md beside this file has the derivation, the cost and what each backend refuses.
 """
 
+from relational_rnn.ops.relational_scan._native import free_memory
 from relational_rnn.ops.relational_scan.compiled import scan_as_loop
 from relational_rnn.ops.relational_scan.loop import ActivationMode
 from relational_rnn.ops.relational_scan.reference import (
@@ -37,6 +38,7 @@ __all__ = [
     "Step",
     "Trace",
     "choose",
+    "free_memory",
     "relational_scan",
     "relational_scan_reference",
     "relational_step",

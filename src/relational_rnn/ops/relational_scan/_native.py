@@ -9,6 +9,8 @@ import ctypes
 import functools
 import hashlib
 import os
+import threading
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,7 +32,7 @@ _BUILDING = (
     "`RELATIONAL_RNN_BUILD_KERNELS=require pip install --force-reinstall --no-deps --no-binary relational-rnn "
     "relational-rnn`"
 )
-_HUGE = 1 << 22  # bytes from which numpy asks the system for huge pages
+_HUGE = 1 << 20  # bytes from which memory is used again; from 4 MiB on numpy asks the system for huge pages
 _NUMPY_DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
 _LONG, _POINTER = ctypes.c_long, ctypes.c_void_p
 
@@ -224,7 +226,61 @@ def addresses(tensors: Sequence[Tensor | None]) -> Any:
 
 
 def fresh(count: int, dtype: torch.dtype) -> Tensor:
-    """`count` uninitialised numbers; many of them lie on huge pages, which are four times faster to touch first."""
+    """`count` uninitialised numbers; many of them lie on huge pages, and in memory that earlier calls have touched."""
     if count * dtype.itemsize >= _HUGE:
-        return torch.from_numpy(np.empty(count, _NUMPY_DTYPES[dtype]))
+        return _MEMORY.take(count, dtype)
     return torch.empty(count, dtype=dtype, device="cpu")  # whatever device PyTorch has as its default
+
+
+class _Memory:
+    """Large pieces of memory that are used again: to touch fresh memory for the first time can take longer than to
+    compute what lies in it, above all in a virtual machine.
+
+    What is kept and what is in use is together never more than the most that has been in use at once.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # a piece may come back while another is taken
+        self._spare: list[np.ndarray[Any, Any]] = []
+        self._used = self._most = 0
+
+    def take(self, count: int, dtype: torch.dtype) -> Tensor:
+        """Numbers whose memory comes back when no tensor lies in it any more."""
+        size = count * dtype.itemsize
+        with self._lock:
+            fitting = [one for one in self._spare if size <= one.nbytes <= size + size // 4]
+            block = min(fitting, key=lambda one: one.nbytes, default=None)
+            if block is None:
+                self._most = max(self._most, self._used + size)
+                while self._spare and self._used + size + sum(one.nbytes for one in self._spare) > self._most:
+                    self._spare.pop(0)
+                block = np.empty(-(-size // 8) * 8, np.uint8)
+            else:
+                self._spare = [one for one in self._spare if one is not block]
+            self._used += block.nbytes
+            lent = block.view(_NUMPY_DTYPES[dtype])[:count]  # what torch holds as long as anything lies there
+            weakref.finalize(lent, self._come_back, block).atexit = False
+            return torch.from_numpy(lent)
+
+    def _come_back(self, block: np.ndarray[Any, Any]) -> None:
+        with self._lock:
+            self._used -= block.nbytes
+            self._spare.append(block)
+
+    def give_back(self) -> None:
+        """Hand what is not in use to the system."""
+        with self._lock:
+            self._spare.clear()
+            self._most = self._used
+
+
+_MEMORY = _Memory()
+
+
+def free_memory() -> None:
+    """Hand the memory that kernels keep between calls back to the system.
+
+    The CPU scans keep the largest pieces of a training pass for the next one, as touching fresh memory takes time. They
+    never keep more than one pass has used.
+    """
+    _MEMORY.give_back()

@@ -9,14 +9,13 @@ as long. So a cell keeps its steps ready.
 from __future__ import annotations
 
 import ctypes
-import operator
-from itertools import chain
-from typing import Any, NamedTuple, Self
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from relational_rnn.ops.relational_scan._native import Kernels, NativeCall, Phase, addresses, find, fresh
+from relational_rnn.ops.relational_scan._native import Kernels, NativeCall, Phase, addresses, fresh
 from relational_rnn.ops.relational_scan.cpu import (
     TILE_ROWS,
     describe_sizes,
@@ -25,13 +24,13 @@ from relational_rnn.ops.relational_scan.cpu import (
     unsupported,
 )
 from relational_rnn.ops.relational_scan.pieces import Marks
-from relational_rnn.ops.relational_scan.readable import gradients_wanted, mode_against, pending
+from relational_rnn.ops.relational_scan.readable import gradients_wanted, mode_against
+from relational_rnn.ops.relational_scan.ready import StepCache
 from relational_rnn.ops.relational_scan.reference import CalledParameters, ScanParameters, relational_step
 from relational_rnn.ops.relational_scan.scan import Backend
 from relational_rnn.ops.relational_scan.spec import flatten, misfit, spec_of
 
 _FEW_ROWS = 16  # memory rows up to which arranging the weights would take longer than it saves
-_MOST_SIZES = 8  # that a cache holds; more would be a program whose batch changes all the time
 
 
 class After(NamedTuple):
@@ -66,10 +65,16 @@ def relational_step_after(
     return After(taken.memory, taken.input_rows)
 
 
+Joined = Sequence[tuple[Tensor, Tensor]]
+"""Pieces of the tensors that were put together from several parameters, each with the parameter that lies there."""
+
+
 class ReadyStep:
     """Steps of one size, that of `x` [B, n, I] and `memory` [B, N, M], with parameters where they lie now."""
 
-    def __init__(self, kernels: Kernels, params: ScanParameters, x: Tensor, memory: Tensor, input_rows: bool) -> None:
+    def __init__(
+        self, kernels: Kernels, params: ScanParameters, x: Tensor, memory: Tensor, input_rows: bool, joined: Joined
+    ) -> None:
         batch, inputs, features = x.shape
         gates = 0 if params.gate_memory is None else params.gate_memory.weight.shape[0]
         spec = spec_of(params, input_rows=input_rows)
@@ -89,9 +94,12 @@ class ReadyStep:
         double = x.dtype == torch.float64
         self._how = kernels.instance, double, (ctypes.c_int * len(phases))(*phases), len(phases), 1, None
         self._spare: list[tuple[NativeCall, int, Tensor]] = []
+        self._joined = joined
 
     def __call__(self, x: Tensor, memory: Tensor) -> After:
         """One step of the size and dtype that this was made for."""
+        for piece, parameter in self._joined:
+            piece.copy_(parameter)
         # a call and its room belong to one step at a time: other threads of Python take or make their own
         call, address, _ = taken = self._spare.pop() if self._spare else self._make()
         after = torch.empty_like(memory)
@@ -110,79 +118,35 @@ class ReadyStep:
         return call, ctypes.addressof(call), room
 
 
-_FACTS = operator.attrgetter("dtype", "shape")  # beside the address, which no two devices share
-_HOOKS = operator.attrgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+def prepare(
+    steps: StepCache,
+    x: Tensor,
+    memory: Tensor,
+    params: ScanParameters,
+    cell: nn.Module,
+    plain: Sequence[nn.Module],
+    *,
+    input_rows: bool,
+    joined: Joined = (),
+) -> bool:
+    """Make steps of the size of `x` [B, n, I] and `memory` [B, N, M], both checked, ready in a cell's cache.
 
-
-class StepCache:
-    """Ready steps of one cell, for as long as nothing about its parameters changes.
-
-    Parameters are read where they lie, so an optimizer or `load_state_dict` may write into them. Any other change is
-    noticed at the next step: other modules, parameters or kernels, hooks, parametrizations, data elsewhere or laid out
-    otherwise. A copy of a cache is empty.
+    Returns whether the kernels take them. `plain` are the modules within `cell` whose parameters a step reads;
+    `joined` says which of `params` are put together from several, which every step then does anew.
     """
-
-    def __init__(self) -> None:
-        self._ready: dict[tuple[torch.Size, torch.Size, bool], ReadyStep] = {}
-        self._dtype: torch.dtype | None = None
-        self._modules: list[nn.Module] = []
-        self._tensors: list[Tensor] = []
-        self._then: tuple[Any, ...] | None = None
-
-    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
-        return type(self), ()
-
-    def step(self, x: Tensor, memory: Tensor, *, input_rows: bool) -> After | None:
-        """One step, input `x` [B, n, I] and the memory before it [B, N, M]; None unless `prepare` made it ready."""
-        if torch.is_grad_enabled() or mode_against() is not None or type(x) is not Tensor or type(memory) is not Tensor:
-            return None
-        ready = self._ready.get((x.shape, memory.shape, input_rows))
-        if ready is None or not (x.dtype is self._dtype is memory.dtype and x.is_cpu and memory.is_cpu):
-            return None
-        if not memory.is_contiguous() or pending(x) or pending(memory) or self._now() != self._then:
-            return None
-        return ready(x.contiguous(), memory)
-
-    def prepare(
-        self, x: Tensor, memory: Tensor, params: ScanParameters, cell: nn.Module, plain: list[nn.Module], rows: bool
-    ) -> bool:
-        """Make steps of the size of `x` and `memory`, both checked, ready; returns whether the kernels take them.
-
-        `plain` are the modules within `cell` whose parameters a step reads; `rows` asks for the input's rows.
-        """
-        few = 0 < x.shape[0] * memory.shape[1] <= TILE_ROWS
-        if not few or unsupported(x, memory, params) is not None or misfit(params, x, memory) is not None:
-            return False
-        tensors, kernels, own = flatten(params), kernels_for(params), set(map(id, cell.parameters()))
-        # something else may make one of them, a parametrization for one
-        as_they_lie = all(id(t) in own for t in tensors)
-        if not as_they_lie or any(pending(t) or not t.is_contiguous() for t in (memory, *tensors)):
-            return False
-        assert not isinstance(kernels, str)
-        if len(self._ready) >= _MOST_SIZES or self._now() != self._then:
-            self._ready.clear()
-        self._cell, self._modules, self._tensors, self._dtype = vars(cell), list(cell.modules()), tensors, x.dtype
-        tables = (table for module in self._modules for table in (module._modules, module._parameters))
-        self._tables = list(filter(None, tables))  # nothing that comes into an empty one is a weight of a step
-        self._hooks = [hooks for module in (cell, *plain) for hooks in _HOOKS(module)]
-        self._attributes = list(map(vars, self._modules))
-        self._then = self._now()
-        self._held = self._cell["settings"], *chain.from_iterable(map(dict.values, self._tables))  # so that ids stay
-        self._ready[x.shape, memory.shape, rows] = ReadyStep(kernels, params, x, memory, rows)
-        return True
-
-    def _now(self) -> tuple[Any, ...] | None:
-        """Everything that changes when the parameters become others."""
-        if not self._modules or any(self._hooks):
-            return None
-        return (
-            id(self._cell["settings"]),
-            list(chain.from_iterable(self._tables)),
-            list(map(id, chain.from_iterable(map(dict.values, self._tables)))),
-            list(map(len, self._attributes)),  # longer once a module has a forward of its own
-            list(map(type, self._modules)),
-            list(map(Tensor.data_ptr, self._tensors)),
-            list(map(_FACTS, self._tensors)),
-            list(map(Tensor.is_contiguous, self._tensors)),
-            find(),
-        )
+    few = 0 < x.shape[0] * memory.shape[1] <= TILE_ROWS
+    if not few or unsupported(x, memory, params) is not None or misfit(params, x, memory) is not None:
+        return False
+    kernels = kernels_for(params)
+    assert not isinstance(kernels, str)
+    made = {id(piece._base) for piece, _ in joined}
+    parameters = [t for t in flatten(params) if id(t) not in made] + [t for _, t in joined]
+    return steps.prepare(
+        (x, memory),
+        parameters,
+        cell,
+        plain,
+        lambda: ReadyStep(kernels, params, x, memory, input_rows, joined),
+        choices=("settings",),
+        kind=input_rows,
+    )

@@ -22,6 +22,7 @@ typedef struct {
     /* the piece of work */
     long tile_batch; /* sequences per tile; the last tile may have fewer */
     long kept;       /* 1: each step has a place of its own in the tables; 0: each thread has room for one step of a tile */
+    long packed_weights; /* 0: a step of few rows reads the weights as they are, which takes no time to arrange them */
     long next;       /* the next piece that is not taken by a thread */
 
     void **parameters; /* weight, bias in turn: recurrent, first of h, then of the keys (NULL without carry; no bias),

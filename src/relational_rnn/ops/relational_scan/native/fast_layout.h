@@ -41,7 +41,7 @@ static long lay_weights(const FastCall *c, Weight *weights, REAL *base) {
         const void *weight = there && c->parameters ? c->parameters[2 * pair] : 0;
         const void *bias = weight ? c->parameters[2 * pair + 1] : 0;
         REAL *panels = take(&at, there ? MAX(panel_numbers(in, out), panel_numbers(out, in)) : 0);
-        weights[i] = (Weight){weight, bias, panels, out, in};
+        weights[i] = (Weight){weight, bias, c->packed_weights ? panels : 0, out, in};
     }
     return COUNT(at, base);
 }
@@ -73,6 +73,8 @@ static void forward_product(const Weight *weight, long rows, const REAL *x, cons
                  .cols = weight->out,
                  .a = x,
                  .panels = weight->panels,
+                 .weight = weight->weight,
+                 .weight_apart = weight->in,
                  .bias = weight->bias,
                  .add = add,
                  .add_group = 1,
