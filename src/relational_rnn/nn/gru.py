@@ -29,6 +29,7 @@ class GRU(HiddenStateCore):
     """
 
     gates = 3
+    fused = staticmethod(torch.gru)
 
     def advance(self, projected_t: Tensor, state: Tensor) -> Tensor:
         x_rz, x_n = projected_t.split((2 * self.hidden_size, self.hidden_size), -1)

@@ -47,3 +47,9 @@ class LSTM(GatedCore[Tensors]):
 
     def output(self, state: Tensors) -> Tensor:
         return state["h"]
+
+    def run_fused(self, x: Tensor, state: Tensors, weights: list[Tensor]) -> tuple[Tensor, Tensors]:
+        start = state["h"].unsqueeze(0), state["c"].unsqueeze(0)
+        options = True, 1, 0.0, self.training, False, True  # biases, one layer, no dropout, one direction, batch first
+        y, h, c = torch.lstm(x, start, weights, *options)
+        return y, {"h": h.squeeze(0), "c": c.squeeze(0)}

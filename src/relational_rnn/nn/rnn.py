@@ -6,12 +6,16 @@ Axes: G gates, H hidden size, I input features.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from relational_rnn._check import check_positive, check_room
 from relational_rnn.nn._recurrent import RecurrentCore
 from relational_rnn.nn.core import StateT
+from relational_rnn.ops.relational_scan.readable import mode_against
 
 
 class GatedCore(RecurrentCore[StateT]):
@@ -50,6 +54,20 @@ class GatedCore(RecurrentCore[StateT]):
     def project_input(self, x: Tensor) -> Tensor:
         return nn.functional.linear(x, self.weight_ih_l0, self.bias_ih_l0)
 
+    @abstractmethod
+    def run_fused(self, x: Tensor, state: StateT, weights: list[Tensor]) -> tuple[Tensor, StateT]:
+        """A sequence by PyTorch's own kernel."""
+
+    def _run_piece(
+        self, x: Tensor, state: StateT, lengths: Tensor | None, reset: Tensor | None
+    ) -> tuple[list[Tensor], StateT]:
+        # PyTorch's kernel knows no resets, keeps no state at a length, and is no operation that transforms see through.
+        if lengths is None and reset is None and x.is_cpu and x.numel() and mode_against() is None:
+            names = "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"
+            y, after = self.run_fused(x, state, [getattr(self, name) for name in names])
+            return [y], after
+        return super()._run_piece(x, state, lengths, reset)
+
     def project_hidden(self, h: Tensor) -> Tensor:
         """From the hidden state [B, H] to its part of the gates [B, G * H]."""
         return nn.functional.linear(h, self.weight_hh_l0, self.bias_hh_l0)
@@ -58,11 +76,19 @@ class GatedCore(RecurrentCore[StateT]):
 class HiddenStateCore(GatedCore[Tensor]):
     """A gated core whose state is its hidden state: one tensor [B, H]."""
 
+    fused: Callable[..., tuple[Tensor, Tensor]]
+    """PyTorch's kernel."""
+
     def state_axes(self, batch_size: int) -> dict[str, dict[str, int]]:
         return {"": {"B": batch_size, "H": self.hidden_size}}
 
     def output(self, state: Tensor) -> Tensor:
         return state
+
+    def run_fused(self, x: Tensor, state: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
+        options = True, 1, 0.0, self.training, False, True  # biases, one layer, no dropout, one direction, batch first
+        y, last = self.fused(x, state.unsqueeze(0), weights, *options)
+        return y, last.squeeze(0)
 
 
 class RNN(HiddenStateCore):
@@ -83,6 +109,7 @@ class RNN(HiddenStateCore):
     """
 
     gates = 1
+    fused = staticmethod(torch.rnn_tanh)
 
     def advance(self, projected_t: Tensor, state: Tensor) -> Tensor:
         # Under autocast the sum is of lower precision; the state keeps its own.

@@ -1,10 +1,13 @@
 /* Products: activations [rows, inner] times a weight that was arranged in panels of PANEL columns.
  *
  * A panel holds, for every inner index, PANEL neighbouring columns, so that the innermost loop reads it from front to
- * back; TILE_ROWS rows times one panel are kept in registers. Every number of the result is the sum over the inner
+ * back; TILE_ROWS rows times one panel are kept in registers. A part of a panel, CHAIN of its inner indices, stays in the
+ * nearest cache while BLOCK rows go over it. Every number of the result is the sum over the inner
  * index in one order, whatever rows it is computed with: a row's result does not depend on how rows are divided. */
 
 #define PANEL (2 * LANES)
+#define BLOCK 64  /* rows that go through a panel together */
+#define AHEAD 32   /* inner indices from those at hand to those that are asked for */
 #define CHAIN 128 /* products that are summed one after the other; sums of such sums round less than one long sum */
 
 typedef enum { PLAIN, RELU, RELU_BACKWARD, TANH_BACKWARD } Ending;
@@ -60,38 +63,42 @@ INLINE REAL ended_one(REAL v, const Product *p, long at) {
     return v;
 }
 
-/* The `add` of TANH_BACKWARD is added after the ending, of the others before it. */
-INLINE void product_tile(const int count, const Product *p, long row, long from, const REAL *panel) {
-    V sum[TILE_ROWS][2], before[TILE_ROWS][2];
+/* The `add` of TANH_BACKWARD is added after the ending, of the others before it. Sums over the inner indices before
+ * `first` lie in `partial` [count, PANEL]; those up to `last` are left there unless it is the last of all. */
+INLINE void product_tile(const int count, const int ahead, const Product *p, long row, long from, const REAL *panel,
+                         long first, long last, REAL *partial) {
+    V sum[TILE_ROWS][2];
     const long inner = p->inner, cols = p->cols, fed = p->apart ? p->apart : inner, made = p->apart ? p->apart : cols;
     const REAL *a = p->a + row * fed;
-    for (long first = 0; first < inner || first == 0; first += CHAIN) {
-        const long last = MIN(first + CHAIN, inner);
 #pragma GCC unroll 8
-        for (int i = 0; i < count; i++) sum[i][0] = sum[i][1] = (V){0};
-        for (long k = first; k < last; k++) {
-            V left = load(panel + k * PANEL), right = load(panel + k * PANEL + LANES);
-#pragma GCC unroll 8
-            for (int i = 0; i < count; i++) {
-                REAL x = a[i * fed + k];
-                sum[i][0] += x * left;
-                sum[i][1] += x * right;
-            }
+    for (int i = 0; i < count; i++) sum[i][0] = sum[i][1] = (V){0};
+    for (long k = first; k < last; k++) {
+        V left = load(panel + k * PANEL), right = load(panel + k * PANEL + LANES);
+        if (ahead) { /* the first to go over this part of the panel: large weights come from afar */
+            __builtin_prefetch(panel + (k + AHEAD) * PANEL);
+            __builtin_prefetch(panel + (k + AHEAD) * PANEL + LANES);
         }
-        if (first > 0) {
 #pragma GCC unroll 8
-            for (int i = 0; i < count; i++) {
-                sum[i][0] += before[i][0];
-                sum[i][1] += before[i][1];
-            }
+        for (int i = 0; i < count; i++) {
+            REAL x = a[i * fed + k];
+            sum[i][0] += x * left;
+            sum[i][1] += x * right;
         }
-        if (last < inner) {
+    }
+    if (first > 0) {
 #pragma GCC unroll 8
-            for (int i = 0; i < count; i++) {
-                before[i][0] = sum[i][0];
-                before[i][1] = sum[i][1];
-            }
+        for (int i = 0; i < count; i++) {
+            sum[i][0] += load(partial + i * PANEL);
+            sum[i][1] += load(partial + i * PANEL + LANES);
         }
+    }
+    if (last < inner) {
+#pragma GCC unroll 8
+        for (int i = 0; i < count; i++) {
+            store(partial + i * PANEL, sum[i][0]);
+            store(partial + i * PANEL + LANES, sum[i][1]);
+        }
+        return;
     }
     if (from + PANEL <= cols) {
 #pragma GCC unroll 8
@@ -167,12 +174,26 @@ static void product(const Product *p) {
         product_by_rows(p);
         return;
     }
-    const REAL *panel = p->panels;
-    for (long from = 0; from < p->cols; from += PANEL, panel += PANEL * p->inner) {
-        long row = 0;
-        for (; row + TILE_ROWS <= p->rows; row += TILE_ROWS) product_tile(TILE_ROWS, p, row, from, panel);
-        if (row + 4 <= p->rows) product_tile(4, p, row, from, panel), row += 4;
-        if (row + 2 <= p->rows) product_tile(2, p, row, from, panel), row += 2;
-        if (row < p->rows) product_tile(1, p, row, from, panel);
+    REAL partial[BLOCK * PANEL];
+    for (long block = 0; block < p->rows; block += BLOCK) {
+        const long rows = MIN(block + BLOCK, p->rows);
+        const REAL *panel = p->panels;
+        for (long from = 0; from < p->cols; from += PANEL, panel += PANEL * p->inner)
+            for (long first = 0; first < p->inner || first == 0; first += CHAIN) {
+                const long last = MIN(first + CHAIN, p->inner);
+                REAL *sums = partial;
+                long row = block;
+                if (row + TILE_ROWS <= rows) {
+                    product_tile(TILE_ROWS, 1, p, row, from, panel, first, last, sums);
+                    row += TILE_ROWS, sums += TILE_ROWS * PANEL;
+                }
+                for (; row + TILE_ROWS <= rows; row += TILE_ROWS, sums += TILE_ROWS * PANEL)
+                    product_tile(TILE_ROWS, 0, p, row, from, panel, first, last, sums);
+                if (row + 4 <= rows)
+                    product_tile(4, 0, p, row, from, panel, first, last, sums), row += 4, sums += 4 * PANEL;
+                if (row + 2 <= rows)
+                    product_tile(2, 0, p, row, from, panel, first, last, sums), row += 2, sums += 2 * PANEL;
+                if (row < rows) product_tile(1, 0, p, row, from, panel, first, last, sums);
+            }
     }
 }
