@@ -277,7 +277,11 @@ def _layer(s: Shape | FastShape, name: str) -> RelationalMemory | FastWeightMemo
         sizes = {one: getattr(s, one) for one in ("input_size", "hidden_size", "num_heads", "key_size", "value_size")}
         return FastWeightMemory(**sizes, backend=cast(FastWeightBackend, backend))
     if core_of(name) == FAST:
-        return FastWeightMemory(s.input_size, fast_width(s), backend=cast(FastWeightBackend, backend))
+        fast = FastWeightMemory(s.input_size, fast_width(s), backend=cast(FastWeightBackend, backend))
+        with torch.no_grad():  # or gradients grow over thousands of steps, from output to output
+            for weight in fast.recurrent.parameters() if fast.recurrent is not None else ():
+                weight.mul_(0.1)
+        return fast
     activations: ActivationMode = "recompute" if name.endswith(RECOMPUTE) else "store"
     layer = RelationalMemory(
         **_sizes(s),
