@@ -57,7 +57,10 @@ def in_pieces(
     Args:
         take: from the input, the state before it, lengths and resets to results [B, T, ...] and the state after it.
         together: how many steps may be taken at once without gradients.
-        x, state, lengths, reset: what `take` is given.
+        x: the sequence.
+        state: before its first step.
+        lengths: [B], or None.
+        reset: [B, T], or None.
         given: every tensor that takes part.
     """
     if x.shape[1] <= together or not may_be_written(given):
